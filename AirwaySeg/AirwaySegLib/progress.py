@@ -1,0 +1,58 @@
+"""Progress of long work: what a stage reports, and the three ways the command line shows it."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from tqdm import tqdm
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``. It cancels the work by raising `errors.Cancelled`."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+class JsonLines:
+    """One JSON object a line, with the estimated seconds left in the stage: the seam that a window reads."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._stage = ""
+        self._start = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Write ``{"stage": ..., "done": ..., "total": ..., "seconds_left": ...}``."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start = stage, now
+        seconds_left = round((now - self._start) / done * (total - done), 1) if done else None
+        line = {"stage": stage, "done": done, "total": total, "seconds_left": seconds_left}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+class Bar:
+    """A tqdm bar a stage, on standard error so that standard output stays clean."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the stage's bar to ``done`` of ``total``; a new stage closes the bar before it."""
+        if self._bar is None or stage != self._stage:
+            self.close()
+            self._bar = tqdm(total=total, desc=f"{stage:<10}", leave=True, ncols=80)
+            self._stage = stage
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the current bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,1 @@
+"""AirwaySeg's training library: simulated chest CTs, sampling, losses and the training loop."""
