@@ -4,6 +4,7 @@ Zheng et al., Alleviating Class-wise Gradient Imbalance for Pulmonary Airway Seg
 Imaging 40 (2021), doi:10.1109/TMI.2021.3062828. Letters used below: B windows, C channels, K classes, (Z, Y, X) voxels.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -67,6 +68,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, plan: BlockPlan, norm: Norm) -> None:
         super().__init__()
+        self.plan = plan
         channels = plan.out_channels
         self.convolution = nn.Conv3d(plan.in_channels, channels, 3, padding=plan.dilation, dilation=plan.dilation)
         self.norm = nn.InstanceNorm3d(channels) if norm == "instance" else nn.BatchNorm3d(channels)
@@ -81,6 +83,13 @@ class ConvBlock(nn.Module):
         return x
 
 
+def conv_blocks(blocks: nn.ModuleList) -> Iterator[ConvBlock]:
+    """The list's blocks with their type."""
+    for block in blocks:
+        assert isinstance(block, ConvBlock)
+        yield block
+
+
 class Head(nn.Module):
     """The pyramid of one group: upsample every block's two channels, concatenate, drop channels, 1x1x1 convolution.
 
@@ -91,7 +100,6 @@ class Head(nn.Module):
 
     def __init__(self, plans: tuple[BlockPlan, ...], classes: int, dropout: float) -> None:
         super().__init__()
-        self.scales = tuple(plan.scale for plan in plans)
         self.dropout = dropout
         self.convolution = nn.Conv3d(SIDE_CHANNELS * len(plans), classes, 1)
 
@@ -99,14 +107,13 @@ class Head(nn.Module):
         """Features of the group's blocks, each (B, C, Z / scale, Y / scale, X / scale) -> logits (B, K, Z, Y, X)."""
         scale = self.channel_scale(features[0])
         per_scale: dict[int, Tensor] = {}
-        for index, (block, x) in enumerate(zip(blocks, features, strict=True)):
+        for index, (block, x) in enumerate(zip(conv_blocks(blocks), features, strict=True)):
             weight, bias = self.folded(block.side, index, scale)
             share = torch.baddbmm(bias[:, :, None].to(x.dtype), weight.to(x.dtype), x.flatten(2))
             share = share.unflatten(2, x.shape[2:])
-            at = self.scales[index]
+            at = block.plan.scale
             per_scale[at] = per_scale[at] + share if at in per_scale else share
-        logits = sum_of_scales(per_scale)
-        return logits + self.convolution.bias[:, None, None, None]
+        return sum_of_scales(per_scale) + self.convolution.get_parameter("bias")[:, None, None, None]
 
     def channel_scale(self, x: Tensor) -> Tensor:
         """Dropout's factor per window and pyramid channel (B, 2 x blocks): all 1 outside training.
@@ -121,7 +128,7 @@ class Head(nn.Module):
         own = slice(SIDE_CHANNELS * index, SIDE_CHANNELS * (index + 1))
         head = self.convolution.weight[None, :, own, 0, 0, 0] * scale[:, None, own]
         weight = (head[..., None] * side.weight[None, None, :, :, 0, 0, 0]).sum(2)
-        bias = (head * side.bias).sum(2)
+        bias = (head * side.get_parameter("bias")).sum(2)
         return weight, bias
 
 
@@ -206,7 +213,9 @@ def decode(blocks: nn.ModuleList, encoded: list[Tensor]) -> Iterator[Tensor]:
 def check_window(x: Tensor, in_channels: int) -> None:
     """Refuse a tensor that the network cannot take, with the sentence that says why."""
     if x.ndim != 5 or x.shape[1] != in_channels:
-        raise AirwaySegError(f"The network takes windows of {in_channels} channel(s), not a tensor of {tuple(x.shape)}.")
+        raise AirwaySegError(
+            f"The network takes windows of {in_channels} channel(s), not a tensor of {tuple(x.shape)}."
+        )
     for axis, side in zip("zyx", x.shape[2:], strict=True):
         if side % SIDE_MULTIPLE or side < SMALLEST_SIDE:
             raise AirwaySegError(
@@ -220,21 +229,25 @@ class FastBlock(nn.Module):
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
-        old = block.convolution
+        plan = block.plan
         self.normalise = isinstance(block.norm, nn.InstanceNorm3d)
-        weight, bias = old.weight.detach().clone(), old.bias.detach().clone()
-        if isinstance(block.norm, nn.BatchNorm3d):
-            factor, offset = batch_norm_as_affine(block.norm)
-            weight, bias = weight * factor[:, None, None, None, None], bias * factor + offset
         # Instance normalisation subtracts the mean, and with it any bias.
         self.convolution = nn.Conv3d(
-            old.in_channels, old.out_channels, 3, padding=old.padding, dilation=old.dilation, bias=not self.normalise
+            plan.in_channels,
+            plan.out_channels,
+            3,
+            padding=plan.dilation,
+            dilation=plan.dilation,
+            bias=not self.normalise,
         )
-        self.convolution.weight.data = weight
-        if self.convolution.bias is not None:
-            self.convolution.bias.data = bias
-        self.gates = nn.ModuleList(nn.Conv3d(gate.in_channels, 1, 1, bias=False) for gate in block.gates)
-        self.gates.load_state_dict(block.gates.state_dict())
+        weight = block.convolution.weight.detach().clone()
+        if isinstance(block.norm, nn.BatchNorm3d):
+            factor, offset = batch_norm_as_affine(block.norm)
+            weight *= factor[:, None, None, None, None]
+            bias = block.convolution.get_parameter("bias").detach() * factor + offset
+            self.convolution.bias = nn.Parameter(bias)
+        self.convolution.weight = nn.Parameter(weight)
+        self.gates = copy.deepcopy(block.gates)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C in, Z, Y, X) -> gated features (B, C out, Z, Y, X); works in place, so not for training."""
@@ -249,8 +262,8 @@ class FastBlock(nn.Module):
 
 def batch_norm_as_affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Factor and offset per channel that the running statistics stand for."""
-    factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
-    return factor, norm.bias.detach() - norm.running_mean * factor
+    factor = norm.weight.detach() * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
+    return factor, norm.bias.detach() - norm.get_buffer("running_mean") * factor
 
 
 class FastWingsNet(nn.Module):
@@ -259,17 +272,15 @@ class FastWingsNet(nn.Module):
     def __init__(self, net: WingsNet) -> None:
         super().__init__()
         self.in_channels, self.classes = net.in_channels, net.classes
-        self.encoder = nn.ModuleList(FastBlock(block) for block in net.encoder)
-        self.decoder = nn.ModuleList(FastBlock(block) for block in net.decoder)
-        head = net.decoder_head
-        self.scales = head.scales
-        one = torch.ones(1, head.convolution.in_channels, device=head.convolution.weight.device)
+        self.encoder = nn.ModuleList(FastBlock(block) for block in conv_blocks(net.encoder))
+        self.decoder = nn.ModuleList(FastBlock(block) for block in conv_blocks(net.decoder))
+        head = net.decoder_head.convolution
         self.sides = nn.ModuleList()
-        total_bias = head.convolution.bias.detach().clone()
-        for index, block in enumerate(net.decoder):
-            weight, bias = head.folded(block.side, index, one)
-            side = nn.Conv3d(block.side.in_channels, net.classes, 1, bias=False)
-            side.weight.data = weight.detach()[0, :, :, None, None, None].clone()
+        total_bias = head.get_parameter("bias").detach().clone()
+        for index, block in enumerate(conv_blocks(net.decoder)):
+            weight, bias = net.decoder_head.folded(block.side, index, head.weight.new_ones(1, head.in_channels))
+            side = nn.Conv3d(block.plan.out_channels, net.classes, 1, bias=False)
+            side.weight = nn.Parameter(weight.detach()[0, :, :, None, None, None].clone())
             self.sides.append(side)
             total_bias += bias.detach()[0]
         self.bias = nn.Parameter(total_bias)
@@ -281,9 +292,9 @@ class FastWingsNet(nn.Module):
         check_window(x, self.in_channels)
         encoded = encode(self.encoder, x)
         per_scale: dict[int, Tensor] = {}
-        for side, scale, features in zip(self.sides, self.scales, decode(self.decoder, encoded), strict=True):
+        for side, plan, features in zip(self.sides, DECODER, decode(self.decoder, encoded), strict=True):
             share = side(features)
-            per_scale[scale] = per_scale[scale] + share if scale in per_scale else share
+            per_scale[plan.scale] = per_scale[plan.scale] + share if plan.scale in per_scale else share
         return sum_of_scales(per_scale) + self.bias[:, None, None, None]
 
 
