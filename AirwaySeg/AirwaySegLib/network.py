@@ -64,7 +64,7 @@ SIDE_CHANNELS = 2
 
 
 class ConvBlock(nn.Module):
-    """3x3x3 convolution, normalisation, LeakyReLU(0.01), spatial gates; beside them the block's share of the pyramid."""
+    """3x3x3 convolution, normalisation, LeakyReLU(0.01), spatial gates; beside them its share of the pyramid."""
 
     def __init__(self, plan: BlockPlan, norm: Norm) -> None:
         super().__init__()
