@@ -1,0 +1,1 @@
+"""What of AirwaySeg speaks to Slicer beside the module file: MRML nodes and the console process."""

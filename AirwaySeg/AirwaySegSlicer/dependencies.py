@@ -1,0 +1,19 @@
+"""Installs, after asking, the Python packages that Slicer lacks; called when the user presses the button."""
+
+import importlib.util
+
+
+def ensure_dependencies(requirements_path: str) -> None:
+    """Bring in the requirements file's packages and PyTorch; raises RuntimeError with a sentence when that fails."""
+    import slicer.packaging
+
+    requirements = slicer.packaging.load_requirements(requirements_path)
+    slicer.packaging.pip_ensure(requirements, requester="AirwaySeg")
+    if importlib.util.find_spec("torch") is not None:
+        return
+    try:
+        import PyTorchUtils
+    except ModuleNotFoundError as error:
+        raise RuntimeError("Install the extension PyTorch with the Extensions Manager first.") from error
+    if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
+        raise RuntimeError("PyTorch is needed and was not installed.")
