@@ -1,0 +1,139 @@
+"""Guard rails of a CT: which grids and voxel values are refused, which are mended, and which deserve a warning."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from AirwaySegLib.errors import AirwaySegError
+
+FLOOR_HU = -1024
+"""Nothing is darker than air: scanners pad the outside of their field of view with -2048 or -3024."""
+
+MINIMUM_VOXELS = 8
+MAXIMUM_SPACING_MM = 10.0
+MINIMUM_SPACING_MM = 0.05
+MAXIMUM_VOXEL_COUNT = 2**31
+THICK_SLICE_MM = 2.5
+COARSE_PIXEL_MM = 1.2
+FEW_SLICES = 64
+_STORED_OFFSET = 1024
+_MAXIMUM_NOT_FINITE = 0.01
+
+
+def check_grid(name: str, size_xyz: Sequence[int], spacing_xyz: Sequence[float], direction: Sequence[float]) -> None:
+    """Refuse a grid that cannot be a CT volume, in one sentence that starts with the file's ``name``.
+
+    ``size_xyz``, ``spacing_xyz`` (mm) and ``direction`` (row-major) are ITK's, with two to four axes. A fourth axis
+    of one volume is accepted.
+    """
+    if len(size_xyz) < 3:
+        raise AirwaySegError(f"{name} is a 2-D image; a CT volume has three axes.")
+    if any(count > 1 for count in size_xyz[3:]):
+        raise AirwaySegError(f"{name} holds {size_xyz[3]} volumes (4-D); AirwaySeg needs a single CT volume.")
+    for axis, count in zip("xyz", size_xyz[:3], strict=True):
+        if count < MINIMUM_VOXELS:
+            voxels = "1 voxel" if count == 1 else f"{count} voxels"
+            raise AirwaySegError(f"{name} has only {voxels} along {axis}; a CT volume has three real axes.")
+    if np.prod([float(count) for count in size_xyz[:3]]) > MAXIMUM_VOXEL_COUNT:
+        size = " x ".join(str(count) for count in size_xyz[:3])
+        raise AirwaySegError(f"{name} has {size} voxels, more than the {MAXIMUM_VOXEL_COUNT} that can be handled.")
+    for axis, spacing in zip("xyz", spacing_xyz[:3], strict=True):
+        if not MINIMUM_SPACING_MM <= spacing <= MAXIMUM_SPACING_MM:
+            raise AirwaySegError(
+                f"{name} has a voxel spacing of {spacing:g} mm along {axis}; between {MINIMUM_SPACING_MM:g} and "
+                f"{MAXIMUM_SPACING_MM:g} mm is possible for a CT."
+            )
+    _check_direction(name, np.asarray(direction, float).reshape(len(size_xyz), -1)[:3, :3])
+
+
+def _check_direction(name: str, matrix: np.ndarray) -> None:
+    """Refuse axes that are missing, parallel or sheared by more than half a degree or so."""
+    if not np.allclose(matrix.T @ matrix, np.eye(3), atol=0.01):
+        raise AirwaySegError(f"{name} has axis directions that are missing or not at right angles to each other.")
+
+
+def sampling_warnings(size_zyx: Sequence[int], spacing_mm: Sequence[float]) -> list[str]:
+    """One sentence for each way in which a canonical grid (z, y, x) is coarser than small airways need."""
+    warnings, slice_mm, pixel_mm = [], spacing_mm[0], max(spacing_mm[1:])
+    missed = "small airways will be missed"
+    if slice_mm > THICK_SLICE_MM:
+        warnings.append(f"The slices are {slice_mm:.2f} mm apart (more than {THICK_SLICE_MM} mm): {missed}.")
+    if pixel_mm > COARSE_PIXEL_MM:
+        warnings.append(f"The pixels are {pixel_mm:.2f} mm wide (more than {COARSE_PIXEL_MM} mm): {missed}.")
+    if size_zyx[0] < FEW_SLICES:
+        warnings.append(f"There are only {size_zyx[0]} slices (fewer than {FEW_SLICES}): lung may be missing.")
+    return warnings
+
+
+def usable_hounsfield(values: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
+    """Turn stored values into Hounsfield units with nothing below -1024, or refuse them.
+
+    ``values`` is int16 or float32 (Z, Y, X) and may be changed in place; the result has the same type, but int16
+    where a float array holds whole numbers only. At most 1 % voxels that are infinite or not a number become -1024,
+    and values stored with an offset of 1024 (air 0) are shifted, each with a warning. Refused: one value everywhere,
+    more non-numbers, and values that cannot be Hounsfield units (for example 0 to 1, or 0 to 255).
+    """
+    warnings = _fill_not_finite(values, name)
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise AirwaySegError(f"{name} has the value {low:g} in every voxel.")
+    sample = values[::3, ::3, ::3]
+    if _is_stored_with_offset(sample):
+        warnings.append(f"{name} stores its values with an offset of {_STORED_OFFSET}; it was subtracted.")
+        np.maximum(values, np.asarray(0, values.dtype), out=values)  # first, so that int16 padding cannot wrap around
+        values -= np.asarray(_STORED_OFFSET, values.dtype)
+    elif not _looks_like_hounsfield(sample, low, high):
+        raise AirwaySegError(
+            f"{name} does not hold Hounsfield units: its values run from {low:g} to {high:g}, while a chest CT runs "
+            "from about -1000 (air) over 0 (water) to 1000 and more (bone)."
+        )
+    np.maximum(values, np.asarray(FLOOR_HU, values.dtype), out=values)
+    return _whole_numbers(values), warnings
+
+
+def _fill_not_finite(values: np.ndarray, name: str) -> list[str]:
+    """Set the few infinite or undefined voxels to -1024 in place; refuse many."""
+    if values.dtype.kind != "f":
+        return []
+    count = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in values)
+    if count == 0:
+        return []
+    if count > _MAXIMUM_NOT_FINITE * values.size:
+        raise AirwaySegError(f"{name} has {100 * count / values.size:.0f} % voxels that are infinite or not a number.")
+    for plane in values:
+        plane[~np.isfinite(plane)] = FLOOR_HU
+    return [f"{name} had {count} voxels that are infinite or not a number; they were set to {FLOOR_HU} HU."]
+
+
+def _looks_like_hounsfield(sample: np.ndarray, low: float, high: float) -> bool:
+    """Whether there is gas, something denser than fat, a wide enough range, and next to nothing above 4000 HU."""
+    return (
+        low <= -400
+        and high - low >= 500
+        and bool(np.mean((sample > -200) & (sample < 400)) >= 0.01)
+        and bool(np.mean(sample > 4000) <= 0.01)
+    )
+
+
+def _is_stored_with_offset(sample: np.ndarray) -> bool:
+    """Whether air lies at 0 and soft tissue at 1024: no voxel is negative but for one padding value.
+
+    Half of what is not gas must lie within 200 HU of water, which hardly happens in another modality.
+    """
+    inside = sample[sample > sample.min()] if sample.min() < -1 else sample
+    if inside.size == 0 or np.mean(inside < -1) > 0.001 or np.mean(inside > 5120) > 0.01:
+        return False
+    gas = np.mean(inside < _STORED_OFFSET - 600)
+    dense = inside[inside >= _STORED_OFFSET - 400]
+    if gas < 0.03 or dense.size < 0.03 * inside.size:
+        return False
+    return bool(np.mean(np.abs(dense.astype(np.float32) - _STORED_OFFSET) < 200) >= 0.5)
+
+
+def _whole_numbers(values: np.ndarray) -> np.ndarray:
+    """Return int16 where every value is a whole number that fits, which halves the memory; else the array itself."""
+    if values.dtype.kind != "f" or values.max() > np.iinfo(np.int16).max:
+        return values
+    if any(not np.array_equal(plane, np.rint(plane)) for plane in values):
+        return values
+    return values.astype(np.int16)

@@ -1,0 +1,182 @@
+"""A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
+
+import gzip
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from AirwaySegLib.dicom import is_dicom, read_dicom
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.guardrails import sampling_warnings, usable_hounsfield
+from AirwaySegLib.imagefile import format_extension, not_an_image, read_image_file
+
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+_NRRD_TYPES = {"uint8": "uchar", "int8": "signed char", "int16": "short", "uint16": "ushort", "float32": "float"}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An array on a grid in the patient.
+
+    ``array`` is (Z, Y, X); ``spacing_mm`` in the same order (z, y, x). ``origin_mm`` is the centre of voxel (0, 0, 0)
+    in LPS (x, y, z), and ``direction`` ITK's row-major matrix whose columns are the LPS directions of the x, y and z
+    axes. ``path`` is the file or folder it was read from and ``series_uid`` its DICOM series, if any.
+    """
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = _IDENTITY
+    path: Path | None = None
+    series_uid: str = ""
+
+
+def read_ct(path: str | Path, series: str | None = None) -> tuple[Volume, list[str]]:
+    """Read a CT on its own grid in Hounsfield units, and the warnings about it (one sentence each).
+
+    ``path`` is a NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) file, a DICOM folder (searched
+    with its sub-folders) or a multi-slice DICOM file; ``series`` chooses one of several DICOM series (see
+    `read_dicom`). The array is int16, or float32 where the file holds fractions; nothing in it is below -1024.
+    Whatever cannot be segmented is refused with an `AirwaySegError` that names the file and says what is wrong.
+    """
+    path = Path(path)
+    try:
+        image, series_uid, warnings = _read_image(path, series)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be opened: {error.strerror}.") from None
+    grid = _volume_of(image, path, series_uid)
+    del image
+    array, about_values = usable_hounsfield(grid.array, path.name)
+    volume = replace(grid, array=array)
+    canonical = to_canonical(volume)
+    return volume, warnings + about_values + sampling_warnings(canonical.array.shape, canonical.spacing_mm)
+
+
+def _read_image(path: Path, series: str | None) -> tuple[sitk.Image, str, list[str]]:
+    """Tell the kinds of input apart; the text is the DICOM series' UID."""
+    if not path.exists():
+        raise AirwaySegError(f"{path} does not exist.")
+    if path.is_dir():
+        if not any(path.iterdir()):
+            raise AirwaySegError(f"{path} is an empty folder.")
+        return read_dicom(path, series)
+    if path.stat().st_size == 0:
+        raise AirwaySegError(f"{path.name} is an empty file.")
+    if format_extension(path) is not None:
+        return read_image_file(path), "", []
+    if is_dicom(path):
+        return read_dicom(path, series)
+    raise not_an_image(path)
+
+
+def _volume_of(image: sitk.Image, path: Path, series_uid: str) -> Volume:
+    """Take the array (a copy) and the grid out of a three-dimensional SimpleITK image."""
+    x_mm, y_mm, z_mm = image.GetSpacing()
+    return Volume(
+        array=sitk.GetArrayFromImage(image),
+        spacing_mm=(z_mm, y_mm, x_mm),
+        origin_mm=image.GetOrigin(),
+        direction=image.GetDirection(),
+        path=path,
+        series_uid=series_uid,
+    )
+
+
+def _axes_of(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
+    """Return which axis of the file (0 = x) runs most along patient x, y and z, and which of them run backwards.
+
+    Of the six assignments the one with the largest sum of direction cosines is taken, so that two axes never
+    claim the same patient axis, even at 45 degrees.
+    """
+    matrix = np.asarray(direction, float).reshape(3, 3)  # matrix[patient axis, file axis]
+    orders = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    sums = [round(sum(abs(matrix[row, column]) for row, column in enumerate(order)), 9) for order in orders]
+    best = orders[int(np.argmax(sums))]
+    return list(best), [bool(matrix[row, column] < 0) for row, column in enumerate(best)]
+
+
+def to_canonical(volume: Volume) -> Volume:
+    """Permute and flip the array's axes so that z runs upwards, y backwards and x from the patient's right to the left.
+
+    That is ITK's orientation 'LPS'; an oblique grid takes the nearest axes, and nothing is interpolated. The array is
+    contiguous: the same one if nothing moves, else a copy. Voxels stay where they are in the patient, because origin,
+    spacing and direction move along.
+    """
+    columns, backwards = _axes_of(volume.direction)
+    array = np.transpose(volume.array, [2 - column for column in columns[::-1]])
+    array = array[tuple(slice(None, None, -1 if back else 1) for back in backwards[::-1])]
+    matrix = np.asarray(volume.direction, float).reshape(3, 3)
+    spacing_xyz = np.asarray(volume.spacing_mm[::-1])
+    last = np.asarray(volume.array.shape[::-1]) - 1
+    start = np.zeros(3)
+    for column, back in zip(columns, backwards, strict=True):
+        start[column] = last[column] if back else 0
+    signs = np.where(backwards, -1.0, 1.0)
+    z_mm, y_mm, x_mm = (float(spacing_xyz[column]) for column in columns[::-1])
+    origin = np.asarray(volume.origin_mm) + matrix @ (start * spacing_xyz)
+    return replace(
+        volume,
+        array=np.ascontiguousarray(array),
+        spacing_mm=(z_mm, y_mm, x_mm),
+        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction=tuple(float(cosine) for cosine in (matrix[:, columns] * signs).ravel()),
+    )
+
+
+def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
+    """Bring an array (Z, Y, X) on the grid of ``to_canonical(original)`` back onto ``original``'s own grid, exactly."""
+    columns, backwards = _axes_of(original.direction)
+    array = array[tuple(slice(None, None, -1 if back else 1) for back in backwards[::-1])]
+    order = np.argsort([2 - column for column in columns[::-1]])
+    return np.ascontiguousarray(np.transpose(array, order))
+
+
+def write_nrrd(path: str | Path, array: np.ndarray, like: Volume) -> None:
+    """Write an array (Z, Y, X; bool, uint8, int8, int16, uint16 or float32) as gzip-compressed NRRD on ``like``'s grid.
+
+    The file appears under its name only when it is complete. It is written here and not by SimpleITK, which does
+    not notice a disk that is full. Same input, same bytes.
+    """
+    path = Path(path)
+    if array.shape != like.array.shape:
+        raise ValueError(f"array has shape {array.shape}, the grid {like.array.shape}")
+    voxels = array.view(np.uint8) if array.dtype == bool else array
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(_nrrd_header(voxels, like).encode("ascii"))
+            with gzip.GzipFile("", "wb", compresslevel=4, fileobj=stream, mtime=0) as compressed:
+                for plane in voxels:
+                    compressed.write(plane.astype(plane.dtype.newbyteorder("<"), order="C", copy=False).data)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def _nrrd_header(voxels: np.ndarray, like: Volume) -> str:
+    """NRRD 4 header: http://teem.sourceforge.net/nrrd/format.html; vectors in LPS, one for each axis x, y, z."""
+    columns = np.asarray(like.direction, float).reshape(3, 3).T * np.asarray(like.spacing_mm[::-1])[:, None]
+    lines = [
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[voxels.dtype.name]}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(str(count) for count in voxels.shape[::-1]),
+        "space directions: " + " ".join(_vector(column) for column in columns),
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        "space origin: " + _vector(like.origin_mm),
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def _vector(numbers: np.ndarray | tuple[float, ...]) -> str:
+    return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
