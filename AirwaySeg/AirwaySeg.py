@@ -222,6 +222,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
     """What can be tested without PyTorch: the way of a CT into the command and of its mask back into the scene."""
 
     def setUp(self):
+        """Every test starts with an empty scene."""
         slicer.mrmlScene.Clear()
 
     def runTest(self):
