@@ -44,7 +44,7 @@ def test_the_command_runs_the_library_beside_the_module(a_python_slicer):
 
 @pytest.mark.usefixtures("a_python_slicer")
 def test_lines_of_progress_and_the_sentence_after_them_are_told_apart():
-    lines = ['{"stage": "infer", "done": 3, "total": 8, "seconds_left": 2.5}', "Disk full.", "", "  "]
+    lines = ['{"stage": "infer", "done": 3, "total": 8, "seconds_left": 2.5}', "airwayseg: Disk full.", "", "  "]
     _, _, steps, ends = run_with(2, lines)
     assert steps == [("infer", 3, 8)]
     assert ends == ["Disk full."]

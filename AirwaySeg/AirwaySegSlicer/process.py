@@ -56,7 +56,7 @@ class ConsoleProcess:
         if progress:
             self._on_progress(*progress)
         elif line.strip():
-            self._last_line = line.strip()
+            self._last_line = line.strip().removeprefix("airwayseg: ")
 
     def _complete(self, exit_code: int) -> None:
         failed = exit_code != 0 and not self.cancelled
