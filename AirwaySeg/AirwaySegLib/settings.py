@@ -1,0 +1,43 @@
+"""The settings of a segmentation: default, limits and meaning, once for the command line, the window and the report."""
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from AirwaySegLib.errors import AirwaySegError
+
+
+def _setting(default: Any, meaning: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How to segment. `None` as the threshold means: chosen for each scan so that it does not leak."""
+
+    weights: str = _setting("default", "name of bundled or imported weights, or a .safetensors file")
+    device: str = _setting("auto", "where the network runs", choices=("auto", "cpu", "cuda", "mps"))
+    backend: str = _setting("auto", "what runs it on the CPU", choices=("auto", "torch", "openvino"))
+    precision: str = _setting(
+        "float32", "arithmetic of the network on the CPU and on CUDA", choices=("float32", "bfloat16")
+    )
+    overlap: float = _setting(0.25, "share by which windows overlap", least=0.0, most=0.75)
+    window_weights: str = _setting(
+        "gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant")
+    )
+    threshold: float | None = _setting(
+        None, "probability from which a voxel is airway; left out, it is chosen for each scan", least=0.05, most=0.95
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a value outside its limits, by name."""
+        for setting in fields(self):
+            check(setting, getattr(self, setting.name))
+
+
+def check(setting: Field, value: Any) -> None:
+    """Raise AirwaySegError if ``value`` is outside the limits of ``setting``."""
+    limits = setting.metadata
+    if "choices" in limits and value not in limits["choices"]:
+        raise AirwaySegError(f"{setting.name} is {value!r}; it must be one of {', '.join(limits['choices'])}.")
+    if "least" in limits and value is not None and not limits["least"] <= value <= limits["most"]:
+        raise AirwaySegError(f"{setting.name} is {value}; it must be within {limits['least']} and {limits['most']}.")

@@ -1,0 +1,140 @@
+"""Training: losses against hand-computed numbers, patches, and a tiny training that resumes exactly."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.progress import silent
+from AirwaySegLib.weights import load_weights
+from AirwaySegTraining.__main__ import main
+from AirwaySegTraining.cases import Case, cut, draw_patch, find_centres, read_case, read_cases
+from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.loop import fit, rate_at
+from AirwaySegTraining.losses import dice_and_cross_entropy, dice_loss
+
+TINY = FitSettings(steps=4, batch=1, patch=16, workers=0, checkpoint_every=2, device="cpu", frozen_from=0.5)
+
+
+@pytest.fixture
+def a_data_folder(tmp_path):
+    """Two cases with a dark tube along z in grey tissue."""
+    for k in range(2):
+        ct = np.full((24, 24, 24), -100, np.int16)
+        label = np.zeros(ct.shape, np.uint8)
+        label[:, 10:14, 10 + k : 14 + k] = 1
+        ct[label == 1] = -950
+        folder = tmp_path / "data" / "cases" / f"case-{k}"
+        folder.mkdir(parents=True)
+        sitk.WriteImage(sitk.GetImageFromArray(ct), str(folder / "ct.nrrd"))
+        sitk.WriteImage(sitk.GetImageFromArray(label), str(folder / "label.nrrd"))
+        (folder / "case.json").write_text(json.dumps({"clean": True}))
+    return tmp_path / "data"
+
+
+def test_dice_loss_is_as_computed_by_hand():
+    probability = torch.tensor([0.5, 1.0, 0.25, 0.9])
+    target = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    # overlap 1.5, sums 1.75 and 2: 1 - (3 + 1) / (3.75 + 1)
+    assert float(dice_loss(probability, target, weight)) == pytest.approx(1 - 4 / 4.75)
+
+
+def test_voxels_left_out_have_no_gradient_and_entropy_is_the_mean_over_the_others():
+    logits = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
+    target, weight = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 1.0])
+    loss = dice_and_cross_entropy(logits, target, weight)
+    loss.backward()
+    low = 1 / (1 + np.exp(1.0))
+    dice = 1 - (2 * 0.5 + 1) / (0.5 + low + 1 + 1)
+    entropy = (-np.log(0.5) - np.log(1 - low)) / 2
+    assert float(loss.detach()) == pytest.approx(dice + 0.3 * entropy, rel=1e-5)
+    assert logits.grad[1] == 0 and logits.grad[0] < 0 < logits.grad[2]
+
+
+def test_centres_know_thin_from_wide_airways():
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[:, 4:17, 4:17] = 1
+    label[:, 30:33, 30:33] = 1
+    centres = find_centres(np.zeros(label.shape, np.int16), label)
+    assert (centres["thin"][:, 1] > 20).mean() > 0.9
+    assert (centres["wide"][:, 1] < 20).all()
+    assert "border" not in centres
+
+
+def test_a_patch_beyond_the_border_is_filled():
+    array = np.ones((4, 4, 4), np.int16)
+    patch = cut(array, np.array([-2, 0, 3]), 4, -1000)
+    assert (patch[:2] == -1000).all() and (patch[2:, :, 0] == 1).all() and (patch[:, :, 1:] == -1000).all()
+
+
+def test_patches_of_a_case_show_its_airway_dark(a_data_folder):
+    case = read_case(a_data_folder / "cases" / "case-0")
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(20):
+        hu, label = draw_patch(case, 16, rng)
+        assert hu.shape == label.shape == (16, 16, 16) and hu.dtype == np.float32
+        if 20 < label.sum() < 3000:
+            seen += 1
+            assert hu[label == 1].mean() < hu[label == 0].mean() - 200
+    assert seen > 10
+
+
+def test_a_label_on_another_grid_is_refused_by_name(a_data_folder):
+    folder = a_data_folder / "cases" / "case-1"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((24, 24, 23), np.uint8)), str(folder / "label.nrrd"))
+    with pytest.raises(AirwaySegError, match="case-1: the label's grid"):
+        read_case(folder)
+
+
+def test_a_folder_without_cases_is_refused(tmp_path):
+    with pytest.raises(AirwaySegError, match="No case found"):
+        read_cases([tmp_path], silent)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
+    settings = FitSettings(steps=1000, rate=1.0)
+    assert rate_at(0, settings) == pytest.approx(0.01)
+    assert rate_at(99, settings) > 0.9
+    assert rate_at(999, settings) == pytest.approx(0.01, rel=0.01)
+
+
+def _weights(path):
+    net, info, _ = load_weights(str(path))
+    return info, torch.cat([value.flatten().float() for value in net.state_dict().values()])
+
+
+def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
+    whole = fit([a_data_folder], tmp_path / "whole", TINY, silent)
+
+    def stop_at_three(stage, done, _total):
+        if stage == "train" and done == 3:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        fit([a_data_folder], tmp_path / "broken", TINY, stop_at_three)
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    mended = fit([a_data_folder], tmp_path / "broken", TINY, silent, resume=True)
+    info, expected = _weights(whole)
+    _, found = _weights(mended)
+    assert torch.equal(expected, found)
+    assert info.norm == "batch" and info.provenance["steps"] == 4 and info.provenance["cases"] == 2
+    rows = list(csv.reader((tmp_path / "whole" / "log.csv").open()))
+    assert [row[0] for row in rows] == ["2", "4"]
+
+
+def test_training_changes_the_weights_and_frozen_statistics_stay(a_data_folder, tmp_path):
+    one = _weights(fit([a_data_folder], tmp_path / "one", FitSettings(**{**TINY.__dict__, "steps": 1}), silent))[1]
+    four = _weights(fit([a_data_folder], tmp_path / "four", TINY, silent))[1]
+    assert not torch.equal(one, four)
+
+
+def test_a_run_is_not_overwritten(a_data_folder, tmp_path, capsys):
+    fit([a_data_folder], tmp_path / "run", TINY, silent)
+    code = main(["fit", "--data", str(a_data_folder), "-o", str(tmp_path / "run"), "--steps", "4"])
+    assert code == 2
+    assert "already holds a run" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""The command `airwayseg-train`: simulate cases, fit a network."""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from AirwaySegLib import __version__
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.progress import Bar
+
+from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.simulate import simulate
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
+    options = _parser().parse_args(arguments)
+    progress = Bar()
+    try:
+        return options.run(options, progress)
+    except AirwaySegError as error:
+        progress.close()
+        print(f"airwayseg-train: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        progress.close()
+        print("airwayseg-train: stopped", file=sys.stderr)
+        return 130
+    finally:
+        progress.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
+    _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
+    return parser
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; cases go into OUTPUT/cases/<id>")
+    parser.add_argument("--cases", type=int, default=1, help="how many (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default 0)")
+    parser.add_argument("--clean", action="store_true", help="no blur and noise: `fit` then adds its own to each patch")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="cases made at once")
+    parser.set_defaults(run=_run_simulate)
+
+
+def _run_simulate(options: argparse.Namespace, progress: Bar) -> int:
+    for name, least in (("cases", 1), ("seed", 0), ("workers", 1)):
+        if getattr(options, name) < least:
+            raise AirwaySegError(f"--{name} is {getattr(options, name)}; it must be at least {least}.")
+    folders = simulate(
+        options.output, options.cases, options.seed, progress, clean=options.clean, workers=options.workers
+    )
+    progress.close()
+    print(f"{len(folders)} cases in {options.output / 'cases'}")
+    return 0
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    default = FitSettings()
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    for name, meaning in (
+        ("steps", "updates of the weights"),
+        ("batch", "patches a step"),
+        ("patch", "voxels along a side of a patch, a multiple of 8"),
+        ("rate", "highest learning rate of AdamW"),
+        ("norm", "normalisation: batch or instance"),
+        ("seed", "of weights and patches"),
+        ("device", "auto, cpu or cuda"),
+        ("workers", "processes that cut patches"),
+        ("frozen_from", "share of the steps after which batch normalisation keeps its statistics"),
+        ("start_from", "weights to begin with: a name or a file"),
+    ):
+        value = getattr(default, name)
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=type(value) if value is not None else str, default=value, help=f"{meaning} (default {value})")
+    parser.set_defaults(run=_run_fit)
+
+
+def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.loop import fit  # PyTorch takes seconds to import; `simulate` does without
+
+    values = {field.name: getattr(options, field.name) for field in fields(FitSettings) if hasattr(options, field.name)}
+    target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
+    progress.close()
+    print(f"Weights: {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

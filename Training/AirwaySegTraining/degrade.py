@@ -1,0 +1,75 @@
+"""What a scanner does to a clean picture: blur, edge enhancement, correlated noise, streaks, offset, clipping.
+
+One set of numbers describes a scan (`Scanner`); training draws a new one for each patch, a simulated case has one.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """Blur in voxels (in plane, along z), edge enhancement, noise in HU with its grain in voxels, offset, scale, floor."""
+
+    blur: float
+    blur_z: float
+    sharpen: float
+    noise_hu: float
+    grain: float
+    streak_hu: float
+    offset_hu: float
+    scale: float
+    floor_hu: float | None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The numbers, for case.json."""
+        return asdict(self)
+
+
+def draw_scanner(rng: np.random.Generator) -> Scanner:
+    """A random kernel and dose: noise 8 to 85 HU, log-uniform; sharp kernels are noisier than smooth ones."""
+    noise_hu = float(np.exp(rng.uniform(np.log(8), np.log(85))))
+    sharp = rng.random() < (0.75 if noise_hu > 35 else 0.3)
+    return Scanner(
+        blur=rng.uniform(0.3, 0.6) if sharp else rng.uniform(0.5, 0.95),
+        blur_z=rng.uniform(0.3, 0.8),
+        sharpen=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0, 0.3),
+        noise_hu=noise_hu,
+        grain=rng.uniform(0.35, 0.6) if sharp else rng.uniform(0.55, 1.1),
+        streak_hu=rng.uniform(5, 40) if rng.random() < 0.2 else 0.0,
+        offset_hu=rng.uniform(-40, 40),
+        scale=rng.uniform(0.95, 1.05),
+        floor_hu=(-1000.0, -1024.0, None)[rng.integers(3)],
+    )
+
+
+def scan(clean_hu: NDArray, scanner: Scanner, rng: np.random.Generator) -> Field:
+    """The clean picture (Z, Y, X) in HU as the scanner shows it, float32."""
+    sigma = (scanner.blur_z, scanner.blur, scanner.blur)
+    hu = gaussian_filter(np.asarray(clean_hu, np.float32), sigma, truncate=3)
+    if scanner.sharpen > 0:
+        hu += np.float32(scanner.sharpen) * (hu - gaussian_filter(hu, (0.5, 1.2, 1.2), truncate=3))
+    hu += noise(hu.shape, scanner.noise_hu, scanner.grain, rng)
+    if scanner.streak_hu > 0:
+        hu += streaks(hu.shape, scanner.streak_hu, rng)
+    hu = (hu + np.float32(1000)) * np.float32(scanner.scale) - np.float32(1000 - scanner.offset_hu)
+    if scanner.floor_hu is not None:
+        np.maximum(hu, np.float32(scanner.floor_hu), out=hu)
+    return hu
+
+
+def noise(shape: tuple[int, ...], sd_hu: float, grain: float, rng: np.random.Generator) -> Field:
+    """Correlated Gaussian noise of standard deviation ``sd_hu`` and grain of ``grain`` voxels."""
+    field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (grain * 0.7, grain, grain), truncate=3)
+    return field * np.float32(sd_hu / max(float(field.std()), 1e-6))
+
+
+def streaks(shape: tuple[int, ...], sd_hu: float, rng: np.random.Generator) -> Field:
+    """Parallel streaks across each slice, as between the shoulders: constant along x, slowly changing along z."""
+    rows = gaussian_filter(rng.standard_normal(shape[:2], dtype=np.float32), (1.5, 0.7))
+    return (rows * np.float32(sd_hu / max(float(rows.std()), 1e-6)))[:, :, None]

@@ -1,0 +1,194 @@
+"""The training loop: one visible loop over steps, resumable at any of them.
+
+A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have seen.
+"""
+
+import copy
+import csv
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from AirwaySegLib import __version__
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.network import WingsNet
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from AirwaySegTraining.cases import IGNORE, Case, draw_patch, read_cases
+from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.losses import dice_and_cross_entropy
+
+
+class Patches(Dataset):
+    """Item ``step`` is the step's batch: HU scaled to 0..1 (B, 1, S, S, S) float32, label (B, 1, S, S, S) uint8."""
+
+    def __init__(self, cases: list[Case], settings: FitSettings, info: ModelInfo) -> None:
+        self.cases, self.settings, self.window_hu = cases, settings, info.window_hu
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.settings.seed, step])
+        pairs = [
+            draw_patch(self.cases[rng.integers(len(self.cases))], self.settings.patch, rng)
+            for _ in range(self.settings.batch)
+        ]
+        low, high = self.window_hu
+        images = np.clip((np.stack([hu for hu, _ in pairs]) - low) / (high - low), 0, 1)
+        labels = np.stack([label for _, label in pairs])
+        return torch.from_numpy(images.astype(np.float32))[:, None], torch.from_numpy(labels)[:, None]
+
+
+def rate_at(step: int, settings: FitSettings) -> float:
+    """Learning rate: 100 steps of warm-up, then a cosine to 1 % of the full rate."""
+    warm = min(1.0, (step + 1) / 100)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.rate * warm * (0.01 + 0.99 * cosine)
+
+
+def freeze_norm(net: nn.Module) -> None:
+    """Batch normalisation uses its running statistics from now on; its weights still learn."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eval()
+
+
+def train_step(net: WingsNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+    """One update on a batch; both heads are supervised. Returns the loss."""
+    target = (labels == 1).float()
+    weight = (labels != IGNORE).float()
+    with torch.autocast(images.device.type, torch.bfloat16):
+        encoder_logits, decoder_logits = net(images)
+    loss = dice_and_cross_entropy(encoder_logits, target, weight) + dice_and_cross_entropy(decoder_logits, target, weight)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def update_average(average: WingsNet, net: WingsNet, keep: float) -> None:
+    """Moving average of all weights and running statistics, in place."""
+    mine, theirs = average.state_dict(), net.state_dict()
+    for name, value in mine.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - keep)
+        else:
+            value.copy_(theirs[name])
+
+
+@dataclass
+class Run:
+    """The state of a training between two steps."""
+
+    net: WingsNet
+    average: WingsNet
+    optimizer: torch.optim.Optimizer
+    step: int
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        unfinished = path.with_suffix(".unfinished")
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        torch.save(state, unfinished)
+        os.replace(unfinished, path)
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Continue from a checkpoint of the same settings."""
+        state = torch.load(path, map_location=device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+def start_run(settings: FitSettings, device: torch.device) -> tuple[Run, ModelInfo]:
+    """Fresh or given weights, their average, the optimiser, at step 0."""
+    torch.manual_seed(settings.seed)
+    if settings.start_from:
+        net, info, _ = load_weights(settings.start_from)
+    else:
+        info = ModelInfo(name="run", norm=settings.norm)
+        net = info.build()
+    net = net.to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=1e-4)
+    return Run(net, copy.deepcopy(net), optimizer, 0), info
+
+
+def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
+    """Train on the cases in ``data``; write log.csv, last.pt and, at the end, model.safetensors into ``output``.
+
+    Raises
+    ------
+    AirwaySegError
+        If the data cannot be used, or ``output`` holds a run and ``resume`` is False.
+    """
+    device = torch.device(settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = output / "last.pt"
+    if checkpoint.exists() and not resume:
+        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    run, info = start_run(settings, device)
+    if checkpoint.exists():
+        run.load(checkpoint, device)
+    cases = read_cases(data, progress)
+    loader = DataLoader(
+        Patches(cases, settings, info),
+        batch_size=None,
+        sampler=range(run.step, settings.steps),
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+    )
+    _loop(run, loader, settings, output, progress)
+    target = output / "model.safetensors"
+    save_run(run, info, settings, [case.name for case in cases], target)
+    return target
+
+
+def _loop(run: Run, loader: DataLoader, settings: FitSettings, output: Path, progress: Progress) -> None:
+    device = next(run.net.parameters()).device
+    run.net.train()
+    began, losses = time.monotonic(), []
+    with (output / "log.csv").open("a", newline="") as log:
+        writer = csv.writer(log)
+        for images, labels in loader:
+            if run.step >= settings.frozen_from * settings.steps:
+                freeze_norm(run.net)
+            torch.manual_seed(settings.seed * 1_000_003 + run.step)  # dropout, the same after a resume
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate_at(run.step, settings)
+            losses.append(train_step(run.net, run.optimizer, images.to(device), labels.to(device)))
+            update_average(run.average, run.net, min(settings.average, (run.step + 1) / (run.step + 10)))
+            run.step += 1
+            progress("train", run.step, settings.steps)
+            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+                writer.writerow([run.step, round(float(np.mean(losses)), 5), round(time.monotonic() - began, 1)])
+                log.flush()
+                losses.clear()
+                run.save(output / "last.pt")
+
+
+def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[str], target: Path) -> None:
+    """Write the averaged weights with how they came about."""
+    provenance = {
+        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
+        "settings": asdict(settings),
+        "steps": run.step,
+        "cases": len(cases),
+    }
+    described = ModelInfo(**{**asdict(info), "provenance": {**info.provenance, **provenance}})
+    save_weights(target, run.average.cpu().eval(), described, force=True)

@@ -1,0 +1,235 @@
+"""One simulated patient: the numbers that are drawn once, and the organs as implicit shapes.
+
+An implicit shape is a function of position that is positive inside, about in mm from its surface. Positions are
+(z, y, x) arrays in mm in the patient's frame: z to the head, y to the back, x to the patient's left, the carina at the origin.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegTraining.trees import Branch, Inside, Points, companions, grow, total_length_mm, wobbly_line
+
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What differs from person to person; lengths in mm, densities in HU."""
+
+    half_width_mm: float
+    half_depth_mm: float
+    fat_mm: float
+    chest_wall_mm: float
+    lung_radii_mm: tuple[float, float, float]
+    lung_centre_mm: tuple[float, float, float]
+    dome_mm: tuple[float, float]
+    heart_mm: tuple[float, float, float]
+    mediastinum_mm: float
+    back_mm: float
+    trachea_radius_mm: float
+    trachea_top_mm: float
+    lumen_hu: float
+    wall_hu: float
+    wall_share: float
+    wall_least_mm: float
+    lung_hu: float
+    blood_hu: float
+    artery_hu: float
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """A random adult."""
+    contrast = rng.uniform(60, 260) if rng.random() < 0.4 else 0.0
+    half_depth_mm = rng.uniform(98, 135)
+    return Patient(
+        half_width_mm=rng.uniform(150, 195),
+        half_depth_mm=half_depth_mm,
+        fat_mm=rng.uniform(4, 24),
+        chest_wall_mm=rng.uniform(13, 20),
+        lung_radii_mm=(rng.uniform(125, 165), rng.uniform(85, 110), rng.uniform(60, 74)),
+        lung_centre_mm=(rng.uniform(-60, -35), rng.uniform(-2, 10), rng.uniform(66, 78)),
+        dome_mm=(rng.uniform(-165, -115), rng.uniform(25, 55)),
+        heart_mm=(rng.uniform(45, 62), rng.uniform(38, 50), rng.uniform(45, 60)),
+        mediastinum_mm=rng.uniform(22, 31),
+        back_mm=rng.uniform(48, 62),
+        trachea_radius_mm=rng.uniform(7.2, 9.4),
+        trachea_top_mm=rng.uniform(95, 135),
+        lumen_hu=rng.uniform(-1020, -880),
+        wall_hu=rng.uniform(-300, 60),
+        wall_share=rng.uniform(0.07, 0.17),
+        wall_least_mm=rng.uniform(0.35, 0.8),
+        lung_hu=rng.uniform(-915, -785),
+        blood_hu=rng.uniform(25, 55) + contrast * rng.uniform(0.4, 1.0),
+        artery_hu=rng.uniform(25, 55) + contrast,
+    )
+
+
+def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
+    """Airway wall: a share of the lumen's diameter, at least the patient's own least thickness, at most 2.2 mm."""
+    return float(np.clip(patient.wall_share * diameter_mm, patient.wall_least_mm, 2.2))
+
+
+def ellipsoid(z: Field, y: Field, x: Field, centre: tuple, radii: tuple, power: float = 2.0) -> Field:
+    """A (super)ellipsoid, positive inside."""
+    value = (
+        np.abs((z - centre[0]) / radii[0]) ** power
+        + np.abs((y - centre[1]) / radii[1]) ** power
+        + np.abs((x - centre[2]) / radii[2]) ** power
+    ) ** np.float32(1 / power)
+    return ((1 - value) * min(radii)).astype(np.float32)
+
+
+def body_shape(patient: Patient, z: Field, y: Field, x: Field) -> Field:
+    """The skin: a rounded box that narrows to the neck above the shoulders."""
+    neck = np.clip((z - 95) / 60, 0, 1)
+    neck = neck * neck * (3 - 2 * neck)
+    width = patient.half_width_mm * (1 - 0.5 * neck)
+    depth = patient.half_depth_mm * (1 - 0.3 * neck)
+    value = (np.abs(x / width) ** 2.5 + np.abs((y - 12) / depth) ** 2.5) ** np.float32(0.4)
+    return ((1 - value) * np.minimum(width, depth)).astype(np.float32)
+
+
+def cavity_shape(patient: Patient, body: Field) -> Field:
+    """Inside of the rib cage."""
+    return body - patient.fat_mm - patient.chest_wall_mm
+
+
+def heart_shape(patient: Patient, z: Field, y: Field, x: Field) -> Field:
+    """The heart, left of the middle and in front."""
+    return ellipsoid(z, y, x, (-78, -38, 16), patient.heart_mm)
+
+
+def spine_shape(patient: Patient, z: Field, y: Field, x: Field) -> Field:
+    """The column of vertebral bodies with their processes."""
+    body = 17 - np.hypot(y - patient.back_mm - 6, x)
+    process = np.minimum(7 - np.abs(x), np.minimum(y - patient.back_mm, patient.back_mm + 48 - y))
+    return np.maximum(body, process).astype(np.float32)
+
+
+def lung_shape(patient: Patient, side: int, z: Field, y: Field, x: Field) -> Field:
+    """One lung: side -1 is the patient's right, +1 the left; heart, mediastinum, spine and diaphragm cut it."""
+    centre = patient.lung_centre_mm
+    lung = ellipsoid(z, y, x, (centre[0], centre[1], side * centre[2]), patient.lung_radii_mm, 2.4)
+    across = ((x - side * centre[2]) / 75) ** 2 + ((y - centre[1]) / 105) ** 2
+    base, height = patient.dome_mm
+    diaphragm = z - (base + height * (1 - across) + (8 if side < 0 else 0))
+    lung = np.minimum(lung, diaphragm * 0.9)
+    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1))
+    lung = np.minimum(lung, middle)
+    lung = np.minimum(lung, -heart_shape(patient, z, y, x) - 2)
+    lung = np.minimum(lung, -spine_shape(patient, z, y, x) - 6)
+    return np.minimum(lung, cavity_shape(patient, body_shape(patient, z, y, x))).astype(np.float32)
+
+
+def _inside_lung(patient: Patient, side: int, margin_mm: float, hilum_mm: float = 32.0) -> Inside:
+    """Whether points lie in the lung, or in its hilum, where the vessels and bronchi enter."""
+
+    def inside(points_mm: Points) -> NDArray[np.bool_]:
+        z, y, x = (points_mm[:, axis].astype(np.float32) for axis in range(3))
+        near_hilum = np.linalg.norm(points_mm - np.array([-22.0, 4.0, side * 32.0]), axis=1) < hilum_mm
+        return (lung_shape(patient, side, z, y, x) > margin_mm) | near_hilum
+
+    return inside
+
+
+def _seeds(patient: Patient, side: int, count: int, rng: np.random.Generator) -> Points:
+    """``count`` points spread evenly through one lung."""
+    low, high = np.array([-190.0, -120.0, -20.0]), np.array([120.0, 130.0, 160.0])
+    candidates = rng.uniform(low, high, size=(60 * count, 3))
+    candidates[:, 2] *= side
+    candidates = candidates[_inside_lung(patient, side, 3.0, hilum_mm=0.0)(candidates)]
+    return candidates[:count]
+
+
+def central_airways(patient: Patient, rng: np.random.Generator) -> tuple[Branch, Branch, Branch]:
+    """Trachea (from the top down), right and left main bronchus."""
+    top = np.array([patient.trachea_top_mm, rng.uniform(-32, -8), rng.uniform(-6, 6)])
+    line = wobbly_line(top, np.zeros(3), 0.03, rng)
+    radii = patient.trachea_radius_mm * (1 + 0.06 * np.sin(np.linspace(0, rng.uniform(3, 9), len(line))))
+    trachea = Branch(line, radii, -1, 0, squash=rng.uniform(0.78, 1.3), squash_axis=np.array([0.0, 1.0, 0.0]))
+    mains = []
+    for side, length, angle, share in (
+        (-1, rng.uniform(16, 26), rng.uniform(22, 38), rng.uniform(0.72, 0.88)),
+        (1, rng.uniform(38, 52), rng.uniform(40, 56), rng.uniform(0.64, 0.78)),
+    ):
+        lean = np.array([-np.cos(np.radians(angle)), rng.uniform(0.05, 0.3), side * np.sin(np.radians(angle))])
+        radius_mm = patient.trachea_radius_mm * share
+        line = wobbly_line(np.zeros(3), lean / np.linalg.norm(lean) * length, 0.05, rng)
+        radii = np.linspace(radius_mm * 1.05, radius_mm * 0.93, len(line))
+        mains.append(Branch(line, radii, 0, 1, squash=rng.uniform(0.78, 1.25)))
+    return trachea, mains[0], mains[1]
+
+
+def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm: float = 0.45) -> list[Branch]:
+    """Trachea, main bronchi and everything below them to a radius of ``smallest_mm``: the airways and where arteries run."""
+    trachea, right, left = central_airways(patient, rng)
+    tree = [trachea]
+    for side, main in ((-1, right), (1, left)):
+        seeds = _seeds(patient, side, int(rng.uniform(1000, 1900)), rng)
+        part = grow([trachea, main], seeds, _inside_lung(patient, side, 2.0), smallest_mm, rng)[1:]
+        shift = len(tree) - 1
+        for branch in part:
+            branch.parent += shift if branch.parent > 0 else 0
+            if branch.generation in (2, 3):
+                branch.squash = rng.uniform(0.8, 1.25)
+        tree += part
+    return tree
+
+
+def open_airways(tree: list[Branch], smallest_mm: float) -> list[Branch]:
+    """The part of the tree that is drawn as air: branches of at least ``smallest_mm`` mean radius down from the trachea."""
+    place = {-1: -1}
+    airways: list[Branch] = []
+    for index, branch in enumerate(tree):
+        if branch.parent in place and float(branch.radii_mm.mean()) >= smallest_mm:
+            place[index] = len(airways)
+            airways.append(replace(branch, parent=place[branch.parent]))
+    return airways
+
+
+def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
+    """Pulmonary veins: two trees a lung from the left atrium, not beside the airways."""
+    veins: list[Branch] = []
+    for side in (-1, 1):
+        for height, share in ((-20.0, 0.5), (-50.0, 0.5)):
+            start = np.array([-38.0, 8.0, side * 14.0])
+            hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
+            line = wobbly_line(start, hilum, 0.05, rng)
+            trunk = Branch(line, np.full(len(line), rng.uniform(5, 7)), -1, 0)
+            seeds = _seeds(patient, side, int(rng.uniform(900, 1500) * share * 2), rng)
+            seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
+            if len(seeds) > 8:
+                veins += grow([trunk], seeds, _inside_lung(patient, side, 1.0), 0.45, rng)
+    return veins
+
+
+def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
+    """Arteries beside the whole bronchial tree but the trachea: they go on where the airways are too thin to be drawn."""
+    arteries = companions(tree, lambda diameter: wall_thickness_mm(patient, diameter), rng)
+    return [artery for artery in arteries if artery.generation > 0]
+
+
+def peripheral_vessels(patient: Patient, rng: np.random.Generator) -> list[Branch]:
+    """Thin vessels through the outer lung, about away from the hilum, where the trees above do not reach."""
+    vessels = []
+    for side in (-1, 1):
+        for start in _seeds(patient, side, int(rng.uniform(250, 600)), rng):
+            away = start - np.array([-22.0, 4.0, side * 32.0])
+            way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
+            line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=2.5)
+            inside = _inside_lung(patient, side, 0.5, hilum_mm=0.0)(line)
+            if inside.all():
+                radius_mm = rng.uniform(0.35, 0.95)
+                vessels.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
+    return vessels
+
+
+def describe(airways: list[Branch]) -> dict[str, float]:
+    """Figures to compare with real trees: branches, total centerline in m, deepest generation."""
+    return {
+        "branches": len(airways),
+        "centerline_m": round(total_length_mm(airways) / 1000, 2),
+        "generations": max(branch.generation for branch in airways),
+    }
