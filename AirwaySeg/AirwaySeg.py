@@ -5,9 +5,7 @@ alive and Cancel stops it at once. Numpy, PyTorch and the library are never impo
 """
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 
 import slicer
@@ -25,8 +23,8 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from AirwaySegSlicer.dependencies import ensure_dependencies
-from AirwaySegSlicer.nodes import segmentation_from_mask, write_volume
 from AirwaySegSlicer.process import ConsoleProcess
+from AirwaySegSlicer.segmentation import start_segmentation
 
 
 class AirwaySeg(ScriptedLoadableModule):
@@ -193,29 +191,12 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Start to segment the CT and return at once; onFinished gets (node, "") or (None, sentence)."""
         if self.isRunning():
             raise RuntimeError(_("A segmentation is already running."))
-        folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
-        ctPath, resultFolder = os.path.join(folder, "ct.nrrd"), os.path.join(folder, "result")
 
-        def onCompleted(message: str) -> None:
-            run, self._run = self._run, None
-            airways = None
-            try:
-                if not message and not run.cancelled:
-                    airways = segmentation_from_mask(os.path.join(resultFolder, "airways.nrrd"), inputVolume)
-            except RuntimeError as error:
-                message = str(error)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                onFinished(airways, message)
+        def onEnd(airways: vtkMRMLSegmentationNode | None, message: str) -> None:
+            self._run = None
+            onFinished(airways, message)
 
-        try:
-            write_volume(inputVolume, ctPath)
-            run = ConsoleProcess(self._launch, onProgress, onCompleted)
-            run.start(["segment", ctPath, "-o", resultFolder, "--progress", "json"])
-        except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self._run = run
+        self._run = start_segmentation(inputVolume, self._launch, onProgress, onEnd)
 
 
 class AirwaySegTest(ScriptedLoadableModuleTest):

@@ -32,7 +32,7 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.spl
 NEEDS_TORCH = {"network", "weights", "inference", "openvino_backend", "pipeline"}
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.
-MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "shutil", "subprocess", "tempfile", "collections"}
+MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "subprocess", "collections"}
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
