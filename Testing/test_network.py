@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from published_wingsnet import PublishedWingsNet
+
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet, fast_form, published_to_ours
-from published_wingsnet import PublishedWingsNet
 
 
 def a_published_net(in_channels: int = 1, classes: int = 1) -> PublishedWingsNet:

@@ -1,7 +1,7 @@
 """WingsNet: the network, its exact fast form for inference, and the conversion of published state dicts.
 
 Zheng et al., Alleviating Class-wise Gradient Imbalance for Pulmonary Airway Segmentation, IEEE Transactions on Medical
-Imaging 40 (2021), doi:10.1109/TMI.2021.3062828. Letters used below: B windows, C channels, K classes, (Z, Y, X) voxels.
+Imaging 40 (2021), doi:10.48550/arXiv.2011.11952. Letters: B windows, C channels, K classes, (Z, Y, X) voxels.
 """
 
 import copy
@@ -184,28 +184,30 @@ class WingsNet(nn.Module):
             Encoder logits and decoder logits, each (B, K, Z, Y, X). The product uses the decoder's.
         """
         check_window(x, self.in_channels)
-        encoded = encode(self.encoder, x)
-        decoded = list(decode(self.decoder, encoded))
+        encoded = list(encode(self.encoder, x))
+        decoded = list(decode(self.decoder, [encoded[index] for index in SKIPS]))
         return self.encoder_head(encoded, self.encoder), self.decoder_head(decoded, self.decoder)
 
 
-def encode(blocks: nn.ModuleList, x: Tensor) -> list[Tensor]:
+SKIPS = (2, 5, 8, 11)
+"""The encoder blocks (from 0) whose features the decoder takes: the last of each level."""
+
+
+def encode(blocks: nn.ModuleList, x: Tensor) -> Iterator[Tensor]:
     """Features of ec1 to ec12; before ec4, ec7 and ec10 the sides are halved by max-pooling."""
-    features: list[Tensor] = []
     for index, block in enumerate(blocks):
         if index in (3, 6, 9):
             x = functional.max_pool3d(x, 2)
         x = block(x)
-        features.append(x)
-    return features
+        yield x
 
 
-def decode(blocks: nn.ModuleList, encoded: list[Tensor]) -> Iterator[Tensor]:
-    """Features of dc1 to dc6; dc1, dc3 and dc5 see the doubled features before them and ec9, ec6 and ec3."""
-    x = encoded[11]
+def decode(blocks: nn.ModuleList, skips: list[Tensor]) -> Iterator[Tensor]:
+    """Features of dc1 to dc6 from those of ec3, ec6, ec9, ec12; takes them off the list to free them when used."""
+    x = skips.pop()
     for index, block in enumerate(blocks):
         if index % 2 == 0:
-            x = torch.cat((upsample(x, 2), encoded[8 - 3 * (index // 2)]), dim=1)
+            x = torch.cat((upsample(x, 2), skips.pop()), dim=1)
         x = block(x)
         yield x
 
@@ -290,9 +292,9 @@ class FastWingsNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> decoder logits (B, K, Z, Y, X)."""
         check_window(x, self.in_channels)
-        encoded = encode(self.encoder, x)
+        skips = [features for index, features in enumerate(encode(self.encoder, x)) if index in SKIPS]
         per_scale: dict[int, Tensor] = {}
-        for side, plan, features in zip(self.sides, DECODER, decode(self.decoder, encoded), strict=True):
+        for side, plan, features in zip(self.sides, DECODER, decode(self.decoder, skips), strict=True):
             share = side(features)
             per_scale[plan.scale] = per_scale[plan.scale] + share if plan.scale in per_scale else share
         return sum_of_scales(per_scale) + self.bias[:, None, None, None]

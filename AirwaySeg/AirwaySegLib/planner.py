@@ -1,0 +1,138 @@
+"""Where and how the network runs: device, backend and window batch, decided from the free memory before the start."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from AirwaySegLib import openvino_backend
+from AirwaySegLib.errors import AirwaySegError
+
+CpuBackend = Literal["torch", "openvino"]
+Patch = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and how windows run, decided before the start; `bytes_estimated` is the peak on that device."""
+
+    device: str
+    backend: CpuBackend
+    precision: str
+    batch: int
+    bytes_estimated: int
+    warnings: tuple[str, ...] = ()
+
+
+PROCESS_BYTES = 400 * 2**20
+"""Python, PyTorch and OpenVINO before the first window (measured: 0.31-0.39 GiB)."""
+
+WINDOW_BYTES_PER_VOXEL = {
+    ("openvino", "float32"): 600,
+    ("openvino", "bfloat16"): 330,
+    ("torch", "float32"): 700,
+    ("torch", "bfloat16"): 390,
+}
+"""Growth of a process on the CPU through one window of 128^3 (measured: 570, 300, 690 and 374 bytes a voxel)."""
+
+GPU_ALLOWANCE = 1.5
+"""A GPU gets this many times PyTorch's figure, for the workspaces of its convolutions; an allowance, not measured."""
+
+LARGEST_BATCH = 4
+"""One window of 128^3 already fills a GPU; a few hide the time in between."""
+
+
+def plan(
+    shape: Sequence[int],
+    patch_zyx: Patch,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "float32",
+    free_bytes: int | None = None,
+) -> Plan:
+    """Choose device, backend and window batch so that the memory suffices.
+
+    Precision and windows are never changed, because they change the result. What does not fit a GPU goes to the CPU;
+    what does not fit the CPU is tried all the same, with a warning.
+
+    Parameters
+    ----------
+    shape
+        (C, Z, Y, X) of the image.
+    patch_zyx
+        The windows' size.
+    device, backend, precision
+        As in `SegmentSettings`.
+    free_bytes
+        Free memory of the device; None: asked from the system.
+    """
+    device = choose_device(device)
+    if device == "cpu":
+        return _cpu_plan(shape, patch_zyx, choose_cpu_backend(backend), precision, free_bytes)
+    free = free_memory(device) if free_bytes is None else free_bytes
+    window = int(GPU_ALLOWANCE * WINDOW_BYTES_PER_VOXEL["torch", precision] * math.prod(patch_zyx))
+    batch = 1 if free is None else min(int(0.9 * free / window), LARGEST_BATCH)
+    if batch >= 1:
+        return Plan(device, "torch", precision, batch, batch * window)
+    warning = f"A window needs {_gib(window)} on the GPU and {_gib(free or 0)} are free; the CPU is used."
+    on_cpu = _cpu_plan(shape, patch_zyx, choose_cpu_backend("auto"), precision, None)
+    return replace(on_cpu, warnings=(warning, *on_cpu.warnings))
+
+
+def _cpu_plan(
+    shape: Sequence[int], patch_zyx: Patch, backend: CpuBackend, precision: str, free_bytes: int | None
+) -> Plan:
+    window = WINDOW_BYTES_PER_VOXEL[backend, precision] * math.prod(patch_zyx)
+    needed = PROCESS_BYTES + window + volume_bytes(shape, patch_zyx)
+    free = free_memory("cpu") if free_bytes is None else free_bytes
+    if free is None or needed <= free:
+        return Plan("cpu", backend, precision, 1, needed)
+    warning = f"About {_gib(needed)} of memory are needed and {_gib(free)} are free; this may be slow or fail."
+    return Plan("cpu", backend, precision, 1, needed, (warning,))
+
+
+def volume_bytes(shape: Sequence[int], patch_zyx: Patch) -> int:
+    """What `predict` holds for the volume: image float32, region, result, and one window's depth of sums."""
+    channels, *zyx = (int(side) for side in shape)
+    depth, height, width = (max(size, side) for size, side in zip(zyx, patch_zyx, strict=True))
+    return height * width * (depth * (4 * channels + 2) + 4 * patch_zyx[0])
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def choose_device(wanted: str) -> str:
+    """For "auto" the first of "cuda", "mps" and "cpu" that is there; a device that is not there is refused."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(device for device, usable in there.items() if usable)
+    if not there.get(wanted.split(":")[0], False):
+        raise AirwaySegError(f"The device {wanted!r} is not available here; use --device auto or cpu.")
+    return wanted
+
+
+def choose_cpu_backend(wanted: str) -> CpuBackend:
+    """For "auto" OpenVINO where it is installed, else PyTorch."""
+    if wanted == "torch" or (wanted == "auto" and not openvino_backend.is_installed()):
+        return "torch"
+    if not openvino_backend.is_installed():
+        raise AirwaySegError("OpenVINO is not installed; use --backend auto or torch.")
+    return "openvino"
+
+
+def free_memory(device: str) -> int | None:
+    """Free bytes of a CUDA device or of the CPU (Linux: also a container's limit); None where it cannot be known."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    if device == "cpu" and Path("/proc/meminfo").exists():
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+        limit = Path("/sys/fs/cgroup/memory.max")
+        if limit.exists() and limit.read_text().strip().isdigit():
+            found.append(int(limit.read_text()))
+    return min(found, default=None)
