@@ -24,15 +24,15 @@ MODELS = ROOT / "Resources/Models"
 # A library file imports files of lower floors, and files of its own floor as long as no circle arises.
 FLOORS = {
     0: (
-        "errors progress settings guardrails imagefile dicom volume "
+        "errors progress settings guardrails imagefile dicom volume delivery "
         "coarse preprocessing trachea components network weights"
     ),
-    1: "inference openvino_backend threshold preview metrics",
-    2: "pipeline __main__",
+    1: "inference openvino_backend planner threshold preview metrics",
+    2: "pipeline batch __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 # Every other file can be imported where PyTorch is not installed.
-NEEDS_TORCH = {"network", "weights", "inference", "openvino_backend", "pipeline"}
+NEEDS_TORCH = {"network", "weights", "inference", "openvino_backend", "planner", "pipeline", "batch"}
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.
 MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "subprocess", "collections"}
