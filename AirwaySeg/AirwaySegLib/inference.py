@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import FastWingsNet, WingsNet, fast_form
 from AirwaySegLib.openvino_backend import OpenVinoBackend
 from AirwaySegLib.planner import Plan, choose_cpu_backend
+from AirwaySegLib.planner import plan as plan
 from AirwaySegLib.progress import Progress, silent
 
-Weighting = Literal["constant", "gaussian"]
 Corner = tuple[int, int, int]
 
 GAUSSIAN_SIGMA = 0.125
@@ -23,11 +23,11 @@ GAUSSIAN_SIGMA = 0.125
 
 @dataclass(frozen=True)
 class Sliding:
-    """How windows cover a volume: their size, their overlap as a fraction of the side, and their weights."""
+    """How windows cover a volume: size, overlap as a fraction of the side, and "constant" or "gaussian" weights."""
 
     patch_zyx: tuple[int, int, int] = (128, 128, 128)
     overlap: float = 0.5
-    weighting: Weighting = "constant"
+    weighting: str = "constant"
 
     def __post_init__(self) -> None:
         """Refuse an overlap or a weighting that has no meaning."""
@@ -71,7 +71,7 @@ def predict(
     image
         (C, Z, Y, X), any floating dtype, already normalised to [0, 1].
     backend
-        A `PlannedBackend`; with several classes the probability is the largest of theirs.
+        From `open_backend`; with several classes the probability is the largest of theirs.
     sliding
         Size, overlap and weights of the windows.
     region
@@ -151,7 +151,7 @@ def axis_starts(size: int, side: int, overlap: float) -> list[int]:
     return [*range(0, size - side, step), max(0, size - side)]
 
 
-def axis_profile(side: int, weighting: Weighting) -> np.ndarray:
+def axis_profile(side: int, weighting: str) -> np.ndarray:
     """Weight of each voxel of a window along one axis (float32); a window's weight is the product of its three axes."""
     if weighting == "constant":
         return np.ones(side, np.float32)
@@ -207,6 +207,11 @@ class TorchBackend:
         return logits.float().sigmoid().cpu().numpy()
 
 
+def open_backend(net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> "PlannedBackend":
+    """What runs the windows of `net` as planned; see `PlannedBackend`."""
+    return PlannedBackend(net, planned, patch_zyx, warn)
+
+
 class PlannedBackend:
     """Runs as planned; where a GPU's memory does not suffice after all, one window at a time, then on the CPU.
 
@@ -214,18 +219,16 @@ class PlannedBackend:
     ----------
     net
         The network on any device, in any mode; it is copied.
-    plan
-        From `plan`. The attribute `plan` says what is really used.
+    planned
+        From `planner.plan`; its warnings are the caller's to tell. The attribute `plan` says what is really used.
     patch_zyx
         Size of the windows.
     warn
         Called with a sentence each time that something is not as planned.
     """
 
-    def __init__(self, net: WingsNet, plan: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> None:
-        self.net, self.plan, self.patch_zyx, self.warn = net, plan, patch_zyx, warn
-        for sentence in plan.warnings:
-            warn(sentence)
+    def __init__(self, net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> None:
+        self.net, self.plan, self.patch_zyx, self.warn = net, planned, patch_zyx, warn
         self._runner = self._open()
 
     @property
