@@ -1,0 +1,40 @@
+"""Coarse grids: block means of a CT, and masks there and back. What needs no fine detail is computed on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
+
+Factors = tuple[int, int, int]
+"""How many voxels along z, y and x make one coarse voxel."""
+
+
+def factors_for(spacing_mm: Sequence[float], wanted_mm: Sequence[float]) -> Factors:
+    """Return the factors that bring a grid (z, y, x) nearest to the wanted spacing; at least 1."""
+    z, y, x = (max(1, round(wanted / spacing)) for spacing, wanted in zip(spacing_mm, wanted_mm, strict=True))
+    return z, y, x
+
+
+def block_means(array: np.ndarray, factors: Factors) -> np.ndarray:
+    """Return the mean of each block of voxels, (Z, Y, X) in the array's own type.
+
+    An axis is cut where its last block would be incomplete (for 275 slices and blocks of 3, the last two are left out);
+    an axis shorter than one block is taken as it is.
+    """
+    size = [min(factor, count) for factor, count in zip(factors, array.shape, strict=True)]
+    image = sitk.BinShrink(sitk.GetImageFromArray(array), size[::-1])
+    return sitk.GetArrayFromImage(image)
+
+
+def sampled(mask: np.ndarray, factors: Factors, shape: Sequence[int]) -> np.ndarray:
+    """Return a mask's value at (about) the centre of each block, for the ``shape`` that `block_means` gives."""
+    picks = tuple(slice(factor // 2, None, factor) for factor in factors)
+    fine = mask[picks]
+    return np.ascontiguousarray(fine[tuple(slice(count) for count in shape)])
+
+
+def enlarged(mask: np.ndarray, factors: Factors, shape: Sequence[int]) -> np.ndarray:
+    """Give every voxel of the fine grid of ``shape`` its block's value; what lies beyond the last block repeats it."""
+    for axis, (factor, count) in enumerate(zip(factors, shape, strict=True)):
+        mask = mask.take(np.minimum(np.arange(count) // factor, mask.shape[axis] - 1), axis=axis)
+    return mask

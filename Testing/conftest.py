@@ -1,0 +1,74 @@
+"""Phantoms that several tests share: a small chest whose every part is known."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+SPACING_MM = (2.5, 1.6, 1.6)
+
+
+@dataclass(frozen=True)
+class Chest:
+    """A drawn chest on a canonical grid (z upwards, y backwards, x to the left): HU int16 and masks bool (Z, Y, X)."""
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    body: np.ndarray
+    lungs: np.ndarray
+    trachea: np.ndarray
+    bronchi: np.ndarray
+    carina_mm: float
+
+    @property
+    def height_mm(self) -> np.ndarray:
+        """Height of each slice above the lowest, (Z,)."""
+        return np.arange(len(self.hu)) * self.spacing_mm[0]
+
+
+def draw_chest(lumen_hu: int = -950, noise_hu: float = 20, offset_hu: int = 0, larynx: bool = False) -> Chest:
+    """Draw a chest of 250 x 176 x 288 mm: an elliptic body on a table, two lungs, a trachea with its carina 120 mm up.
+
+    The trachea has a radius of 9 mm and reaches the top; with ``larynx`` it ends 25 mm below the top in a slit, with a
+    wide pharynx above. A flat air-filled oesophagus runs behind it, and gas lies in the stomach.
+    """
+    shape = (100, 110, 180)
+    z, y, x = (
+        axis.astype(np.float32) * step
+        for axis, step in zip(np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True), SPACING_MM, strict=True)
+    )
+    x, y = x - 143, y - 80  # the middle of the body
+    body = (x / 125) ** 2 + (y / 70) ** 2 <= 1
+    body = np.broadcast_to(body, shape).copy()
+    half_lung = [((x - side * 70) / 40) ** 2 + (y / 52) ** 2 + ((z - 110) / 100) ** 2 <= 1 for side in (-1, 1)]
+    lungs = half_lung[0] | half_lung[1]
+    carina_mm, radius = 120.0, 9.0
+    trachea = ((x + 4) ** 2 + (y + 5) ** 2 <= radius**2) & (z >= carina_mm)
+    side_mm = np.clip(carina_mm - z, 0, 50) * 0.7
+    bronchi = np.zeros(shape, bool)
+    for side in (-1, 1):
+        inside = ((x + 4 - side * (5 + side_mm)) / 1.3) ** 2 + (y + 5) ** 2 <= 6.5**2
+        bronchi |= inside & (z < carina_mm) & (z > carina_mm - 50)
+    hu = np.full(shape, -1000, np.float32)
+    hu[np.broadcast_to((np.abs(y - 84) < 5) & (np.abs(x) < 130), shape)] = 50  # table
+    hu[body] = 40
+    hu[lungs] = -860
+    hu[(((x + 2) / 9) ** 2 + ((y - 18) / 3) ** 2 <= 1) & (z > 0)] = -900  # oesophagus
+    hu[((x - 50) / 35) ** 2 + ((y + 30) / 20) ** 2 + (z / 12) ** 2 <= 1] = -1000  # stomach
+    walls = ((x + 4) ** 2 + (y + 5) ** 2 <= (radius + 2) ** 2) & (z >= carina_mm)
+    hu[walls] = 30
+    if larynx:
+        top_mm = (shape[0] - 1) * SPACING_MM[0]
+        slit = (np.abs(x + 4) < 1.7) & (np.abs(y + 5) < 9) & (z > top_mm - 25)
+        pharynx = (np.abs(x + 4) < 20) & (np.abs(y + 5) < 12) & (z > top_mm - 15)
+        trachea = trachea & (z <= top_mm - 25)
+        hu[slit | pharynx] = lumen_hu
+    hu[trachea | bronchi] = lumen_hu
+    hu += np.random.default_rng(3).normal(0, noise_hu, shape).astype(np.float32) + offset_hu
+    return Chest(np.rint(hu).astype(np.int16), SPACING_MM, body, lungs, trachea, bronchi, carina_mm)
+
+
+@pytest.fixture(scope="session")
+def a_chest() -> Chest:
+    """The drawn chest; tests must not change its arrays."""
+    return draw_chest()
