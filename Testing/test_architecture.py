@@ -40,7 +40,7 @@ MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "subprocess", "c
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60
 USUAL_FUNCTION_LINES = 30
-MAX_PARAMETERS = 8
+MAX_PARAMETERS = 7
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
