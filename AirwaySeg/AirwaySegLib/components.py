@@ -85,7 +85,8 @@ def opening(mask: NDArray, radius_mm: float, spacing_mm: tuple[float, float, flo
     inside = distance_to(~np.pad(np.asarray(mask[box], bool), 1), spacing_mm)
     core = inside > radius_mm
     if core.any():
-        opened[box] = (distance_to(core, spacing_mm) < radius_mm)[1:-1, 1:-1, 1:-1] & np.asarray(mask[box], bool)
+        reach_mm = radius_mm + 0.5 * min(spacing_mm)  # distances are between centres; the wall is half a voxel off
+        opened[box] = (distance_to(core, spacing_mm) < reach_mm)[1:-1, 1:-1, 1:-1] & np.asarray(mask[box], bool)
     return opened
 
 

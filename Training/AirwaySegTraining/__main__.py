@@ -9,7 +9,6 @@ from pathlib import Path
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Bar
-
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.simulate import simulate
 

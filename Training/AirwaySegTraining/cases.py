@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.progress import Progress
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import skeletonize
 
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.progress import Progress
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
 
 IGNORE = 2

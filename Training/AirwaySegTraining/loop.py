@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-
 from AirwaySegTraining.cases import IGNORE, Case, draw_patch, read_cases
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.losses import dice_and_cross_entropy
@@ -129,6 +129,11 @@ def start_run(settings: FitSettings, device: torch.device) -> tuple[Run, ModelIn
     return Run(net, copy.deepcopy(net), optimizer, 0), info
 
 
+def usable_cpus() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
     """Train on the cases in ``data``; write log.csv, last.pt and, at the end, model.safetensors into ``output``.
 
@@ -142,6 +147,8 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     if checkpoint.exists() and not resume:
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
     output.mkdir(parents=True, exist_ok=True)
+    if device.type == "cpu":
+        torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
     run, info = start_run(settings, device)
     if checkpoint.exists():
         run.load(checkpoint, device)

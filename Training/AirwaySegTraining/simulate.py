@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
+
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
-from numpy.typing import NDArray
-
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
 from AirwaySegTraining.patient import (
     Patient,

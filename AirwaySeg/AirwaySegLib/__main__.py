@@ -1,0 +1,150 @@
+"""The command `airwayseg`: segment CTs, list, show and import weights. Bad input gives one sentence and exit code 2."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+
+from AirwaySegLib import __version__
+from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.progress import Bar, JsonLines, Progress, silent
+from AirwaySegLib.settings import SegmentSettings
+
+log = logging.getLogger("airwayseg")
+
+EXIT_FAILED = 2
+EXIT_CANCELLED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 is success, 2 means that the sentence on standard error says what was wrong."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
+    signal.signal(signal.SIGTERM, _cancel)
+    try:
+        return int(options.run(options))
+    except (Cancelled, KeyboardInterrupt):
+        print("airwayseg: cancelled; nothing was written.", file=sys.stderr)
+        return EXIT_CANCELLED
+    except AirwaySegError as error:
+        print(f"airwayseg: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except MemoryError:
+        print("airwayseg: the memory does not suffice; close other programs or lower --overlap.", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _cancel(_signal: int, _frame: FrameType | None) -> None:
+    raise Cancelled("cancelled")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="airwayseg",
+        description="Segment the airway tree in chest CT. Everything runs on this computer. Not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"airwayseg {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
+    _add_weights(commands.add_parser("weights", help="list, show or import the network's weights"))
+    return parser
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is done")
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "ct", nargs="+", type=Path, help="NIfTI, NRRD or MetaImage file or DICOM folder; several make a batch"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for the results; a batch gets one folder in it for each CT"
+    )
+    parser.add_argument("--series", help="which DICOM series of a folder: its number, UID or a part of its description")
+    for setting in fields(SegmentSettings):
+        meaning = str(setting.metadata["meaning"])
+        default = "chosen" if setting.default is None else setting.default
+        parser.add_argument(
+            "--" + setting.name.replace("_", "-"),
+            type=str if isinstance(setting.default, str) else float,
+            choices=setting.metadata.get("choices"),
+            default=setting.default,
+            help=f"{meaning} (default: {default})",
+        )
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
+    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how progress is shown")
+    parser.add_argument("--force", action="store_true", help="replace results that are already there")
+    _add_verbose(parser)
+    parser.set_defaults(run=_segment)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the weights that --weights finds by name")
+    listing.set_defaults(run=_list_weights)
+    show = actions.add_parser("show", help="what a weights file says about itself, as JSON")
+    show.add_argument("weights", help="name or file")
+    show.set_defaults(run=_show_weights)
+    importing = actions.add_parser("import", help="convert a published WingsNet checkpoint")
+    importing.add_argument("checkpoint", type=Path, help="the authors' .ckpt file")
+    importing.add_argument("--as", dest="name", help="name of the new weights, or a .safetensors file to write")
+    importing.add_argument("--force", action="store_true", help="replace weights of that name")
+    importing.set_defaults(run=_import_weights)
+    for action in (listing, show, importing):
+        _add_verbose(action)
+
+
+def _progress(kind: str) -> Progress:
+    return {"bar": Bar, "json": JsonLines, "none": lambda: silent}[kind]()
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from AirwaySegLib.batch import Batch, run_batch  # brings PyTorch, which takes seconds to import
+
+    values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
+    batch = Batch(options.ct, options.output, options.series, options.shard, options.force)
+    progress = _progress(options.progress)
+    try:
+        finished, failed = run_batch(batch, SegmentSettings(**values), progress)
+    finally:
+        if isinstance(progress, Bar):
+            progress.close()
+    for folder in finished:
+        if options.progress == "json":
+            print(json.dumps({"result": str(folder)}))
+        else:
+            print(f"{folder / 'airways.nrrd'}\n{folder / 'preview.png'}")
+    return EXIT_FAILED if failed else 0
+
+
+def _list_weights(_options: argparse.Namespace) -> int:
+    from AirwaySegLib.weights import list_weights
+
+    for name, path in list_weights().items():
+        print(f"{name}\t{path}")
+    return 0
+
+
+def _show_weights(options: argparse.Namespace) -> int:
+    from AirwaySegLib.weights import load_weights
+
+    net, info, sha256 = load_weights(options.weights)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    print(json.dumps({**json.loads(info.to_json()), "parameters": parameters, "sha256": sha256}, indent=1))
+    return 0
+
+
+def _import_weights(options: argparse.Namespace) -> int:
+    from AirwaySegLib.weights import import_published
+
+    print(import_published(options.checkpoint, options.name or options.checkpoint.stem, force=options.force))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

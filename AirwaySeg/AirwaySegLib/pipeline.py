@@ -1,0 +1,199 @@
+"""The whole way from a chest CT to its airway tree."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.components import Box, fill_holes
+from AirwaySegLib.inference import Backend, Sliding, open_backend, predict
+from AirwaySegLib.network import WingsNet
+from AirwaySegLib.planner import plan
+from AirwaySegLib.preprocessing import (
+    body_mask,
+    calibrate,
+    crop_box,
+    lung_mask,
+    normalise,
+    resample,
+    search_region,
+    target_spacing,
+)
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.threshold import Choice, choose_airways
+from AirwaySegLib.trachea import Trachea, find_trachea
+from AirwaySegLib.volume import Volume, from_canonical, to_canonical
+from AirwaySegLib.weights import ModelInfo, load_weights
+
+Spacing = tuple[float, float, float]
+
+
+@dataclass
+class Model:
+    """Weights that are loaded once for many CTs, with what runs them (opened for the first CT)."""
+
+    net: WingsNet
+    info: ModelInfo
+    sha256: str
+    backend: Backend | None = None
+
+
+@dataclass
+class Journal:
+    """What the report tells of one run: warnings, seconds of each stage, and what was decided."""
+
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    decisions: dict[str, object] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block under ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one."""
+
+    box: Box
+    region: NDArray[np.bool_]
+    trachea: Trachea | None
+
+
+@dataclass(frozen=True)
+class Airways:
+    """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X)."""
+
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.uint8]
+
+
+def load_model(name_or_path: str) -> Model:
+    """Read weights by name or from a file."""
+    return Model(*load_weights(name_or_path))
+
+
+def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Journal, progress: Progress) -> Airways:
+    """Segment the airways of a CT in HU, as `volume.read_ct` gives it.
+
+    The tree is the component that holds the trachea. Where no trachea is found the journal says so, and all components
+    that may be airways are kept.
+
+    Raises
+    ------
+    AirwaySegError
+        With a sentence for the user. `Cancelled` when ``progress`` raised it.
+    """
+    ct = to_canonical(volume)
+    progress("prepare", 0, 3)
+    with journal.stage("prepare"):
+        around = survey(ct, journal, progress)
+        hu = calibrated(ct, around, journal)
+    with journal.stage("infer"):
+        probability = airway_probability(hu, ct.spacing_mm, around.region, model, settings, journal, progress)
+    progress("select", 0, 1)
+    with journal.stage("select"):
+        choice = select(probability, ct.spacing_mm, around, settings, journal)
+    progress("select", 1, 1)
+    return Airways(
+        from_canonical(in_whole(choice.mask, around.box, ct), volume),
+        from_canonical(in_whole(probability, around.box, ct), volume),
+    )
+
+
+def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
+    """Find body, trachea and lungs, and from them where airways can be."""
+    body = body_mask(ct.array, ct.spacing_mm)
+    progress("prepare", 1, 3)
+    trachea = find_trachea(ct.array, body, ct.spacing_mm)
+    if trachea is None:
+        journal.warnings.append("No trachea was found in the scan: every component that may be airway is kept.")
+    lungs = lung_mask(ct.array, body, ct.spacing_mm)
+    progress("prepare", 2, 3)
+    box, warning = crop_box(body, lungs, trachea, ct.spacing_mm)
+    if warning:
+        journal.warnings.append(warning)
+    region = search_region(body, lungs, trachea, ct.spacing_mm)[box]
+    progress("prepare", 3, 3)
+    journal.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
+    return Surroundings(box, region, trachea)
+
+
+def calibrated(ct: Volume, around: Surroundings, journal: Journal) -> NDArray:
+    """The CT within the box, shifted so that the trachea's air is at -1000 HU."""
+    offset_hu = calibrate(ct.array, around.trachea)
+    journal.decisions["calibration_hu"] = round(float(offset_hu), 1)
+    hu = ct.array[around.box]
+    return hu if offset_hu == 0 else hu.astype(np.float32) + np.float32(offset_hu)
+
+
+def airway_probability(
+    hu: NDArray,
+    spacing_mm: Spacing,
+    region: NDArray[np.bool_],
+    model: Model,
+    settings: SegmentSettings,
+    journal: Journal,
+    progress: Progress,
+) -> NDArray[np.uint8]:
+    """The network's probability (0..255) on the grid of ``hu``; the network itself may see a resampled picture."""
+    info = model.info
+    target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
+    journal.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
+    shape = hu.shape
+    wanted = region
+    if target_mm is not None:
+        hu = resample(hu, spacing_mm, target_mm, order=1)
+        wanted = resample(region.astype(np.uint8), spacing_mm, target_mm, order=0) > 0
+    windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
+    image = np.stack([normalise(hu, window_hu) for window_hu in windows_hu])
+    _open(model, image.shape, settings, journal)
+    assert model.backend is not None
+    sliding = Sliding(info.patch_zyx, settings.overlap, settings.window_weights)
+    probability = predict(image, model.backend, sliding, wanted, progress)
+    if target_mm is not None:
+        probability = resample(probability, target_mm, spacing_mm, order=1, shape=shape)
+        probability[~region] = 0
+    return probability
+
+
+def _open(model: Model, shape: tuple[int, ...], settings: SegmentSettings, journal: Journal) -> None:
+    """Plan the memory and open the backend, once for all CTs of a batch."""
+    planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, settings.precision)
+    journal.warnings += planned.warnings
+    journal.decisions["device"] = planned.device
+    journal.decisions["backend"] = planned.backend
+    if model.backend is None:
+        model.backend = open_backend(model.net, planned, model.info.patch_zyx, journal.warnings.append)
+
+
+def select(
+    probability: NDArray[np.uint8],
+    spacing_mm: Spacing,
+    around: Surroundings,
+    settings: SegmentSettings,
+    journal: Journal,
+) -> Choice:
+    """Threshold, component and holes: the airways within the box."""
+    trachea = around.trachea
+    seeds = np.empty((0, 3), int)
+    if trachea is not None:
+        seeds = trachea.lumen_zyx - [part.start for part in around.box]
+    choice = choose_airways(probability, spacing_mm, seeds, settings.threshold)
+    journal.decisions["threshold"] = choice.threshold
+    journal.warnings += choice.warnings
+    return replace(choice, mask=fill_holes(choice.mask))
+
+
+def in_whole(part: NDArray, box: Box, ct: Volume) -> NDArray:
+    """An array of the CT's shape that holds ``part`` in ``box`` and 0 elsewhere."""
+    whole = np.zeros(ct.array.shape, part.dtype)
+    whole[box] = part
+    return whole

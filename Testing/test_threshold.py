@@ -1,0 +1,54 @@
+"""The threshold: a leak that opens below 0.7 is kept out, wide lumens stay whole, without a trachea parts are kept."""
+
+import numpy as np
+import pytest
+
+from AirwaySegLib.threshold import choose_airways
+
+ISOTROPIC = (1.0, 1.0, 1.0)
+SEEDS = np.array([[60, 20, 20]])
+
+
+@pytest.fixture
+def a_tree_map() -> np.ndarray:
+    """A wide tube along z with a soft shell, and a thin bar that leaves it; probability 0..255."""
+    probability = np.zeros((70, 60, 60), np.uint8)
+    y, x = np.indices((60, 60))
+    radius = np.hypot(y - 20, x - 20)
+    probability[5:65, radius <= 7] = 140
+    probability[5:65, radius <= 5] = 250
+    probability[30, 19:22, 20:50] = 240
+    return probability
+
+
+def test_the_lowest_threshold_is_taken_where_nothing_leaks(a_tree_map):
+    choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, None)
+    assert choice.threshold == 0.5 and choice.warnings == []
+    assert choice.mask.sum() == np.count_nonzero(a_tree_map)
+
+
+def test_a_leak_raises_the_threshold_but_the_wide_lumen_stays_whole(a_tree_map):
+    a_tree_map[20:50, 30:55, 35:58] = np.maximum(a_tree_map[20:50, 30:55, 35:58], 150)
+    a_tree_map[30, 19:35, 40] = np.maximum(a_tree_map[30, 19:35, 40], 150)
+    choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, None)
+    assert choice.threshold == 0.6
+    assert not choice.mask[35, 45, 50]
+    assert choice.mask[30, 20, 45]
+    assert choice.mask[40, 20, 26] and a_tree_map[40, 20, 26] == 140
+
+
+def test_a_given_threshold_is_used_as_it_is(a_tree_map):
+    choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, 0.6)
+    assert choice.threshold == 0.6
+    assert np.array_equal(choice.mask, a_tree_map >= 153)
+
+
+def test_without_a_trachea_parts_of_some_size_are_kept(a_tree_map):
+    a_tree_map[1, 50:53, 50:53] = 255
+    choice = choose_airways(a_tree_map, ISOTROPIC, np.empty((0, 3), int), 0.5)
+    assert choice.mask[40, 20, 20] and not choice.mask[1, 51, 51]
+
+
+def test_an_empty_map_gives_no_airway_and_says_so():
+    choice = choose_airways(np.zeros((8, 8, 8), np.uint8), ISOTROPIC, SEEDS[:, :] * 0, None)
+    assert not choice.mask.any() and "No airway" in choice.warnings[0]
