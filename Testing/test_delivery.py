@@ -37,7 +37,8 @@ def test_other_files_in_the_folder_stay_and_the_old_result_is_replaced(tmp_path)
     with delivered_into(tmp_path, last="report") as unfinished:
         (unfinished / "mask").write_text("new")
         (unfinished / "report").write_text("r")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"notes": "mine", "mask": "new", "report": "r"}
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"notes": "mine", "mask": "new", "report": "r"}
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):

@@ -1,4 +1,4 @@
-"""The whole way on a drawn chest: a stand-in for the network takes every dark voxel, the pipeline finds the airways in it."""
+"""The whole way on a drawn chest: a stand-in for the network takes all that is dark, the pipeline finds the airways."""
 
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from AirwaySegTraining import simulate as simulation
 from AirwaySegTraining.degrade import Scanner, scan
 from AirwaySegTraining.patient import draw_patient, grow_arteries, grow_bronchial_tree, open_airways

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.progress import silent
 from AirwaySegLib.weights import load_weights
 from AirwaySegTraining.__main__ import main
-from AirwaySegTraining.cases import Case, cut, draw_patch, find_centres, read_case, read_cases
+from AirwaySegTraining.cases import cut, draw_patch, find_centres, read_case, read_cases
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, rate_at
 from AirwaySegTraining.losses import dice_and_cross_entropy, dice_loss

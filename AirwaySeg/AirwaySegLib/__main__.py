@@ -63,7 +63,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "ct", nargs="+", type=Path, help="NIfTI, NRRD or MetaImage file or DICOM folder; several make a batch"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for the results; a batch gets one folder in it for each CT"
+        "-o", "--output", type=Path, required=True, help="folder for the results; in a batch each CT gets one in it"
     )
     parser.add_argument("--series", help="which DICOM series of a folder: its number, UID or a part of its description")
     for setting in fields(SegmentSettings):

@@ -26,11 +26,11 @@ def block_means(array: np.ndarray, factors: Factors) -> np.ndarray:
     return sitk.GetArrayFromImage(image)
 
 
-def sampled(mask: np.ndarray, factors: Factors, shape: Sequence[int]) -> np.ndarray:
-    """Return a mask's value at (about) the centre of each block, for the ``shape`` that `block_means` gives."""
-    picks = tuple(slice(factor // 2, None, factor) for factor in factors)
-    fine = mask[picks]
-    return np.ascontiguousarray(fine[tuple(slice(count) for count in shape)])
+def sampled(mask: np.ndarray, factors: Factors, shape: Sequence[int] | None = None) -> np.ndarray:
+    """Return a mask's value at (about) the centre of each block; ``shape`` cuts it to that of `block_means`."""
+    starts = [min(factor // 2, count - 1) for factor, count in zip(factors, mask.shape, strict=True)]
+    fine = mask[tuple(slice(start, None, factor) for start, factor in zip(starts, factors, strict=True))]
+    return np.ascontiguousarray(fine[tuple(slice(count) for count in shape or fine.shape)])
 
 
 def enlarged(mask: np.ndarray, factors: Factors, shape: Sequence[int]) -> np.ndarray:

@@ -76,7 +76,8 @@ def fill_holes(mask: NDArray) -> Mask:
 def opening(mask: NDArray, radius_mm: float, spacing_mm: tuple[float, float, float]) -> Mask:
     """What of the mask a ball of ``radius_mm`` can reach from inside: wide parts stay, thin ones go.
 
-    Two exact distance maps (SimpleITK's Maurer filter) instead of a ball-shaped element, whose cost grows with its volume.
+    Two exact distance maps (SimpleITK's Maurer filter) instead of a ball-shaped element, whose cost grows with its
+    volume.
     """
     opened = np.zeros(mask.shape, bool)
     box = bounding_box(mask, margin=1)
@@ -91,7 +92,7 @@ def opening(mask: NDArray, radius_mm: float, spacing_mm: tuple[float, float, flo
 
 
 def distance_to(mask: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Distance in mm from each voxel's centre to the nearest voxel of the mask (0 within it); infinite if it is empty."""
+    """Distance in mm from each voxel's centre to the nearest one of the mask (0 within it); infinite if it is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     image = sitk.GetImageFromArray(np.asarray(mask, np.uint8))

@@ -32,9 +32,9 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
 def delivered_into(folder: Path, last: str) -> Iterator[Path]:
     """Give a temporary folder beside ``folder``; when the block ends well, move its files into ``folder``.
 
-    A new (or empty) folder appears with one rename. Into one that holds something the files are moved one by one: ``last`` is removed before
-    and put there at the end, so a result that has ``last`` is complete. When the block fails nothing is left. What a
-    killed run on this machine left behind is removed at the next start.
+    A new (or empty) folder appears with one rename. Into one that holds something the files are moved one by one:
+    ``last`` is removed before and put there at the end, so a result that has ``last`` is complete. When the block fails
+    nothing is left. What a killed run on this machine left behind is removed at the next start.
 
     Raises
     ------

@@ -81,7 +81,7 @@ def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) ->
     Parameters
     ----------
     hu, mask
-        (Z, Y, X) in canonical axes: z to the head, y to the back, x to the patient's left, which is right in the picture.
+        (Z, Y, X) in canonical axes: z to the head, y to the back, x to the patient's left (right in the picture).
     spacing_mm
         z, y, x.
     title

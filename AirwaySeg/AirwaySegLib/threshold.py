@@ -1,4 +1,4 @@
-"""From probability to airways: a threshold that does not leak, chosen for each scan, and the component of the trachea."""
+"""From probability to airways: a threshold that does not leak, chosen for each scan, and the trachea's component."""
 
 from dataclasses import dataclass, field
 
@@ -74,8 +74,9 @@ def tree_at(
 def lowest_without_leak(trees: list[NDArray[np.bool_]], spacing_mm: tuple[float, float, float]) -> int:
     """The place in `LEVELS` of the lowest level after the last jump; ``trees`` holds the tree of each level.
 
-    A jump is a step from one level to the next lower one that enlarges the thin airways by more than `LARGEST_GROWTH`: a
-    leak opens at once, real airways come in slowly. Thin is what lies off the wide lumens of the strictest tree.
+    A jump is a step from one level to the next lower one that enlarges the thin airways by more than
+    `LARGEST_GROWTH`: a leak opens at once, real airways come in slowly. Thin is what lies off the strictest tree's wide
+    lumens.
     """
     wide = opening(trees[-1], WIDE_RADIUS_MM, spacing_mm)
     thin = distance_to(wide, spacing_mm) > WIDE_RADIUS_MM

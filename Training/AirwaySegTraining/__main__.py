@@ -80,7 +80,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=type(value) if value is not None else str, default=value, help=f"{meaning} (default {value})")
+        kind = str if value is None else type(value)
+        parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {value})")
     parser.set_defaults(run=_run_fit)
 
 

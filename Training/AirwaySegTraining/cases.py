@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from skimage.morphology import skeletonize
 
 from AirwaySegLib.errors import AirwaySegError
@@ -39,7 +39,7 @@ class Case:
 
 
 def find_centres(ct: NDArray[np.int16], label: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
-    """Positions for patches: skeleton voxels by the lumen's half-width, tissue beside lung, and a lattice over everything."""
+    """Positions for patches: skeleton voxels by the lumen's half-width, the lungs' border, and a lattice over all."""
     centres: dict[str, NDArray[np.int32]] = {}
     airway = label == 1
     if airway.any():
@@ -53,8 +53,8 @@ def find_centres(ct: NDArray[np.int16], label: NDArray[np.uint8]) -> dict[str, N
         centres["wide"] = skeleton[width >= 4].astype(np.int32)
     small = ct[::4, ::4, ::4]
     air = small < -500
-    beside = air[1:-1, 1:-1, 1:-1] & ~(air[2:, 1:-1, 1:-1] & air[1:-1, 2:, 1:-1] & air[1:-1, 1:-1, 2:] & air[:-2, 1:-1, 1:-1])
-    centres["border"] = (np.argwhere(beside)[::3] * 4 + 4).astype(np.int32)
+    border = air & ~binary_erosion(air, border_value=1)
+    centres["border"] = (np.argwhere(border)[::3] * 4).astype(np.int32)
     lattice = np.indices(tuple(max(1, n // 16) for n in ct.shape)).reshape(3, -1).T
     centres["anywhere"] = (lattice * 16 + 8).astype(np.int32)
     return {kind: places for kind, places in centres.items() if len(places)}
@@ -123,7 +123,7 @@ def cut(array: NDArray, start: NDArray[np.int64], side: int, fill: float) -> NDA
 def draw_patch(case: Case, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """A random patch: HU (side, side, side) as a random scanner shows it, and its label; mirrored at random.
 
-    A case that is not clean has its own noise; it gets only a shift of a few HU and, half of the time, a little more noise.
+    A case that is not clean has its own noise; it gets only a shift of a few HU and, half of the time, some more noise.
     """
     shift = rng.integers(-(side // 3), side // 3 + 1, size=3)
     start = draw_centre(case, rng) + shift - side // 2

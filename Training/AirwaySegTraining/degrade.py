@@ -14,7 +14,7 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scanner:
-    """Blur in voxels (in plane, along z), edge enhancement, noise in HU with its grain in voxels, offset, scale, floor."""
+    """Blur in voxels (in plane, along z), edge enhancement, noise in HU, its grain in voxels, offset, scale, floor."""
 
     blur: float
     blur_z: float

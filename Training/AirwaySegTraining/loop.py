@@ -1,6 +1,6 @@
 """The training loop: one visible loop over steps, resumable at any of them.
 
-A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have seen.
+A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet
+from AirwaySegLib.planner import choose_device
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
 from AirwaySegTraining.cases import IGNORE, Case, draw_patch, read_cases
@@ -67,7 +68,7 @@ def train_step(net: WingsNet, optimizer: torch.optim.Optimizer, images: Tensor, 
     weight = (labels != IGNORE).float()
     with torch.autocast(images.device.type, torch.bfloat16):
         encoder_logits, decoder_logits = net(images)
-    loss = dice_and_cross_entropy(encoder_logits, target, weight) + dice_and_cross_entropy(decoder_logits, target, weight)
+    loss = sum(dice_and_cross_entropy(logits, target, weight) for logits in (encoder_logits, decoder_logits))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -142,7 +143,7 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     AirwaySegError
         If the data cannot be used, or ``output`` holds a run and ``resume`` is False.
     """
-    device = torch.device(settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(choose_device(settings.device))
     checkpoint = output / "last.pt"
     if checkpoint.exists() and not resume:
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")

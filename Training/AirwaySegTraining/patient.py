@@ -1,7 +1,8 @@
 """One simulated patient: the numbers that are drawn once, and the organs as implicit shapes.
 
 An implicit shape is a function of position that is positive inside, about in mm from its surface. Positions are
-(z, y, x) arrays in mm in the patient's frame: z to the head, y to the back, x to the patient's left, the carina at the origin.
+(z, y, x) arrays in mm in the patient's frame: z to the head, y to the back, x to the patient's left, and the carina at
+the origin.
 """
 
 from dataclasses import dataclass, replace
@@ -163,7 +164,7 @@ def central_airways(patient: Patient, rng: np.random.Generator) -> tuple[Branch,
 
 
 def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm: float = 0.45) -> list[Branch]:
-    """Trachea, main bronchi and everything below them to a radius of ``smallest_mm``: the airways and where arteries run."""
+    """Trachea, main bronchi and all below them to a radius of ``smallest_mm``: the airways and where arteries run."""
     trachea, right, left = central_airways(patient, rng)
     tree = [trachea]
     for side, main in ((-1, right), (1, left)):
@@ -179,7 +180,7 @@ def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm:
 
 
 def open_airways(tree: list[Branch], smallest_mm: float) -> list[Branch]:
-    """The part of the tree that is drawn as air: branches of at least ``smallest_mm`` mean radius down from the trachea."""
+    """The part of the tree that is drawn as air: from the trachea down, branches of at least this mean radius."""
     place = {-1: -1}
     airways: list[Branch] = []
     for index, branch in enumerate(tree):
@@ -206,7 +207,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
 
 
 def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Arteries beside the whole bronchial tree but the trachea: they go on where the airways are too thin to be drawn."""
+    """Arteries beside the whole bronchial tree but the trachea: they go on where airways are too thin to be drawn."""
     arteries = companions(tree, lambda diameter: wall_thickness_mm(patient, diameter), rng)
     return [artery for artery in arteries if artery.generation > 0]
 

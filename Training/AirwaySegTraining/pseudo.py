@@ -1,4 +1,4 @@
-"""Makes a training case of a real CT and a mask that is right where it says airway, but stops early and has ragged borders.
+"""Makes a training case of a real CT and a mask that is right where it says airway, but incomplete and ragged.
 
 Foreground is where the mask and the picture agree. Left out is what the mask may have missed: a shell around it, dark
 spots in the lungs, air beside the tree and in the trachea. All else is background: parenchyma without dark spots,

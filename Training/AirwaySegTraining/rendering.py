@@ -16,7 +16,7 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Grid:
-    """The scan's voxels: ``shape`` (Z, Y, X), ``spacing_mm``, the first voxel's centre, and patient -> scan rotation."""
+    """The scan's voxels: ``shape`` (Z, Y, X), ``spacing_mm``, first voxel's centre, the patient -> scan rotation."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -74,7 +74,11 @@ def _tube_box(low_mm: Points, high_mm: Points, margin_mm: float, grid: Grid) -> 
 
 
 def _paint_piece(
-    coverage: NDArray[np.uint8], ends_mm: Points, radii_mm: NDArray[np.float64], squash: tuple[float, Points], grid: Grid
+    coverage: NDArray[np.uint8],
+    ends_mm: Points,
+    radii_mm: NDArray[np.float64],
+    squash: tuple[float, Points],
+    grid: Grid,
 ) -> None:
     """Draw one capsule: ends (2, 3) in scan mm, radii (2,). Tubes below a voxel are scaled by their area."""
     voxel_mm = float(np.prod(grid.spacing_mm) ** (1 / 3))
@@ -103,7 +107,9 @@ def _paint_piece(
     np.maximum(part, (soft * np.float32(strength)).astype(np.uint8), out=part)
 
 
-def paint_tubes(coverage: NDArray[np.uint8], branches: list[Branch], grid: Grid, wider_mm: list[float] | float = 0.0) -> None:
+def paint_tubes(
+    coverage: NDArray[np.uint8], branches: list[Branch], grid: Grid, wider_mm: list[float] | float = 0.0
+) -> None:
     """Draw branches into ``coverage`` (uint8, 255 = fully inside), each radius enlarged by ``wider_mm``.
 
     ``coverage`` is changed in place: it keeps the larger of what was there and what is drawn.

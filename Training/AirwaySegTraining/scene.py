@@ -68,13 +68,16 @@ def _gas_below(patient: Patient, lungs: Field, z: Field, y: Field, x: Field, rng
     base = sum(patient.dome_mm) - 30
     gas = np.full(z.shape, -20, np.float32)
     for k in range(rng.integers(0, 5)):
-        centre = (base + rng.uniform(-60, 0), rng.uniform(-60, 10), rng.uniform(10, 110) if k < 2 else rng.uniform(-100, 100))
+        height, depth = base + rng.uniform(-60, 0), rng.uniform(-60, 10)
+        centre = (height, depth, rng.uniform(10, 110) if k < 2 else rng.uniform(-100, 100))
         radii = (rng.uniform(6, 25), rng.uniform(6, 35), rng.uniform(6, 35))
         gas = np.maximum(gas, ellipsoid(z, y, x, centre, radii))
     return np.minimum(gas, -lungs - 6)
 
 
-def _outside(patient: Patient, body: Field, folds: Field, lattice: tuple[Field, Field, Field], rng: np.random.Generator) -> Field:
+def _outside(
+    patient: Patient, body: Field, folds: Field, lattice: tuple[Field, Field, Field], rng: np.random.Generator
+) -> Field:
     """Density outside the body: air, a curved table below the back, a loose blanket in ``folds``. HU."""
     z, y, x = lattice
     below = y - 12 - patient.half_depth_mm - rng.uniform(1, 9) + (x / rng.uniform(300, 500)) ** 2 * 300
@@ -116,7 +119,7 @@ def make_shapes(patient: Patient, grid: Grid, rng: np.random.Generator) -> Shape
 
 
 def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_mm: float, fat_hu: float) -> Field:
-    """Everything but the lungs: air outside, skin, fat, muscle, mediastinum with fat planes, heart, spine, gas below."""
+    """All but the lungs: air outside, skin, fat, muscle, mediastinum with fat planes, heart, spine, gas below."""
     body = view(shapes.body)
     hu = view(shapes.outside).copy()
     mix(hu, 30, soft(body, voxel_mm))
@@ -135,7 +138,8 @@ def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_m
 def _parenchyma(patient: Patient, shapes: Shapes, view, textures: tuple[Field, Field, Field], settings: dict) -> Field:
     """Lung tissue in HU: density gradient to the back, textures at three scales, fissures and disease."""
     broad, middle, fine = textures
-    hu = patient.lung_hu + settings["gradient"] * view(shapes.back) + 14 * broad + 10 * middle + settings["grain"] * fine
+    hu = patient.lung_hu + settings["gradient"] * view(shapes.back)
+    hu += 14 * broad + 10 * middle + settings["grain"] * fine
     mix(hu, -965 + 8 * fine, np.float32(0.85) * soft(view(shapes.emphysema), 3))
     mix(hu, -620 + 60 * middle, np.float32(0.8) * soft(view(shapes.ground_glass), 6))
     mix(hu, -650, np.float32(settings["fissure"]) * soft(0.7 - view(shapes.fissures), 1.2))
@@ -212,7 +216,8 @@ def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> t
     y = np.interp(heights, trachea.points_mm[::-1, 0], trachea.points_mm[::-1, 1])
     radius = rng.uniform(5, 8)
     away = patient.trachea_radius_mm + 2 + radius + rng.uniform(-1, 3)
-    x = 4 + 4 * np.sin(heights / 60 + rng.uniform(0, 6)) + np.interp(heights, trachea.points_mm[::-1, 0], trachea.points_mm[::-1, 2])
+    x = np.interp(heights, trachea.points_mm[::-1, 0], trachea.points_mm[::-1, 2])
+    x = x + 4 + 4 * np.sin(heights / 60 + rng.uniform(0, 6))
     points = np.stack([heights, np.minimum(y + away, patient.back_mm - 12), x], axis=1)
     tube = Branch(points, np.full(len(points), radius), -1, 0, squash=1.4)
     pockets = []
@@ -220,7 +225,8 @@ def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> t
         start = rng.integers(0, 80)
         part = points[start : start + rng.integers(3, 12)] + rng.normal(scale=1.2, size=(1, 3))
         part = part + np.cumsum(rng.normal(scale=0.5, size=part.shape), axis=0) * [0, 0.5, 1]
-        radii = np.clip(rng.uniform(0.8, radius - 2) * (1 + 0.5 * np.sin(np.linspace(0, 9, len(part)))), 0.5, radius - 1)
+        waves = 1 + 0.5 * np.sin(np.linspace(0, 9, len(part)))
+        radii = np.clip(rng.uniform(0.8, radius - 2) * waves, 0.5, radius - 1)
         pockets.append(Branch(part, radii, -1, 0, squash=rng.uniform(1.2, 2.5)))
     return tube, pockets
 
@@ -242,7 +248,7 @@ def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generato
 def tube_layers(
     patient: Patient, airways: list[Branch], vessels: tuple[list[Branch], list[Branch]], rng: np.random.Generator
 ) -> list[tuple[list[Branch], list[float] | float, float]]:
-    """What is painted over the background, in order: (tubes, widening in mm, HU). The airways' lumen is not among them."""
+    """What is painted over the background, in order: (tubes, widening in mm, HU). The airways' lumen comes later."""
     arteries, veins = vessels
     gullet, pockets = oesophagus(patient, airways[0], rng)
     nodules, cysts = lung_extras(patient, airways, rng)

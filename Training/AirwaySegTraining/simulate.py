@@ -51,8 +51,10 @@ class SimulatedCase:
     description: dict
 
 
-def is_visible(diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner) -> bool:
-    """Whether a lumen can be seen: about 1.8 voxels wide, and contrast to noise over its cross-section of at least 3 (Rose).
+def is_visible(
+    diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner
+) -> bool:
+    """Whether a lumen can be seen: 1.8 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
 
     The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r.
     """
@@ -162,7 +164,9 @@ def _simulate_into(folder: Path, seed: int, clean: bool) -> str:
     return folder.name
 
 
-def simulate(output: Path, cases: int, seed: int, progress: Progress, *, clean: bool = False, workers: int = 1) -> list[Path]:
+def simulate(
+    output: Path, cases: int, seed: int, progress: Progress, *, clean: bool = False, workers: int = 1
+) -> list[Path]:
     """Write ``cases`` simulated cases into ``output``/cases/sim-<seed>-<k>; those already there are kept.
 
     Raises

@@ -1,7 +1,7 @@
 """Grows the branching trees of a simulated chest: airways with their arteries, and veins.
 
-A tree is a list of `Branch`. Positions are (z, y, x) in mm in the patient's frame: z to the head, y to the back, x to the
-patient's left, the carina at the origin.
+A tree is a list of `Branch`. Positions are (z, y, x) in mm in the patient's frame: z to the head, y to the back, x to
+the patient's left, the carina at the origin.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Inside = Callable[[Points], NDArray[np.bool_]]
 
 @dataclass
 class Branch:
-    """A tube: points (P, 3) in mm, radii (P,) in mm, its parent's place in the list (-1 at the root), its generation."""
+    """A tube: points (P, 3) in mm, radii (P,) in mm, its parent's place in the list (-1: root), its generation."""
 
     points_mm: Points
     radii_mm: NDArray[np.float64]
@@ -44,7 +44,9 @@ def unit(vector: Points) -> Points:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def wobbly_line(start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 1.5) -> Points:
+def wobbly_line(
+    start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 1.5
+) -> Points:
     """Points about every ``step_mm`` from start to end, bent sideways by up to about ``wobble`` of the length."""
     axis = end_mm - start_mm
     length_mm = float(np.linalg.norm(axis))
@@ -115,8 +117,8 @@ def grow(
 
     Notes
     -----
-    Child radius = parent's radius * fraction of seeds ** (1 / n), with n 2.3 above 3 mm diameter and 3 below (Murray's law
-    holds in the periphery, flow by bulk above it).
+    Child radius = parent's radius * fraction of seeds ** (1 / n), with n 2.3 above 3 mm diameter and 3 below (Murray's
+    law holds in the periphery).
     """
     branches = list(trunk)
     last = branches[-1]
