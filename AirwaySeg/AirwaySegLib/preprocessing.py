@@ -71,10 +71,10 @@ def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
 
 
 def _lung_beside(known: np.ndarray, tissue: np.ndarray, free_air: np.ndarray) -> np.ndarray:
-    """Return the components that are neither known (body, padding) nor free air, but lung which is not closed off by a chest wall.
+    """Return what is neither ``known`` (body, padding) nor free air, but lung that no chest wall closes off.
 
-    More than half of a cut lung lies within the convex hull of the tissue in its slice, or it hardly touches free air.
-    Neither is true of clothes and blankets.
+    More than half of such a component lies within the convex hulls of the slices' tissue, or it hardly touches free
+    air. Neither is true of clothes and blankets.
     """
     extra = _without_thin_things(~free_air) & ~known
     labels, count = ndimage.label(extra)
