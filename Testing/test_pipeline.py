@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import DarkIsAirway
 
 from AirwaySegLib.errors import Cancelled
 from AirwaySegLib.network import WingsNet
@@ -14,16 +15,6 @@ from AirwaySegLib.weights import ModelInfo
 WINDOW_HU = (-1000.0, 600.0)
 
 
-class DarkIsAirway:
-    """A backend that is sure of every voxel below -920 HU, as it sees it after calibration."""
-
-    batch = 1
-
-    def run(self, windows: np.ndarray) -> np.ndarray:
-        """(B, 1, Z, Y, X) in [0, 1] -> 0 or 1."""
-        return (windows < (-920 + 1000) / 1600).astype(np.float32)
-
-
 def _model(**changes) -> Model:
     wide = {"spacing_mm_min": (0.1, 0.1, 0.1), "spacing_mm_max": (9.0, 9.0, 9.0)}
     info = ModelInfo(name="dark", window_hu=WINDOW_HU, patch_zyx=(64, 64, 64), **{**wide, **changes})
@@ -34,15 +25,9 @@ def _dice(one: np.ndarray, two: np.ndarray) -> float:
     return float(2 * (one & two).sum() / (one.sum() + two.sum()))
 
 
-def _quiet(chest) -> np.ndarray:
-    """The chest without noise: the stand-in looks at single voxels."""
-    hu = np.where(chest.hu > -500, 40, np.where(chest.lungs, -860, -1000))
-    return np.where(chest.trachea | chest.bronchi, -950, hu).astype(np.int16)
-
-
-def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest):
+def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest, a_quiet_chest):
     journal = Journal()
-    volume = Volume(_quiet(a_chest), a_chest.spacing_mm)
+    volume = Volume(a_quiet_chest, a_chest.spacing_mm)
     airways = segment(volume, _model(), SegmentSettings(), journal, silent)
     expected = a_chest.trachea | a_chest.bronchi
     assert _dice(airways.mask, expected) > 0.97
@@ -52,8 +37,8 @@ def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest):
     assert set(journal.seconds) == {"prepare", "infer", "select"}
 
 
-def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_chest):
-    hu = _quiet(a_chest)
+def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_chest, a_quiet_chest):
+    hu = a_quiet_chest
     plain = segment(Volume(hu, a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), silent).mask
     # Stored feet first and with rows from left to right: axes y, z (downwards), x (to the right).
     turned = np.ascontiguousarray(hu[::-1, :, ::-1].transpose(1, 0, 2))
@@ -64,31 +49,32 @@ def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_ches
     assert np.array_equal(mask, plain[::-1, :, ::-1].transpose(1, 0, 2))
 
 
-def test_a_spacing_that_the_network_does_not_know_is_resampled_there_and_back(a_chest):
+def test_a_spacing_that_the_network_does_not_know_is_resampled_there_and_back(a_chest, a_quiet_chest):
     journal = Journal()
     model = _model(spacing_mm_max=(2.0, 1.2, 1.2))
-    airways = segment(Volume(_quiet(a_chest), a_chest.spacing_mm), model, SegmentSettings(), journal, silent)
+    airways = segment(Volume(a_quiet_chest, a_chest.spacing_mm), model, SegmentSettings(), journal, silent)
     assert journal.decisions["network_spacing_mm"] == [2.0, 1.2, 1.2]
     assert airways.mask.shape == a_chest.hu.shape
     expected = a_chest.trachea | a_chest.bronchi
     # Interpolation brightens the lumen's rim, which the stand-in then misses; the place must be right all the same.
     assert _dice(airways.mask, expected) > 0.85 and (airways.mask & ~expected).sum() < 0.02 * expected.sum()
-    shift = np.mean(np.nonzero(airways.mask), axis=1) - np.mean(np.nonzero(expected), axis=1)
-    assert np.abs(shift).max() < 0.5
+    for axis in range(3):
+        for step in (-1, 1):
+            assert _dice(np.roll(airways.mask, step, axis), expected) < _dice(airways.mask, expected)
 
 
-def test_a_scan_without_a_trachea_says_so_and_keeps_what_may_be_airway(a_chest):
+def test_a_scan_without_a_trachea_says_so_and_keeps_what_may_be_airway(a_chest, a_quiet_chest):
     journal = Journal()
     below = slice(0, 46)  # ends 7.5 mm below the carina
-    airways = segment(Volume(_quiet(a_chest)[below], a_chest.spacing_mm), _model(), SegmentSettings(), journal, silent)
+    airways = segment(Volume(a_quiet_chest[below], a_chest.spacing_mm), _model(), SegmentSettings(), journal, silent)
     assert any("No trachea was found" in warning for warning in journal.warnings)
     assert airways.mask[a_chest.bronchi[below]].mean() > 0.9
 
 
-def test_cancelling_ends_it(a_chest):
+def test_cancelling_ends_it(a_chest, a_quiet_chest):
     def cancel(stage: str, _done: int, _total: int) -> None:
         if stage == "infer":
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        segment(Volume(_quiet(a_chest), a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), cancel)
+        segment(Volume(a_quiet_chest, a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), cancel)

@@ -43,6 +43,15 @@ def test_a_given_threshold_is_used_as_it_is(a_tree_map):
     assert np.array_equal(choice.mask, a_tree_map >= 153)
 
 
+def test_the_tracheas_voxels_belong_to_the_airways_where_the_network_misses_them(a_tree_map):
+    core = np.argwhere(a_tree_map[40:60] > 200) + [40, 0, 0]
+    a_tree_map[40:60] = 0
+    given = a_tree_map.copy()
+    choice = choose_airways(a_tree_map, ISOTROPIC, core, 0.5)
+    assert choice.mask[50, 20, 20] and choice.mask[20, 20, 20]
+    assert np.array_equal(a_tree_map, given)
+
+
 def test_without_a_trachea_parts_of_some_size_are_kept(a_tree_map):
     a_tree_map[1, 50:53, 50:53] = 255
     choice = choose_airways(a_tree_map, ISOTROPIC, np.empty((0, 3), int), 0.5)
@@ -50,5 +59,5 @@ def test_without_a_trachea_parts_of_some_size_are_kept(a_tree_map):
 
 
 def test_an_empty_map_gives_no_airway_and_says_so():
-    choice = choose_airways(np.zeros((8, 8, 8), np.uint8), ISOTROPIC, SEEDS[:, :] * 0, None)
+    choice = choose_airways(np.zeros((8, 8, 8), np.uint8), ISOTROPIC, np.empty((0, 3), int), None)
     assert not choice.mask.any() and "No airway" in choice.warnings[0]

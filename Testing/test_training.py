@@ -94,7 +94,7 @@ def test_a_label_on_another_grid_is_refused_by_name(a_data_folder):
 
 def test_a_folder_without_cases_is_refused(tmp_path):
     with pytest.raises(AirwaySegError, match="No case found"):
-        read_cases([tmp_path], silent)
+        read_cases(tmp_path, silent)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():

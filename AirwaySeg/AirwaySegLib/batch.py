@@ -64,10 +64,11 @@ def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
     if len(batch.inputs) == 1:
         folders = [batch.output]
     else:
-        names = [case_name(path) for path in batch.inputs]
-        for index, path in enumerate(batch.inputs):
-            if names.count(case_name(path)) > 1:
-                names[index] = f"{path.resolve().parent.name}_{case_name(path)}"
+        plain = [case_name(path) for path in batch.inputs]
+        names = [
+            f"{path.resolve().parent.name}_{name}" if plain.count(name) > 1 else name
+            for path, name in zip(batch.inputs, plain, strict=True)
+        ]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise AirwaySegError(f"Two inputs would both be written to {batch.output / twice}; rename one.")

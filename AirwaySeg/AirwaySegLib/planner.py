@@ -31,8 +31,8 @@ PROCESS_BYTES = 400 * 2**20
 """Python, PyTorch and OpenVINO before the first window (measured: 0.31-0.39 GiB)."""
 
 WINDOW_BYTES_PER_VOXEL = {
-    ("openvino", "float32"): 600,
-    ("openvino", "bfloat16"): 330,
+    ("openvino", "float32"): 750,
+    ("openvino", "bfloat16"): 450,
     ("torch", "float32"): 700,
     ("torch", "bfloat16"): 390,
 }

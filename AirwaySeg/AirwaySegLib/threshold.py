@@ -44,10 +44,13 @@ def choose_airways(
     spacing_mm
         z, y, x.
     seeds
-        (N, 3) voxels in the trachea; none means that no trachea was found, and all plausible components are kept.
+        (N, 3) voxels that are surely in the trachea; they belong to the airways whatever their probability. None at all
+        means that no trachea was found, and all plausible components are kept.
     threshold
         0..1, or None: the lowest of `LEVELS` from which on the airways do not jump in volume.
     """
+    probability = probability.copy()
+    probability[tuple(seeds.T)] = 255
     if threshold is not None:
         return _warned(Choice(tree_at(probability, spacing_mm, seeds, threshold), threshold))
     trees = [tree_at(probability, spacing_mm, seeds, level) for level in LEVELS]

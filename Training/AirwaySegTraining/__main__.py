@@ -9,8 +9,10 @@ from pathlib import Path
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Bar
+from AirwaySegLib.volume import read_ct, to_canonical
 from AirwaySegTraining.fitsettings import FitSettings
-from AirwaySegTraining.simulate import simulate
+from AirwaySegTraining.pseudo import pseudo_case, read_mask
+from AirwaySegTraining.simulate import simulate, write_case
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
+    _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
     return parser
 
 
@@ -65,6 +68,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     default = FitSettings()
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--shares", type=float, nargs="+", default=(), help="share of each data folder in the patches")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
     for name, meaning in (
         ("steps", "updates of the weights"),
@@ -89,9 +93,29 @@ def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
     from AirwaySegTraining.loop import fit  # PyTorch takes seconds to import; `simulate` does without
 
     values = {field.name: getattr(options, field.name) for field in fields(FitSettings) if hasattr(options, field.name)}
+    values["shares"] = tuple(options.shares)
     target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
     progress.close()
     print(f"Weights: {target}")
+    return 0
+
+
+def _add_pseudolabel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ct", type=Path, help="NIfTI, NRRD or MetaImage file or DICOM folder")
+    parser.add_argument("--mask", type=Path, required=True, help="airways, right but incomplete, on the CT's grid")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the case goes into OUTPUT/cases/<id>")
+    parser.add_argument("--source", default="pseudo-label", help="where the mask is from, for case.json")
+    parser.set_defaults(run=_run_pseudolabel)
+
+
+def _run_pseudolabel(options: argparse.Namespace, _progress: Bar) -> int:
+    volume, _ = read_ct(options.ct)
+    mask = read_mask(options.mask, volume)
+    folder = options.output / "cases" / options.ct.name.split(".")[0]
+    if folder.exists():
+        raise AirwaySegError(f"{folder} exists; choose another folder.")
+    write_case(pseudo_case(to_canonical(volume), to_canonical(mask).array, options.source), folder)
+    print(folder)
     return 0
 
 

@@ -85,14 +85,11 @@ def read_case(folder: Path) -> Case:
     return Case(folder.name, ct, label, spacing, clean, find_centres(ct, label))
 
 
-def read_cases(data: list[Path], progress: Progress) -> list[Case]:
-    """All cases under each folder's cases/, in the order of their names."""
-    folders = []
-    for folder in data:
-        found = sorted(path.parent for path in (folder / "cases").glob("*/ct.nrrd"))
-        if not found:
-            raise AirwaySegError(f"No case found: {folder} has no folder cases/<id> with ct.nrrd and label.nrrd.")
-        folders += found
+def read_cases(data: Path, progress: Progress) -> list[Case]:
+    """All cases under ``data``/cases, in the order of their names."""
+    folders = sorted(path.parent for path in (data / "cases").glob("*/ct.nrrd"))
+    if not folders:
+        raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
     cases = []
     for done, folder in enumerate(folders, start=1):
         cases.append(read_case(folder))

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One training. ``frozen_from`` is the share of the steps after which batch normalisation keeps its statistics."""
+    """One training.
+
+    ``shares`` are those of the data folders in the patches (none: by their numbers of cases). ``frozen_from`` is the
+    share of the steps after which batch normalisation keeps its statistics.
+    """
 
     steps: int = 6000
     batch: int = 2
@@ -19,3 +23,4 @@ class FitSettings:
     average: float = 0.998
     checkpoint_every: int = 200
     start_from: str | None = None
+    shares: tuple[float, ...] = ()

@@ -8,11 +8,12 @@ import csv
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,22 +31,38 @@ from AirwaySegTraining.losses import dice_and_cross_entropy
 class Patches(Dataset):
     """Item ``step`` is the step's batch: HU scaled to 0..1 (B, 1, S, S, S) float32, label (B, 1, S, S, S) uint8."""
 
-    def __init__(self, cases: list[Case], settings: FitSettings, info: ModelInfo) -> None:
-        self.cases, self.settings, self.window_hu = cases, settings, info.window_hu
+    def __init__(self, groups: list[list[Case]], settings: FitSettings, info: ModelInfo) -> None:
+        self.groups, self.settings, self.window_hu = groups, settings, info.window_hu
+        self.shares = group_shares(groups, settings)
 
     def __len__(self) -> int:
         return self.settings.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.settings.seed, step])
-        pairs = [
-            draw_patch(self.cases[rng.integers(len(self.cases))], self.settings.patch, rng)
-            for _ in range(self.settings.batch)
-        ]
+        pairs = [draw_patch(self._draw_case(rng), self.settings.patch, rng) for _ in range(self.settings.batch)]
         low, high = self.window_hu
         images = np.clip((np.stack([hu for hu, _ in pairs]) - low) / (high - low), 0, 1)
         labels = np.stack([label for _, label in pairs])
         return torch.from_numpy(images.astype(np.float32))[:, None], torch.from_numpy(labels)[:, None]
+
+    def _draw_case(self, rng: np.random.Generator) -> Case:
+        group = self.groups[rng.choice(len(self.groups), p=self.shares)]
+        return group[rng.integers(len(group))]
+
+
+def group_shares(groups: list[list[Case]], settings: FitSettings) -> NDArray[np.float64]:
+    """Share of each data folder in the patches, summing to 1.
+
+    Raises
+    ------
+    AirwaySegError
+        If there are not as many shares as folders, or one is not above 0.
+    """
+    shares = np.array(settings.shares or [len(cases) for cases in groups], float)
+    if len(shares) != len(groups) or not (shares > 0).all():
+        raise AirwaySegError(f"The shares {settings.shares} do not fit {len(groups)} data folders.")
+    return shares / shares.sum()
 
 
 def rate_at(step: int, settings: FitSettings) -> float:
@@ -153,9 +170,9 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     run, info = start_run(settings, device)
     if checkpoint.exists():
         run.load(checkpoint, device)
-    cases = read_cases(data, progress)
+    groups = [read_cases(folder, progress) for folder in data]
     loader = DataLoader(
-        Patches(cases, settings, info),
+        Patches(groups, settings, info),
         batch_size=None,
         sampler=range(run.step, settings.steps),
         num_workers=settings.workers,
@@ -163,7 +180,7 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     )
     _loop(run, loader, settings, output, progress)
     target = output / "model.safetensors"
-    save_run(run, info, settings, [case.name for case in cases], target)
+    save_run(run, info, settings, [case for group in groups for case in group], target)
     return target
 
 
@@ -190,13 +207,20 @@ def _loop(run: Run, loader: DataLoader, settings: FitSettings, output: Path, pro
                 run.save(output / "last.pt")
 
 
-def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[str], target: Path) -> None:
-    """Write the averaged weights with how they came about."""
+def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[Case], target: Path) -> None:
+    """Write the averaged weights with how they came about; the spacings they know are those of the cases."""
+    spacings = np.array([case.spacing_mm for case in cases])
     provenance = {
         "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
         "settings": asdict(settings),
         "steps": run.step,
         "cases": len(cases),
     }
-    described = ModelInfo(**{**asdict(info), "provenance": {**info.provenance, **provenance}})
+    described = replace(
+        info,
+        name=target.stem,
+        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
+        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
+        provenance={**provenance, "began_with": info.provenance} if info.provenance else provenance,
+    )
     save_weights(target, run.average.cpu().eval(), described, force=True)

@@ -5,11 +5,16 @@ spots in the lungs, air beside the tree and in the trachea. All else is backgrou
 vessels, chest wall, oesophagus, outside air.
 """
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import Box, bounding_box, distance_to
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.imagefile import read_image_file
 from AirwaySegLib.preprocessing import body_mask, lung_mask
 from AirwaySegLib.trachea import find_trachea
 from AirwaySegLib.volume import Volume
@@ -18,18 +23,39 @@ from AirwaySegTraining.simulate import SimulatedCase
 AIR_HU = -500
 SHELL_MM = 1.6
 BESIDE_TREE_MM = 5.0
-DARK_SPOT_HU = 25.0
-"""How much darker than its surroundings (a mean over about 9 mm) a smoothed voxel of lung must be to be doubtful."""
+DARK_SPOT_HU = 20.0
+"""How much darker than its surroundings a smoothed voxel of lung must at least be to be doubtful."""
+
+
+def read_mask(path: Path, ct: Volume) -> Volume:
+    """A mask file as a volume on the CT's grid.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read or lies on another grid.
+    """
+    image = read_image_file(path)
+    if image.GetSize() != ct.array.shape[::-1] or not np.allclose(image.GetOrigin(), ct.origin_mm, atol=0.1):
+        raise AirwaySegError(f"{path.name} is not on the CT's grid.")
+    return replace(ct, array=sitk.GetArrayFromImage(image))
 
 
 def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
-    """Voxels of the lungs that are darker than their surroundings, where small airways may be; (Z, Y, X) bool."""
-    image = sitk.GetImageFromArray(np.asarray(hu, np.float32))
+    """Voxels of the lungs that are darker than the parenchyma around them, where small airways may be; (Z, Y, X) bool.
+
+    Vessels and chest wall are cut down to the lungs' median density first: they would make everything beside them dark.
+    """
+    if not lungs.any():
+        return np.zeros(hu.shape, bool)
+    tissue = np.minimum(hu, np.median(hu[lungs])).astype(np.float32)
+    image = sitk.GetImageFromArray(tissue)
     image.SetSpacing(tuple(reversed(spacing_mm)))
-    near = sitk.SmoothingRecursiveGaussian(image, 0.6)
-    around = sitk.SmoothingRecursiveGaussian(image, 4.0)
-    spots = sitk.GetArrayViewFromImage(around) - sitk.GetArrayViewFromImage(near) > DARK_SPOT_HU
-    return spots & lungs
+    near = sitk.GetArrayViewFromImage(sitk.SmoothingRecursiveGaussian(image, 0.8))
+    around = sitk.GetArrayViewFromImage(sitk.SmoothingRecursiveGaussian(image, 5.0))
+    darker = around - near
+    usual = float(np.median(np.abs(darker[lungs])))
+    return (darker > max(DARK_SPOT_HU, 2.5 * usual)) & lungs
 
 
 def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:

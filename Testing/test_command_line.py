@@ -1,0 +1,194 @@
+"""The commands as a user types them: results, refusals in one sentence with exit code 2, batches, shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import DarkIsAirway
+
+from AirwaySegLib import batch as batches
+from AirwaySegLib.__main__ import main
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.network import WingsNet
+from AirwaySegLib.volume import read_ct
+from AirwaySegLib.weights import ModelInfo, save_weights
+
+TREE = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def a_ct(a_chest, a_quiet_chest, tmp_path) -> Path:
+    """The drawn chest as a NIfTI file with an origin and an oblique direction."""
+    image = sitk.GetImageFromArray(a_quiet_chest)
+    image.SetSpacing(tuple(reversed(a_chest.spacing_mm)))
+    image.SetOrigin((-120.0, 33.0, 500.0))
+    turn = np.radians(7)
+    image.SetDirection((np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn), 0, 0, 0, 1))
+    path = tmp_path / "chest.nii.gz"
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def some_weights(tmp_path) -> Path:
+    """Untrained weights that take any spacing."""
+    path = tmp_path / "some.safetensors"
+    wide = {"spacing_mm_min": (0.1, 0.1, 0.1), "spacing_mm_max": (9.0, 9.0, 9.0)}
+    save_weights(path, WingsNet(), ModelInfo(name="some", patch_zyx=(64, 64, 64), **wide))
+    return path
+
+
+@pytest.fixture
+def a_trained_network(monkeypatch):
+    """Every model that is loaded looks for dark voxels."""
+    load = batches.load_model
+
+    def load_dark(name: str):
+        model = load(name)
+        model.backend = DarkIsAirway()
+        return model
+
+    monkeypatch.setattr(batches, "load_model", load_dark)
+
+
+def _segment(*arguments: object) -> int:
+    return main(["segment", *map(str, arguments), "--progress", "none"])
+
+
+def test_a_ct_gives_four_files_on_its_own_grid(a_ct, some_weights, a_trained_network, a_chest, tmp_path, capsys):
+    result = tmp_path / "result"
+    assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
+    assert {path.name for path in result.iterdir()} == set(batches.FILES)
+    ct, mask = sitk.ReadImage(str(a_ct)), sitk.ReadImage(str(result / "airways.nrrd"))
+    probability = sitk.ReadImage(str(result / "probability.nrrd"))
+    for image in (mask, probability):
+        assert image.GetPixelID() == sitk.sitkUInt8 and image.GetSize() == ct.GetSize()
+        assert np.allclose(image.GetOrigin(), ct.GetOrigin()) and np.allclose(image.GetSpacing(), ct.GetSpacing())
+        assert np.allclose(image.GetDirection(), ct.GetDirection())
+    found, expected = sitk.GetArrayFromImage(mask) > 0, a_chest.trachea | a_chest.bronchi
+    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.9
+    report = json.loads((result / "report.json").read_text())
+    assert report["model"]["name"] == "some" and len(report["model"]["sha256"]) == 64
+    assert report["settings"]["overlap"] == 0.25 and report["result"]["voxels"] == found.sum()
+    assert {"read", "prepare", "infer", "select", "write"} <= set(report["seconds"])
+    assert "preview.png" in capsys.readouterr().out
+
+
+def test_results_are_replaced_only_by_force(a_ct, some_weights, a_trained_network, tmp_path, capsys):
+    arguments = (a_ct, "-o", tmp_path / "result", "--weights", some_weights)
+    assert _segment(*arguments) == 0
+    before = (tmp_path / "result" / "report.json").stat().st_mtime_ns
+    assert _segment(*arguments) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "result" / "report.json").stat().st_mtime_ns == before
+    assert _segment(*arguments, "--force") == 0
+    assert (tmp_path / "result" / "report.json").stat().st_mtime_ns > before
+
+
+def test_progress_as_json_lines_ends_with_the_result(a_ct, some_weights, a_trained_network, tmp_path, capsys):
+    code = main(["segment", str(a_ct), "-o", str(tmp_path / "r"), "--weights", str(some_weights), "--progress", "json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == 0 and lines[-1] == {"result": str(tmp_path / "r")}
+    stages = [line["stage"] for line in lines[:-1]]
+    assert list(dict.fromkeys(stages)) == ["read", "prepare", "infer", "select", "write"]
+    windows = [line for line in lines if line.get("stage") == "infer"]
+    assert windows[-1]["done"] == windows[-1]["total"] > 1 and windows[-1]["seconds_left"] == 0
+
+
+def test_in_a_batch_a_failing_case_does_not_stop_the_others(
+    a_ct, some_weights, a_trained_network, tmp_path, capsys, caplog
+):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(a_ct.read_bytes()[:2000])
+    code = _segment(broken, a_ct, "-o", tmp_path / "out", "--weights", some_weights)
+    assert code == 2
+    assert (tmp_path / "out" / "chest" / "report.json").exists()
+    assert not (tmp_path / "out" / "broken").exists()
+    assert "broken.nii.gz" in caplog.text and "1 of 2 inputs failed" in caplog.text
+
+
+def test_shards_share_the_inputs_out():
+    inputs = [Path(f"ct{k}.nii") for k in range(5)]
+    taken = [
+        [path.name for path, _ in batches.result_folders(batches.Batch(inputs, Path("out"), shard=f"{k}/2"))]
+        for k in (1, 2)
+    ]
+    assert taken == [["ct0.nii", "ct2.nii", "ct4.nii"], ["ct1.nii", "ct3.nii"]]
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
+        with pytest.raises(AirwaySegError, match="shard"):
+            batches.parse_shard(wrong)
+
+
+def test_inputs_of_one_name_get_their_folders_name_or_are_refused():
+    batch = batches.Batch([Path("a/ct.nrrd"), Path("b/ct.nrrd")], Path("out"))
+    assert [folder.name for _, folder in batches.result_folders(batch)] == ["a_ct", "b_ct"]
+    with pytest.raises(AirwaySegError, match="Two inputs"):
+        batches.result_folders(batches.Batch([Path("a/ct.nrrd"), Path("a/ct.nii")], Path("out")))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--overlap", "0.9"], "overlap is 0.9"),
+        (["--threshold", "1.5"], "threshold is 1.5"),
+        (["--weights", "nobody"], "no weights 'nobody'"),
+        (["--shard", "5/2"], "shard '5/2'"),
+    ],
+)
+def test_wrong_options_are_one_sentence(a_ct, tmp_path, options, sentence, capsys):
+    assert _segment(a_ct, "-o", tmp_path / "result", *options) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "result").exists()
+
+
+def test_what_is_no_ct_is_one_sentence(some_weights, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for wrong in ("missing.nii", "notes.txt", "empty"):
+        assert _segment(tmp_path / wrong, "-o", tmp_path / "result", "--weights", some_weights) == 2
+        error = capsys.readouterr().err
+        assert wrong in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_weights_are_shown_as_json(some_weights, capsys):
+    assert main(["weights", "show", str(some_weights)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["name"] == "some" and shown["parameters"] == 1_473_186
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and SIGTERM")
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM"])
+def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "AirwaySegLib", "segment", a_ct, "-o", tmp_path / "out" / "result"]
+        + ["--weights", some_weights, "--progress", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TREE / "AirwaySeg")},
+    )
+    assert child.stdout is not None and child.stderr is not None
+    for line in child.stdout:
+        if json.loads(line).get("stage") == "infer":
+            break
+    began = time.monotonic()
+    child.send_signal(getattr(signal, kind))
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == {"SIGKILL": -9, "SIGTERM": 130}[kind]
+    assert not (tmp_path / "out" / "result").exists()
+    if kind == "SIGTERM":
+        assert "cancelled" in error and time.monotonic() - began < 30
+
+
+def test_a_ct_is_read_as_simpleitk_reads_it(a_ct):
+    volume, _ = read_ct(a_ct)
+    assert np.array_equal(volume.array, sitk.GetArrayFromImage(sitk.ReadImage(str(a_ct))))
