@@ -40,7 +40,7 @@ class AirwaySeg(ScriptedLoadableModule):
             "Segments the airway tree, from the trachea into the peripheral bronchi, in a chest CT. "
             "It runs on this computer; no data leaves it. Not a medical device."
         )
-        self.parent.acknowledgementText = _("The network is WingsNet (Zheng et al., doi:10.1109/TMI.2021.3053825).")
+        self.parent.acknowledgementText = _("The network is WingsNet (Zheng et al., arXiv:2011.11952).")
 
 
 @parameterNodeWrapper

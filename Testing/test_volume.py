@@ -282,6 +282,26 @@ def test_a_copied_slice_counts_once_and_a_second_phase_is_refused(tmp_path, some
     assert "several images at the same place" in refusal(folder)
 
 
+def test_a_multi_slice_dicom_file_is_a_volume_by_itself(tmp_path, some_hounsfield):
+    image = sitk.GetImageFromArray(some_hounsfield)
+    image.SetSpacing(SPACING_XYZ)
+    image.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.2.1")  # enhanced CT
+    image.SetMetaData("0008|0060", "CT")
+    sitk.WriteImage(image, str(tmp_path / "enhanced.dcm"))
+    for path in (tmp_path, tmp_path / "enhanced.dcm"):
+        volume, _ = read_ct(path)
+        assert np.array_equal(volume.array, some_hounsfield)
+        assert volume.spacing_mm == pytest.approx((1.25, 0.8, 0.7))
+
+
+def test_a_plain_nifti_with_the_name_of_a_compressed_one_is_read(tmp_path, some_hounsfield):
+    content = gzip.decompress(saved(tmp_path / "ct.nii.gz", some_hounsfield).read_bytes())
+    (tmp_path / "plain.nii.gz").write_bytes(content)
+    assert np.array_equal(read_ct(tmp_path / "plain.nii.gz")[0].array, some_hounsfield)
+    (tmp_path / "plain.nii.gz").write_bytes(content[:-50])
+    assert "incomplete" in refusal(tmp_path / "plain.nii.gz")
+
+
 def test_a_single_slice_file_asks_for_its_folder(tmp_path, some_hounsfield):
     saved_series(tmp_path, some_hounsfield)
     assert "give the folder that holds its series" in refusal(tmp_path / "1.2.3_037.dcm")

@@ -100,7 +100,9 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _progress(kind: str) -> Progress:
-    return {"bar": Bar, "json": JsonLines, "none": lambda: silent}[kind]()
+    if kind == "none":
+        return silent
+    return Bar() if kind == "bar" else JsonLines()
 
 
 def _segment(options: argparse.Namespace) -> int:

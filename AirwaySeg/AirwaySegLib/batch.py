@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
 from AirwaySegLib.delivery import check_free, delivered_into
@@ -156,7 +158,7 @@ def make_report(
         "input": {
             "path": str(ct.path),
             "series_uid": ct.series_uid,
-            "voxels_sha256": hashlib.sha256(np.ascontiguousarray(ct.array)).hexdigest(),
+            "voxels_sha256": sha256_of(ct.array),
             "shape_zyx": list(ct.array.shape),
             "spacing_mm_zyx": [round(mm, 6) for mm in ct.spacing_mm],
         },
@@ -166,12 +168,17 @@ def make_report(
         "result": {
             "voxels": int(airways.mask.sum()),
             "millilitres": round(float(airways.mask.sum()) * voxel_ml, 3),
-            "mask_sha256": hashlib.sha256(np.ascontiguousarray(airways.mask.astype(np.uint8))).hexdigest(),
+            "mask_sha256": sha256_of(airways.mask.astype(np.uint8)),
         },
         "warnings": journal.warnings,
         "seconds": journal.seconds,
         "versions": dict(_versions(("numpy", "scipy", "SimpleITK", "torch", "openvino"))),
     }
+
+
+def sha256_of(array: NDArray[Any]) -> str:
+    """SHA-256 of an array's voxels in C order, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(array).ravel().data).hexdigest()
 
 
 def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -132,7 +132,10 @@ def _nifti_bytes(reader: sitk.ImageFileReader) -> int:
 
 
 def _gzip_bytes(path: Path) -> int:
-    """Decompress the whole file, which checks its checksum, and count the bytes."""
+    """Decompress the whole file, which checks its checksum, and count the bytes; misnamed plain files are as they are."""
+    with path.open("rb") as plain:
+        if plain.read(2) != b"\x1f\x8b":
+            return path.stat().st_size
     count = 0
     with gzip.open(path) as stream:
         while chunk := stream.read(_CHUNK_BYTES):

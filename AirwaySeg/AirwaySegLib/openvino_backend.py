@@ -42,6 +42,16 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+def has_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this processor computes in bfloat16."""
+    if not is_installed():
+        return False
+    try:
+        return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except (ImportError, RuntimeError):
+        return False
+
+
 class OpenVinoBackend:
     """A compiled network for windows of one fixed shape.
 

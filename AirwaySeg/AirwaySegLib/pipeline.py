@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import Box, fill_holes
-from AirwaySegLib.inference import Backend, Sliding, open_backend, predict
+from AirwaySegLib.inference import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.planner import plan
 from AirwaySegLib.preprocessing import (
@@ -153,25 +153,27 @@ def airway_probability(
         hu = resample(hu, spacing_mm, target_mm, order=1)
         wanted = resample(region.astype(np.uint8), spacing_mm, target_mm, order=0) > 0
     windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
-    image = np.stack([normalise(hu, window_hu) for window_hu in windows_hu])
-    _open(model, image.shape, settings, journal)
-    assert model.backend is not None
+    channels = [normalise(hu, window_hu) for window_hu in windows_hu]
+    image = channels[0][None] if len(channels) == 1 else np.stack(channels)
+    backend = _opened(model, image.shape, settings, journal)
     sliding = Sliding(info.patch_zyx, settings.overlap, settings.window_weights)
-    probability = predict(image, model.backend, sliding, wanted, progress)
+    probability = predict(image, backend, sliding, wanted, progress)
+    if isinstance(backend, PlannedBackend):
+        ran = backend.plan
+        journal.decisions |= {"device": ran.device, "backend": ran.backend, "precision": ran.precision}
     if target_mm is not None:
         probability = resample(probability, target_mm, spacing_mm, order=1, shape=shape)
         probability[~region] = 0
     return probability
 
 
-def _open(model: Model, shape: tuple[int, ...], settings: SegmentSettings, journal: Journal) -> None:
-    """Plan the memory and open the backend, once for all CTs of a batch."""
+def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, journal: Journal) -> Backend:
+    """Plan the memory for this CT, and open the backend for the first one."""
     planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, settings.precision)
     journal.warnings += planned.warnings
-    journal.decisions["device"] = planned.device
-    journal.decisions["backend"] = planned.backend
     if model.backend is None:
         model.backend = open_backend(model.net, planned, model.info.patch_zyx, journal.warnings.append)
+    return model.backend
 
 
 def select(

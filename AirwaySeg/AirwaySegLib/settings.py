@@ -17,9 +17,7 @@ class SegmentSettings:
     weights: str = _setting("default", "name of bundled or imported weights, or a .safetensors file")
     device: str = _setting("auto", "where the network runs", choices=("auto", "cpu", "cuda", "mps"))
     backend: str = _setting("auto", "what runs it on the CPU", choices=("auto", "torch", "openvino"))
-    precision: str = _setting(
-        "float32", "arithmetic of the network on the CPU and on CUDA", choices=("float32", "bfloat16")
-    )
+    precision: str = _setting("auto", "arithmetic of the network", choices=("auto", "float32", "bfloat16"))
     overlap: float = _setting(0.25, "share by which windows overlap", least=0.0, most=0.75)
     window_weights: str = _setting(
         "gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant")

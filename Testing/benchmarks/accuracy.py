@@ -3,15 +3,13 @@
 Each case is a folder with ct.* and label.* (1 airway, 2 left out), or a pair CT=MASK. A CT is segmented with the given
 weights by the command line itself, into a folder that is kept.
 
-    python Testing/benchmarks/accuracy.py -o FOLDER [--weights NAME] [--pairs CT=MASK ...] [CASE ...]
+    .venv/bin/python Testing/benchmarks/accuracy.py -o FOLDER [--weights NAME] [--pairs CT=MASK ...] [CASE ...]
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "AirwaySeg"))
 
 import numpy as np
 import SimpleITK as sitk
