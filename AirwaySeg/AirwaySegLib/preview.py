@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from AirwaySegLib.components import bounding_box
+from AirwaySegLib.components import Box, bounding_box
 
 Spacing = tuple[float, float, float]
 Picture = NDArray[np.uint8]
@@ -14,6 +14,9 @@ OUTLINE = (255, 90, 60)
 BACKGROUND = (16, 18, 22)
 TALL = 620
 """Height in pixels of the tree's views; a slice has half of it."""
+
+SURROUNDINGS_MM = 45.0
+"""What the slices show around the tree."""
 
 GAP = 10
 CAPTION = 22
@@ -88,6 +91,8 @@ def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) ->
         One line above everything.
     """
     mask = np.asarray(mask, bool)
+    view = _view(mask, spacing_mm)
+    hu, mask = hu[view], mask[view]
     carina, lower, coronal = interesting_slices(mask)
     trees = [
         ("Airways from the front", tree_view(mask, 1, spacing_mm)),
@@ -101,6 +106,18 @@ def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) ->
     upright = slice_view(np.flipud(hu[:, coronal]), np.flipud(mask[:, coronal]), (spacing_mm[0], spacing_mm[2]))
     slices.append(("Coronal", upright))
     return _arrange(trees, slices, title)
+
+
+def _view(mask: NDArray, spacing_mm: Spacing) -> Box:
+    """The tree's box with its surroundings; everything if there is no tree."""
+    box = bounding_box(mask)
+    if box is None:
+        return slice(None), slice(None), slice(None)
+    margins = [round(SURROUNDINGS_MM / mm) for mm in spacing_mm]
+    z, y, x = (
+        slice(max(0, part.start - margin), part.stop + margin) for part, margin in zip(box, margins, strict=True)
+    )
+    return z, y, x
 
 
 def _arrange(trees: list[tuple[str, Image.Image]], slices: list[tuple[str, Image.Image]], title: str) -> Image.Image:
