@@ -244,31 +244,31 @@ def _tilt_degrees(series: DicomSeries) -> float:
 
 
 def _read_slices(series: DicomSeries, path: Path) -> sitk.Image:
-    """Read slice after slice into one image: no intermediate copy, and an unreadable slice is named."""
-    if len(series.images) == 1:
-        image = _read_pixels(series.first.path, path)
-        check_grid(path.name, image.GetSize(), image.GetSpacing(), image.GetDirection())
-        return image
+    """Read slice after slice into one array, so that an unreadable slice is named."""
     first = series.first
-    steps = series.steps_mm
-    spacing = (*first.spacing[:2], float(steps.sum() / steps.size))
+    if len(series.images) == 1:
+        check_grid(path.name, first.size, first.spacing, first.direction)
+        return as_plain_numbers(_read_pixels(first.path, path))
+    spacing = (*first.spacing[:2], float(series.steps_mm.mean()))
     size = (*first.size[:2], len(series.images))
     check_grid(path.name, size, spacing, first.direction)
     slices = (_read_pixels(image.path, path) for image in series.images)
-    volume = _stacked(slices, size)
+    volume = sitk.GetImageFromArray(_stacked(slices, size[::-1]))
     volume.SetSpacing(spacing)
     volume.SetOrigin(first.position)
     volume.SetDirection(first.direction)
     return volume
 
 
-def _stacked(slices: Iterable[sitk.Image], size: tuple[int, ...]) -> sitk.Image:
-    """Copy the slices into one volume, which turns to float32 as soon as a slice is not in whole numbers."""
-    volume = sitk.Image(size, sitk.sitkInt16)
+def _stacked(slices: Iterable[sitk.Image], shape: tuple[int, ...]) -> np.ndarray:
+    """Return (Z, Y, X) in int16 (clamped), or in float32 from the first slice on that is not in whole numbers."""
+    volume = np.empty(shape, np.int16)
+    limits = np.iinfo(np.int16)
     for number, one in enumerate(slices):
-        if one.GetPixelID() == sitk.sitkFloat32 and volume.GetPixelID() != sitk.sitkFloat32:
-            volume = sitk.Cast(volume, sitk.sitkFloat32)
-        volume[:, :, number : number + 1] = sitk.Cast(one, volume.GetPixelID())
+        plane = sitk.GetArrayViewFromImage(one)[0]
+        if plane.dtype.kind == "f" and volume.dtype == np.int16:
+            volume = volume.astype(np.float32)
+        volume[number] = plane if plane.dtype.kind == "f" else np.clip(plane, limits.min, limits.max)
     return volume
 
 
@@ -277,6 +277,6 @@ def _read_pixels(file: Path, path: Path) -> sitk.Image:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(file))
         reader.SetImageIO("GDCMImageIO")
-        return as_plain_numbers(reader.Execute())
+        return reader.Execute()
     except RuntimeError:
         raise AirwaySegError(f"{file.name} in {path.name} cannot be read: damaged or cut short.") from None

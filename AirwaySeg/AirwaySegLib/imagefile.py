@@ -132,7 +132,7 @@ def _nifti_bytes(reader: sitk.ImageFileReader) -> int:
 
 
 def _gzip_bytes(path: Path) -> int:
-    """Decompress the whole file, which checks its checksum, and count the bytes; misnamed plain files are as they are."""
+    """Decompress the whole file, which checks its checksum, and count its bytes; a misnamed plain file as it is."""
     with path.open("rb") as plain:
         if plain.read(2) != b"\x1f\x8b":
             return path.stat().st_size
