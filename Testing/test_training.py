@@ -17,7 +17,7 @@ from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, rate_at
 from AirwaySegTraining.losses import dice_and_cross_entropy, dice_loss
 
-TINY = FitSettings(steps=4, batch=1, patch=16, workers=0, checkpoint_every=2, device="cpu", frozen_from=0.5)
+TINY = FitSettings(steps=4, batch=1, patch=32, workers=0, checkpoint_every=2, device="cpu", frozen_from=0.5)
 
 
 @pytest.fixture
@@ -126,6 +126,11 @@ def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
     assert info.norm == "batch" and info.provenance["steps"] == 4 and info.provenance["cases"] == 2
     rows = list(csv.reader((tmp_path / "whole" / "log.csv").open()))
     assert [row[0] for row in rows] == ["2", "4"]
+
+
+def test_a_patch_that_is_too_small_is_refused(capsys):
+    assert main(["fit", "--data", "somewhere", "-o", "run", "--patch", "16"]) == 2
+    assert "16 voxels is not a multiple of 8 from 32 on" in capsys.readouterr().err
 
 
 def test_training_changes_the_weights_and_frozen_statistics_stay(a_data_folder, tmp_path):

@@ -91,19 +91,20 @@ def predict(
             f"The image has shape {image.shape}, its region {None if region is None else region.shape}."
         )
     image, region = _mirrored_to(image, sliding.patch_zyx), _padded_to(region, sliding.patch_zyx)
-    plan = _Windows(image.shape[1:], sliding, region)
+    grid = _Windows(image.shape[1:], sliding, region)
     result = np.zeros(image.shape[1:], np.uint8)
     sums = np.zeros((sliding.patch_zyx[0], *image.shape[2:]), np.float32)
-    done, total = 0, sum(len(row) for row in plan.rows)
-    for row, (start, stop) in zip(plan.rows, plan.finished_slices(), strict=True):
+    done, total = 0, sum(len(row) for row in grid.rows)
+    progress("infer", 0, total)
+    for row, (start, stop) in zip(grid.rows, grid.finished_slices(), strict=True):
         for corners in _batches(row, backend.batch):
-            windows = np.stack([image[(slice(None), *plan.box(corner))] for corner in corners]).astype(np.float32)
+            windows = np.stack([image[(slice(None), *grid.box(corner))] for corner in corners]).astype(np.float32)
             for (_, y, x), probability in zip(corners, backend.run(windows), strict=True):
-                sums[plan.box((0, y, x))] += probability.max(axis=0) * plan.weight
+                sums[grid.box((0, y, x))] += probability.max(axis=0) * grid.weight
             done += len(corners)
             progress("infer", done, total)
         finished = stop - start
-        _finish(sums[:finished], plan.counts, slice(start, stop), result)
+        _finish(sums[:finished], grid.counts, slice(start, stop), result)
         sums[:-finished] = sums[finished:]
         sums[-finished:] = 0
     if region is not None:

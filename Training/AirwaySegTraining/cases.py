@@ -22,7 +22,7 @@ MARGIN = 4
 """Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""
 
 THIN_VOXELS = 2.3
-CENTRES = (("thin", 0.38), ("middle", 0.1), ("wide", 0.16), ("border", 0.16), ("anywhere", 0.2))
+CENTRES = (("thin", 0.38), ("middle", 0.1), ("wide", 0.22), ("border", 0.14), ("anywhere", 0.16))
 """Share of patches around thin, medium and wide airways, the lungs' border, and anything in the scan."""
 
 

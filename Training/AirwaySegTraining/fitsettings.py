@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from AirwaySegLib.errors import AirwaySegError
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -24,3 +26,15 @@ class FitSettings:
     checkpoint_every: int = 200
     start_from: str | None = None
     shares: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use.
+
+        Below 32 voxels the deepest level has 2 voxels a side, and the CPU's bfloat16 gradients there (PyTorch 2.13) are
+        not reliable.
+        """
+        if self.patch < 32 or self.patch % 8:
+            raise AirwaySegError(f"The patch of {self.patch} voxels is not a multiple of 8 from 32 on.")
+        for name in ("steps", "batch", "rate"):
+            if getattr(self, name) <= 0:
+                raise AirwaySegError(f"--{name} is {getattr(self, name)}; it must be above 0.")

@@ -88,8 +88,9 @@ def train_step(net: WingsNet, optimizer: torch.optim.Optimizer, images: Tensor, 
     loss = sum(dice_and_cross_entropy(logits, target, weight) for logits in (encoder_logits, decoder_logits))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    optimizer.step()
+    norm = nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+    if torch.isfinite(norm):  # one overflow in bfloat16 must not end a training of hours
+        optimizer.step()
     return float(loss.detach())
 
 
