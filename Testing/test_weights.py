@@ -79,6 +79,12 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path: Path, mo
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_has_the_permissions_that_the_user_gives_to_new_files(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert a_file(tmp_path).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_description_that_does_not_fit_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(AirwaySegError, match="does not fit"):
         save_weights(tmp_path / "x.safetensors", WingsNet(norm="batch"), ModelInfo("x"))
