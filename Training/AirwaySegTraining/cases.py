@@ -87,7 +87,7 @@ def read_case(folder: Path) -> Case:
 
 def read_cases(data: Path, progress: Progress) -> list[Case]:
     """All cases under ``data``/cases, in the order of their names."""
-    folders = sorted(path.parent for path in (data / "cases").glob("*/ct.nrrd"))
+    folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
     if not folders:
         raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
     cases = []

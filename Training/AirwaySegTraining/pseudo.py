@@ -23,6 +23,13 @@ from AirwaySegTraining.simulate import SimulatedCase
 AIR_HU = -500
 SHELL_MM = 1.6
 BESIDE_TREE_MM = 5.0
+AROUND_TRACHEA_MM = 8.0
+PLEURA_MM = 5.0
+"""No airway is seen so near to the lungs' surface..."""
+
+HILUM_MM = 15.0
+"""... unless the tree is as near as this."""
+
 DARK_SPOT_HU = 20.0
 """How much darker than its surroundings a smoothed voxel of lung must at least be to be doubtful."""
 
@@ -51,9 +58,8 @@ def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, floa
     tissue = np.minimum(hu, np.median(hu[lungs])).astype(np.float32)
     image = sitk.GetImageFromArray(tissue)
     image.SetSpacing(tuple(reversed(spacing_mm)))
-    near = sitk.GetArrayViewFromImage(sitk.SmoothingRecursiveGaussian(image, 0.8))
-    around = sitk.GetArrayViewFromImage(sitk.SmoothingRecursiveGaussian(image, 5.0))
-    darker = around - near
+    near, around = (sitk.SmoothingRecursiveGaussian(image, sigma_mm) for sigma_mm in (0.8, 5.0))
+    darker = sitk.GetArrayFromImage(around - near)
     usual = float(np.median(np.abs(darker[lungs])))
     return (darker > max(DARK_SPOT_HU, 2.5 * usual)) & lungs
 
@@ -67,12 +73,13 @@ def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:
     lungs = lung_mask(ct.array, body, ct.spacing_mm)[box]
     from_tree_mm = distance_to(airway, ct.spacing_mm)
     doubtful = from_tree_mm < SHELL_MM
-    doubtful |= dark_spots(hu, lungs, ct.spacing_mm)
+    inner = distance_to(~lungs, ct.spacing_mm) > PLEURA_MM
+    doubtful |= dark_spots(hu, lungs, ct.spacing_mm) & (inner | (from_tree_mm < HILUM_MM))
     doubtful |= (from_tree_mm < BESIDE_TREE_MM) & (hu < AIR_HU) & ~lungs
-    if trachea is not None:
+    if trachea is not None:  # its sure voxels lie off the wall
         seeds = np.zeros(ct.array.shape, bool)
         seeds[tuple(trachea.lumen_zyx.T)] = True
-        doubtful |= (distance_to(seeds[box], ct.spacing_mm) < BESIDE_TREE_MM) & (hu < AIR_HU)
+        doubtful |= (distance_to(seeds[box], ct.spacing_mm) < AROUND_TRACHEA_MM) & (hu < AIR_HU)
         top = min(trachea.top + round(20 / ct.spacing_mm[0]), ct.array.shape[0]) - (box[0].start or 0)
         doubtful[top:] |= inside[top:] & (hu[top:] < AIR_HU)
     label = np.where(doubtful, 2, 0).astype(np.uint8)

@@ -5,9 +5,6 @@ to be seen: training and evaluation leave it out.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
+from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
@@ -146,17 +144,12 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
 
 def write_case(case: SimulatedCase, folder: Path) -> None:
     """Write ct.nrrd, label.nrrd and case.json; the folder appears only when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
-    try:
+    with delivered_into(folder, last="case.json") as unfinished:
         for name, array in (("ct.nrrd", case.ct), ("label.nrrd", case.label)):
             image = sitk.GetImageFromArray(array)
             image.SetSpacing(tuple(reversed(case.spacing_mm)))
             sitk.WriteImage(image, str(unfinished / name), useCompression=True)
         (unfinished / "case.json").write_text(json.dumps(case.description, indent=1))
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _simulate_into(folder: Path, seed: int, clean: bool) -> str:

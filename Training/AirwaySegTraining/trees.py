@@ -147,7 +147,8 @@ def grow(
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
     """The arteries that run beside the airways, touching their walls, 0.8 to 1.3 times their radius.
 
-    The side on which the artery lies turns slowly from parent to child. The trachea has none.
+    The side on which the artery lies turns slowly from parent to child, and each begins where its parent ends. The
+    first of the list lies beside the trachea; the caller leaves it out.
     """
     arteries: list[Branch] = []
     sides: list[Points] = []
@@ -161,10 +162,9 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
         radii = branch.radii_mm * ratio
         gap = branch.radii_mm + radii + np.array([wall_mm(2 * r) for r in branch.radii_mm]) * rng.uniform(0.7, 1.1)
         points = branch.points_mm + side * gap[:, None]
-        if branch.generation > 0:
-            if branch.generation > 1 and arteries[branch.parent] is not None:
-                points = np.vstack([arteries[branch.parent].points_mm[-1], points])
-                radii = np.concatenate([radii[:1], radii])
+        if branch.generation > 1:
+            points = np.vstack([arteries[branch.parent].points_mm[-1], points])
+            radii = np.concatenate([radii[:1], radii])
         arteries.append(Branch(points, radii, branch.parent, branch.generation))
     return arteries
 
