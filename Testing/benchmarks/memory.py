@@ -2,8 +2,8 @@
 
     .venv/bin/python Testing/benchmarks/memory.py [--ct CT] [--options "--precision float32"]
 
-The CT (by default a simulated one) is resampled to that size. The figure is the operating system's own: the largest resident
-set of the child process.
+The CT (by default a simulated one) is resampled to that size. The figure is the operating system's own: the largest
+resident set of the child process.
 """
 
 import argparse
