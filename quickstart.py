@@ -93,11 +93,11 @@ def cause_of_failure(log: str) -> str:
 def try_it() -> int:
     """Simulate a chest CT, segment it with the bundled weights and say where mask and picture are."""
     install("openvino")
-    cts = sorted(SAMPLE.glob("cases/*/ct.nrrd"))
+    cts = sorted(SAMPLE.glob("cases/[!.]*/ct.nrrd"))
     if not cts:
         if run(SCRIPTS / "airwayseg-train", "simulate", "-o", SAMPLE, "--cases", "1", "--seed", "7"):
             raise Failed("The sample CT could not be simulated.")
-        cts = sorted(SAMPLE.glob("cases/*/ct.nrrd"))
+        cts = sorted(SAMPLE.glob("cases/[!.]*/ct.nrrd"))
     result = SAMPLE / "result"
     if run(SCRIPTS / "airwayseg", "segment", cts[0], "-o", result, "--force"):
         raise Failed("The sample CT could not be segmented.")

@@ -22,7 +22,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if airwayseg_train(["simulate", "-o", folder, "--cases", "1", "--seed", SEED]):
             return 1
-        ct = next(Path(folder).glob("cases/*/ct.nrrd"))
+        ct = next(Path(folder).glob("cases/[!.]*/ct.nrrd"))
         if airwayseg(["segment", str(ct), "-o", f"{folder}/result"]):
             return 1
         shutil.copy(Path(folder) / "result" / "preview.png", screenshots / "preview.png")

@@ -114,6 +114,22 @@ def test_in_a_batch_a_failing_case_does_not_stop_the_others(
     assert "broken.nii.gz" in caplog.text and "1 of 2 inputs failed" in caplog.text
 
 
+def test_any_other_error_in_a_case_is_one_sentence_and_the_others_go_on(
+    a_ct, some_weights, a_trained_network, tmp_path, monkeypatch, caplog
+):
+    run_case = batches.run_case
+
+    def run_or_break(path: Path, *arguments: object) -> None:
+        if path.name == "other.nii.gz":
+            raise RuntimeError("first line\nsecond line")
+        run_case(path, *arguments)
+
+    monkeypatch.setattr(batches, "run_case", run_or_break)
+    assert _segment(tmp_path / "other.nii.gz", a_ct, "-o", tmp_path / "out", "--weights", some_weights) == 2
+    assert (tmp_path / "out" / "chest" / "report.json").exists()
+    assert "unexpected RuntimeError: first line" in caplog.text and "second line" not in caplog.text
+
+
 def test_shards_share_the_inputs_out():
     inputs = [Path(f"ct{k}.nii") for k in range(5)]
     taken = [
@@ -129,7 +145,10 @@ def test_shards_share_the_inputs_out():
 def test_inputs_of_one_name_get_their_folders_name_or_are_refused():
     batch = batches.Batch([Path("a/ct.nrrd"), Path("b/ct.nrrd")], Path("out"))
     assert [folder.name for _, folder in batches.result_folders(batch)] == ["a_ct", "b_ct"]
-    with pytest.raises(AirwaySegError, match="Two inputs"):
+    deep = [Path("a/anat/ct.nrrd"), Path("b/anat/ct.nrrd"), Path("b/anat/other.nrrd")]
+    names = [folder.name for _, folder in batches.result_folders(batches.Batch(deep, Path("out")))]
+    assert names == ["a_anat_ct", "b_anat_ct", "b_anat_other"]
+    with pytest.raises(AirwaySegError, match="Several inputs are called ct"):
         batches.result_folders(batches.Batch([Path("a/ct.nrrd"), Path("a/ct.nii")], Path("out")))
 
 
@@ -166,8 +185,8 @@ def test_weights_are_shown_as_json(some_weights, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL and SIGTERM")
-@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM"])
-def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "stage"), [("SIGKILL", "infer"), ("SIGKILL", "write"), ("SIGTERM", "infer")])
+def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind, stage):
     child = subprocess.Popen(
         [sys.executable, "-m", "AirwaySegLib", "segment", a_ct, "-o", tmp_path / "out" / "result"]
         + ["--weights", some_weights, "--progress", "json"],
@@ -178,7 +197,8 @@ def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind):
     )
     assert child.stdout is not None and child.stderr is not None
     for line in child.stdout:
-        if json.loads(line).get("stage") == "infer":
+        progress = json.loads(line)
+        if progress.get("stage") == stage and (stage == "infer" or progress["done"] == 1):
             break
     began = time.monotonic()
     child.send_signal(getattr(signal, kind))

@@ -41,6 +41,23 @@ def test_other_files_in_the_folder_stay_and_the_old_result_is_replaced(tmp_path)
     assert found == {"notes": "mine", "mask": "new", "report": "r"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_an_empty_folder_is_filled_and_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "result").symlink_to(tmp_path / "disk")
+    with delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert (tmp_path / "result").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["report"]
+
+
+def test_the_folder_is_as_private_as_the_user_wants_it(tmp_path):
+    (tmp_path / "usual").mkdir()
+    with delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert (tmp_path / "result").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_a_full_disk_is_one_sentence(tmp_path):
     with pytest.raises(AirwaySegError, match="cannot be written into .*No space left"):
         with delivered_into(tmp_path / "result", last="report"):

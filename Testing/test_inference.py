@@ -263,7 +263,7 @@ def a_runner_that_fails_above(largest: int, error: Exception) -> Callable[..., o
     return Runner
 
 
-@pytest.mark.parametrize(("largest", "device", "sentences"), [(1, "cuda", 1), (0, "cpu", 2)])
+@pytest.mark.parametrize(("largest", "device", "sentences"), [(1, "cuda", 1), (0, "cpu", 1)])
 def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
     largest: int, device: str, sentences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,12 +279,21 @@ def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
     assert len(warnings) == sentences
 
 
-def test_other_failures_of_the_gpu_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = RuntimeError("CUDA error: no kernel image is available\nfor this device")
+    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(0, unknown))
+    warnings: list[str] = []
+    opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 1, 0), PATCH, warnings.append)
+    assert opened.plan.device == "cpu"
+    assert warnings == ["cuda cannot run the network (CUDA error: no kernel image is available); the CPU is used."]
+
+
+def test_a_failure_of_the_gpu_amid_the_work_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("CUDA error: device lost")
-    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(0, lost))
-    opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 1, 0), PATCH, print)
+    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(1, lost))
+    opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 2, 0), PATCH, print)
     with pytest.raises(RuntimeError, match="device lost"):
-        opened.run(a_volume(*PATCH)[None])
+        opened.run(np.concatenate([a_volume(*PATCH)[None]] * 2))
 
 
 def test_a_full_cpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ import pytest
 import SimpleITK as sitk
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.volume import Volume
-from AirwaySegTraining.pseudo import dark_spots, doubtful_label, pseudo_case, read_mask
+from AirwaySegLib.volume import Volume, read_on_grid
+from AirwaySegTraining.pseudo import dark_spots, doubtful_label, pseudo_case
 
 
 @pytest.fixture
@@ -54,4 +54,4 @@ def test_a_mask_on_another_grid_is_refused(a_chest, tmp_path):
     path = tmp_path / "mask.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 20, 20), np.uint8)), str(path))
     with pytest.raises(AirwaySegError, match="not on the CT's grid"):
-        read_mask(path, Volume(a_chest.hu, a_chest.spacing_mm))
+        read_on_grid(path, Volume(a_chest.hu, a_chest.spacing_mm))

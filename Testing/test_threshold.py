@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from AirwaySegLib.components import label_components
 from AirwaySegLib.threshold import choose_airways
 
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -32,9 +33,26 @@ def test_a_leak_raises_the_threshold_but_the_wide_lumen_stays_whole(a_tree_map):
     a_tree_map[30, 19:35, 40] = np.maximum(a_tree_map[30, 19:35, 40], 150)
     choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, None)
     assert choice.threshold == 0.6
+    assert label_components(choice.mask).max() == 1
     assert not choice.mask[35, 45, 50]
     assert choice.mask[30, 20, 45]
     assert choice.mask[40, 20, 26] and a_tree_map[40, 20, 26] == 140
+
+
+def test_a_branch_that_a_weak_neck_joins_is_no_leak(a_tree_map):
+    a_tree_map[10:60, 19:22, 50:56] = 240  # a long branch behind the bar...
+    a_tree_map[30, 19:22, 30:32] = 140  # ...whose neck is weak
+    choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, None)
+    assert choice.threshold == 0.5 and choice.mask[50, 20, 53]
+
+
+def test_wide_air_beside_the_tree_is_not_joined_to_it(a_tree_map):
+    a_tree_map[20:50, 30:55, 35:58] = np.maximum(a_tree_map[20:50, 30:55, 35:58], 150)
+    a_tree_map[30, 19:35, 40] = np.maximum(a_tree_map[30, 19:35, 40], 150)
+    a_tree_map[10:60, 29:37, 14:22] = 140  # a gullet full of gas, two voxels off the trachea's wall
+    a_tree_map[12, 27:29, 18] = 140
+    choice = choose_airways(a_tree_map, ISOTROPIC, SEEDS, None)
+    assert choice.threshold == 0.6 and label_components(choice.mask).max() == 1
 
 
 def test_a_given_threshold_is_used_as_it_is(a_tree_map):

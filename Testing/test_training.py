@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from AirwaySegLib.weights import load_weights
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.cases import cut, draw_patch, find_centres, read_case, read_cases
 from AirwaySegTraining.fitsettings import FitSettings
-from AirwaySegTraining.loop import fit, rate_at
+from AirwaySegTraining.loop import fit, group_shares, rate_at
 from AirwaySegTraining.losses import dice_and_cross_entropy, dice_loss
 
 TINY = FitSettings(steps=4, batch=1, patch=32, workers=0, checkpoint_every=2, device="cpu", frozen_from=0.5)
@@ -88,7 +89,7 @@ def test_patches_of_a_case_show_its_airway_dark(a_data_folder):
 def test_a_label_on_another_grid_is_refused_by_name(a_data_folder):
     folder = a_data_folder / "cases" / "case-1"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((24, 24, 23), np.uint8)), str(folder / "label.nrrd"))
-    with pytest.raises(AirwaySegError, match="case-1: the label's grid"):
+    with pytest.raises(AirwaySegError, match="case-1: .*not on the CT's grid"):
         read_case(folder)
 
 
@@ -118,7 +119,7 @@ def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
 
     with pytest.raises(Cancelled):
         fit([a_data_folder], tmp_path / "broken", TINY, stop_at_three)
-    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    assert _weights(tmp_path / "broken" / "model.safetensors")[0].provenance["steps"] == 2
     mended = fit([a_data_folder], tmp_path / "broken", TINY, silent, resume=True)
     info, expected = _weights(whole)
     _, found = _weights(mended)
@@ -133,10 +134,33 @@ def test_a_patch_that_is_too_small_is_refused(capsys):
     assert "16 voxels is not a multiple of 8 from 32 on" in capsys.readouterr().err
 
 
-def test_training_changes_the_weights_and_frozen_statistics_stay(a_data_folder, tmp_path):
-    one = _weights(fit([a_data_folder], tmp_path / "one", FitSettings(**{**TINY.__dict__, "steps": 1}), silent))[1]
-    four = _weights(fit([a_data_folder], tmp_path / "four", TINY, silent))[1]
-    assert not torch.equal(one, four)
+def test_frozen_statistics_stay_while_the_weights_learn(a_data_folder, tmp_path):
+    started = fit([a_data_folder], tmp_path / "one", replace(TINY, steps=2, frozen_from=1.0), silent)
+    frozen = fit([a_data_folder], tmp_path / "two", replace(TINY, frozen_from=0.0, start_from=str(started)), silent)
+    before, after = (load_weights(str(path))[0].state_dict() for path in (started, frozen))
+    for name, value in before.items():
+        same = torch.allclose(value.float(), after[name].float(), atol=1e-7)
+        if "running" in name:
+            assert same, name
+        elif name.endswith("convolution.weight"):
+            assert not same, name
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(a_data_folder, tmp_path):
+    fit([a_data_folder], tmp_path / "run", TINY, silent)
+    with pytest.raises(AirwaySegError, match="another --rate"):
+        fit([a_data_folder], tmp_path / "run", replace(TINY, rate=0.5), silent, resume=True)
+    (tmp_path / "run" / "last.pt").write_bytes(b"nonsense")
+    with pytest.raises(AirwaySegError, match=r"last\.pt is damaged"):
+        fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
+
+
+def test_data_folders_share_the_patches_as_asked():
+    groups = [[None] * 30, [None] * 10]
+    assert group_shares(groups, TINY).tolist() == [0.75, 0.25]
+    assert group_shares(groups, replace(TINY, shares=(3.0, 2.0))).tolist() == pytest.approx([0.6, 0.4])
+    with pytest.raises(AirwaySegError, match="do not fit"):
+        group_shares(groups, replace(TINY, shares=(1.0,)))
 
 
 def test_a_run_is_not_overwritten(a_data_folder, tmp_path, capsys):

@@ -40,7 +40,7 @@ def a_checkpoint(path: Path, **extra: object) -> PublishedWingsNet:
 
 def test_a_file_rebuilds_network_and_description(tmp_path: Path) -> None:
     info = ModelInfo(
-        "two", 2, 3, "batch", (-1024, 600), (-625, 125), (96, 128, 64), (0.5, 0.4, 0.4), (2, 1, 1), 0.7, {"steps": 9}
+        "two", 2, 3, "batch", (-1024, 600), (-625, 125), (96, 128, 64), (0.5, 0.4, 0.4), (2, 1, 1), True, {"steps": 9}
     )
     net = WingsNet(2, 3, "batch")
     net(torch.rand(1, 2, 16, 16, 16))
@@ -173,7 +173,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"window_hu": "wide"}, "not readable"),
         ({"window_hu": [1, 2, 3]}, "2 finite numbers"),
         ({"patch_zyx": [100, 128, 128]}, "patch_zyx"),
-        ({"threshold": 1.5}, "threshold"),
+        ({"window_hu": [600, -1000]}, "window_hu"),
         ({"colour": "red"}, "'colour' is unknown"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from AirwaySegLib import __version__
-from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent
 from AirwaySegLib.settings import SegmentSettings
 
@@ -28,13 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (Cancelled, KeyboardInterrupt):
-        print("airwayseg: cancelled; nothing was written.", file=sys.stderr)
+        print("airwayseg: cancelled; of this case nothing was written.", file=sys.stderr)
         return EXIT_CANCELLED
-    except AirwaySegError as error:
-        print(f"airwayseg: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except MemoryError:
-        print("airwayseg: the memory does not suffice; close other programs or lower --overlap.", file=sys.stderr)
+    except Exception as error:
+        print(f"airwayseg: {one_sentence(error)}", file=sys.stderr)
+        log.info("details", exc_info=error)
         return EXIT_FAILED
 
 

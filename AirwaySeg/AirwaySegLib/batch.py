@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
 from AirwaySegLib.delivery import check_free, delivered_into
-from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, segment
 from AirwaySegLib.preview import draw_preview
 from AirwaySegLib.progress import Progress
@@ -28,7 +29,6 @@ log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
 FILES = (MASK, PROBABILITY, PREVIEW, REPORT)
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -50,33 +50,36 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def case_name(path: Path) -> str:
-    """The input's name without its extension."""
-    name = path.resolve().name
-    ending = next((ending for ending in EXTENSIONS if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)]
-
-
 def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
     """Pairs of input and result folder: the output itself for one input, otherwise a folder in it for each.
 
-    Inputs of the same name get the name of their parent folder in front; the whole list is named before the shard is
-    taken, so that all shards agree.
+    The whole list is named before the shard is taken, so that all shards agree.
     """
     if len(batch.inputs) == 1:
         folders = [batch.output]
     else:
-        plain = [case_name(path) for path in batch.inputs]
-        names = [
-            f"{path.resolve().parent.name}_{name}" if plain.count(name) > 1 else name
-            for path, name in zip(batch.inputs, plain, strict=True)
-        ]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise AirwaySegError(f"Two inputs would both be written to {batch.output / twice}; rename one.")
-        folders = [batch.output / name for name in names]
+        folders = [batch.output / name for name in distinct_names(batch.inputs)]
     first, step = parse_shard(batch.shard)
     return list(zip(batch.inputs, folders, strict=True))[first - 1 :: step]
+
+
+def distinct_names(inputs: list[Path]) -> list[str]:
+    """A name for each input: its own, with as many parent folders in front as tell all of them apart.
+
+    Raises
+    ------
+    AirwaySegError
+        If two inputs differ in their extensions only, or are the same.
+    """
+    for parents in range(max(len(path.resolve().parts) for path in inputs)):
+        names = []
+        for path in inputs:
+            folders = path.resolve().parent.parts[1:]
+            names.append("_".join([*folders[len(folders) - min(parents, len(folders)) :], case_name(path)]))
+        if len({name.lower() for name in names}) == len(names):
+            return names
+    twice = next(path for path in inputs if [case_name(other) for other in inputs].count(case_name(path)) > 1)
+    raise AirwaySegError(f"Several inputs are called {case_name(twice)} in the same folder; rename one.")
 
 
 def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:
@@ -99,10 +102,11 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
             finished.append(folder)
         except Cancelled:
             raise
-        except AirwaySegError as error:
+        except Exception as error:  # whatever it is, the other cases go on
             if len(batch.inputs) == 1:
                 raise
-            log.error("%s: %s", path, error)
+            log.error("%s: %s", path, one_sentence(error))
+            log.info("details", exc_info=error)
             failed.append(path)
     if failed:
         log.error("%d of %d inputs failed.", len(failed), len(cases))
@@ -158,6 +162,7 @@ def make_report(
         "input": {
             "path": str(ct.path),
             "series_uid": ct.series_uid,
+            "file_sha256": file_sha256(ct.path),
             "voxels_sha256": sha256_of(ct.array),
             "shape_zyx": list(ct.array.shape),
             "spacing_mm_zyx": [round(mm, 6) for mm in ct.spacing_mm],
@@ -174,6 +179,14 @@ def make_report(
         "seconds": journal.seconds,
         "versions": dict(_versions(("numpy", "scipy", "SimpleITK", "torch", "openvino"))),
     }
+
+
+def file_sha256(path: Path | None) -> str | None:
+    """SHA-256 of a file as hex; None for a DICOM folder."""
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of(array: NDArray[Any]) -> str:

@@ -1,38 +1,48 @@
 """Results reach their folder whole or not at all: they are written beside it and moved in at the end."""
 
+import glob
 import os
+import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from AirwaySegLib.errors import AirwaySegError
 
-_PREFIX = ".airwayseg-unfinished"
+_UNFINISHED = ".airwayseg-unfinished+"
 
 
 def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
-    """Refuse to go on where results would overwrite files, before any work is done.
+    """Refuse to go on where results cannot be written or would overwrite files, before any work is done.
 
     Raises
     ------
     AirwaySegError
-        If ``folder`` is a file, or holds one of ``names`` and ``force`` is False.
+        If ``folder`` is a file or cannot be written, or holds one of ``names`` and ``force`` is False.
     """
-    if folder.exists() and not folder.is_dir():
-        raise AirwaySegError(f"{folder} is a file; the results need a folder.")
-    there = [name for name in names if (folder / name).exists()]
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise AirwaySegError(f"{folder} is a file; the results need a folder.")
+        there = [name for name in names if (folder / name).exists()]
+        place = folder
+        while not place.exists():
+            place = place.parent
+        writable = place.is_dir() and os.access(place, os.W_OK)
+    except OSError as error:
+        raise AirwaySegError(f"{folder} cannot be used: {error.strerror or error}.") from error
     if there and not force:
         raise AirwaySegError(f"{folder} already holds {', '.join(there)}; use --force to replace it.")
+    if not writable:
+        raise AirwaySegError(f"{place} cannot be written.")
 
 
 @contextmanager
 def delivered_into(folder: Path, last: str) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder``; when the block ends well, move its files into ``folder``.
+    """Give a temporary folder; when the block ends well, its files become ``folder``.
 
-    A new (or empty) folder appears with one rename. Into one that holds something the files are moved one by one:
+    A folder that does not exist yet appears with one rename. Into one that exists the files are moved one by one:
     ``last`` is removed before and put there at the end, so a result that has ``last`` is complete. When the block fails
     nothing is left. What a killed run on this machine left behind is removed at the next start.
 
@@ -43,12 +53,13 @@ def delivered_into(folder: Path, last: str) -> Iterator[Path]:
     """
     unfinished: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder.parent)
-        prefix = f"{_PREFIX}-{socket.gethostname()}-{os.getpid()}-"
-        unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        # Inside a folder that exists: it may be a link or a disk of its own, and its parent may be read-only.
+        beside = folder if folder.exists() else folder.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(beside)
+        unfinished = beside / f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
+        unfinished.mkdir()
         yield unfinished
-        os.chmod(unfinished, 0o755)  # mkdtemp makes private folders; a result is as readable as any new folder
         _move_in(unfinished, folder, last)
     except OSError as error:
         raise AirwaySegError(f"The results cannot be written into {folder}: {error.strerror or error}.") from error
@@ -57,9 +68,12 @@ def delivered_into(folder: Path, last: str) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _prefix() -> str:
+    """The same for all runs on this machine. "+" cannot stand in a machine's name."""
+    return f"{_UNFINISHED}{socket.gethostname()}+"
+
+
 def _move_in(unfinished: Path, folder: Path, last: str) -> None:
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
     if not folder.exists():
         os.rename(unfinished, folder)
         return
@@ -68,10 +82,10 @@ def _move_in(unfinished: Path, folder: Path, last: str) -> None:
         os.replace(file, folder / file.name)
 
 
-def _remove_abandoned(parent: Path) -> None:
+def _remove_abandoned(place: Path) -> None:
     """Remove temporary folders of runs on this machine that are no longer alive."""
-    for path in parent.glob(f"{_PREFIX}-{socket.gethostname()}-*"):
-        process = path.name.split("-")[-2]
+    for path in place.glob(f"{glob.escape(_prefix())}*"):
+        process = path.name.removeprefix(_prefix()).split("-")[0]
         if process.isdigit() and not _is_alive(int(process)):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The two exceptions that reach the user as a sentence instead of a trace."""
+"""What reaches the user as a sentence instead of a trace."""
 
 
 class AirwaySegError(Exception):
@@ -10,3 +10,13 @@ class AirwaySegError(Exception):
 
 class Cancelled(AirwaySegError):
     """The user stopped the work; nothing was written."""
+
+
+def one_sentence(error: Exception) -> str:
+    """What to tell the user of an error: our own sentence, or the kind and first line of anything else."""
+    if isinstance(error, AirwaySegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the memory does not suffice; close other programs."
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return f"unexpected {type(error).__name__}: {first_line} (-v shows more)"

@@ -37,6 +37,13 @@ def format_extension(path: Path) -> str | None:
     return next((extension for extension in sorted(FORMATS, key=len, reverse=True) if name.endswith(extension)), None)
 
 
+def case_name(path: Path) -> str:
+    """The name of an input, a file or a DICOM folder, without its extension."""
+    name = path.resolve().name
+    extension = ".dcm" if name.lower().endswith(".dcm") else format_extension(path)
+    return name[: len(name) - len(extension or "")] if not path.is_dir() else name
+
+
 def not_an_image(path: Path) -> AirwaySegError:
     """Return the error for a file of none of the formats."""
     return AirwaySegError(f"{path.name} is none of the files AirwaySeg reads ({', '.join(FORMATS)} or a DICOM folder).")

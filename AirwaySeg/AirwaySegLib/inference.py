@@ -270,13 +270,14 @@ class PlannedBackend:
             except (ImportError, RuntimeError) as error:
                 self.warn(f"OpenVINO does not work here ({_first_line(error)}); PyTorch is used, which is slower.")
                 self.plan = replace(self.plan, backend="torch")
-        runner = TorchBackend(net, self.plan.device, self.plan.precision)
-        if self.plan.device == "mps":
-            try:
-                runner.run(np.zeros((1, net.in_channels, 16, 16, 16), np.float32))
-            except RuntimeError as error:  # an operator that this version of PyTorch lacks on MPS
-                self.warn(f"MPS cannot run the network ({_first_line(error)}); the CPU is used.")
-                return self._open_on_cpu()
+        if self.plan.device == "cpu":
+            return TorchBackend(net, "cpu", self.plan.precision)
+        try:
+            runner = TorchBackend(net, self.plan.device, self.plan.precision)
+            runner.run(np.zeros((1, net.in_channels, 16, 16, 16), np.float32))
+        except RuntimeError as error:  # a GPU for which this PyTorch has no kernels, or that lacks an operator
+            self.warn(f"{self.plan.device} cannot run the network ({_first_line(error)}); the CPU is used.")
+            return self._open_on_cpu()
         return runner
 
     def _open_on_cpu(self) -> Runner:
@@ -298,4 +299,4 @@ def _first_line(error: Exception) -> str:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     signs = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)

@@ -31,6 +31,9 @@ from AirwaySegLib.weights import ModelInfo, load_weights
 
 Spacing = tuple[float, float, float]
 
+ABOVE_TRACHEA_MM = 6.0
+"""The trachea's upper end is known to about so much; farther up nothing is searched."""
+
 
 @dataclass
 class Model:
@@ -68,6 +71,16 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """What the network is shown: HU (Z, Y, X) within the box, what to add to it, spacing, and where to look (bool)."""
+
+    hu: NDArray
+    offset_hu: float
+    spacing_mm: Spacing
+    region: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Airways:
     """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X)."""
 
@@ -95,9 +108,12 @@ def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Jo
     progress("prepare", 0, 3)
     with journal.stage("prepare"):
         around = survey(ct, journal, progress)
-        hu = calibrated(ct, around, journal)
+        offset_hu = calibrate(ct.array, around.trachea)
+        journal.decisions["calibration_hu"] = round(offset_hu, 1)
+    hu = ct.array[around.box]
     with journal.stage("infer"):
-        probability = airway_probability(hu, ct.spacing_mm, around.region, model, settings, journal, progress)
+        scan = Scan(hu, offset_hu, ct.spacing_mm, around.region)
+        probability = airway_probability(scan, model, settings, journal, progress)
     progress("select", 0, 1)
     with journal.stage("select"):
         choice = select(probability, ct.spacing_mm, around, settings, journal)
@@ -120,31 +136,19 @@ def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
     box, warning = crop_box(body, lungs, trachea, ct.spacing_mm)
     if warning:
         journal.warnings.append(warning)
-    region = search_region(body, lungs, trachea, ct.spacing_mm)[box]
+    region = search_region(body, lungs, trachea, ct.spacing_mm)[box].copy()
+    if trachea is not None and not trachea.touches_top:  # above lies the larynx
+        region[max(0, trachea.top - box[0].start + round(ABOVE_TRACHEA_MM / ct.spacing_mm[0])) :] = False
     progress("prepare", 3, 3)
     journal.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
     return Surroundings(box, region, trachea)
 
 
-def calibrated(ct: Volume, around: Surroundings, journal: Journal) -> NDArray:
-    """The CT within the box, shifted so that the trachea's air is at -1000 HU."""
-    offset_hu = calibrate(ct.array, around.trachea)
-    journal.decisions["calibration_hu"] = round(float(offset_hu), 1)
-    hu = ct.array[around.box]
-    return hu if offset_hu == 0 else hu.astype(np.float32) + np.float32(offset_hu)
-
-
 def airway_probability(
-    hu: NDArray,
-    spacing_mm: Spacing,
-    region: NDArray[np.bool_],
-    model: Model,
-    settings: SegmentSettings,
-    journal: Journal,
-    progress: Progress,
+    scan: Scan, model: Model, settings: SegmentSettings, journal: Journal, progress: Progress
 ) -> NDArray[np.uint8]:
-    """The network's probability (0..255) on the grid of ``hu``; the network itself may see a resampled picture."""
-    info = model.info
+    """The network's probability (0..255) on the scan's grid; the network itself may see a resampled picture."""
+    info, hu, spacing_mm, region = model.info, scan.hu, scan.spacing_mm, scan.region
     target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
     journal.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
     shape = hu.shape
@@ -153,7 +157,7 @@ def airway_probability(
         hu = resample(hu, spacing_mm, target_mm, order=1)
         wanted = resample(region.astype(np.uint8), spacing_mm, target_mm, order=0) > 0
     windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
-    channels = [normalise(hu, window_hu) for window_hu in windows_hu]
+    channels = [normalise(hu, (low - scan.offset_hu, high - scan.offset_hu)) for low, high in windows_hu]
     image = channels[0][None] if len(channels) == 1 else np.stack(channels)
     backend = _opened(model, image.shape, settings, journal)
     sliding = Sliding(info.patch_zyx, settings.overlap, settings.window_weights)
@@ -168,11 +172,15 @@ def airway_probability(
 
 
 def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, journal: Journal) -> Backend:
-    """Plan the memory for this CT, and open the backend for the first one."""
-    planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, settings.precision)
-    journal.warnings += planned.warnings
+    """The backend, planned and opened for the first CT of a batch."""
     if model.backend is None:
+        # bfloat16 is the processor's choice only for weights that it is known to do no harm to.
+        precision = "float32" if settings.precision == "auto" and not model.info.bfloat16 else settings.precision
+        planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
+        journal.warnings += planned.warnings
         model.backend = open_backend(model.net, planned, model.info.patch_zyx, journal.warnings.append)
+    elif isinstance(model.backend, PlannedBackend):
+        model.backend.warn = journal.warnings.append
     return model.backend
 
 

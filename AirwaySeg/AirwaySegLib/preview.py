@@ -47,7 +47,7 @@ def slice_view(hu: NDArray, mask: NDArray, spacing_mm: tuple[float, float]) -> I
     """One slice (rows, columns) in a lung window with the mask's outline; ``spacing_mm`` of rows and columns."""
     low, high = LUNG_WINDOW_HU
     grey = np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255
-    scale = (TALL / 2 - CAPTION) / (hu.shape[0] * spacing_mm[0])
+    scale = min((TALL / 2 - CAPTION) / (hu.shape[0] * spacing_mm[0]), TALL / (hu.shape[1] * spacing_mm[1]))
     size = (max(1, round(hu.shape[1] * spacing_mm[1] * scale)), max(1, round(hu.shape[0] * spacing_mm[0] * scale)))
     picture = np.array(Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR).convert("RGB"))
     inside = np.array(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
@@ -60,8 +60,8 @@ def slice_view(hu: NDArray, mask: NDArray, spacing_mm: tuple[float, float]) -> I
 def interesting_slices(mask: NDArray) -> tuple[int, int, int]:
     """Axial slice at about the carina, axial slice through most lower branches, coronal slice through most of the tree.
 
-    The carina is where the cross-section first widens from above: the slice with the largest left-right extent of a
-    single 50-slice run below the top; simple, and only for the picture.
+    The first is the slice of the upper half with the largest cross-section, near the carina: simple, and only for the
+    picture.
     """
     if not mask.any():
         middle = [n // 2 for n in mask.shape]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.components import component_through, components_of_size, distance_to, opening
+from AirwaySegLib.components import bounding_box, component_through, components_of_size, distance_to, opening
 
 LEVELS = tuple(round(0.5 + 0.05 * step, 2) for step in range(8))
 """Thresholds that are tried, from the most generous on."""
@@ -18,6 +18,9 @@ WIDE_RADIUS_MM = 3.0
 
 SMALLEST_PART_ML = 0.3
 """Where there is no trachea, smaller components are left out."""
+
+
+NOTHING = "No airway was found in this scan."
 
 
 @dataclass(frozen=True)
@@ -49,50 +52,66 @@ def choose_airways(
     threshold
         0..1, or None: the lowest of `LEVELS` from which on the airways do not jump in volume.
     """
-    probability = probability.copy()
-    probability[tuple(seeds.T)] = 255
-    if threshold is not None:
-        return _warned(Choice(tree_at(probability, spacing_mm, seeds, threshold), threshold))
-    trees = [tree_at(probability, spacing_mm, seeds, level) for level in LEVELS]
-    place = lowest_without_leak(trees, spacing_mm)
-    mask = trees[place]
-    if place > 0:
-        # Wide lumens come whole from the lowest level. A leak is wide too, but the strict tree does not reach into it.
-        wide = opening(trees[0], WIDE_RADIUS_MM, spacing_mm)
-        mask = mask | (wide & (distance_to(mask, spacing_mm) < WIDE_RADIUS_MM))
-    return _warned(Choice(mask, LEVELS[place]))
+    marked = probability.copy()
+    marked[tuple(seeds.T)] = 255
+    lowest = LEVELS[0] if threshold is None else threshold
+    box = bounding_box(marked >= _level(lowest), margin=1)
+    mask = np.zeros(probability.shape, bool)
+    if box is None:
+        return Choice(mask, lowest, [NOTHING])
+    seeds = seeds - [part.start for part in box]
+    if threshold is None:
+        lowest, mask[box] = strict_enough(marked[box], spacing_mm, seeds)
+    else:
+        mask[box] = tree_at(marked[box], spacing_mm, seeds, threshold)
+    return Choice(mask, lowest, [] if mask.any() else [NOTHING])
+
+
+def _level(threshold: float) -> int:
+    """The threshold on the scale 0..255."""
+    return max(1, round(threshold * 255))
+
+
+def strict_enough(
+    probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray
+) -> tuple[float, NDArray[np.bool_]]:
+    """The lowest level without a leak, and the airways at it, with wide lumens whole."""
+    place = lowest_without_leak(probability, spacing_mm, seeds)
+    tree = tree_at(probability, spacing_mm, seeds, LEVELS[place])
+    if place == 0:
+        return LEVELS[0], tree
+    # Wide lumens come from the lowest level. A leak is wide too, but the strict tree does not reach into it.
+    wide = opening(tree_at(probability, spacing_mm, seeds, LEVELS[0]), WIDE_RADIUS_MM, spacing_mm)
+    tree |= wide & (distance_to(tree, spacing_mm) < WIDE_RADIUS_MM)
+    return LEVELS[place], component_through(tree, seeds) if len(seeds) else tree
 
 
 def tree_at(
     probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray, threshold: float
 ) -> NDArray[np.bool_]:
     """The component through the seeds at one threshold; without seeds, every component of at least 0.3 ml."""
-    mask = probability >= max(1, round(threshold * 255))
+    mask = probability >= _level(threshold)
     if len(seeds):
         return component_through(mask, seeds)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     return components_of_size(mask, max(1, round(SMALLEST_PART_ML / voxel_ml)))
 
 
-def lowest_without_leak(trees: list[NDArray[np.bool_]], spacing_mm: tuple[float, float, float]) -> int:
-    """The place in `LEVELS` of the lowest level after the last jump; ``trees`` holds the tree of each level.
+def lowest_without_leak(
+    probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray
+) -> int:
+    """The place in `LEVELS` of the lowest level after the last jump.
 
-    A jump is a step from one level to the next lower one that enlarges the thin airways by more than
-    `LARGEST_GROWTH`: a leak opens at once, real airways come in slowly. Thin is what lies off the strictest tree's wide
-    lumens.
+    A jump is a step from one level to the next lower one that adds more than `LARGEST_GROWTH` to the thin airways (and
+    more than 0.3 ml): a leak opens at once, real airways come in slowly. Thin is what lies off the strictest tree's
+    wide lumens. Only voxels below the higher level count as added; others are a branch that is joined again.
     """
-    wide = opening(trees[-1], WIDE_RADIUS_MM, spacing_mm)
-    thin = distance_to(wide, spacing_mm) > WIDE_RADIUS_MM
-    volumes = [int(np.count_nonzero(tree & thin)) for tree in trees]
-    jumps = [
-        place
-        for place in range(1, len(volumes))
-        if volumes[place - 1] > (1 + LARGEST_GROWTH) * max(volumes[place], 1)
-    ]
-    return max(jumps, default=0)
-
-
-def _warned(choice: Choice) -> Choice:
-    if not choice.mask.any():
-        choice.warnings.append("No airway was found in this scan.")
-    return choice
+    strictest = tree_at(probability, spacing_mm, seeds, LEVELS[-1])
+    thin = distance_to(opening(strictest, WIDE_RADIUS_MM, spacing_mm), spacing_mm) > WIDE_RADIUS_MM
+    least = SMALLEST_PART_ML * 1000 / float(np.prod(spacing_mm))
+    for place in range(len(LEVELS) - 1, 0, -1):
+        lower = tree_at(probability, spacing_mm, seeds, LEVELS[place - 1]) & thin
+        added = np.count_nonzero(probability[lower] < _level(LEVELS[place]))
+        if added > max(LARGEST_GROWTH * (np.count_nonzero(lower) - added), least):
+            return place
+    return 0

@@ -99,6 +99,26 @@ def _axes_of(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
     return list(best), [bool(matrix[row, column] < 0) for row, column in enumerate(best)]
 
 
+def read_on_grid(path: str | Path, ct: Volume) -> Volume:
+    """Read a mask or label (integers) that lies on the CT's grid.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read, or its size, spacing, origin or direction are not the CT's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AirwaySegError(f"{path} does not exist.")
+    grid = _volume_of(read_image_file(path), path, "")
+    if grid.array.shape != ct.array.shape:
+        raise AirwaySegError(f"{path} is not on the CT's grid: it has {grid.array.shape} voxels, not {ct.array.shape}.")
+    for name, tolerance in (("spacing_mm", 0.01), ("origin_mm", 0.5), ("direction", 0.01)):
+        if not np.allclose(getattr(grid, name), getattr(ct, name), atol=tolerance):
+            raise AirwaySegError(f"{path} is not on the CT's grid: its {name} is another.")
+    return grid
+
+
 def to_canonical(volume: Volume) -> Volume:
     """Permute and flip the array's axes so that z runs upwards, y backwards and x from the patient's right to the left.
 

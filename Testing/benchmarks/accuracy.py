@@ -1,7 +1,7 @@
 """Figures of the model card: the command line's results against references.
 
-Each case is a folder with ct.* and label.* (1 airway, 2 left out), or a pair CT=MASK. A CT is segmented with the given
-weights by the command line itself, into a folder that is kept.
+Each case is a folder with ct.nrrd and label.nrrd (1 airway, 2 left out), or a pair CT=MASK. A CT is segmented by the
+command line itself, into a folder that is kept.
 
     .venv/bin/python Testing/benchmarks/accuracy.py -o FOLDER [--weights NAME] [--pairs CT=MASK ...] [CASE ...]
 """
@@ -59,7 +59,7 @@ def main() -> int:
     for name, ct, reference in pairs:
         result = options.output / name
         more = ["--weights", options.weights, "--progress", "none", *options.options.split()]
-        if not (result / "report.json").exists() and airwayseg(["segment", str(ct), "-o", str(result), *more]) != 0:
+        if airwayseg(["segment", str(ct), "-o", str(result), "--force", *more]) != 0:
             return 2
         row = measure(result, reference)
         if not rows:

@@ -44,7 +44,8 @@ def main() -> int:
     parser.add_argument("--options", default="", help="more options of `airwayseg segment`, in one text")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sitk.WriteImage(big_ct(options.ct), f"{folder}/ct.nrrd")
+        # Stored as NIfTI files often are, from right to left and back to front, so that it has to be turned.
+        sitk.WriteImage(sitk.DICOMOrient(big_ct(options.ct), "RAS"), f"{folder}/ct.nrrd")
         command = [sys.executable, "-m", "AirwaySegLib", "segment", f"{folder}/ct.nrrd", "-o", f"{folder}/result"]
         code = subprocess.run([*command, "--progress", "none", *options.options.split()]).returncode
         if code:

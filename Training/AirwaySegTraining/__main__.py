@@ -1,40 +1,47 @@
 """The command `airwayseg-train`: simulate cases, fit a network."""
 
 import argparse
+import logging
 import os
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 from AirwaySegLib import __version__
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.errors import AirwaySegError, one_sentence
+from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.progress import Bar
-from AirwaySegLib.volume import read_ct, to_canonical
+from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining.fitsettings import FitSettings
-from AirwaySegTraining.pseudo import pseudo_case, read_mask
+from AirwaySegTraining.pseudo import pseudo_case
 from AirwaySegTraining.simulate import simulate, write_case
+
+log = logging.getLogger("airwayseg")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
     progress = Bar()
     try:
         return options.run(options, progress)
-    except AirwaySegError as error:
-        progress.close()
-        print(f"airwayseg-train: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         progress.close()
         print("airwayseg-train: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        progress.close()
+        print(f"airwayseg-train: {one_sentence(error)}", file=sys.stderr)
+        log.info("details", exc_info=error)
+        return 2
     finally:
         progress.close()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the details of an error")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
@@ -110,8 +117,8 @@ def _add_pseudolabel(parser: argparse.ArgumentParser) -> None:
 
 def _run_pseudolabel(options: argparse.Namespace, _progress: Bar) -> int:
     volume, _ = read_ct(options.ct)
-    mask = read_mask(options.mask, volume)
-    folder = options.output / "cases" / options.ct.name.split(".")[0]
+    mask = read_on_grid(options.mask, volume)
+    folder = options.output / "cases" / case_name(options.ct)
     if folder.exists():
         raise AirwaySegError(f"{folder} exists; choose another folder.")
     write_case(pseudo_case(to_canonical(volume), to_canonical(mask).array, options.source), folder)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from skimage.morphology import skeletonize
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
+from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
 
 IGNORE = 2
@@ -61,28 +61,25 @@ def find_centres(ct: NDArray[np.int16], label: NDArray[np.uint8]) -> dict[str, N
 
 
 def read_case(folder: Path) -> Case:
-    """Read one case.
+    """Read one case, on canonical axes, as the CT will be shown to the network.
 
     Raises
     ------
     AirwaySegError
-        If a file is missing or unreadable, or the label does not fit the CT.
+        If a file is missing or unreadable, the label does not fit the CT, or its values are not 0, 1 and 2.
     """
     try:
-        ct_image = sitk.ReadImage(str(folder / "ct.nrrd"))
-        label_image = sitk.ReadImage(str(folder / "label.nrrd"), sitk.sitkUInt8)
-    except RuntimeError as error:
-        raise AirwaySegError(f"Case {folder.name}: ct.nrrd or label.nrrd is missing or cannot be read.") from error
-    if ct_image.GetSize() != label_image.GetSize():
-        raise AirwaySegError(
-            f"Case {folder.name}: the label's grid {label_image.GetSize()} is not the CT's {ct_image.GetSize()}."
-        )
-    description = folder / "case.json"
-    clean = bool(json.loads(description.read_text()).get("clean", False)) if description.exists() else False
-    ct = np.clip(sitk.GetArrayFromImage(ct_image), -1024, 3071).astype(np.int16)
-    label = sitk.GetArrayFromImage(label_image)
-    spacing = tuple(reversed(ct_image.GetSpacing()))
-    return Case(folder.name, ct, label, spacing, clean, find_centres(ct, label))
+        ct, _ = read_ct(folder / "ct.nrrd")
+        label = read_on_grid(folder / "label.nrrd", ct)
+        description = folder / "case.json"
+        clean = bool(json.loads(description.read_text()).get("clean", False)) if description.exists() else False
+    except (AirwaySegError, OSError, ValueError, AttributeError) as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    if label.array.min() < 0 or label.array.max() > IGNORE:
+        raise AirwaySegError(f"Case {folder.name}: label.nrrd holds values other than 0, 1 and 2.")
+    canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
+    hu = np.clip(canonical.array, -1024, 3071).astype(np.int16)
+    return Case(folder.name, hu, labels, canonical.spacing_mm, clean, find_centres(hu, labels))
 
 
 def read_cases(data: Path, progress: Progress) -> list[Case]:

@@ -38,3 +38,6 @@ class FitSettings:
         for name in ("steps", "batch", "rate"):
             if getattr(self, name) <= 0:
                 raise AirwaySegError(f"--{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise AirwaySegError(f"--{name} is {getattr(self, name)}; it must not be below 0.")

@@ -7,7 +7,9 @@ import copy
 import csv
 import math
 import os
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -112,7 +114,8 @@ class Run:
     net: WingsNet
     average: WingsNet
     optimizer: torch.optim.Optimizer
-    step: int
+    settings: FitSettings
+    step: int = 0
 
     def save(self, path: Path) -> None:
         """Write the checkpoint whole or not at all."""
@@ -122,13 +125,22 @@ class Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "settings": asdict(self.settings),
         }
         torch.save(state, unfinished)
         os.replace(unfinished, path)
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint of the same settings."""
-        state = torch.load(path, map_location=device, weights_only=True)
+        """Continue from a checkpoint; refuse one that is damaged or of other settings."""
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            before = {**state["settings"], "shares": tuple(state["settings"]["shares"])}
+        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+            raise AirwaySegError(f"{path} is damaged or no checkpoint of `fit`.") from error
+        now = asdict(self.settings)
+        other = [name for name in now if name not in ("device", "workers") and before.get(name) != now[name]]
+        if other:
+            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -140,12 +152,22 @@ def start_run(settings: FitSettings, device: torch.device) -> tuple[Run, ModelIn
     torch.manual_seed(settings.seed)
     if settings.start_from:
         net, info, _ = load_weights(settings.start_from)
+        if (info.in_channels, info.classes) != (1, 1):
+            raise AirwaySegError(f"{settings.start_from} has several channels or classes, which `fit` does not train.")
     else:
-        info = ModelInfo(name="run", norm=settings.norm)
+        # Instance normalisation depends on what a window holds, so test windows have the training's size.
+        side = settings.patch if settings.norm == "instance" else 128
+        info = ModelInfo(name="run", norm=settings.norm, patch_zyx=(side, side, side))
         net = info.build()
     net = net.to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=1e-4)
-    return Run(net, copy.deepcopy(net), optimizer, 0), info
+    return Run(net, copy.deepcopy(net), optimizer, settings), info
+
+
+def training_device(wanted: str) -> torch.device:
+    """The device to train on; "auto" is a CUDA GPU or the CPU."""
+    chosen = choose_device(wanted)
+    return torch.device("cpu" if wanted == "auto" and chosen == "mps" else chosen)
 
 
 def usable_cpus() -> int:
@@ -154,14 +176,14 @@ def usable_cpus() -> int:
 
 
 def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
-    """Train on the cases in ``data``; write log.csv, last.pt and, at the end, model.safetensors into ``output``.
+    """Train on the cases in ``data``; write log.csv, last.pt and model.safetensors into ``output`` again and again.
 
     Raises
     ------
     AirwaySegError
         If the data cannot be used, or ``output`` holds a run and ``resume`` is False.
     """
-    device = torch.device(choose_device(settings.device))
+    device = training_device(settings.device)
     checkpoint = output / "last.pt"
     if checkpoint.exists() and not resume:
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
@@ -172,20 +194,30 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     if checkpoint.exists():
         run.load(checkpoint, device)
     groups = [read_cases(folder, progress) for folder in data]
+    # Forked workers share the cases in memory; where there is no fork each would hold a copy of them all.
+    workers = settings.workers if sys.platform == "linux" else 0
     loader = DataLoader(
         Patches(groups, settings, info),
         batch_size=None,
         sampler=range(run.step, settings.steps),
-        num_workers=settings.workers,
-        prefetch_factor=4 if settings.workers else None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
     )
-    _loop(run, loader, settings, output, progress)
     target = output / "model.safetensors"
-    save_run(run, info, settings, [case for group in groups for case in group], target)
+    cases = [case for group in groups for case in group]
+    _loop(run, loader, settings, output, progress, lambda: save_run(run, info, settings, cases, target))
     return target
 
 
-def _loop(run: Run, loader: DataLoader, settings: FitSettings, output: Path, progress: Progress) -> None:
+def _loop(
+    run: Run,
+    loader: DataLoader,
+    settings: FitSettings,
+    output: Path,
+    progress: Progress,
+    after_save: Callable[[], None],
+) -> None:
     device = next(run.net.parameters()).device
     run.net.train()
     began, losses = time.monotonic(), []
@@ -206,6 +238,7 @@ def _loop(run: Run, loader: DataLoader, settings: FitSettings, output: Path, pro
                 log.flush()
                 losses.clear()
                 run.save(output / "last.pt")
+                after_save()
 
 
 def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[Case], target: Path) -> None:
@@ -219,9 +252,9 @@ def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[Case]
     }
     described = replace(
         info,
-        name=target.stem,
+        name=target.parent.name,
         spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
         spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
         provenance={**provenance, "began_with": info.provenance} if info.provenance else provenance,
     )
-    save_weights(target, run.average.cpu().eval(), described, force=True)
+    save_weights(target, copy.deepcopy(run.average).cpu().eval(), described, force=True)

@@ -5,16 +5,11 @@ spots in the lungs, air beside the tree and in the trachea. All else is backgrou
 vessels, chest wall, oesophagus, outside air.
 """
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import Box, bounding_box, distance_to
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.imagefile import read_image_file
 from AirwaySegLib.preprocessing import body_mask, lung_mask
 from AirwaySegLib.trachea import find_trachea
 from AirwaySegLib.volume import Volume
@@ -32,20 +27,6 @@ HILUM_MM = 15.0
 
 DARK_SPOT_HU = 20.0
 """How much darker than its surroundings a smoothed voxel of lung must at least be to be doubtful."""
-
-
-def read_mask(path: Path, ct: Volume) -> Volume:
-    """A mask file as a volume on the CT's grid.
-
-    Raises
-    ------
-    AirwaySegError
-        If the file cannot be read or lies on another grid.
-    """
-    image = read_image_file(path)
-    if image.GetSize() != ct.array.shape[::-1] or not np.allclose(image.GetOrigin(), ct.origin_mm, atol=0.1):
-        raise AirwaySegError(f"{path.name} is not on the CT's grid.")
-    return replace(ct, array=sitk.GetArrayFromImage(image))
 
 
 def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:

@@ -6,17 +6,18 @@ to be seen: training and evaluation leave it out.
 
 import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
 from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
+from AirwaySegLib.volume import Volume, write_nrrd
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
 from AirwaySegTraining.patient import (
     Patient,
@@ -146,9 +147,7 @@ def write_case(case: SimulatedCase, folder: Path) -> None:
     """Write ct.nrrd, label.nrrd and case.json; the folder appears only when it is complete."""
     with delivered_into(folder, last="case.json") as unfinished:
         for name, array in (("ct.nrrd", case.ct), ("label.nrrd", case.label)):
-            image = sitk.GetImageFromArray(array)
-            image.SetSpacing(tuple(reversed(case.spacing_mm)))
-            sitk.WriteImage(image, str(unfinished / name), useCompression=True)
+            write_nrrd(unfinished / name, array, like=Volume(array, case.spacing_mm))
         (unfinished / "case.json").write_text(json.dumps(case.description, indent=1))
 
 
@@ -181,6 +180,8 @@ def simulate(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    except (OSError, RuntimeError) as error:
+    except BrokenProcessPool as error:
+        raise AirwaySegError("A simulation ended at once, probably for want of memory; try --workers 1.") from error
+    except OSError as error:
         raise AirwaySegError(f"Cannot write simulated cases into {output}: {error}") from error
     return folders
