@@ -82,7 +82,7 @@ def a_quiet_chest(a_chest: Chest) -> np.ndarray:
 
 
 class DarkIsAirway:
-    """A backend that is sure of every voxel below -920 HU, as it sees it after calibration."""
+    """A backend that is sure of every voxel below -920 HU."""
 
     batch = 1
 

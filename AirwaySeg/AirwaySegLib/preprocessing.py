@@ -25,6 +25,7 @@ _REGION_MARGIN_MM = 6.0
 _TRACHEA_MARGIN_MM = 10.0
 _MAIN_BRONCHI_MM = 50.0
 _LARGEST_SHIFT_HU = 80.0
+_USUAL_AIR_HU = (-1010.0, -930.0)
 
 Box = tuple[slice, slice, slice]
 
@@ -232,15 +233,16 @@ def _column(trachea: Trachea, factors: Factors, mm: np.ndarray, shape: tuple[int
 
 
 def calibrate(hu: np.ndarray, trachea: Trachea | None) -> float:
-    """Return what to add to a CT so that the air in its trachea is at -1000 HU, at most 80 HU up or down.
+    """Return what to add to a CT so that the air in its trachea is between -1010 and -930 HU, at most 80 HU up or down.
 
-    Scanners show that air anywhere from -1020 to -880 HU. The offset is 0 without a trachea, and for scanners that cut
-    everything off at -1000.
+    Scanners show that air anywhere from -1020 to -880 HU. A network that has learned a range of it does best on a CT that
+    is shifted only as far as that range needs. The offset is 0 without a trachea.
     """
     if trachea is None:
         return 0.0
     air_hu = float(np.median(hu[tuple(trachea.lumen_zyx.T)]))
-    return float(np.clip(-1000 - air_hu, -_LARGEST_SHIFT_HU, _LARGEST_SHIFT_HU))
+    needed = float(np.clip(air_hu, *_USUAL_AIR_HU)) - air_hu
+    return float(np.clip(needed, -_LARGEST_SHIFT_HU, _LARGEST_SHIFT_HU))
 
 
 def normalise(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:

@@ -43,6 +43,7 @@ class Patient:
 def draw_patient(rng: np.random.Generator) -> Patient:
     """A random adult."""
     contrast = rng.uniform(60, 260) if rng.random() < 0.4 else 0.0
+    lumen_hu = rng.uniform(-1020, -880)
     half_depth_mm = rng.uniform(98, 135)
     return Patient(
         half_width_mm=rng.uniform(150, 195),
@@ -57,11 +58,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         back_mm=rng.uniform(48, 62),
         trachea_radius_mm=rng.uniform(7.2, 9.4),
         trachea_top_mm=rng.uniform(95, 135),
-        lumen_hu=rng.uniform(-1020, -880),
+        lumen_hu=lumen_hu,
         wall_hu=rng.uniform(-300, 60),
         wall_share=rng.uniform(0.07, 0.17),
         wall_least_mm=rng.uniform(0.35, 0.8),
-        lung_hu=rng.uniform(-915, -785),
+        lung_hu=max(rng.uniform(-915, -785), lumen_hu + rng.uniform(60, 110)),  # lung is air and some tissue
         blood_hu=rng.uniform(25, 55) + contrast * rng.uniform(0.4, 1.0),
         artery_hu=rng.uniform(25, 55) + contrast,
     )

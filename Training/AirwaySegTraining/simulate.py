@@ -100,7 +100,9 @@ def _clean_scanner() -> Scanner:
 
 def _label(airways: list[Branch], patient: Patient, grid: Grid, scanner: Scanner) -> tuple[NDArray, NDArray]:
     """Lumen coverage of all airways (uint8, 255 = inside), and the label."""
-    contrast = max(patient.lung_hu, patient.wall_hu - 250) - patient.lumen_hu
+    # Of a thin wall the blur leaves about a third.
+    surroundings = patient.lung_hu + 0.3 * (patient.wall_hu - patient.lung_hu)
+    contrast = surroundings - patient.lumen_hu
     seen = [is_visible(2 * float(b.radii_mm.mean()), contrast, grid.spacing_mm, scanner) for b in airways]
     for index, branch in enumerate(airways):  # behind an invisible branch nothing counts as seen
         seen[index] = seen[index] and (branch.parent < 0 or seen[branch.parent])
