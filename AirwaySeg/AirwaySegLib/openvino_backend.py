@@ -15,8 +15,17 @@ from torch import nn
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import DECODER, ENCODER, SKIPS, FastBlock, FastWingsNet
 
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+PRECISIONS = {"float32": ("f32",), "bfloat16": ("f32", "bf16")}
+"""OpenVINO's names, one for each model that is run; see `PRECISE_BLOCKS`."""
+
 OPSET = "openvino.opset13"
+
+PRECISE_BLOCKS = 1
+"""Encoder blocks that stay in float32 when the rest computes in bfloat16.
+
+Most of bfloat16's error arises in the first block, which is 0.15 % of the work: with it in float32 the masks of four
+windows of a real CT agree with float32's to Dice 0.9994 instead of 0.9981, at the same speed.
+"""
 
 
 def is_installed() -> bool:
@@ -71,22 +80,23 @@ class OpenVinoBackend:
         if precision not in PRECISIONS:
             raise AirwaySegError(f"OpenVINO computes in {' or '.join(PRECISIONS)}, not in {precision}.")
         openvino = import_openvino()
-        model = _Graph(importlib.import_module(OPSET)).model(openvino, net, shape)
-        settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
-        is_bfloat16 = compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
+        graph, core = _Graph(importlib.import_module(OPSET)), openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        models = graph.models(openvino, net, shape, cut=PRECISE_BLOCKS if precision == "bfloat16" else 0)
+        compiled = [
+            core.compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": hint})
+            for model, hint in zip(models, PRECISIONS[precision], strict=True)
+        ]
+        is_bfloat16 = compiled[-1].get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         self.precision = "bfloat16" if is_bfloat16 else "float32"
         """What the processor really computes in."""
-        self._request = compiled.create_infer_request()
+        self._requests = [model.create_infer_request() for model in compiled]
 
     def run(self, windows: np.ndarray) -> np.ndarray:
         """(B, C, Z, Y, X) float32 -> probabilities (B, K, Z, Y, X) float32, valid until the next call."""
-        return np.asarray(self._request.infer({0: windows}, share_inputs=True, share_outputs=True)[0])
+        for request in self._requests:
+            windows = np.asarray(request.infer({0: windows}, share_inputs=True, share_outputs=True)[0])
+        return windows
 
 
 class _Graph:
@@ -95,15 +105,23 @@ class _Graph:
     def __init__(self, ops: Any) -> None:
         self.ops = ops
 
-    def model(self, openvino: Any, net: FastWingsNet, shape: tuple[int, ...]) -> Any:
-        window = self.ops.parameter(list(shape), np.float32, name="window")
-        x, skips = window, []
+    def models(self, openvino: Any, net: FastWingsNet, shape: tuple[int, ...], cut: int) -> list[Any]:
+        """The network as one model, or as two to be run one after the other: `cut` (0, 1 or 2) blocks and the rest."""
+        x = entry = self.ops.parameter(list(shape), np.float32)
+        models, skips = [], []
         for index, (block, plan) in enumerate(zip(net.encoder, ENCODER, strict=True)):
+            if index == cut > 0:
+                models.append(openvino.Model([x], [entry], "wingsnet_start"))
+                x = entry = self.ops.parameter(list(x.output(0).shape), np.float32)
             if index in (3, 6, 9):
                 x = self.halve(x)
             x = self.block(x, block, plan.dilation)
             if index in SKIPS:
                 skips.append(x)
+        logits = self.decoder(net, skips)
+        return [*models, openvino.Model([self.ops.sigmoid(logits)], [entry], "wingsnet")]
+
+    def decoder(self, net: FastWingsNet, skips: list[Any]) -> Any:
         x = skips.pop()
         per_scale: dict[int, Any] = {}
         for index, (block, plan) in enumerate(zip(net.decoder, DECODER, strict=True)):
@@ -115,7 +133,7 @@ class _Graph:
         logits = self.per_channel(net.bias)
         for scale, x in per_scale.items():
             logits = self.ops.add(self.upsample(x, scale), logits)
-        return openvino.Model([self.ops.sigmoid(logits)], [window], "wingsnet")
+        return logits
 
     def block(self, x: Any, block: nn.Module, dilation: int) -> Any:
         assert isinstance(block, FastBlock)
