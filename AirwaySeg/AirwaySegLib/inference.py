@@ -12,7 +12,6 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import FastWingsNet, WingsNet, fast_form
 from AirwaySegLib.openvino_backend import OpenVinoBackend
 from AirwaySegLib.planner import Plan, choose_cpu_backend
-from AirwaySegLib.planner import plan as plan
 from AirwaySegLib.progress import Progress, silent
 
 Corner = tuple[int, int, int]

@@ -38,7 +38,7 @@ WINDOW_BYTES_PER_VOXEL = {
 }
 """Growth of a process on the CPU by opening the backend and running one window of 128^3, rounded up.
 
-Measured by peak resident memory: OpenVINO 570-740 and 300, PyTorch 690 and 374 bytes a voxel.
+Measured by peak resident memory: OpenVINO 570-740 and 434, PyTorch 690 and 374 bytes a voxel.
 """
 
 GPU_ALLOWANCE = 1.5
