@@ -235,8 +235,8 @@ def _column(trachea: Trachea, factors: Factors, mm: np.ndarray, shape: tuple[int
 def calibrate(hu: np.ndarray, trachea: Trachea | None) -> float:
     """Return what to add to a CT so that the air in its trachea is between -1010 and -930 HU, at most 80 HU up or down.
 
-    Scanners show that air anywhere from -1020 to -880 HU. A network that has learned a range of it does best on a CT that
-    is shifted only as far as that range needs. The offset is 0 without a trachea.
+    Scanners show that air anywhere from -1020 to -880 HU. A network that has learned a range of it does best on a CT
+    that is shifted only as far as that range needs. The offset is 0 without a trachea.
     """
     if trachea is None:
         return 0.0
