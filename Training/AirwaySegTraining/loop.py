@@ -187,13 +187,13 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     checkpoint = output / "last.pt"
     if checkpoint.exists() and not resume:
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
-    output.mkdir(parents=True, exist_ok=True)
     if device.type == "cpu":
         torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
     run, info = start_run(settings, device)
     if checkpoint.exists():
         run.load(checkpoint, device)
     groups = [read_cases(folder, progress) for folder in data]
+    output.mkdir(parents=True, exist_ok=True)
     # Forked workers share the cases in memory; where there is no fork each would hold a copy of them all.
     workers = settings.workers if sys.platform == "linux" else 0
     loader = DataLoader(
