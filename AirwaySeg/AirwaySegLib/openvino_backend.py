@@ -122,6 +122,7 @@ class _Graph:
         return [*models, openvino.Model([self.ops.sigmoid(logits)], [entry], "wingsnet")]
 
     def decoder(self, net: FastWingsNet, skips: list[Any]) -> Any:
+        """Logits (B, K, Z, Y, X) from the encoder's outputs; ``skips`` is used up."""
         x = skips.pop()
         per_scale: dict[int, Any] = {}
         for index, (block, plan) in enumerate(zip(net.decoder, DECODER, strict=True)):
@@ -136,6 +137,7 @@ class _Graph:
         return logits
 
     def block(self, x: Any, block: nn.Module, dilation: int) -> Any:
+        """`FastBlock.forward`."""
         assert isinstance(block, FastBlock)
         x = self.convolution(x, block.convolution, dilation)
         if block.normalise:
@@ -146,6 +148,7 @@ class _Graph:
         return x
 
     def convolution(self, x: Any, convolution: nn.Module, dilation: int) -> Any:
+        """A convolution that keeps the sides, with its bias if it has one."""
         weight = convolution.get_parameter("weight").numpy()
         pad = [dilation * (side // 2) for side in weight.shape[2:]]
         y = self.ops.convolution(x, self.ops.constant(weight), [1, 1, 1], pad, pad, [dilation] * 3)
@@ -159,6 +162,7 @@ class _Graph:
         return self.ops.max_pool(x, [2, 2, 2], [1, 1, 1], [0, 0, 0], [0, 0, 0], [2, 2, 2]).output(0)
 
     def upsample(self, x: Any, scale: int) -> Any:
+        """Trilinear with aligned corners, the sides times ``scale``."""
         if scale == 1:
             return x
         sides = np.array([scale * side for side in list(x.output(0).shape)[2:]])

@@ -55,7 +55,7 @@ def patches(grid: Grid, inside: Field, share: float, step_mm: float, rng: np.ran
     return ((field - level) * np.float32(step_mm)).astype(np.float32)
 
 
-def _fissures(patient: Patient, grid: Grid, z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
+def _fissures(grid: Grid, z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
     """Distance in mm from the lobes' borders: an oblique plane in each lung and a horizontal one in the right."""
     bend = enlarge(smooth_noise(grid, 25, rng), z.shape, slice(None)) * 5
     oblique = np.abs(z * 0.75 - y * 0.66 - rng.uniform(-10, 5) + bend)
@@ -108,7 +108,7 @@ def make_shapes(patient: Patient, grid: Grid, rng: np.random.Generator) -> Shape
         heart=heart_shape(patient, z, y, x) + rough,
         spine=spine_shape(patient, z, y, x),
         fat_planes=patches(grid, -lungs, rng.uniform(0.1, 0.35), 8, rng),
-        fissures=_fissures(patient, grid, z, y, x, rng),
+        fissures=_fissures(grid, z, y, x, rng),
         consolidation=patches(grid, lungs, consolidated, 16, rng),
         ground_glass=patches(grid, lungs, hazy, 22, rng),
         emphysema=patches(grid, lungs, destroyed, rng.choice([4.0, 8.0]), rng),
