@@ -25,10 +25,13 @@ MODELS = ROOT / "Resources/Models"
 FLOORS = {
     0: (
         "errors progress settings guardrails imagefile dicom volume delivery "
-        "coarse preprocessing trachea components network weights"
+        "coarse preprocessing trachea components network weights skeleton tree"
     ),
-    1: "inference openvino_backend planner threshold preview metrics",
-    2: "pipeline batch __main__",
+    1: (
+        "inference openvino_backend planner threshold preview parse metrics evaluation "
+        "centerline treebuild anatomy distances suspects treefiles treepictures"
+    ),
+    2: "measuring pipeline batch __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 # Every other file can be imported where PyTorch is not installed.
