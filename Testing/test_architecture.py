@@ -25,7 +25,7 @@ MODELS = ROOT / "Resources/Models"
 FLOORS = {
     0: (
         "errors progress settings guardrails imagefile dicom volume delivery "
-        "coarse preprocessing trachea components network weights skeleton tree"
+        "coarse preprocessing trachea components network weights lumen skeleton tree"
     ),
     1: (
         "inference openvino_backend planner threshold preview parse metrics evaluation "

@@ -1,0 +1,289 @@
+"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, branches straightened.
+
+Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Places are (z, y, x) in mm from the
+centre of voxel (0, 0, 0).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.spatial import cKDTree
+
+from AirwaySegLib.lumen import Lumen, Rows
+
+Places = NDArray[np.float64]
+
+THICK = 0.55
+"""The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
+in no blob of a leak that is a few voxels long."""
+
+SPUR_RADII, SPUR_VOXELS, SPUR_PARENT_RADII = 2.0, 2.0, 0.5
+"""See `prune`."""
+
+SHORT_RADII = 0.5
+"""Two branching points nearer to each other than so many lumen radii are one."""
+
+SMOOTH_VOXELS, SMOOTH_RADII = 1.5, 0.5
+"""Standard deviation of the smoothing along a line: the larger of so many voxels and so many lumen radii."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The skeleton as rooted trees, parents before children.
+
+    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) places in this list or -1 at a root, and ``loops`` is how many
+    loops were cut.
+    """
+
+    rows: Rows
+    parent: Rows
+    loops: int
+
+    def children_count(self) -> NDArray[np.intp]:
+        """How many children each voxel has, (K,)."""
+        return np.bincount(self.parent[self.parent >= 0], minlength=len(self.rows))
+
+    def kept(self, keep: NDArray[np.bool_]) -> "Forest":
+        """The forest without some voxels, none of which has a child that stays."""
+        place = np.cumsum(keep) - 1
+        parent = self.parent[keep]
+        return Forest(self.rows[keep], np.where(parent >= 0, place[parent], -1), self.loops)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A branch: its places in the forest (P,), the first being its parent's last; its parent's place among the courses."""
+
+    nodes: Rows
+    parent: int
+
+
+def grow_forest(lumen: Lumen, line: NDArray[np.bool_]) -> Forest:
+    """Root the skeleton of every component and cut its loops, each where the lumen is narrowest.
+
+    Parameters
+    ----------
+    line
+        (N,) True for the voxels of the lumen that are skeleton.
+    """
+    rows = np.flatnonzero(line)
+    skeleton = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows])
+    radii = lumen.wall_mm[rows]
+    first, second = skeleton.neighbours()
+    # The spanning tree leaves out the weakest connection of every loop; among equally wide ones the longest.
+    steps = np.linalg.norm(skeleton.places_mm[first] - skeleton.places_mm[second], axis=1)
+    weight = 1 / np.minimum(radii[first], radii[second]) + 1e-3 * steps
+    graph = coo_matrix((weight, (first, second)), shape=(len(rows),) * 2)
+    tree = minimum_spanning_tree(graph.tocsr())
+    order, parent = _breadth_first(tree, _roots(lumen, rows, tree))
+    return Forest(rows[order], parent, loops_in(skeleton))
+
+
+def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
+    """The voxels in breadth-first order from all roots at once, and for each its parent's place in that order."""
+    count = tree.shape[0]
+    links = tree.tocoo()
+    # One more node that leads to every root makes it a single search.
+    first = np.concatenate([links.row, np.full(len(roots), count)])
+    second = np.concatenate([links.col, roots])
+    joined = csr_matrix((np.ones(len(first)), (first, second)), shape=(count + 1, count + 1))
+    order, before = breadth_first_order(joined, count, directed=False)
+    order = order[1:]
+    place = np.full(count + 1, -1)
+    place[order] = np.arange(count)
+    return order, place[before[order]]
+
+
+def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
+    """The skeleton voxel of each component where its tree begins, as places in ``rows``.
+
+    In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end.
+    """
+    component, radii = lumen.components[rows], lumen.wall_mm[rows]
+    links = tree + tree.T
+    links.data[:] = 1
+    neighbours = np.diff(links.indptr)
+    mean = radii
+    for _ in range(4):
+        mean = (mean + links @ mean) / (1 + neighbours)
+    order = np.lexsort((-mean, neighbours > 1, component))
+    _, first = np.unique(component[order], return_index=True)
+    roots = order[first]
+    of_tree = np.flatnonzero(component == 0)
+    thick = of_tree[radii[of_tree] >= THICK * np.quantile(radii[of_tree], 0.98)]
+    roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
+    return roots
+
+
+def loops_in(skeleton: Lumen) -> int:
+    """How many independent loops a 26-connected set of voxels without cavities has: components less Euler number.
+
+    The Euler number counts the corners, edges, faces and bodies of the voxels as closed cubes, with alternating signs.
+    """
+    if len(skeleton) == 0:
+        return 0
+    offsets = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    cells = (2 * skeleton.voxels[:, None].astype(np.int64) + offsets).reshape(-1, 3)
+    shape = [2 * count + 3 for count in skeleton.shape]
+    numbers = np.unique(np.ravel_multi_index(tuple(cells.T + 1), shape))
+    dimension = sum((part - 1) % 2 == 0 for part in np.unravel_index(numbers, shape))
+    euler = int(np.where(np.asarray(dimension) % 2 == 0, 1, -1).sum())
+    return int(skeleton.components.max()) + 1 - euler
+
+
+def courses_of(forest: Forest) -> list[Course]:
+    """The stretches between roots, branching points and tips, parents before children."""
+    children = forest.children_count()
+    is_end = (children != 1) & (forest.parent >= 0)
+    place: dict[int, int] = {}
+    courses: list[Course] = []
+    for end in np.flatnonzero(is_end).tolist():
+        nodes = [end]
+        while len(nodes) == 1 or not (is_end[nodes[-1]] or forest.parent[nodes[-1]] < 0):
+            nodes.append(int(forest.parent[nodes[-1]]))
+        place[end] = len(courses)
+        courses.append(Course(np.array(nodes[::-1]), place.get(nodes[-1], -1)))
+    lonely = np.flatnonzero((children == 0) & (forest.parent < 0))
+    return courses + [Course(np.array([root]), -1) for root in lonely]
+
+
+def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
+    """The forest without spurs, and how many they were.
+
+    A spur is a line to a tip that stands out of the lumen from which it springs by less than the largest of
+    `SPUR_RADII` of its own radii (a stub shorter than it is wide), `SPUR_VOXELS` voxels (a bump of the surface) and
+    `SPUR_PARENT_RADII` of the other lumen's radius (the rim of a tube that is cut off flat). What remains is looked at
+    again until nothing changes.
+    """
+    pruned = 0
+    while True:
+        courses = courses_of(forest)
+        with_children = {course.parent for course in courses}
+        at_root = forest.children_count()
+        spurs = [
+            course
+            for place, course in enumerate(courses)
+            if place not in with_children
+            and (course.parent >= 0 or at_root[course.nodes[0]] > 1)
+            and _is_spur(forest.rows[course.nodes], lumen)
+        ]
+        if not spurs:
+            return forest, pruned
+        keep = np.ones(len(forest.rows), bool)
+        keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
+        forest = forest.kept(keep)
+        pruned += len(spurs)
+
+
+def _is_spur(rows: Rows, lumen: Lumen) -> bool:
+    places, radii = lumen.places_mm[rows], lumen.wall_mm[rows]
+    distance = np.linalg.norm(places - places[0], axis=1)
+    stands_out_mm = distance[-1] + radii[-1] - radii[0]
+    outside = radii[distance > radii[0]]
+    own_mm = float(np.median(outside)) if len(outside) else 0.0
+    voxel_mm = max(lumen.spacing_mm)
+    return bool(stands_out_mm < max(SPUR_RADII * own_mm, SPUR_VOXELS * voxel_mm, SPUR_PARENT_RADII * radii[0]))
+
+
+def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:
+    """The courses without those that are shorter than `SHORT_RADII` lumen radii and fork again: one fork, not two.
+
+    The children of such a course begin where it begins.
+    """
+    with_children = {course.parent for course in courses}
+    kept: list[Course] = []
+    new_place: list[int] = []
+    way: list[Rows] = []
+    for place, course in enumerate(courses):
+        before = way[course.parent] if course.parent >= 0 else course.nodes[:0]
+        parent = new_place[course.parent] if course.parent >= 0 else -1
+        nodes = np.concatenate([before, course.nodes])
+        ends = forest.rows[nodes[[0, -1]]]
+        straight_mm = float(np.linalg.norm(lumen.places_mm[ends[1]] - lumen.places_mm[ends[0]]))
+        if parent >= 0 and place in with_children and straight_mm < SHORT_RADII * lumen.wall_mm[ends[0]]:
+            new_place.append(parent)
+            way.append(nodes[:-1])
+        else:
+            new_place.append(len(kept))
+            way.append(nodes[:0])
+            kept.append(Course(nodes, parent))
+    return kept
+
+
+def middle_of_lumen(forest: Forest, lumen: Lumen) -> Places:
+    """Where each skeleton voxel should lie, (K, 3): shifted to the middle of the lumen's voxels that are nearest to it.
+
+    At most by one voxel, and only across the line. Thinning sets the line half a voxel off where a lumen is an even
+    number of voxels wide.
+    """
+    places = lumen.places_mm[forest.rows]
+    _, nearest = cKDTree(places).query(lumen.places_mm, workers=-1)
+    count = np.maximum(np.bincount(nearest, minlength=len(places)), 1)
+    sums = [np.bincount(nearest, weights=lumen.places_mm[:, axis], minlength=len(places)) for axis in range(3)]
+    shift = np.stack(sums, axis=1) / count[:, None] - places
+    shift[count == 1] = 0
+    shift -= (shift * (along := _directions(forest, places))).sum(axis=1, keepdims=True) * along
+    length = np.linalg.norm(shift, axis=1, keepdims=True)
+    return places + shift * np.minimum(1, max(lumen.spacing_mm) / np.maximum(length, 1e-9))
+
+
+def _directions(forest: Forest, places: Places) -> Places:
+    """Unit vectors (K, 3) from about three voxels up the line to where it is; at forks some average."""
+    ahead = forest.parent
+    for _ in range(2):
+        ahead = np.where((ahead >= 0) & (forest.parent[ahead] >= 0), forest.parent[ahead], ahead)
+    along = np.where((forest.parent >= 0)[:, None], places - places[ahead], 0.0)
+    first_child = np.full(len(places), -1)
+    has_parent = np.flatnonzero(forest.parent >= 0)
+    first_child[forest.parent[has_parent]] = has_parent
+    at_root = (forest.parent < 0) & (first_child >= 0)
+    along[at_root] = places[first_child[at_root]] - places[at_root]
+    return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+
+
+def smooth(points_mm: Places, sigma: float) -> Places:
+    """A line (P, 3) smoothed by a Gaussian of ``sigma`` points; its ends stay where they are.
+
+    What is smoothed is the deviation from the straight line between the ends, continued with the opposite sign beyond
+    them, so that a straight line stays itself.
+    """
+    count = len(points_mm)
+    if count < 3:
+        return points_mm
+    chord = np.linspace(0, 1, count)[:, None]
+    straight = points_mm[0] + chord * (points_mm[-1] - points_mm[0])
+    deviation = points_mm - straight
+    odd = np.concatenate([-deviation[:0:-1], deviation, -deviation[-2::-1]])
+    return straight + gaussian_filter1d(odd, min(sigma, count / 2), axis=0)[count - 1 : 2 * count - 1]
+
+
+def line_of(course: Course, forest: Forest, middle_mm: Places, lumen: Lumen) -> Places:
+    """The course's centerline (P, 3): the middle of the lumen, smoothed over about its radius."""
+    points = middle_mm[course.nodes]
+    radius_mm = float(np.median(lumen.wall_mm[forest.rows[course.nodes]]))
+    step_mm = float(np.linalg.norm(np.diff(points, axis=0), axis=1).mean()) if len(points) > 1 else 1.0
+    voxels = SMOOTH_VOXELS * max(lumen.spacing_mm) / max(step_mm, 1e-9)
+    return smooth(points, max(voxels, SMOOTH_RADII * radius_mm / max(step_mm, 1e-9)))
+
+
+def up_to_the_end(points_mm: Places, lumen: Lumen) -> Places:
+    """The root's line with the stretch in front that thinning took off the trachea's upper end: straight to the wall."""
+    radius_mm = float(lumen.to_wall(points_mm[:1])[0])
+    along = np.linalg.norm(points_mm - points_mm[0], axis=1)
+    reference = points_mm[min(int(np.searchsorted(along, 2 * radius_mm)), len(points_mm) - 1)]
+    direction = points_mm[0] - reference
+    length_mm = float(np.linalg.norm(direction))
+    if length_mm == 0:
+        return points_mm
+    step_mm = min(lumen.spacing_mm)
+    steps = np.arange(1, int(3 * radius_mm / step_mm) + 2)[:, None] * step_mm
+    ahead = points_mm[0] + steps * direction / length_mm
+    voxels = np.rint(ahead / lumen.spacing_mm).astype(np.int32)
+    inside = ((voxels >= 0) & (voxels < lumen.shape)).all(axis=1)
+    inside[inside] = lumen.rows_of(voxels[inside]) >= 0
+    reach = len(inside) if inside.all() else int(inside.argmin())
+    return np.concatenate([ahead[:reach][::-1], points_mm])
