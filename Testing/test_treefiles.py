@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch
+from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina
 from AirwaySegLib.treefiles import (
     CURVE_TOLERANCE_MM,
     TABLE_COLUMNS,
-    distances_from_carina,
     summarise,
     summary_text,
     thinned,
@@ -124,8 +123,11 @@ def test_a_carina_within_a_branch_is_taken_at_its_nearest_point(a_tree):
         assert distances == pytest.approx(expected)
 
 
-def test_without_a_carina_no_distance_is_known(a_tree):
-    assert all(np.isnan(distances).all() for distances in distances_from_carina(replace(a_tree, carina_mm=None)))
+def test_without_a_carina_distances_count_from_the_root(a_tree):
+    distances = distances_from_carina(replace(a_tree, carina_mm=None))
+    assert distances[0].tolist() == [0.0, 20.0]
+    assert distances[1][0] == 20.0
+    assert np.isnan(distances[6]).all()
 
 
 def test_the_centerline_says_that_it_is_lps_the_way_slicer_asks(a_tree, tmp_path):

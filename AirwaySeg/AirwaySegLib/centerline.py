@@ -1,4 +1,4 @@
-"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, branches straightened.
+"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, lines smoothed.
 
 Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Places are (z, y, x) in mm from the
 centre of voxel (0, 0, 0).
@@ -56,7 +56,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Course:
-    """A branch: its places in the forest (P,), the first being its parent's last; its parent's place among the courses."""
+    """A branch: its places in the forest (P,), the first its parent's last, and its parent's place in the list."""
 
     nodes: Rows
     parent: int
@@ -214,37 +214,6 @@ def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course
     return kept
 
 
-def middle_of_lumen(forest: Forest, lumen: Lumen) -> Places:
-    """Where each skeleton voxel should lie, (K, 3): shifted to the middle of the lumen's voxels that are nearest to it.
-
-    At most by one voxel, and only across the line. Thinning sets the line half a voxel off where a lumen is an even
-    number of voxels wide.
-    """
-    places = lumen.places_mm[forest.rows]
-    _, nearest = cKDTree(places).query(lumen.places_mm, workers=-1)
-    count = np.maximum(np.bincount(nearest, minlength=len(places)), 1)
-    sums = [np.bincount(nearest, weights=lumen.places_mm[:, axis], minlength=len(places)) for axis in range(3)]
-    shift = np.stack(sums, axis=1) / count[:, None] - places
-    shift[count == 1] = 0
-    shift -= (shift * (along := _directions(forest, places))).sum(axis=1, keepdims=True) * along
-    length = np.linalg.norm(shift, axis=1, keepdims=True)
-    return places + shift * np.minimum(1, max(lumen.spacing_mm) / np.maximum(length, 1e-9))
-
-
-def _directions(forest: Forest, places: Places) -> Places:
-    """Unit vectors (K, 3) from about three voxels up the line to where it is; at forks some average."""
-    ahead = forest.parent
-    for _ in range(2):
-        ahead = np.where((ahead >= 0) & (forest.parent[ahead] >= 0), forest.parent[ahead], ahead)
-    along = np.where((forest.parent >= 0)[:, None], places - places[ahead], 0.0)
-    first_child = np.full(len(places), -1)
-    has_parent = np.flatnonzero(forest.parent >= 0)
-    first_child[forest.parent[has_parent]] = has_parent
-    at_root = (forest.parent < 0) & (first_child >= 0)
-    along[at_root] = places[first_child[at_root]] - places[at_root]
-    return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-
-
 def smooth(points_mm: Places, sigma: float) -> Places:
     """A line (P, 3) smoothed by a Gaussian of ``sigma`` points; its ends stay where they are.
 
@@ -261,29 +230,71 @@ def smooth(points_mm: Places, sigma: float) -> Places:
     return straight + gaussian_filter1d(odd, min(sigma, count / 2), axis=0)[count - 1 : 2 * count - 1]
 
 
-def line_of(course: Course, forest: Forest, middle_mm: Places, lumen: Lumen) -> Places:
-    """The course's centerline (P, 3): the middle of the lumen, smoothed over about its radius."""
-    points = middle_mm[course.nodes]
-    radius_mm = float(np.median(lumen.wall_mm[forest.rows[course.nodes]]))
-    step_mm = float(np.linalg.norm(np.diff(points, axis=0), axis=1).mean()) if len(points) > 1 else 1.0
-    voxels = SMOOTH_VOXELS * max(lumen.spacing_mm) / max(step_mm, 1e-9)
-    return smooth(points, max(voxels, SMOOTH_RADII * radius_mm / max(step_mm, 1e-9)))
+def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places]:
+    """The centerline (P, 3) of each course: its voxels, smoothed over about the radius, then moved to the middle.
+
+    Thinning sets a line up to half a voxel off where a lumen is an even number of voxels wide. So every point is moved
+    across the line to the middle of those of the lumen's voxels that are nearest to it, by one voxel at most; the ends
+    stay, for other lines meet there.
+    """
+    rows = [forest.rows[course.nodes] for course in courses]
+    lines = [smooth(lumen.places_mm[part], _sigma(part, lumen)) for part in rows]
+    points = np.concatenate(lines)
+    nearest = cKDTree(points).query(lumen.places_mm, workers=-1)[1]
+    count = np.maximum(np.bincount(nearest, minlength=len(points)), 1)
+    sums = [np.bincount(nearest, weights=lumen.places_mm[:, axis], minlength=len(points)) for axis in range(3)]
+    shift = np.stack(sums, axis=1) / count[:, None] - points
+    along = np.concatenate([tangents(line) for line in lines])
+    shift -= (shift * along).sum(axis=1, keepdims=True) * along
+    length_mm = np.linalg.norm(shift, axis=1, keepdims=True)
+    shift *= np.minimum(1, max(lumen.spacing_mm) / np.maximum(length_mm, 1e-9))
+    shifts = np.split(shift, np.cumsum([len(line) for line in lines])[:-1])
+    return [_moved(line, move, _sigma(part, lumen)) for line, move, part in zip(lines, shifts, rows, strict=True)]
 
 
-def up_to_the_end(points_mm: Places, lumen: Lumen) -> Places:
-    """The root's line with the stretch in front that thinning took off the trachea's upper end: straight to the wall."""
-    radius_mm = float(lumen.to_wall(points_mm[:1])[0])
-    along = np.linalg.norm(points_mm - points_mm[0], axis=1)
-    reference = points_mm[min(int(np.searchsorted(along, 2 * radius_mm)), len(points_mm) - 1)]
-    direction = points_mm[0] - reference
+def _sigma(rows: Rows, lumen: Lumen) -> float:
+    """Standard deviation of the smoothing in points of the line."""
+    if len(rows) < 2:
+        return 0.0
+    step_mm = float(np.linalg.norm(np.diff(lumen.places_mm[rows], axis=0), axis=1).mean())
+    return max(SMOOTH_VOXELS * max(lumen.spacing_mm), SMOOTH_RADII * float(np.median(lumen.wall_mm[rows]))) / step_mm
+
+
+def _moved(line: Places, move: Places, sigma: float) -> Places:
+    if len(line) < 3:
+        return line
+    move = move.copy()
+    move[[0, -1]] = 0
+    return line + smooth(move, sigma)
+
+
+def tangents(points_mm: Places) -> Places:
+    """Unit vectors (P, 3) along a line, by central differences; 0 for a single point."""
+    if len(points_mm) < 2:
+        return np.zeros_like(points_mm)
+    along = np.gradient(points_mm, axis=0)
+    return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+
+
+def reaching_the_end(line: Places, lumen: Lumen, leave_radii: float) -> Places:
+    """A line with the stretch beyond its first point that thinning took off the lumen's end.
+
+    It goes on straight until the wall is as near as ``leave_radii`` of the radius at the first point: 0 for the
+    trachea, which the scan cuts off flat, and 1 for a tip, whose rounding counts as no length. Thinning takes as much
+    off an end as off the sides, but in voxels, which may be longer along one axis.
+    """
+    radius_mm = float(lumen.to_wall(line[:1])[0])
+    along = np.linalg.norm(line - line[0], axis=1)
+    direction = line[0] - line[min(int(np.searchsorted(along, 2 * radius_mm)), len(line) - 1)]
     length_mm = float(np.linalg.norm(direction))
     if length_mm == 0:
-        return points_mm
+        return line
     step_mm = min(lumen.spacing_mm)
-    steps = np.arange(1, int(3 * radius_mm / step_mm) + 2)[:, None] * step_mm
-    ahead = points_mm[0] + steps * direction / length_mm
+    ahead = line[0] + np.arange(1, int(3 * radius_mm / step_mm) + 2)[:, None] * step_mm * direction / length_mm
     voxels = np.rint(ahead / lumen.spacing_mm).astype(np.int32)
     inside = ((voxels >= 0) & (voxels < lumen.shape)).all(axis=1)
     inside[inside] = lumen.rows_of(voxels[inside]) >= 0
     reach = len(inside) if inside.all() else int(inside.argmin())
-    return np.concatenate([ahead[:reach][::-1], points_mm])
+    # The last one is within half a voxel of the wall: no cross-section can be measured there.
+    reach = max(0, reach - 1 - round(leave_radii * radius_mm / step_mm))
+    return np.concatenate([ahead[:reach][::-1], line])

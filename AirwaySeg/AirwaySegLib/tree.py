@@ -5,7 +5,6 @@ back, z to the head), and run away from the trachea.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,7 +29,7 @@ LOBES = (
 Points = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branch:
     """A stretch of airway between two branching points, or from one to a tip.
 
@@ -46,7 +45,7 @@ class Branch:
         (P, 3), P >= 1, from the end near the trachea to the far one. The first point of a child is the last of its
         parent.
     radii_mm
-        (P,) lumen radius: that of the largest ball that fits in, corrected to the sub-voxel wall.
+        (P,) lumen radius: that of the circle with the area of the lumen's cross-section (see `sections`).
     volume_mm3
         Of the voxels that belong to the branch.
     generation
@@ -103,7 +102,7 @@ class Branch:
 
     @cached_property
     def own_radii_mm(self) -> NDArray[np.float64]:
-        """The radii without the stretch that lies within the parent's lumen, nor the rounding of a tip; never empty.
+        """The radii without the stretch that lies within the parent's lumen; never empty.
 
         The parent's lumen ends where the branch has come as far as the radius at its first point.
         """
@@ -128,7 +127,7 @@ class Branch:
         return self.length_mm / straight_mm if straight_mm > 0 else 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AirwayTree:
     """All branches of a mask: the tree (component 1) and its loose fragments, parents before children, ids 1, 2, ...
 
@@ -144,10 +143,18 @@ class AirwayTree:
     warnings: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Refuse branches that are not numbered 1, 2, ... with parents first."""
+        """Refuse branches that are not numbered 1, 2, ... with parents first, or do not know their children."""
+        children: dict[int | None, list[int]] = {}
         for number, branch in enumerate(self.branches, start=1):
-            if branch.id != number or (branch.parent or 0) >= number:
-                raise ValueError(f"branch {branch.id} stands at place {number} with parent {branch.parent}")
+            parent = branch.parent
+            if branch.id != number or not (parent is None or 1 <= parent < number):
+                raise ValueError(f"branch {branch.id} stands at place {number} with parent {parent}")
+            if parent is not None and branch.component != self.branches[parent - 1].component:
+                raise ValueError(f"branch {number} and its parent {parent} are of different components")
+            children.setdefault(parent, []).append(number)
+        for branch in self.branches:
+            if sorted(branch.children) != children.get(branch.id, []):
+                raise ValueError(f"branch {branch.id} has the children {children.get(branch.id, [])}")
 
     def branch(self, number: int) -> Branch:
         """The branch with this id."""
@@ -210,9 +217,10 @@ class AirwayTree:
             If it is something else.
         """
         try:
-            document = json.loads(text)
+            # json takes NaN and Infinity for numbers, which JSON does not know.
+            document = json.loads(text, parse_constant=_no_number)
             if document["format"] != FORMAT:
-                raise AirwaySegError(f"This is {document['format']!r}, not an {FORMAT!r}.")
+                raise AirwaySegError(f"This is {document['format']!r}, not {FORMAT!r}.")
             carina = document["carina"]
             return cls(
                 branches=tuple(_branch_from_plain(plain) for plain in document["branches"]),
@@ -222,13 +230,45 @@ class AirwayTree:
                 spurs_pruned=int(document["spurs_pruned"]),
                 warnings=tuple(map(str, document["warnings"])),
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise AirwaySegError(f"This is not an airway tree: {type(error).__name__} ({error}).") from error
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _triple(values: list[float]) -> tuple[float, float, float]:
     first, second, third = (float(value) for value in values)
     return first, second, third
+
+
+def distances_from_carina(tree: AirwayTree) -> list[NDArray[np.float64]]:
+    """Distance along the tree from the carina to each point of each branch, (P,) in mm, never negative.
+
+    It grows down both lungs and up the trachea. Where no carina is known it is measured from the root; NaN in loose
+    fragments.
+    """
+    distances = [np.full(len(branch.points_mm), np.nan) for branch in tree.branches]
+    main = tree.main()
+    if not main:
+        return distances
+    trunk, carina_depth = main[:1], 0.0
+    if tree.carina_mm is not None:
+        gaps_mm = [np.linalg.norm(branch.points_mm - tree.carina_mm, axis=1) for branch in main]
+        nearest = int(np.argmin([gap.min() for gap in gaps_mm]))
+        trunk = tree.path_to(main[nearest].id)
+        carina_depth = sum(branch.length_mm for branch in trunk[:-1])
+        carina_depth += float(trunk[-1].along_mm[gaps_mm[nearest].argmin()])
+    ends = {0: 0.0}  # depth below the root at which each branch ends
+    forks = {branch.id: carina_depth for branch in trunk}  # depth at which the way to it leaves the way to the carina
+    for branch in main:
+        depth = ends[branch.parent or 0] + branch.along_mm
+        ends[branch.id] = float(depth[-1])
+        if branch.id not in forks:
+            forks[branch.id] = min(float(depth[0]), forks[branch.parent or 0])
+        distances[branch.id - 1] = depth + carina_depth - 2 * np.minimum(depth, forks[branch.id])
+    return distances
 
 
 _PLAIN = ("id", "parent", "component", "generation", "strahler", "name", "lobe", "lobe_confidence")
@@ -254,20 +294,25 @@ def _branch_to_plain(branch: Branch) -> dict[str, Any]:
 
 
 def _branch_from_plain(plain: dict[str, Any]) -> Branch:
-    points = np.asarray(plain["points_mm"], float).reshape(-1, 3)
+    points = np.asarray(plain["points_mm"], float)
     radii = np.asarray(plain["radii_mm"], float)
-    if (
-        len(points) == 0
-        or radii.shape != (len(points),)
-        or not (np.isfinite(points).all() and np.isfinite(radii).all())
-    ):
-        raise ValueError(f"branch {plain['id']} has {len(points)} points and {len(radii)} radii")
-    angle = plain["angle_deg"]
+    if points.ndim != 2 or points.shape[1] != 3 or radii.shape != (len(points),) or not len(points):
+        raise ValueError(f"branch {plain['id']} has points of shape {points.shape} and {radii.size} radii")
+    if radii.min() < 0 or plain["lobe"] not in ("", *LOBES):
+        raise ValueError(f"branch {plain['id']} has a negative radius or an unknown lobe {plain['lobe']!r}")
+    parent, angle = plain["parent"], plain["angle_deg"]
     return Branch(
-        **{name: plain[name] for name in _PLAIN},
+        id=int(plain["id"]),
+        parent=None if parent is None else int(parent),
         children=tuple(int(child) for child in plain["children"]),
+        component=int(plain["component"]),
         points_mm=points,
         radii_mm=radii,
         volume_mm3=float(plain["volume_mm3"]),
-        angle_deg=None if angle is None or math.isnan(angle) else float(angle),
+        generation=int(plain["generation"]),
+        strahler=int(plain["strahler"]),
+        angle_deg=None if angle is None else float(angle),
+        name=str(plain["name"]),
+        lobe=str(plain["lobe"]),
+        lobe_confidence=float(plain["lobe_confidence"]),
     )

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, measures_of
+from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
 
 Floats = NDArray[np.float64]
 
@@ -68,30 +68,6 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any
     for row in rows:
         writer.writerow({name: "" if value is None or value != value else value for name, value in row.items()})
     _write_whole(path, text.getvalue())
-
-
-def distances_from_carina(tree: AirwayTree) -> list[Floats]:
-    """Distance along the tree from the carina to each point of each branch, (P,) in mm, never negative.
-
-    It grows down both lungs and up the trachea. NaN in loose fragments, and everywhere if the tree has no carina.
-    """
-    distances = [np.full(len(branch.points_mm), np.nan) for branch in tree.branches]
-    if tree.carina_mm is None or not tree.main():
-        return distances
-    gaps_mm = [np.linalg.norm(branch.points_mm - tree.carina_mm, axis=1) for branch in tree.main()]
-    nearest = int(np.argmin([gap.min() for gap in gaps_mm]))
-    holder = tree.main()[nearest]
-    trunk = tree.path_to(holder.id)
-    carina_depth = sum(branch.length_mm for branch in trunk[:-1]) + holder.along_mm[gaps_mm[nearest].argmin()]
-    ends = {0: 0.0}  # depth below the root at which each branch ends
-    forks = {branch.id: carina_depth for branch in trunk}  # depth at which the way to it leaves the way to the carina
-    for branch in tree.below(trunk[0].id):
-        depth = ends[branch.parent or 0] + branch.along_mm
-        ends[branch.id] = float(depth[-1])
-        if branch.id not in forks:
-            forks[branch.id] = min(float(depth[0]), forks[branch.parent or 0])
-        distances[branch.id - 1] = depth + carina_depth - 2 * np.minimum(depth, forks[branch.id])
-    return distances
 
 
 def write_centerline(path: Path, tree: AirwayTree) -> None:
