@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from AirwaySegLib.lumen import Lumen, Rows
 
@@ -21,8 +22,9 @@ THICK = 0.55
 """The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
 in no blob of a leak that is a few voxels long."""
 
-SPUR_RADII, SPUR_VOXELS, SPUR_PARENT_RADII = 2.0, 2.0, 0.5
-"""See `prune`."""
+SPUR_RADII, SPUR_VOXELS, SPUR_FLAT = 2.0, 2.0, 1.4
+"""See `prune`. 1.4 is how far the rim of a flat end is from the axis, in radii, and how much wider than deep a trachea
+may be: thinning draws lines into the corners of both."""
 
 SHORT_RADII = 0.5
 """Two branching points nearer to each other than so many lumen radii are one."""
@@ -154,23 +156,25 @@ def courses_of(forest: Forest) -> list[Course]:
 def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
     """The forest without spurs, and how many they were.
 
-    A spur is a line to a tip that stands out of the lumen from which it springs by less than the largest of
-    `SPUR_RADII` of its own radii (a stub shorter than it is wide), `SPUR_VOXELS` voxels (a bump of the surface) and
-    `SPUR_PARENT_RADII` of the other lumen's radius (the rim of a tube that is cut off flat). What remains is looked at
-    again until nothing changes.
+    A spur is a line to a tip along which the lumen nowhere stands out of that of the lines it springs from: by less
+    than `SPUR_RADII` of its own radii (a stub shorter than it is wide) or `SPUR_VOXELS` voxels (a bump of the surface),
+    whichever is more, beyond `SPUR_FLAT` of their radii. What remains is looked at again until nothing changes.
     """
     pruned = 0
     while True:
         courses = courses_of(forest)
-        with_children = {course.parent for course in courses}
-        at_root = forest.children_count()
-        spurs = [
-            course
-            for place, course in enumerate(courses)
-            if place not in with_children
-            and (course.parent >= 0 or at_root[course.nodes[0]] > 1)
-            and _is_spur(forest.rows[course.nodes], lumen)
-        ]
+        family: dict[int, list[int]] = {}  # the courses that meet in a voxel
+        for place, course in enumerate(courses):
+            for end in course.nodes[[0, -1]].tolist():
+                family.setdefault(end, []).append(place)
+        spurs = []
+        for place, course in enumerate(courses):
+            beside = [other for other in family[int(course.nodes[0])] if other != place]
+            is_terminal = family[int(course.nodes[-1])] == [place]
+            if is_terminal and beside:
+                others = np.concatenate([courses[other].nodes for other in beside])
+                if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen):
+                    spurs.append(course)
         if not spurs:
             return forest, pruned
         keep = np.ones(len(forest.rows), bool)
@@ -179,14 +183,38 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
         pruned += len(spurs)
 
 
-def _is_spur(rows: Rows, lumen: Lumen) -> bool:
-    places, radii = lumen.places_mm[rows], lumen.wall_mm[rows]
-    distance = np.linalg.norm(places - places[0], axis=1)
-    stands_out_mm = distance[-1] + radii[-1] - radii[0]
-    outside = radii[distance > radii[0]]
+def _is_spur(rows: Rows, beside: Rows, lumen: Lumen) -> bool:
+    """Whether the lumen along ``rows`` stands out too little of that along the rows ``beside`` it."""
+    radii_mm = lumen.wall_mm[rows]
+    apart_mm = cdist(lumen.places_mm[rows], lumen.places_mm[beside])
+    stands_out_mm = (apart_mm - SPUR_FLAT * lumen.wall_mm[beside]).min(axis=1) + radii_mm
+    outside = radii_mm[stands_out_mm > radii_mm]
     own_mm = float(np.median(outside)) if len(outside) else 0.0
-    voxel_mm = max(lumen.spacing_mm)
-    return bool(stands_out_mm < max(SPUR_RADII * own_mm, SPUR_VOXELS * voxel_mm, SPUR_PARENT_RADII * radii[0]))
+    return bool(stands_out_mm.max() < max(SPUR_RADII * own_mm, SPUR_VOXELS * max(lumen.spacing_mm)))
+
+
+def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
+    """The forest with the tree's root moved to the highest tip above it, if something is left above it.
+
+    Of the root's children the one with the most voxels leads to the lungs, the others to the upper end.
+    """
+    children = np.flatnonzero(forest.parent == 0)
+    if len(children) < 2:
+        return forest
+    branch = np.full(len(forest.rows), -1)  # which of the root's children each voxel springs from
+    branch[children] = children
+    for place in range(1, len(forest.rows)):
+        if branch[place] < 0 and forest.parent[place] > 0:
+            branch[place] = branch[forest.parent[place]]
+    to_lungs = np.bincount(branch[branch >= 0]).argmax()
+    above = np.flatnonzero((branch >= 0) & (branch != to_lungs))
+    tip = int(above[lumen.places_mm[forest.rows[above], 0].argmax()])
+    roots = np.flatnonzero(forest.parent < 0)
+    roots[roots == 0] = tip
+    linked = np.flatnonzero(forest.parent >= 0)
+    links = csr_matrix((np.ones(len(linked)), (linked, forest.parent[linked])), shape=(len(forest.rows),) * 2)
+    order, parent = _breadth_first(links, roots)
+    return Forest(forest.rows[order], parent, forest.loops)
 
 
 def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:

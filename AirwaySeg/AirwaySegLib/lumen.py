@@ -96,6 +96,11 @@ class Lumen:
         return around[first]
 
     @cached_property
+    def shell_tree(self) -> cKDTree:
+        """For searching the background voxel that is nearest to a place (z, y, x) in mm."""
+        return cKDTree(self.shell * np.asarray(self.spacing_mm))
+
+    @cached_property
     def wall_mm(self) -> NDArray[np.float64]:
         """Distance from each voxel's centre to the lumen wall, (N,): see `to_wall`."""
         return self.to_wall(self.places_mm)
@@ -108,7 +113,7 @@ class Lumen:
         From the distance to that voxel's centre the part that runs within it is taken off.
         """
         spacing = np.asarray(self.spacing_mm)
-        distance, nearest = cKDTree(self.shell * spacing).query(places_mm, workers=-1)
+        distance, nearest = self.shell_tree.query(places_mm, workers=-1)
         towards = np.abs(self.shell[nearest] * spacing - places_mm) / spacing
         within = 0.5 * distance / np.maximum(towards.max(axis=1), 0.5)
         return distance - within

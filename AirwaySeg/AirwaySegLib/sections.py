@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
-from scipy.spatial import cKDTree
 
 from AirwaySegLib.lumen import Lumen
 
@@ -37,7 +36,7 @@ def section_radii(
         (P, 3) unit vectors along the line; where they are 0 the radius is that of a ball of the voxel's volume.
     """
     spacing = np.asarray(lumen.spacing_mm)
-    to_centres = cKDTree(lumen.shell * spacing).query(points_mm, workers=-1)[0]
+    to_centres = lumen.shell_tree.query(points_mm, workers=-1)[0]
     reach_mm = np.maximum(REACH * to_centres, 2 * spacing.max())
     across, over = _perpendicular(along)
     turns = 2 * np.pi * np.arange(RAYS) / RAYS

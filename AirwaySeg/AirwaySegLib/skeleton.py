@@ -7,12 +7,13 @@ import itertools
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.graph import MCP_Geometric
 from skimage.morphology import skeletonize
 
 from AirwaySegLib.components import Box, bounding_box
-from AirwaySegLib.lumen import Lumen, Rows
+from AirwaySegLib.lumen import Lumen, Rows, Spacing
 
 Mask = NDArray[np.bool_]
 
@@ -81,6 +82,54 @@ def _within(inner: Box, outer: Box) -> Box:
     """The inner box as seen from the outer one's corner."""
     z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
     return z, y, x
+
+
+def solid_top(mask: Mask, spacing_mm: Spacing) -> Mask:
+    """The mask with the trachea's upper end made solid where it is ragged: hollow, torn or crescent-shaped, as networks
+    leave it near the larynx. Lines in such a shell would be loops and twigs.
+
+    From the top downwards what lies within a trachea's width (`MOST_TRACHEA_MM`) of the slice above is closed by
+    `MEND_MM` and its holes are filled, until `CLEAN_MM` of slices in a row are whole. Nothing is changed if what is
+    whole is thinner than a trachea (`LEAST_TRACHEA_MM`): the top is then something else.
+
+    Parameters
+    ----------
+    mask
+        (Z, Y, X) bool on canonical axes (z to the head).
+    """
+    mended = mask.copy()
+    disc = _disc(MEND_MM, spacing_mm)
+    reach = [round(0.5 * MOST_TRACHEA_MM / mm) for mm in spacing_mm[1:]]
+    centre, clean = None, 0
+    for z in reversed(range(len(mask))):
+        places = np.argwhere(mask[z])
+        if centre is not None:
+            places = places[(np.abs(places - centre) <= reach).all(axis=1)]
+        if not len(places):
+            continue
+        low, high = places.min(axis=0), places.max(axis=0) + 1
+        part = slice(low[0], high[0]), slice(low[1], high[1])
+        pad = max(disc.shape)
+        cut = np.pad(mask[z][part], pad)
+        whole = ndimage.binary_fill_holes(ndimage.binary_closing(cut, disc))
+        mended[z][part] |= whole[pad:-pad, pad:-pad]
+        centre = low + (high - low) // 2
+        clean = clean + 1 if cut.sum() >= WHOLE * whole.sum() else 0
+        if clean * spacing_mm[0] >= CLEAN_MM:
+            wide_mm = 2 * float(np.sqrt(whole.sum() * spacing_mm[1] * spacing_mm[2] / np.pi))
+            return mended if wide_mm >= LEAST_TRACHEA_MM else mask
+    return mask
+
+
+MEND_MM, CLEAN_MM, WHOLE = 6.0, 10.0, 0.95
+MOST_TRACHEA_MM, LEAST_TRACHEA_MM = 35.0, 8.0
+"""A trachea is 10 to 30 mm wide; a mask of it may have a tip or a notch."""
+
+
+def _disc(radius_mm: float, spacing_mm: Spacing) -> Mask:
+    reach = [int(radius_mm / mm) for mm in spacing_mm[1:]]
+    y, x = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+    return (y * spacing_mm[1]) ** 2 + (x * spacing_mm[2]) ** 2 <= radius_mm**2
 
 
 def complete(skeleton: Mask, lumen: Lumen) -> NDArray[np.bool_]:

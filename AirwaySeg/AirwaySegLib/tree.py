@@ -87,35 +87,38 @@ class Branch:
 
     @property
     def mean_diameter_mm(self) -> float:
-        """Mean lumen diameter along the branch."""
+        """Mean lumen diameter along the branch, outside the parent's lumen."""
         return 2 * float(self.own_radii_mm.mean())
 
     @property
     def min_diameter_mm(self) -> float:
-        """Diameter at the narrowest place."""
+        """Diameter at the narrowest place, outside the parent's lumen."""
         return 2 * float(self.own_radii_mm.min())
 
     @property
     def max_diameter_mm(self) -> float:
-        """Diameter at the widest place."""
+        """Diameter at the widest place, outside the parent's lumen."""
         return 2 * float(self.own_radii_mm.max())
 
     @cached_property
-    def own_radii_mm(self) -> NDArray[np.float64]:
-        """The radii without the stretch that lies within the parent's lumen; never empty.
+    def _own(self) -> NDArray[np.bool_]:
+        """Which points (P,) lie outside the parent's lumen, at least one.
 
-        The parent's lumen ends where the branch has come as far as the radius at its first point.
+        That lumen reaches as far as the radius at the first point, but is taken for no more than half of the branch.
         """
         if self.parent is None:
-            return self.radii_mm
-        outside = self.along_mm >= min(float(self.radii_mm[0]), 0.5 * self.length_mm)
-        return self.radii_mm[outside]
+            return np.ones(len(self.radii_mm), bool)
+        return self.along_mm >= min(float(self.radii_mm[0]), 0.5 * self.length_mm)
+
+    @property
+    def own_radii_mm(self) -> NDArray[np.float64]:
+        """The radii (Q,) outside the parent's lumen; never empty."""
+        return self.radii_mm[self._own]
 
     @property
     def tapering(self) -> float:
         """Loss of diameter in mm for each mm of length (positive: thinner towards the tip), by a straight fit."""
-        radii = self.own_radii_mm
-        along = self.along_mm[len(self.along_mm) - len(radii) :]
+        radii, along = self.own_radii_mm, self.along_mm[self._own]
         if len(radii) < 3 or along[-1] <= along[0]:
             return 0.0
         return -2 * float(np.polyfit(along, radii, 1)[0])

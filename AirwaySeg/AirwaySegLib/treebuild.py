@@ -21,13 +21,14 @@ from AirwaySegLib.centerline import (
     lines_of,
     prune,
     reaching_the_end,
+    rooted_at_a_tip,
     tangents,
 )
 from AirwaySegLib.components import Box, bounding_box, fill_holes
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import Lumen, Rows
 from AirwaySegLib.sections import section_radii
-from AirwaySegLib.skeleton import complete, thin
+from AirwaySegLib.skeleton import complete, solid_top, thin
 from AirwaySegLib.tree import AirwayTree, Branch
 from AirwaySegLib.volume import Volume, places_to_lps
 
@@ -61,9 +62,9 @@ class Lines:
 class ParsedAirways:
     """A mask as a tree.
 
-    ``grid`` is the canonical grid of the mask (its array is the mask, holes filled), ``box`` the part of it in which
-    ``lumen`` and ``lines`` count from the corner. ``nearest`` (N,) is for each voxel of the lumen the point of its
-    branch's centerline to which it belongs.
+    ``grid`` is the mask on canonical axes, ``box`` the part of it from whose corner ``lumen`` and ``lines`` count. The
+    lumen is the mask with its holes filled. ``nearest`` (N,) is for each of its voxels the point of its branch's
+    centerline to which it belongs.
     """
 
     tree: AirwayTree
@@ -78,17 +79,19 @@ class ParsedAirways:
         return (self.lines.branch[self.nearest] + 1).astype(np.uint16)
 
     def in_whole(self, values: NDArray) -> NDArray:
-        """An array of the grid's shape that holds ``values`` (N,) in the lumen and 0 elsewhere."""
+        """An array of the grid's shape that holds ``values`` (N,) in the mask and 0 elsewhere."""
         whole = np.zeros(self.grid.array.shape, values.dtype)
-        whole[self.box][tuple(self.lumen.voxels.T)] = values
+        voxels = tuple(self.lumen.voxels.T)
+        whole[self.box][voxels] = np.where(self.grid.array[self.box][voxels] != 0, values, 0)
         return whole
 
 
 def parse_airways(mask: Volume) -> ParsedAirways:
     """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
 
-    Cavities are filled. The largest component is the tree; its root is the trachea's upper end. Every component, even
-    a single voxel, becomes at least one branch, and every voxel belongs to a branch of its own component.
+    Cavities are filled, and a ragged upper end is made solid (`skeleton.solid_top`). The largest component is the
+    tree; its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and
+    every voxel belongs to a branch of its own component.
 
     Raises
     ------
@@ -98,9 +101,10 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     tight = bounding_box(mask.array)
     if tight is None:
         raise AirwaySegError(f"The mask {mask.path or ''} is empty: there is no airway to measure.".replace("  ", " "))
-    inside = fill_holes(mask.array[tight])
+    inside = solid_top(fill_holes(mask.array[tight]), mask.spacing_mm)
     lumen = Lumen.of(inside, mask.spacing_mm)
     forest, spurs = prune(grow_forest(lumen, complete(thin(inside), lumen)), lumen)
+    forest = rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
         raise AirwaySegError(f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: no airway tree.")
