@@ -1,10 +1,12 @@
-"""The command `airwayseg`: segment CTs, list, show and import weights. Bad input gives one sentence and exit code 2."""
+"""The command `airwayseg`: segment, measure, evaluate, weights. Bad input gives one sentence and exit code 2."""
 
 import argparse
 import json
 import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -43,11 +45,13 @@ def _cancel(_signal: int, _frame: FrameType | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="airwayseg",
-        description="Segment the airway tree in chest CT. Everything runs on this computer. Not a medical device.",
+        description="Segment and measure airways in chest CT. Everything runs on this computer. Not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"airwayseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
+    _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
+    _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
     _add_weights(commands.add_parser("weights", help="list, show or import the network's weights"))
     return parser
 
@@ -75,10 +79,40 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
             help=f"{meaning} (default: {default})",
         )
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
+    parser.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
+    _add_progress_and_force(parser)
+    parser.set_defaults(run=_segment)
+
+
+def _add_progress_and_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how progress is shown")
     parser.add_argument("--force", action="store_true", help="replace results that are already there")
     _add_verbose(parser)
-    parser.set_defaults(run=_segment)
+
+
+def _add_measure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--ct", type=Path, help="the CT on the same grid: adds a picture of slices with the outline")
+    parser.add_argument("--probability", type=Path, help="0..255 on the same grid: adds doubtful tips to the suspects")
+    parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
+    _add_progress_and_force(parser)
+    parser.set_defaults(run=_measure)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prediction", type=Path, help="a mask, or a folder of masks named as the references")
+    parser.add_argument("reference", type=Path, help="a mask, or a folder of masks")
+    parser.add_argument(
+        "--protocol",
+        choices=("atm22", "aiib23", "deeptree"),
+        default="atm22",
+        help="whose definitions (default: atm22)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
+    _add_progress_and_force(parser)
+    parser.set_defaults(run=_evaluate)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -97,29 +131,56 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         _add_verbose(action)
 
 
-def _progress(kind: str) -> Progress:
-    if kind == "none":
-        return silent
-    return Bar() if kind == "bar" else JsonLines()
+@contextmanager
+def _shown(kind: str) -> Iterator[Progress]:
+    """What shows the progress; a bar is closed at the end."""
+    if kind == "bar":
+        bar = Bar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    else:
+        yield silent if kind == "none" else JsonLines()
 
 
 def _segment(options: argparse.Namespace) -> int:
     from AirwaySegLib.batch import Batch, run_batch  # brings PyTorch, which takes seconds to import
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
-    batch = Batch(options.ct, options.output, options.series, options.shard, options.force)
-    progress = _progress(options.progress)
-    try:
+    batch = Batch(options.ct, options.output, options.series, options.shard, options.force, not options.no_measure)
+    with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)
-    finally:
-        if isinstance(progress, Bar):
-            progress.close()
     for folder in finished:
         if options.progress == "json":
             print(json.dumps({"result": str(folder)}))
         else:
             print(f"{folder / 'airways.nrrd'}\n{folder / 'preview.png'}")
     return EXIT_FAILED if failed else 0
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from AirwaySegLib.measuring import MeasureRequest, run_measure
+
+    request = MeasureRequest(
+        options.mask, options.output, options.ct, options.probability, options.curves, options.force
+    )
+    with _shown(options.progress) as progress:
+        text = run_measure(request, progress)
+    print(json.dumps({"result": str(options.output)}) if options.progress == "json" else text)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from AirwaySegLib.evaluation import EvaluationRequest, run_evaluation
+
+    request = EvaluationRequest(
+        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force
+    )
+    with _shown(options.progress) as progress:
+        text = run_evaluation(request, progress)
+    print(text)
+    return 0
 
 
 def _list_weights(_options: argparse.Namespace) -> int:

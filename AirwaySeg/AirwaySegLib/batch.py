@@ -1,4 +1,4 @@
-"""One CT or many: read, segment, write the four files of a result; a case that fails does not stop the others."""
+"""One CT or many: read, segment, measure, write the files of a result; a case that fails does not stop the others."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import logging
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib import __version__
+from AirwaySegLib import __version__, measuring
 from AirwaySegLib.delivery import check_free, delivered_into
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.imagefile import case_name
@@ -33,13 +33,17 @@ FILES = (MASK, PROBABILITY, PREVIEW, REPORT)
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N"), whether to replace results."""
+    """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
+
+    ``force`` replaces results, ``measure`` adds those of `measuring`.
+    """
 
     inputs: list[Path]
     output: Path
     series: str | None = None
     shard: str = "1/1"
     force: bool = False
+    measure: bool = True
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -116,8 +120,9 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
 def run_case(
     path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
 ) -> None:
-    """Read one CT, segment it and deliver its four files."""
-    check_free(folder, FILES, batch.force)
+    """Read one CT, segment and measure it and deliver its files."""
+    files = FILES + (measuring.FILES if batch.measure else ())
+    check_free(folder, files, batch.force)
     journal = Journal()
     progress("read", 0, 1)
     with journal.stage("read"):
@@ -130,11 +135,25 @@ def run_case(
     with delivered_into(folder, last=REPORT) as unfinished:
         with journal.stage("write"):
             write_images(unfinished, ct, airways, case_name(path), progress)
+        if batch.measure:
+            with journal.stage("measure"):
+                _measure(unfinished, ct, airways, journal, progress)
         report = make_report(ct, airways, model, settings, journal)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
     progress("write", len(FILES), len(FILES))
     for warning in journal.warnings:
         log.warning("%s: %s", case_name(path), warning)
+
+
+def _measure(folder: Path, ct: Volume, airways: Airways, journal: Journal, progress: Progress) -> None:
+    """The tree's files; an empty mask has none, and the journal says so."""
+    if not airways.mask.any():
+        journal.warnings.append("No airway was found, so nothing was measured.")
+        return
+    mask = replace(ct, array=airways.mask)
+    tree = measuring.measure(mask, folder, airways.probability, progress).tree
+    journal.warnings += tree.warnings
+    journal.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 
 def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:

@@ -116,7 +116,7 @@ def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
     _, first = np.unique(component[order], return_index=True)
     roots = order[first]
     of_tree = np.flatnonzero(component == 0)
-    thick = of_tree[radii[of_tree] >= THICK * np.quantile(radii[of_tree], 0.98)]
+    thick = of_tree[radii[of_tree] >= _thick_mm(radii[of_tree])]
     roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
     return roots
 
@@ -158,9 +158,12 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
 
     A spur is a line to a tip along which the lumen nowhere stands out of that of the lines it springs from: by less
     than `SPUR_RADII` of its own radii (a stub shorter than it is wide) or `SPUR_VOXELS` voxels (a bump of the surface),
-    whichever is more, beyond `SPUR_FLAT` of their radii. What remains is looked at again until nothing changes.
+    whichever is more, beyond `SPUR_FLAT` of their radii. On a lumen as thick as the trachea's (`THICK`) it has to stand
+    out by that lumen's radius, too: tracheas are ragged, and what springs from them is long. What remains is looked at
+    again until nothing changes.
     """
     pruned = 0
+    thick_mm = _thick_mm(lumen.wall_mm[forest.rows])
     while True:
         courses = courses_of(forest)
         family: dict[int, list[int]] = {}  # the courses that meet in a voxel
@@ -173,7 +176,7 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
             is_terminal = family[int(course.nodes[-1])] == [place]
             if is_terminal and beside:
                 others = np.concatenate([courses[other].nodes for other in beside])
-                if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen):
+                if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen, thick_mm):
                     spurs.append(course)
         if not spurs:
             return forest, pruned
@@ -183,14 +186,22 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
         pruned += len(spurs)
 
 
-def _is_spur(rows: Rows, beside: Rows, lumen: Lumen) -> bool:
+def _is_spur(rows: Rows, beside: Rows, lumen: Lumen, thick_mm: float) -> bool:
     """Whether the lumen along ``rows`` stands out too little of that along the rows ``beside`` it."""
     radii_mm = lumen.wall_mm[rows]
     apart_mm = cdist(lumen.places_mm[rows], lumen.places_mm[beside])
     stands_out_mm = (apart_mm - SPUR_FLAT * lumen.wall_mm[beside]).min(axis=1) + radii_mm
     outside = radii_mm[stands_out_mm > radii_mm]
     own_mm = float(np.median(outside)) if len(outside) else 0.0
-    return bool(stands_out_mm.max() < max(SPUR_RADII * own_mm, SPUR_VOXELS * max(lumen.spacing_mm)))
+    least_mm = max(SPUR_RADII * own_mm, SPUR_VOXELS * max(lumen.spacing_mm))
+    if radii_mm[0] >= thick_mm:
+        least_mm = max(least_mm, float(radii_mm[0]))
+    return bool(stands_out_mm.max() < least_mm)
+
+
+def _thick_mm(radii_mm: NDArray[np.float64]) -> float:
+    """From which radius on a lumen may be the trachea's."""
+    return THICK * float(np.quantile(radii_mm, 0.98))
 
 
 def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:

@@ -68,9 +68,7 @@ def _thin_tiles(mask: Mask) -> Mask | None:
 
 
 def _box(starts: tuple[int, ...] | list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
-    z, y, x = (
-        slice(max(0, start), min(stop, count)) for start, stop, count in zip(starts, stops, shape, strict=True)
-    )
+    z, y, x = (slice(max(0, start), min(stop, count)) for start, stop, count in zip(starts, stops, shape, strict=True))
     return z, y, x
 
 

@@ -1,6 +1,5 @@
 """A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
-import gzip
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,9 +11,13 @@ import SimpleITK as sitk
 from AirwaySegLib.dicom import is_dicom, read_dicom
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.guardrails import sampling_warnings, usable_hounsfield
+from AirwaySegLib.gzipping import gzipped
 from AirwaySegLib.imagefile import format_extension, not_an_image, read_image_file
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+MOST_LABELS = 100
+"""A label image has fewer values; a CT or a probability map has more."""
+
 _NRRD_TYPES = {"uint8": "uchar", "int8": "signed char", "int16": "short", "uint16": "ushort", "float32": "float"}
 
 
@@ -99,6 +102,30 @@ def _axes_of(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
     return list(best), [bool(matrix[row, column] < 0) for row, column in enumerate(best)]
 
 
+def read_mask(path: str | Path) -> Volume:
+    """Read a mask or label image on its own grid; the array is bool, True where the file is not 0.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read, is not three-dimensional, or holds no whole numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AirwaySegError(f"{path} does not exist.")
+    grid = _volume_of(read_image_file(path), path, "")
+    if grid.array.ndim != 3:
+        raise AirwaySegError(f"{path} has {grid.array.ndim} dimensions; a mask has three.")
+    if grid.array.dtype.kind == "f" and not np.array_equal(grid.array, np.rint(grid.array)):
+        raise AirwaySegError(f"{path} holds fractions: it is a CT or a probability, not a mask.")
+    if grid.array.min(initial=0) < 0:
+        raise AirwaySegError(f"{path} holds values below 0: it is a CT, not a mask.")
+    some = grid.array[:: max(1, len(grid.array) // 32)].astype(np.int64)
+    if (np.bincount(some.ravel()) > 0).sum() > MOST_LABELS:
+        raise AirwaySegError(f"{path} holds more than {MOST_LABELS} values: it is a picture, not a mask.")
+    return replace(grid, array=grid.array != 0)
+
+
 def read_on_grid(path: str | Path, ct: Volume) -> Volume:
     """Read a mask or label (integers) that lies on the CT's grid.
 
@@ -111,12 +138,30 @@ def read_on_grid(path: str | Path, ct: Volume) -> Volume:
     if not path.is_file():
         raise AirwaySegError(f"{path} does not exist.")
     grid = _volume_of(read_image_file(path), path, "")
-    if grid.array.shape != ct.array.shape:
-        raise AirwaySegError(f"{path} is not on the CT's grid: it has {grid.array.shape} voxels, not {ct.array.shape}.")
-    for name, tolerance in (("spacing_mm", 0.01), ("origin_mm", 0.5), ("direction", 0.01)):
-        if not np.allclose(getattr(grid, name), getattr(ct, name), atol=tolerance):
-            raise AirwaySegError(f"{path} is not on the CT's grid: its {name} is another.")
+    check_same_grid(grid, ct, str(path))
     return grid
+
+
+def check_same_grid(volume: Volume, ct: Volume, name: str) -> None:
+    """Raise AirwaySegError if a volume, called ``name``, is not on the grid of ``ct``."""
+    if volume.array.shape != ct.array.shape:
+        shapes = f"it has {volume.array.shape} voxels, not {ct.array.shape}"
+        raise AirwaySegError(f"{name} is not on the grid of {ct.path}: {shapes}.")
+    for aspect, tolerance in (("spacing_mm", 0.01), ("origin_mm", 0.5), ("direction", 0.01)):
+        if not np.allclose(getattr(volume, aspect), getattr(ct, aspect), atol=tolerance):
+            raise AirwaySegError(f"{name} is not on the grid of {ct.path}: its {aspect} is another.")
+
+
+def places_to_lps(places_mm: np.ndarray, grid: Volume) -> np.ndarray:
+    """Places (N, 3) as (z, y, x) in mm along the grid's axes from voxel (0, 0, 0) -> (x, y, z) in LPS mm."""
+    matrix = np.asarray(grid.direction, float).reshape(3, 3)
+    return np.asarray(grid.origin_mm) + places_mm[:, ::-1] @ matrix.T
+
+
+def lps_to_places(points_mm: np.ndarray, grid: Volume) -> np.ndarray:
+    """The inverse of `places_to_lps`."""
+    matrix = np.asarray(grid.direction, float).reshape(3, 3)
+    return np.linalg.solve(matrix, (points_mm - np.asarray(grid.origin_mm)).T).T[:, ::-1]
 
 
 def to_canonical(volume: Volume) -> Volume:
@@ -169,9 +214,8 @@ def write_nrrd(path: str | Path, array: np.ndarray, like: Volume) -> None:
     try:
         with unfinished.open("wb") as stream:
             stream.write(_nrrd_header(voxels, like).encode("ascii"))
-            with gzip.GzipFile("", "wb", compresslevel=4, fileobj=stream, mtime=0) as compressed:
-                for plane in voxels:
-                    compressed.write(plane.astype(plane.dtype.newbyteorder("<"), order="C", copy=False).data)
+            for piece in gzipped(np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))):
+                stream.write(piece)
         os.replace(unfinished, path)
     except OSError as error:
         raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None

@@ -40,7 +40,7 @@ def start_segmentation(
     run = ConsoleProcess(launch, on_progress, on_completed)
     try:
         write_volume(volume_node, ct_path)
-        run.start(["segment", ct_path, "-o", result_folder, "--progress", "json"])
+        run.start(["segment", ct_path, "-o", result_folder, "--no-measure", "--progress", "json"])
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

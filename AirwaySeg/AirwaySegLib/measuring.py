@@ -1,0 +1,123 @@
+"""A mask measured: its tree, tables, distance maps, suspects and pictures, as files in a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.delivery import check_free, delivered_into
+from AirwaySegLib.distances import from_carina, to_centerline, to_wall
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.imagefile import case_name
+from AirwaySegLib.preview import draw_preview
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
+from AirwaySegLib.treebuild import ParsedAirways, parse_airways
+from AirwaySegLib.treefiles import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.treepictures import draw_generations, draw_radius_plot
+from AirwaySegLib.volume import (
+    Volume,
+    check_same_grid,
+    from_canonical,
+    read_ct,
+    read_mask,
+    read_on_grid,
+    to_canonical,
+    write_nrrd,
+)
+
+TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
+BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
+TREE_PICTURE, RADIUS_PLOT, PREVIEW = "tree.png", "radius.png", "preview.png"
+DISTANCES = {
+    "distance-centerline.nrrd": to_centerline,
+    "distance-wall.nrrd": to_wall,
+    "distance-carina.nrrd": from_carina,
+}
+FILES = (TABLE, SUMMARY, CENTERLINE, BRANCH_MAP, *DISTANCES, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
+"""What is always written; `TREE` last."""
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """What to measure and where to put it.
+
+    ``ct`` and ``probability`` lie on the mask's grid: with the first a picture of slices is drawn too, with the second
+    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results.
+    """
+
+    mask: Path
+    output: Path
+    ct: Path | None = None
+    probability: Path | None = None
+    curves: bool = False
+    force: bool = False
+
+
+def run_measure(request: MeasureRequest, progress: Progress) -> str:
+    """Measure a mask file; the text says what was found.
+
+    Raises
+    ------
+    AirwaySegError
+        If a file cannot be read or written, lies on another grid, or the mask is empty.
+    """
+    wanted = FILES + ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
+    check_free(request.output, wanted, request.force)
+    progress("read", 0, 1)
+    mask = read_mask(request.mask)
+    ct = None
+    if request.ct is not None:
+        ct, _ = read_ct(request.ct)
+        check_same_grid(mask, ct, str(request.mask))
+    probability = read_on_grid(request.probability, mask).array if request.probability else None
+    progress("read", 1, 1)
+    with delivered_into(request.output, last=TREE) as unfinished:
+        airways = measure(mask, unfinished, probability, progress)
+        title = case_name(request.mask)
+        if request.curves and airways.tree.branches:
+            write_markups(unfinished / CURVES, airways.tree)
+        if ct is not None:
+            picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
+            picture.save(unfinished / PREVIEW)
+    return summary_text(airways.tree)
+
+
+def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress) -> ParsedAirways:
+    """Parse a mask (on its own grid) and write `FILES` into an existing folder; `TREE` comes last."""
+    steps = len(FILES) + 1
+    progress("measure", 0, steps)
+    airways = parse_airways(to_canonical(mask))
+    tree, grid = airways.tree, airways.grid
+    done = 1
+    progress("measure", done, steps)
+    branch_map = airways.in_whole(airways.branch_of_voxel())
+    write_nrrd(folder / BRANCH_MAP, from_canonical(branch_map, mask), mask)
+    for name, distances in DISTANCES.items():
+        done += 1
+        progress("measure", done, steps)
+        write_nrrd(folder / name, from_canonical(airways.in_whole(distances(airways)), mask), mask)
+    title = case_name(mask.path) if mask.path else "Airways"
+    draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
+    draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
+    progress("measure", done + 2, steps)
+    (folder / SUSPECTS).write_text(suspects_to_json(suspects_of(airways, branch_map, probability, mask)))
+    write_centerline(folder / CENTERLINE, tree)
+    write_table(folder / TABLE, tree)
+    write_summary(folder / SUMMARY, tree)
+    (folder / TREE).write_text(tree.to_json())
+    progress("measure", steps, steps)
+    return airways
+
+
+def suspects_of(
+    airways: ParsedAirways, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8] | None, mask: Volume
+) -> list[Suspect]:
+    """The suspects of a parsed mask; ``probability`` (0..255) on the mask's own grid, or None."""
+    if probability is None:
+        return find_suspects(airways.tree)
+    on_axes = to_canonical(Volume(probability, mask.spacing_mm, mask.origin_mm, mask.direction)).array
+    if on_axes.dtype != np.uint8:
+        raise AirwaySegError(f"The probability has values of type {on_axes.dtype}; it must be 0 to 255 in 8 bits.")
+    return find_suspects(airways.tree, tip_probability(airways.tree, branch_map, on_axes))
