@@ -73,7 +73,7 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
     """The tree's surface from the front and from the patient's right, coloured by Weibel generation, with a legend.
 
     Both views have one scale, head up. Legend and facts count the main tree; loose fragments are grey. The map is not
-    copied beyond the tree's box.
+    copied.
 
     Parameters
     ----------
@@ -125,13 +125,12 @@ def facts(tree: AirwayTree) -> str:
 
 def _views(tree: AirwayTree, part: NDArray[np.uint16], spacing_mm: Spacing) -> tuple[list[Image.Image], float]:
     """Both views of the tree's box at one scale, and that scale in pixels for a mm."""
-    solid = part != 0
     colours = _branch_colours(tree)
     high_mm, deep_mm, wide_mm = (count * mm for count, mm in zip(part.shape, spacing_mm, strict=True))
     scale = min(_MOST_TALL / high_mm, (_VIEWS_WIDE - 2 * _MARGIN) / (wide_mm + deep_mm), _MOST_PIXELS_PER_MM)
     views = []
     for axis, across_mm in ((1, wide_mm), (2, deep_mm)):
-        ids, depth_mm = _seen(part, solid, axis, spacing_mm[axis])
+        ids, depth_mm = _seen(part, axis, spacing_mm[axis])
         view = _shaded(ids, depth_mm, colours, (spacing_mm[0], spacing_mm[3 - axis]))
         view = view.filter(ImageFilter.GaussianBlur(0.55))  # takes the voxels' stairs from the outlines
         size = max(1, round(across_mm * scale)), max(1, round(high_mm * scale))
@@ -153,15 +152,14 @@ def _branch_colours(tree: AirwayTree) -> NDArray[np.uint8]:
     return colours
 
 
-def _seen(
-    part: NDArray[np.uint16], solid: NDArray[np.bool_], axis: int, deep_mm: float
-) -> tuple[NDArray[np.uint16], Floats]:
+def _seen(part: NDArray[np.uint16], axis: int, deep_mm: float) -> tuple[NDArray[np.uint16], Floats]:
     """Ids and depth in mm of the first voxels along ``axis``, as a picture with the head up; 0 where nothing is.
 
     Along y one looks from the front, with the patient's left on the picture's right; along x from the patient's right,
     with the front (small y) on the picture's right.
     """
-    first = solid.argmax(axis=axis)
+    # Slice by slice, because each fits into the processor's cache: twice as fast as the whole at once.
+    first = np.stack([(plane != 0).argmax(axis=axis - 1) for plane in part])
     ids = np.take_along_axis(part, np.expand_dims(first, axis), axis).squeeze(axis)
     depth_mm = np.where(ids > 0, first * deep_mm, _NOTHING_MM)
     turned = (slice(None, None, -1), slice(None, None, 1 if axis == 1 else -1))
