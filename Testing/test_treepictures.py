@@ -204,6 +204,17 @@ def test_slopes_towards_the_lamp_are_brighter_and_far_branches_dimmer():
     assert second.max() < 0.85 * first.max()
 
 
+def test_a_slope_is_as_bright_whatever_the_voxels():
+    tree, medians = tree_of([Tube((40, 0, 20), (0, 0, 20), 5, 5)]), []
+    for spacing_mm in ((1.0, 1.0, 1.0), (1.0, 0.5, 2.0)):
+        y_mm, x_mm = (np.arange(int(40 / mm)) * mm for mm in spacing_mm[1:])
+        wedge = np.broadcast_to(y_mm[:, None] >= 40 - x_mm, (40, len(y_mm), len(x_mm)))  # 45 degrees, facing the lamp
+        picture = np.asarray(draw_generations(tree, wedge.astype(np.uint16), spacing_mm, "a wedge"))
+        lit = picture[VIEWS][:, :600].astype(int).sum(axis=-1)
+        medians.append(np.median(lit[lit > 200]))
+    assert medians[0] == pytest.approx(medians[1], rel=0.02)
+
+
 def test_fragments_are_grey_and_neither_legend_nor_facts_count_them_as_generations():
     lower_left = Tube((70, 48, 135), (35, 55, 150), 4, 3)
     tubes = [*a_forked_tree()[:6], lower_left]
