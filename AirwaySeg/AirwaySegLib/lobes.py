@@ -36,8 +36,8 @@ PLACES = {
 LEFT_UPPER_PLACES = (*PLACES[UPPER], *PLACES[MIDDLE])
 """The lingula lies where the middle lobe does on the other side."""
 
-MIDDLE_WITHIN_MM = 90.0
-"""The middle lobe's bronchus leaves within this distance of the carina."""
+REACH_MM = np.array([20.0, 45.0, np.inf])
+"""The bronchi of upper, middle and lower lobe leave within this distance of the first branching."""
 INTERMEDIUS_MM = 40.0
 """A bronchus intermedius that ends without a branching may be this long before it counts as lower lobe."""
 MOST_FORKS = 8
@@ -47,6 +47,8 @@ NAME_CONFIDENCE = 0.6
 SURE_LEAD, SURE_MM = 0.3, 10.0
 """A lead of this much in cosine leaves another lobe a chance of 0.5 / e; a subtree of this length halves the
 confidence."""
+TRUST_WITHOUT_A_LOBE = 0.8
+"""Factor of a lung's confidences for each lobe of which no branch was found: another one may have its name."""
 
 
 @dataclass
@@ -100,6 +102,9 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
         return
     kinds, confidence = choose_lobes(lung)
     base = _name_the_way(lung, kinds, found)
+    missing = [lobe for kind, lobe in LOBE_OF[lung.side].items() if kind not in kinds]
+    found.warnings.extend(f"No branch of the {lobe} was found." for lobe in missing)
+    trust *= TRUST_WITHOUT_A_LOBE ** len(missing)
     groups = [(first, [row]) for row, (first, place) in enumerate(lung.sides) if place <= base]
     if base < len(lung.runs):
         groups.append((lung.runs[base][0], np.flatnonzero(lung.place > base).tolist()))
@@ -108,9 +113,6 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
         value = trust * float(np.average(confidence[rows], weights=lung.length_mm[rows]))
         found.lobes.update({branch.id: (lobe, value) for branch in lung.shape.tree.below(first)})
     _name_lobar_bronchi(lung.shape, [first for first, _ in groups], found)
-    seen = {lobe for lobe, _ in found.lobes.values()}
-    missing = [lobe for lobe in LOBE_OF[lung.side].values() if lobe not in seen]
-    found.warnings.extend(f"No branch of the {lobe} was found." for lobe in missing)
 
 
 def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
@@ -123,13 +125,11 @@ def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
     """
     fit = _fit(lung)
     weight = lung.length_mm / lung.length_mm.sum()
-    distance_mm = np.concatenate([[0.0], np.cumsum(lung.run_mm)])[lung.place]
-    may_be_middle = (distance_mm <= MIDDLE_WITHIN_MM) & (lung.side == RIGHT)
     best = np.full(fit.shape, -np.inf)
     places = range(len(lung.runs) + 1)
     for last_upper in places:
         for middle in (-1, *places[last_upper:]):
-            is_middle = (lung.place == middle) & may_be_middle
+            is_middle = (lung.place == middle) & (lung.side == RIGHT)
             allowed = np.stack([lung.place <= last_upper, is_middle, lung.place >= last_upper], axis=1)
             score = np.where(allowed, fit * weight[:, None], -np.inf)
             own = score.max(axis=1, keepdims=True)
@@ -141,12 +141,14 @@ def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
 
 
 def _fit(lung: Lung) -> Vector:
-    """Cosine between each side's direction and the nearest place of each kind of lobe, (S, 3)."""
+    """Cosine between each side's direction and the nearest place of each kind of lobe, (S, 3); 1 less out of reach."""
     ways = np.array([lung.shape.towards(first, lung.side) for first, _ in lung.sides])
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-9)
     places = [LEFT_UPPER_PLACES if lung.side == LEFT and kind == UPPER else PLACES[kind] for kind in KINDS]
     units = [np.array(kind) / np.linalg.norm(kind, axis=1, keepdims=True) for kind in places]
-    return np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
+    cosine = np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
+    way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(lung.place, len(lung.runs) - 1)]
+    return cosine - (way_mm[:, None] - lung.run_mm[0] > REACH_MM)
 
 
 def _name_the_way(lung: Lung, kinds: NDArray[np.int64], found: Findings) -> int:
