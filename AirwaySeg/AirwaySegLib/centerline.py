@@ -274,7 +274,7 @@ def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places
 
     Thinning sets a line up to half a voxel off where a lumen is an even number of voxels wide. So every point is moved
     across the line to the middle of those of the lumen's voxels that are nearest to it, by one voxel at most; the ends
-    stay, for other lines meet there.
+    stay, for other lines meet there. A point that has thereby left the lumen goes back to its voxel.
     """
     rows = [forest.rows[course.nodes] for course in courses]
     lines = [smooth(lumen.places_mm[part], _sigma(part, lumen)) for part in rows]
@@ -288,7 +288,12 @@ def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places
     length_mm = np.linalg.norm(shift, axis=1, keepdims=True)
     shift *= np.minimum(1, max(lumen.spacing_mm) / np.maximum(length_mm, 1e-9))
     shifts = np.split(shift, np.cumsum([len(line) for line in lines])[:-1])
-    return [_moved(line, move, _sigma(part, lumen)) for line, move, part in zip(lines, shifts, rows, strict=True)]
+    moved = [_moved(line, move, _sigma(part, lumen)) for line, move, part in zip(lines, shifts, rows, strict=True)]
+    points = np.concatenate(moved)
+    voxels = np.rint(points / lumen.spacing_mm).astype(np.int32)
+    outside = lumen.rows_of(np.clip(voxels, 0, np.asarray(lumen.shape) - 1)) < 0
+    points[outside] = lumen.places_mm[np.concatenate(rows)][outside]
+    return np.split(points, np.cumsum([len(line) for line in lines])[:-1])
 
 
 def _sigma(rows: Rows, lumen: Lumen) -> float:

@@ -3,14 +3,14 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE = 1 << 18
+PIECE = 1 << 16
 """Bytes compressed at a time. Pieces share no history, which costs a few bytes each."""
 
 LEVEL = 4
@@ -20,26 +20,74 @@ _END = b"\x03\x00"  # an empty last block
 
 
 def gzipped(array: NDArray) -> Iterator[bytes]:
-    """The bytes of one gzip stream (RFC 1952, a single member) that holds an array's elements in C order.
+    """The bytes of one gzip stream (RFC 1952, a single member) that holds an array's elements in C order."""
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+    return _stream(pieces, len(data))
+
+
+def gzipped_sparse(count: int, where: NDArray[np.integer], values: NDArray) -> Iterator[bytes]:
+    """The stream of an array of ``count`` elements that is 0 but for ``values`` (N,) at the places ``where`` (N,)."""
+    order = np.argsort(where, kind="stable")
+    where, values = where[order], values[order]
+    elements = PIECE // values.itemsize
+    borders = np.searchsorted(where, np.arange(0, count + elements, elements))
+
+    def piece(number: int) -> memoryview | None:
+        start, length = number * elements, min(elements, count - number * elements)
+        here = slice(borders[number], borders[number + 1])
+        if here.start == here.stop and length == elements:
+            return None
+        part = np.zeros(length, values.dtype)
+        part[where[here] - start] = values[here]
+        return memoryview(part.view(np.uint8))
+
+    return _stream(map(piece, range(-(-count // elements))), count * values.itemsize)
+
+
+def _stream(pieces: Iterable[memoryview | None], length: int) -> Iterator[bytes]:
+    """Header, compressed pieces (None: one of zeros), end.
 
     The pieces end on byte boundaries with an empty block (Z_SYNC_FLUSH), so that they can be written one after the
     other; every reader of gzip reads them.
     """
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    pieces = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
-    empty = _deflated(memoryview(bytes(PIECE)), b"")
+    zeros = memoryview(bytes(PIECE))
+    of_zeros, skip = _deflated(zeros), _ChecksumOfZeros(zeros)
+    checksum = 0
     yield _HEADER
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(partial(_deflated, empty=empty), pieces)
-    checksum = 0
-    for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
-    yield _END + struct.pack("<II", checksum, len(data) & 0xFFFFFFFF)
+        for piece, deflated in pool.map(partial(_pack, of_zeros=of_zeros), pieces):
+            checksum = skip.after(checksum) if piece is None else zlib.crc32(piece, checksum)
+            yield deflated
+    yield _END + struct.pack("<II", checksum, length & 0xFFFFFFFF)
 
 
-def _deflated(piece: memoryview, empty: bytes) -> bytes:
-    """The piece as raw deflate blocks; ``empty`` if it is a whole piece of zeros."""
-    if empty and len(piece) == PIECE and not np.frombuffer(piece, np.uint64).any():
-        return empty
+def _pack(piece: memoryview | None, of_zeros: bytes) -> tuple[memoryview | None, bytes]:
+    if piece is None or (len(piece) == PIECE and not np.frombuffer(piece, np.uint64).any()):
+        return None, of_zeros
+    return piece, _deflated(piece)
+
+
+def _deflated(piece: memoryview) -> bytes:
+    """The piece as raw deflate blocks."""
     deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return deflater.compress(piece) + deflater.flush(zlib.Z_SYNC_FLUSH)
+
+
+class _ChecksumOfZeros:
+    """Carries a CRC-32 over a piece of zeros without reading it.
+
+    The sum after the piece is an affine function, over bits, of the sum before it: that of each bit is found once.
+    """
+
+    def __init__(self, zeros: memoryview) -> None:
+        self._constant = zlib.crc32(zeros, 0)
+        self._of_bit = [zlib.crc32(zeros, 1 << bit) ^ self._constant for bit in range(32)]
+
+    def after(self, checksum: int) -> int:
+        """The sum of what had ``checksum`` with the piece appended."""
+        result = self._constant
+        for bit, change in enumerate(self._of_bit):
+            if checksum >> bit & 1:
+                result ^= change
+        return result

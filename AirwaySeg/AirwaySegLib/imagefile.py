@@ -49,8 +49,10 @@ def not_an_image(path: Path) -> AirwaySegError:
     return AirwaySegError(f"{path.name} is none of the files AirwaySeg reads ({', '.join(FORMATS)} or a DICOM folder).")
 
 
-def read_image_file(path: Path) -> sitk.Image:
+def read_image_file(path: Path, as_stored: bool = False) -> sitk.Image:
     """Read a three-dimensional scalar image as int16 (clamped) or float32; everything else is refused in a sentence.
+
+    ``as_stored`` keeps the kind of numbers that the file holds.
 
     A file that was cut short or whose compressed data do not match their checksum is refused too: SimpleITK reads
     most of these without a word and fills them with zeros.
@@ -64,7 +66,8 @@ def read_image_file(path: Path) -> sitk.Image:
     with silent_itk():
         _read_header(reader, path, extension)
         _check_complete(reader, path, extension)
-        return _read_voxels(reader, path, extension)
+        image = _read_voxels(reader, path, extension)
+        return image if as_stored else as_plain_numbers(image)
 
 
 def _read_header(reader: sitk.ImageFileReader, path: Path, extension: str) -> None:
@@ -87,7 +90,7 @@ def _read_voxels(reader: sitk.ImageFileReader, path: Path, extension: str) -> si
     if reader.GetDimension() == 4:
         reader.SetExtractSize([*reader.GetSize()[:3], 0])
     try:
-        return as_plain_numbers(reader.Execute())
+        return reader.Execute()
     except RuntimeError as error:
         raise _unreadable(path, extension, error) from None
     except MemoryError:

@@ -1,6 +1,6 @@
 """A mask measured: its tree, tables, distance maps, suspects and pictures, as files in a folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,12 @@ from AirwaySegLib.treepictures import draw_generations, draw_radius_plot
 from AirwaySegLib.volume import (
     Volume,
     check_same_grid,
-    from_canonical,
     read_ct,
     read_mask,
     read_on_grid,
     to_canonical,
-    write_nrrd,
+    voxels_from_canonical,
+    write_sparse_nrrd,
 )
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -71,7 +71,7 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
     if request.ct is not None:
         ct, _ = read_ct(request.ct)
         check_same_grid(mask, ct, str(request.mask))
-    probability = read_on_grid(request.probability, mask).array if request.probability else None
+    probability = _read_probability(request.probability, mask) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, last=TREE) as unfinished:
         airways = measure(mask, unfinished, probability, progress)
@@ -84,6 +84,14 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
     return summary_text(airways.tree)
 
 
+def _read_probability(path: Path, mask: Volume) -> NDArray[np.uint8]:
+    """A probability map 0..255 on the mask's grid."""
+    values = read_on_grid(path, mask).array
+    if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
+        raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
+    return values.astype(np.uint8)
+
+
 def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `FILES` into an existing folder; `TREE` comes last."""
     steps = len(FILES) + 1
@@ -92,12 +100,14 @@ def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, p
     tree, grid = airways.tree, airways.grid
     done = 1
     progress("measure", done, steps)
-    branch_map = airways.in_whole(airways.branch_of_voxel())
-    write_nrrd(folder / BRANCH_MAP, from_canonical(branch_map, mask), mask)
+    voxels = voxels_from_canonical(airways.voxels_of_mask(), mask)
+    branch_of_voxel = airways.branch_of_voxel()
+    write_sparse_nrrd(folder / BRANCH_MAP, voxels, branch_of_voxel[airways.in_mask], mask)
     for name, distances in DISTANCES.items():
         done += 1
         progress("measure", done, steps)
-        write_nrrd(folder / name, from_canonical(airways.in_whole(distances(airways)), mask), mask)
+        write_sparse_nrrd(folder / name, voxels, distances(airways)[airways.in_mask], mask)
+    branch_map = airways.in_box(branch_of_voxel)
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
@@ -114,10 +124,11 @@ def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, p
 def suspects_of(
     airways: ParsedAirways, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8] | None, mask: Volume
 ) -> list[Suspect]:
-    """The suspects of a parsed mask; ``probability`` (0..255) on the mask's own grid, or None."""
+    """The suspects of a parsed mask.
+
+    ``branch_map`` is that of the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
+    """
     if probability is None:
         return find_suspects(airways.tree)
-    on_axes = to_canonical(Volume(probability, mask.spacing_mm, mask.origin_mm, mask.direction)).array
-    if on_axes.dtype != np.uint8:
-        raise AirwaySegError(f"The probability has values of type {on_axes.dtype}; it must be 0 to 255 in 8 bits.")
+    on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
     return find_suspects(airways.tree, tip_probability(airways.tree, branch_map, on_axes))

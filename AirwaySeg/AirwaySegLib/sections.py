@@ -51,7 +51,7 @@ def section_radii(
     variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6
     radius = radius + variance / (2 * np.maximum(radius, 0.5 * spacing.min()))
     ball = (0.75 / np.pi * spacing.prod()) ** (1 / 3)
-    return np.where(along.any(axis=1), radius, ball)
+    return np.where(along.any(axis=1), np.maximum(radius, lumen.to_wall(points_mm)), ball)
 
 
 def _perpendicular(along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

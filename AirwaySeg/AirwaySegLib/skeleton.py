@@ -3,8 +3,6 @@
 Masks are bool (Z, Y, X); neighbours are the 26 around a voxel.
 """
 
-import itertools
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,9 +15,11 @@ from AirwaySegLib.lumen import Lumen, Rows, Spacing
 
 Mask = NDArray[np.bool_]
 
-TILE = 128
-HALO = 32
+TILE, HALO = 128, 32
 """A tile is thinned with so many voxels around it, more than the half width of a trachea at any usual spacing."""
+
+LARGE = 40_000_000
+"""From so many voxels on tiles are worth their overlap."""
 
 WITNESS = 6
 """Neighbouring tiles must agree this far beyond their common border."""
@@ -29,8 +29,8 @@ COVERED_RADII, COVERED_VOXELS = 1.5, 2.0
 1.5 covers the rim of a tube that is cut off flat (the square root of 2) with some to spare."""
 
 
-def thin(mask: Mask) -> Mask:
-    """Lee thinning (scikit-image's) of a mask, (Z, Y, X).
+def thin(mask: Mask, lumen: Lumen) -> Mask:
+    """Lee thinning (scikit-image's) of a mask, (Z, Y, X); ``lumen`` is its list.
 
     A large volume is thinned tile by tile: thinning looks at a voxel's neighbours only, so that a tile with enough of
     its surroundings gives what the whole would, and tiles without thick airways are done after a few rounds. Where
@@ -39,26 +39,19 @@ def thin(mask: Mask) -> Mask:
     Lee, Kashyap and Chu 1994, doi:10.1006/cgip.1994.1042. Straight bars of even width vanish in it (scikit-image issue
     3757): see `complete`.
     """
-    skeleton = np.zeros(mask.shape, bool)
-    box = bounding_box(mask, margin=1)
-    if box is not None:
-        inside = mask[box]
-        tiled = _thin_tiles(inside) if max(inside.shape) > TILE + 2 * HALO else None
-        skeleton[box] = skeletonize(inside) if tiled is None else tiled
-    return skeleton
+    tiled = _thin_tiles(mask, lumen) if mask.size > LARGE else None
+    return skeletonize(mask) if tiled is None else tiled
 
 
-def _thin_tiles(mask: Mask) -> Mask | None:
+def _thin_tiles(mask: Mask, lumen: Lumen) -> Mask | None:
     """The skeleton put together from tiles; None if two of them disagree."""
     skeleton = np.zeros(mask.shape, bool)
     seen: list[tuple[Box, Mask]] = []
-    for start in itertools.product(*(range(0, count, TILE) for count in mask.shape)):
-        core = _box(start, [first + TILE for first in start], mask.shape)
-        if not mask[core].any():
-            continue
+    for tile in np.unique(lumen.voxels // TILE, axis=0).tolist():
+        core = _box([first * TILE for first in tile], [first * TILE + TILE for first in tile], mask.shape)
         around = _grown(core, HALO, mask.shape)
-        part = np.zeros(mask[around].shape, bool)
         tight = bounding_box(mask[around], margin=1) or (slice(0, 0),) * 3
+        part = np.zeros(mask[around].shape, bool)
         part[tight] = skeletonize(mask[around][tight])
         skeleton[core] = part[_within(core, around)]
         wide = _grown(core, WITNESS, mask.shape)

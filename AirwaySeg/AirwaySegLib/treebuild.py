@@ -5,6 +5,7 @@ axes of the grid, from the centre of voxel (0, 0, 0).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,12 +79,20 @@ class ParsedAirways:
         """Branch id of each voxel of the lumen, (N,)."""
         return (self.lines.branch[self.nearest] + 1).astype(np.uint16)
 
-    def in_whole(self, values: NDArray) -> NDArray:
-        """An array of the grid's shape that holds ``values`` (N,) in the mask and 0 elsewhere."""
-        whole = np.zeros(self.grid.array.shape, values.dtype)
-        voxels = tuple(self.lumen.voxels.T)
-        whole[self.box][voxels] = np.where(self.grid.array[self.box][voxels] != 0, values, 0)
-        return whole
+    @cached_property
+    def in_mask(self) -> NDArray[np.bool_]:
+        """Which voxels of the lumen are voxels of the mask, (N,): all but those of filled holes."""
+        return self.grid.array[self.box][tuple(self.lumen.voxels.T)] != 0
+
+    def voxels_of_mask(self) -> NDArray[np.int32]:
+        """The mask's voxels on the canonical grid, (M, 3)."""
+        return self.lumen.voxels[self.in_mask] + np.array([part.start for part in self.box], np.int32)
+
+    def in_box(self, values: NDArray) -> NDArray:
+        """An array of the box's shape that holds ``values`` (N,) in the mask and 0 elsewhere."""
+        part = np.zeros(self.lumen.shape, values.dtype)
+        part[tuple(self.lumen.voxels[self.in_mask].T)] = values[self.in_mask]
+        return part
 
 
 def parse_airways(mask: Volume) -> ParsedAirways:
@@ -103,7 +112,7 @@ def parse_airways(mask: Volume) -> ParsedAirways:
         raise AirwaySegError(f"The mask {mask.path or ''} is empty: there is no airway to measure.".replace("  ", " "))
     inside = solid_top(fill_holes(mask.array[tight]), mask.spacing_mm)
     lumen = Lumen.of(inside, mask.spacing_mm)
-    forest, spurs = prune(grow_forest(lumen, complete(thin(inside), lumen)), lumen)
+    forest, spurs = prune(grow_forest(lumen, complete(thin(inside, lumen), lumen)), lumen)
     forest = rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:

@@ -1,6 +1,7 @@
 """A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from AirwaySegLib.dicom import is_dicom, read_dicom
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.guardrails import sampling_warnings, usable_hounsfield
-from AirwaySegLib.gzipping import gzipped
+from AirwaySegLib.gzipping import gzipped, gzipped_sparse
 from AirwaySegLib.imagefile import format_extension, not_an_image, read_image_file
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -76,11 +77,11 @@ def _read_image(path: Path, series: str | None) -> tuple[sitk.Image, str, list[s
     raise not_an_image(path)
 
 
-def _volume_of(image: sitk.Image, path: Path, series_uid: str) -> Volume:
-    """Take the array (a copy) and the grid out of a three-dimensional SimpleITK image."""
+def _volume_of(image: sitk.Image, path: Path, series_uid: str, array: np.ndarray | None = None) -> Volume:
+    """Take the grid and the array (a copy, unless one is given) out of a three-dimensional SimpleITK image."""
     x_mm, y_mm, z_mm = image.GetSpacing()
     return Volume(
-        array=sitk.GetArrayFromImage(image),
+        array=sitk.GetArrayFromImage(image) if array is None else array,
         spacing_mm=(z_mm, y_mm, x_mm),
         origin_mm=image.GetOrigin(),
         direction=image.GetDirection(),
@@ -113,17 +114,16 @@ def read_mask(path: str | Path) -> Volume:
     path = Path(path)
     if not path.is_file():
         raise AirwaySegError(f"{path} does not exist.")
-    grid = _volume_of(read_image_file(path), path, "")
-    if grid.array.ndim != 3:
-        raise AirwaySegError(f"{path} has {grid.array.ndim} dimensions; a mask has three.")
-    if grid.array.dtype.kind == "f" and not np.array_equal(grid.array, np.rint(grid.array)):
+    image = read_image_file(path, as_stored=True)
+    values = sitk.GetArrayViewFromImage(image)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         raise AirwaySegError(f"{path} holds fractions: it is a CT or a probability, not a mask.")
-    if grid.array.min(initial=0) < 0:
+    if values.min(initial=0) < 0:
         raise AirwaySegError(f"{path} holds values below 0: it is a CT, not a mask.")
-    some = grid.array[:: max(1, len(grid.array) // 32)].astype(np.int64)
-    if (np.bincount(some.ravel()) > 0).sum() > MOST_LABELS:
+    some = values[:: max(1, len(values) // 32)]
+    if len(np.unique(some[some > 0])) > MOST_LABELS:
         raise AirwaySegError(f"{path} holds more than {MOST_LABELS} values: it is a picture, not a mask.")
-    return replace(grid, array=grid.array != 0)
+    return _volume_of(image, path, "", values != 0)
 
 
 def read_on_grid(path: str | Path, ct: Volume) -> Volume:
@@ -200,22 +200,46 @@ def from_canonical(array: np.ndarray, original: Volume) -> np.ndarray:
     return np.ascontiguousarray(np.transpose(array, order))
 
 
+def voxels_from_canonical(voxels: np.ndarray, original: Volume) -> np.ndarray:
+    """Voxels (N, 3) of the grid of ``to_canonical(original)`` -> the same voxels on ``original``'s own grid."""
+    columns, backwards = _axes_of(original.direction)
+    turned = np.empty_like(voxels)
+    for axis, (column, back) in enumerate(zip(columns[::-1], backwards[::-1], strict=True)):
+        own_axis = 2 - column
+        turned[:, own_axis] = original.array.shape[own_axis] - 1 - voxels[:, axis] if back else voxels[:, axis]
+    return turned
+
+
 def write_nrrd(path: str | Path, array: np.ndarray, like: Volume) -> None:
     """Write an array (Z, Y, X; bool, uint8, int8, int16, uint16 or float32) as gzip-compressed NRRD on ``like``'s grid.
 
     The file appears under its name only when it is complete. It is written here and not by SimpleITK, which does
     not notice a disk that is full. Same input, same bytes.
     """
-    path = Path(path)
     if array.shape != like.array.shape:
         raise ValueError(f"array has shape {array.shape}, the grid {like.array.shape}")
     voxels = array.view(np.uint8) if array.dtype == bool else array
+    stream = gzipped(voxels.astype(voxels.dtype.newbyteorder("<"), copy=False))
+    _write_nrrd(Path(path), _nrrd_header(voxels.dtype, like), stream)
+
+
+def write_sparse_nrrd(path: str | Path, voxels: np.ndarray, values: np.ndarray, like: Volume) -> None:
+    """Write an array that is 0 but for ``values`` (N,) at ``voxels`` (N, 3), on ``like``'s grid, as `write_nrrd` would.
+
+    The array itself is never made: of an airway tree nearly all of it is empty.
+    """
+    where = np.ravel_multi_index(tuple(voxels.T), like.array.shape)
+    stream = gzipped_sparse(like.array.size, where, values.astype(values.dtype.newbyteorder("<"), copy=False))
+    _write_nrrd(Path(path), _nrrd_header(values.dtype, like), stream)
+
+
+def _write_nrrd(path: Path, header: str, stream: Iterator[bytes]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as stream:
-            stream.write(_nrrd_header(voxels, like).encode("ascii"))
-            for piece in gzipped(np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))):
-                stream.write(piece)
+        with unfinished.open("wb") as file:
+            file.write(header.encode("ascii"))
+            for piece in stream:
+                file.write(piece)
         os.replace(unfinished, path)
     except OSError as error:
         raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
@@ -224,15 +248,15 @@ def write_nrrd(path: str | Path, array: np.ndarray, like: Volume) -> None:
             unfinished.unlink()
 
 
-def _nrrd_header(voxels: np.ndarray, like: Volume) -> str:
+def _nrrd_header(dtype: np.dtype, like: Volume) -> str:
     """NRRD 4 header: http://teem.sourceforge.net/nrrd/format.html; vectors in LPS, one for each axis x, y, z."""
     columns = np.asarray(like.direction, float).reshape(3, 3).T * np.asarray(like.spacing_mm[::-1])[:, None]
     lines = [
         "NRRD0004",
-        f"type: {_NRRD_TYPES[voxels.dtype.name]}",
+        f"type: {_NRRD_TYPES[dtype.name]}",
         "dimension: 3",
         "space: left-posterior-superior",
-        "sizes: " + " ".join(str(count) for count in voxels.shape[::-1]),
+        "sizes: " + " ".join(str(count) for count in like.array.shape[::-1]),
         "space directions: " + " ".join(_vector(column) for column in columns),
         "kinds: domain domain domain",
         "endian: little",
