@@ -22,14 +22,17 @@ USUAL_GAP_MM = 8.0
 AXIS_MM = 5.0
 """Stretch over which the direction of an end is taken: several voxels, so that a single one does not turn it."""
 
+SHARP_DEG = 120.0
+"""Between the arms of a bend: airways bend less. Of a fork that is broken off close by, thinning leaves two arms."""
+
 REACH_MM = (0.0, 5.0, 10.0, 15.0, 20.0)
 """How far an end is prolonged in search of the tree: a side branch does not spring from the point nearest to it."""
 
 NEAREST_TIPS = 3
 """The tip that a fragment continues need not be the nearest one."""
 
-SPECK_MM, SURE_PIECE_MM = 2.0, 10.0
-"""Length of noise (three voxels), and one that noise rarely reaches (fifteen voxels in a row)."""
+SPECK_MM, SURE_PIECE_MM, LARGE_PIECE_MM = 2.0, 10.0, 100.0
+"""Length of noise (three voxels), one that noise rarely reaches (fifteen voxels in a row), and a subtree."""
 
 WIDEST_JOINT, THINNEST_JOINT = 1.3, 0.4
 """Fragment's radius over the tree's: daughters have 0.5 to 0.9 of it (Weibel, 1963), a continued branch 1."""
@@ -59,8 +62,8 @@ class Joint:
 def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     """One joint for every component but the tree's, in their order.
 
-    Each end of a fragment is held against points of the tree: those nearest to its prolonged axis at `REACH_MM`, and
-    the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
+    Each end of a fragment, and each sharp bend, is held against points of the tree: those nearest to its prolonged axis
+    at `REACH_MM`, and the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
 
     - near = 1 / (1 + (distance / `USUAL_GAP_MM`)^2), the distance being that between the lumens' ends or walls;
     - aligned = cos^2 of the angle between the fragment's axis and the way to the tree, 0 beyond 90 degrees, and 1/2 for
@@ -69,8 +72,9 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
       `BACKWARD_DEG`);
     - fitting = 1 where the ratio of radii is that of mother and daughter, less in proportion where it is wider than
       `WIDEST_JOINT` or, beyond a tip, thinner than `THINNEST_JOINT`;
-    - score = ramp(length, `SPECK_MM`, `SURE_PIECE_MM`) * (1/4 + 3/4 near aligned onward fitting), the length being that
-      of the fragment's centerlines and its two ends.
+    - score = ramp(length, `SPECK_MM`, `SURE_PIECE_MM`) * (b + (1 - b) near aligned onward fitting), the length being
+      that of the fragment's centerlines and its two ends, with b = 1/4 + 1/2 ramp(length, `SURE_PIECE_MM`,
+      `LARGE_PIECE_MM`): a large piece is worth a look wherever it lies.
     """
     main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > 1]
     if not pieces or not main:
@@ -80,8 +84,9 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     facts, join = _joining(ends, shore, tried, whole["radius_mm"][ends.components])
     best = (join + 1e-3 / (1 + facts["distance_mm"])).argmax(axis=1)  # where nothing fits, the nearest
     rows = np.arange(len(best))
-    body = ramp(whole["length_mm"][ends.components], SPECK_MM, SURE_PIECE_MM)
-    score = body * (0.25 + 0.75 * join[rows, best])
+    length_mm = whole["length_mm"][ends.components]
+    base = 0.25 + 0.5 * ramp(length_mm, SURE_PIECE_MM, LARGE_PIECE_MM)
+    score = ramp(length_mm, SPECK_MM, SURE_PIECE_MM) * (base + (1 - base) * join[rows, best])
     order = np.lexsort((facts["distance_mm"][rows, best], -score, ends.components))
     first = order[np.unique(ends.components[order], return_index=True)[1]]
     of_joint = {name: values[first, best[first]] for name, values in facts.items()}
@@ -134,7 +139,7 @@ def _whole_fragments(pieces: list[Branch]) -> dict[str, Floats]:
 
 @dataclass(frozen=True)
 class _Ends:
-    """E ends of fragments; ``axes`` (E, 3) point outwards and are 0 where a fragment is a single point."""
+    """E ends and sharp bends of fragments; ``axes`` (E, 3) point outwards, 0 where a fragment is a single point."""
 
     points: Floats
     axes: Floats
@@ -144,15 +149,17 @@ class _Ends:
 
     @classmethod
     def of(cls, pieces: list[Branch]) -> "_Ends":
-        heads = [(branch, 0) for branch in pieces if branch.parent is None]
-        tips = [(branch, -1) for branch in pieces if not branch.children and len(branch.points_mm) > 1]
-        found = heads + tips
+        heads = [(branch, 0, _outwards(branch, 0)) for branch in pieces if branch.parent is None]
+        tips = [branch for branch in pieces if not branch.children and len(branch.points_mm) > 1]
+        long = [branch for branch in pieces if branch.length_mm > 2 * AXIS_MM]
+        bends = [(branch, *bend) for branch in long if (bend := _sharpest_bend(branch)) is not None]
+        found = heads + [(branch, -1, _outwards(branch, -1)) for branch in tips] + bends
         return cls(
-            np.array([branch.points_mm[side] for branch, side in found]),
-            np.array([_outwards(branch, side) for branch, side in found]),
-            np.array([branch.radii_mm[side] for branch, side in found]),
-            np.array([branch.id for branch, _ in found]),
-            np.array([branch.component for branch, _ in found]),
+            np.array([branch.points_mm[row] for branch, row, _ in found]),
+            np.array([axis for _, _, axis in found]),
+            np.array([branch.radii_mm[row] for branch, row, _ in found]),
+            np.array([branch.id for branch, _, _ in found]),
+            np.array([branch.component for branch, _, _ in found]),
         )
 
 
@@ -164,6 +171,22 @@ def _outwards(branch: Branch, side: int) -> Floats:
     inner = int(np.abs(from_end - AXIS_MM).argmin())
     chord = branch.points_mm[side] - branch.points_mm[inner]
     return chord / max(float(np.linalg.norm(chord)), 1e-9)
+
+
+def _sharpest_bend(branch: Branch) -> tuple[int, Floats] | None:
+    """Row and outward unit vector of the sharpest bend below `SHARP_DEG` between arms of `AXIS_MM`; None for none."""
+    along, points = branch.along_mm, branch.points_mm
+    rows = np.flatnonzero((along >= AXIS_MM) & (along <= along[-1] - AXIS_MM))
+    if len(rows) == 0:
+        return None
+    arms = [points[np.searchsorted(along, along[rows] + reach)] - points[rows] for reach in (-AXIS_MM, AXIS_MM)]
+    first, second = (arm / np.maximum(np.linalg.norm(arm, axis=1, keepdims=True), 1e-9) for arm in arms)
+    cosines = (first * second).sum(axis=1)
+    sharpest = int(cosines.argmax())
+    if cosines[sharpest] < np.cos(np.radians(SHARP_DEG)):
+        return None
+    outward = -(first + second)[sharpest]
+    return int(rows[sharpest]), outward / max(float(np.linalg.norm(outward)), 1e-9)
 
 
 @dataclass(frozen=True)
