@@ -157,9 +157,9 @@ def _segments(skeleton: Mask) -> tuple[Positions, Labels]:
 def _touching(airway: Mask, voxel_labels: Labels) -> NDArray[np.int64]:
     """Pairs (P, 2) of different labels that share a face, each once, the smaller first."""
     padded = np.pad(airway, ((0, 1), (0, 1), (0, 1)))  # no voxel has another across the border
-    volume = np.zeros(padded.shape, np.int32)
-    volume[padded] = voxel_labels
-    volume, inside = volume.ravel(), np.flatnonzero(padded)
+    inside = np.flatnonzero(padded)
+    volume = np.zeros(padded.size, np.int32)
+    volume[inside] = voxel_labels
     pairs = []
     for step in (1, padded.shape[2], padded.shape[1] * padded.shape[2]):
         beyond = volume[inside + step]
@@ -204,7 +204,7 @@ def _parents(touching: NDArray, count: int, trachea: int) -> tuple[tuple[int, ..
     current = [trachea]
     while current:
         reached = {label for parent in current for label in neighbours[parent]} - generation.keys()
-        generation |= {label: generation[current[0]] + 1 for label in reached}
+        generation |= dict.fromkeys(reached, generation[current[0]] + 1)
         current = list(reached)
     return tuple(
         tuple(sorted(other for other in near if generation.get(other, -1) == generation.get(label, -1) - 1))
