@@ -209,19 +209,20 @@ def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
 
     Of the root's children the one with the most voxels leads to the lungs, the others to the upper end.
     """
-    children = np.flatnonzero(forest.parent == 0)
+    roots = np.flatnonzero(forest.parent < 0)
+    root = int(roots[lumen.components[forest.rows[roots]] == 0][0])
+    children = np.flatnonzero(forest.parent == root)
     if len(children) < 2:
         return forest
     branch = np.full(len(forest.rows), -1)  # which of the root's children each voxel springs from
     branch[children] = children
-    for place in range(1, len(forest.rows)):
-        if branch[place] < 0 and forest.parent[place] > 0:
+    for place in np.flatnonzero(forest.parent >= 0).tolist():  # parents before children
+        if branch[place] < 0:
             branch[place] = branch[forest.parent[place]]
     to_lungs = np.bincount(branch[branch >= 0]).argmax()
     above = np.flatnonzero((branch >= 0) & (branch != to_lungs))
     tip = int(above[lumen.places_mm[forest.rows[above], 0].argmax()])
-    roots = np.flatnonzero(forest.parent < 0)
-    roots[roots == 0] = tip
+    roots[roots == root] = tip
     linked = np.flatnonzero(forest.parent >= 0)
     links = csr_matrix((np.ones(len(linked)), (linked, forest.parent[linked])), shape=(len(forest.rows),) * 2)
     order, parent = _breadth_first(links, roots)

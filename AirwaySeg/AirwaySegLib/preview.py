@@ -35,6 +35,8 @@ def tree_view(mask: NDArray, axis: int, spacing_mm: Spacing) -> Image.Image:
     box = bounding_box(mask, margin=6)
     part = mask[box] if box is not None else mask[:2, :2, :2]
     brightness = np.flipud(depth_projection(part, axis))
+    if axis == 2:  # whoever looks from the right has the front on the right-hand side
+        brightness = np.fliplr(brightness)
     across = spacing_mm[2] if axis == 1 else spacing_mm[1]
     colour = np.array(BACKGROUND) + brightness[..., None] * (np.array([150, 215, 255]) - np.array(BACKGROUND))
     image = Image.fromarray(colour.astype(np.uint8))

@@ -2,11 +2,13 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, median
 
 from AirwaySegLib.lumen import Lumen
 
-RAYS = 16
+RAYS = 29
+"""An odd number: rays that lie symmetrically to the grid would all meet the same kind of step in the wall."""
+
 SAMPLES = 24
 """Along each ray; the wall's place is interpolated between two of them."""
 
@@ -15,7 +17,11 @@ REACH = 2.0
 
 
 def section_radii(
-    mask: NDArray[np.bool_], lumen: Lumen, points_mm: NDArray[np.float64], along: NDArray[np.float64]
+    mask: NDArray[np.bool_],
+    lumen: Lumen,
+    points_mm: NDArray[np.float64],
+    along: NDArray[np.float64],
+    line: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """Radius in mm of the circle that has the area of the lumen's cross-section at each point, (P,).
 
@@ -34,10 +40,14 @@ def section_radii(
         (P, 3) places (z, y, x) within the lumen, in mm from voxel (0, 0, 0).
     along
         (P, 3) unit vectors along the line; where they are 0 the radius is that of a ball of the voxel's volume.
+    line
+        (P,) number of the line, from 0, that each point is of.
     """
     spacing = np.asarray(lumen.spacing_mm)
     to_centres = lumen.shell_tree.query(points_mm, workers=-1)[0]
-    reach_mm = np.maximum(REACH * to_centres, 2 * spacing.max())
+    # At a flat end the nearest wall is ahead and says nothing of the width: there the line's usual distance counts.
+    usual = median(to_centres, line, np.arange(line.max(initial=0) + 1))
+    reach_mm = REACH * np.maximum(np.maximum(to_centres, np.asarray(usual)[line]), spacing.max())
     across, over = _perpendicular(along)
     turns = 2 * np.pi * np.arange(RAYS) / RAYS
     rays = np.cos(turns)[:, None] * across[:, None] + np.sin(turns)[:, None] * over[:, None]  # (P, RAYS, 3)

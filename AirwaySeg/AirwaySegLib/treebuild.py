@@ -152,7 +152,9 @@ def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen:
     steps = np.linalg.norm(np.diff(places, axis=0, prepend=places[:1]), axis=1)
     walked = np.cumsum(steps)
     branch = np.repeat(np.arange(len(lines)), counts)
-    return Lines(places, section_radii(mask, lumen, places, along), branch, walked - walked[starts[branch]], starts)
+    return Lines(
+        places, section_radii(mask, lumen, places, along, branch), branch, walked - walked[starts[branch]], starts
+    )
 
 
 def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
@@ -165,7 +167,8 @@ def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
     own = lines.radii_mm.copy()
     for place in range(len(lines.starts) - 1):
         part = lines.of(place)
-        own[part] = np.minimum(own[part], np.median(own[part][-(-(part.stop - part.start) // 2) :]))
+        far_half = own[(part.start + part.stop) // 2 : part.stop]
+        own[part] = np.minimum(own[part], np.median(far_half))
     weight = np.sqrt(own.max() ** 2 - own**2)
     apart = 2 * float(np.linalg.norm(np.asarray(lumen.shape) * lumen.spacing_mm)) + 2 * float(own.max())
     points = np.column_stack([lines.places_mm, weight, component[lines.branch] * apart])

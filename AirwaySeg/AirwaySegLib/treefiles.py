@@ -5,7 +5,6 @@ tree, same bytes.
 """
 
 import base64
-import colorsys
 import csv
 import io
 import json
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
+from AirwaySegLib.treepictures import generation_colours
 
 Floats = NDArray[np.float64]
 
@@ -319,15 +319,15 @@ def write_markups(path: Path, tree: AirwayTree) -> None:
     AirwaySegError
         If the file cannot be written.
     """
-    document = {"@schema": _MARKUPS_SCHEMA, "markups": [_curve(branch) for branch in tree.branches]}
+    colours = generation_colours(1 + max((branch.generation for branch in tree.branches), default=0))
+    document = {"@schema": _MARKUPS_SCHEMA, "markups": [_curve(branch, colours) for branch in tree.branches]}
     _write_whole(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def _curve(branch: Branch) -> dict[str, Any]:
+def _curve(branch: Branch, colours: NDArray[np.uint8]) -> dict[str, Any]:
     name = f"Branch {branch.id}" + (f" ({branch.name})" if branch.name else "")
     control = np.round(thinned(branch), 3).tolist()
-    hue = branch.generation * 0.618034 % 1  # neighbouring generations are far apart on the wheel of hues
-    colour = [round(part, 3) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)]
+    colour = [round(int(part) / 255, 3) for part in colours[branch.generation]]
     return {
         "type": "Curve",
         "name": name,
