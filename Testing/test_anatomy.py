@@ -18,6 +18,7 @@ from lungtrees import (
     UNIT_VOXEL,
     WHOLE,
     Stretches,
+    assemble,
     attached,
     draw,
     grown,
@@ -81,6 +82,8 @@ def test_a_wrong_lobe_has_a_low_confidence():
     both = [(b, truth) for drawing in drawings for b, truth in zip(drawing.tree.branches, drawing.lobes, strict=True)]
     right = [branch.lobe_confidence for branch, truth in both if branch.lobe and branch.lobe == truth]
     wrong = [branch.lobe_confidence for branch, truth in both if branch.lobe and branch.lobe != truth]
+    named = [branch.lobe_confidence for branch, _ in both if branch.name in LOBAR_BRONCHUS.values()]
+    assert min(named) >= 0.6 and min(right) < 0.6
     assert len(wrong) > 20 and np.mean(wrong) < np.mean(right) - 0.1
 
 
@@ -154,9 +157,15 @@ def test_a_spur_on_a_main_bronchus_shifts_no_generation(bronchus):
     assert drawing.of("spur").lobe == "" and drawing.lobes_right() == 1
 
 
-def test_a_long_side_branch_does_shift_the_generation():
-    drawing = draw(with_side_branch("real", "BI", 0.5, (8, 24, 3), 2.5, RLL))
+@pytest.mark.parametrize("way", [(8, 24, 3), (3, 12, 1)])
+def test_a_side_branch_that_comes_out_of_the_lumen_does_shift_the_generation(way):
+    drawing = draw(with_side_branch("real", "BI", 0.5, way, 2.5, RLL))
     assert drawing.of("RML").generation == draw(WHOLE).of("RML").generation + 1
+
+
+def test_a_short_tip_among_short_branches_is_no_spur():
+    drawing = draw(with_side_branch("tip", "B10", 0.5, (4, 2, -3), 2.0, RLL), fan=0)
+    assert drawing.of("B10").generation == draw(WHOLE).of("B10").generation + 1
 
 
 def test_a_tracheal_bronchus_serves_the_upper_lobe_and_the_carina_stays():
@@ -192,9 +201,17 @@ def test_a_missing_lobe_is_reported_and_the_others_stay(gone, lobe):
         (b.lobe, truth) for b, truth in zip(drawing.tree.branches, drawing.lobes, strict=True) if b.lobe and truth
     ]
     assert len(others) > 80 and all(ours == truth for ours, truth in others)
+    beside = {RUL: "RLL", RML: "RLL", LUL: "l B10"}[lobe]
+    assert drawing.of(beside).lobe_confidence < 0.81 and draw(WHOLE).of(beside).lobe_confidence > 0.81
 
 
 # Cut masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_bronchus_intermedius_that_ends_unbranched_serves_no_lobe():
+    drawing = draw(without("RML", "RLL", "B4", "B5", "B6"))
+    assert (drawing.of("BI").name, drawing.of("BI").lobe) == (INTERMEDIUS, "")
+    assert drawing.of("RUL").lobe == RUL and len(drawing.tree.warnings) == 2
 
 
 @pytest.mark.parametrize(("lung", "main", "side"), [(RIGHT_LUNG, "RMB", "right"), (LEFT_LUNG, "LMB", "left")])
@@ -262,6 +279,31 @@ def test_fragments_keep_no_names_and_count_from_their_own_root():
     assert [branch.generation for branch in tree.branches[count : count + 3]] == [0, 1, 0]
     assert not any(branch.name or branch.lobe for branch in tree.branches[count:])
     assert [branch.lobe for branch in tree.branches[:count]] == [branch.lobe for branch in whole.branches]
+
+
+@pytest.mark.parametrize("seed", range(0, 300, 30))
+def test_any_forest_is_named_without_an_error(seed):
+    for rng in map(np.random.default_rng, range(seed, seed + 30)):
+        tree = name_branches(a_wild_forest(rng))
+        assert name_branches(tree).to_json() == tree.to_json()
+        assert all(0 <= branch.lobe_confidence < 1 for branch in tree.branches)
+        steps = [b.generation - tree.branch(b.parent).generation for b in tree.branches if b.parent is not None]
+        assert set(steps) <= {0, 1} and len(tree.named(TRACHEA)) <= len(tree.main())
+
+
+def a_wild_forest(rng: np.random.Generator) -> AirwayTree:
+    """Up to 60 branches anywhere, of one point, of no length, of radius 0, some of them roots."""
+    branches: list[Branch] = []
+    for number in range(1, int(rng.integers(2, 61))):
+        is_root = number == 1 or rng.random() < 0.1
+        parent = None if is_root else branches[int(rng.integers(max(0, number - 9), number - 1))]
+        start = 50 * rng.normal(size=3) if parent is None else parent.points_mm[-1]
+        count = int(rng.choice([1, 2, 5, 8]))
+        points = start + np.linspace(0, 1, count)[:, None] * rng.normal(size=3) * rng.choice([0, 1, 10, 40])
+        component = number if parent is None else parent.component
+        radii = np.full(count, rng.choice([0.0, 0.5, 3.0, 8.0]))
+        branches.append(Branch(number, None if parent is None else parent.id, (), component, points, radii, 1.0))
+    return assemble(branches)
 
 
 # Plausibility ---------------------------------------------------------------------------------------------------------

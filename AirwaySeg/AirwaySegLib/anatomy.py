@@ -189,10 +189,10 @@ def _looks_mirrored(right: Lung, left: Lung) -> bool:
     for lung in (right, left):
         run, shape = lung.runs[0], lung.shape
         way = shape.end_mm(run[-1]) - shape.start_mm(run[0])
-        radius_mm = float(
-            np.average([shape.branch(part).own_radii_mm.mean() for part in run], weights=shape.own_mm[run])
-        )
-        traits.append((1 / lung.run_mm[0], radius_mm, max(-way[2], 1e-9) / np.linalg.norm(way)))
+        radius_mm = float(np.concatenate([shape.branch(part).own_radii_mm for part in run]).mean())
+        steepness = max(-way[2], 0.0) / max(float(np.linalg.norm(way)), 1e-9)
+        # What is added keeps the ratios finite, and small differences of flat bronchi small.
+        traits.append((1 / (1 + lung.run_mm[0]), 0.1 + radius_mm, 0.1 + steepness))
     ratios = [left_one / right_one for right_one, left_one in zip(*traits, strict=True)]
     return sum(ratio > 1.15 for ratio in ratios) >= 2 and not any(ratio < 1 / 1.15 for ratio in ratios)
 

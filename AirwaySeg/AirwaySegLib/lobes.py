@@ -102,12 +102,13 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
         return
     kinds, confidence = choose_lobes(lung)
     base = _name_the_way(lung, kinds, found)
-    missing = [lobe for kind, lobe in LOBE_OF[lung.side].items() if kind not in kinds]
-    found.warnings.extend(f"No branch of the {lobe} was found." for lobe in missing)
-    trust *= TRUST_WITHOUT_A_LOBE ** len(missing)
-    groups = [(first, [row]) for row, (first, place) in enumerate(lung.sides) if place <= base]
+    groups = [(first, [row]) for row, (first, place) in enumerate(lung.sides) if place <= min(base, len(lung.runs) - 1)]
     if base < len(lung.runs):
         groups.append((lung.runs[base][0], np.flatnonzero(lung.place > base).tolist()))
+    seen = {int(kinds[rows[0]]) for _, rows in groups}
+    missing = [lobe for kind, lobe in LOBE_OF[lung.side].items() if kind not in seen]
+    found.warnings.extend(f"No branch of the {lobe} was found." for lobe in missing)
+    trust *= TRUST_WITHOUT_A_LOBE ** len(missing)
     for first, rows in groups:
         lobe = LOBE_OF[lung.side][int(kinds[rows[0]])]
         value = trust * float(np.average(confidence[rows], weights=lung.length_mm[rows]))
