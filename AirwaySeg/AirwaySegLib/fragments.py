@@ -16,8 +16,9 @@ Place = tuple[float, float, float]
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-USUAL_GAP_MM = 8.0
-"""A gap that counts half: repair looks across up to ten voxels (DeepTree), which are 6 to 8 mm."""
+USUAL_GAP_MM, LARGE_GAP_MM = 8.0, 24.0
+"""Gaps that count half, of a short fragment and of a subtree: repair looks across up to ten voxels (DeepTree), which
+are 6 to 8 mm; a subtree is hardly anything but airway, so that an occluded stretch before it may be longer."""
 
 AXIS_MM = 5.0
 """Stretch over which the direction of an end is taken: several voxels, so that a single one does not turn it."""
@@ -65,28 +66,27 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     Each end of a fragment, and each sharp bend, is held against points of the tree: those nearest to its prolonged axis
     at `REACH_MM`, and the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
 
-    - near = 1 / (1 + (distance / `USUAL_GAP_MM`)^2), the distance being that between the lumens' ends or walls;
+    - near = 1 / (1 + (distance / gap)^2), the distance being that between the lumens' ends or walls, the gap going from
+      `USUAL_GAP_MM` to `LARGE_GAP_MM` for lengths from `SURE_PIECE_MM` to `LARGE_PIECE_MM`;
     - aligned = cos^2 of the angle between the fragment's axis and the way to the tree, 0 beyond 90 degrees, and 1/2 for
       a fragment of one point;
     - onward = 1 - ramp(angle between the tree's direction there and the way to the fragment, `FORWARD_DEG`,
       `BACKWARD_DEG`);
     - fitting = 1 where the ratio of radii is that of mother and daughter, less in proportion where it is wider than
       `WIDEST_JOINT` or, beyond a tip, thinner than `THINNEST_JOINT`;
-    - score = ramp(length, `SPECK_MM`, `SURE_PIECE_MM`) * (b + (1 - b) near aligned onward fitting), the length being
-      that of the fragment's centerlines and its two ends, with b = 1/4 + 1/2 ramp(length, `SURE_PIECE_MM`,
-      `LARGE_PIECE_MM`): a large piece is worth a look wherever it lies.
+    - score = ramp(length, `SPECK_MM`, `SURE_PIECE_MM`) * (1/4 + 3/4 near aligned onward fitting), the length being that
+      of the fragment's centerlines and its two ends.
     """
     main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > 1]
     if not pieces or not main:
         return []
     ends, shore, whole = _Ends.of(pieces), _Shore.of(main), _whole_fragments(pieces)
     tried = _tried(ends, shore)
-    facts, join = _joining(ends, shore, tried, whole["radius_mm"][ends.components])
+    facts, join = _joining(ends, shore, tried, whole)
     best = (join + 1e-3 / (1 + facts["distance_mm"])).argmax(axis=1)  # where nothing fits, the nearest
     rows = np.arange(len(best))
     length_mm = whole["length_mm"][ends.components]
-    base = 0.25 + 0.5 * ramp(length_mm, SURE_PIECE_MM, LARGE_PIECE_MM)
-    score = ramp(length_mm, SPECK_MM, SURE_PIECE_MM) * (base + (1 - base) * join[rows, best])
+    score = ramp(length_mm, SPECK_MM, SURE_PIECE_MM) * (0.25 + 0.75 * join[rows, best])
     order = np.lexsort((facts["distance_mm"][rows, best], -score, ends.components))
     first = order[np.unique(ends.components[order], return_index=True)[1]]
     of_joint = {name: values[first, best[first]] for name, values in facts.items()}
@@ -233,8 +233,10 @@ def _tried(ends: _Ends, shore: _Shore) -> Numbers:
     return np.concatenate([ahead, cKDTree(shore.points).query(rays)[1]], axis=1)
 
 
-def _joining(ends: _Ends, shore: _Shore, tried: Numbers, radius: Floats) -> tuple[dict[str, Floats], Floats]:
+def _joining(ends: _Ends, shore: _Shore, tried: Numbers, whole: dict[str, Floats]) -> tuple[dict[str, Floats], Floats]:
     """The facts by name and how well they join (near aligned onward fitting), each (E, C)."""
+    radius, length_mm = whole["radius_mm"][ends.components], whole["length_mm"][ends.components]
+    gap_mm = USUAL_GAP_MM + (LARGE_GAP_MM - USUAL_GAP_MM) * ramp(length_mm, SURE_PIECE_MM, LARGE_PIECE_MM)
     way = shore.points[tried] - ends.points[:, None]
     apart = np.maximum(np.linalg.norm(way, axis=2), 1e-9)
     cosine = (way * ends.axes[:, None]).sum(axis=2) / apart
@@ -251,5 +253,5 @@ def _joining(ends: _Ends, shore: _Shore, tried: Numbers, radius: Floats) -> tupl
     wide = WIDEST_JOINT / np.maximum(facts["radius_ratio"], 1e-9)
     thin = np.where(facts["at_tip"] > 0, facts["radius_ratio"] / THINNEST_JOINT, 1)
     fitting = np.minimum(1, np.minimum(wide, thin))
-    near = 1 / (1 + (facts["distance_mm"] / USUAL_GAP_MM) ** 2)
+    near = 1 / (1 + (facts["distance_mm"] / gap_mm[:, None]) ** 2)
     return facts, near * aligned * fitting * (1 - ramp(facts["tree_angle_deg"], FORWARD_DEG, BACKWARD_DEG))
