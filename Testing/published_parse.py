@@ -30,8 +30,8 @@ class Result:
 
 
 def evaluate(prediction: np.ndarray, reference: np.ndarray, refined: bool = True) -> Result:
-    """TLD and BD as counts; both masks are 0 or 1, and the prediction is taken as it is."""
-    prediction = prediction.astype(np.uint8)
+    """TLD and BD of the prediction's largest component, as counts."""
+    prediction = largest_component(prediction)
     skeleton = skeletonize(reference > 0, method="lee").astype(np.uint8)
     labels = parse(reference, refined)
     of_branch = np.bincount((labels * skeleton).ravel())[1:]
@@ -48,7 +48,7 @@ def evaluate(prediction: np.ndarray, reference: np.ndarray, refined: bool = True
 
 def parse(mask: np.ndarray, refined: bool = True) -> np.ndarray:
     """Label of every voxel of the mask's largest component, int32 (Z, Y, X); 0 elsewhere."""
-    airway = largest_component(mask)
+    airway = ndimage.binary_fill_holes(largest_component(mask)).astype(np.uint8)
     segments, count = cut_skeleton(skeletonize(airway > 0, method="lee").astype(np.uint8))
     if count == 0:
         return np.zeros(mask.shape, np.int32)
@@ -64,11 +64,10 @@ def parse(mask: np.ndarray, refined: bool = True) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Of 6-connected components, with its cavities filled, as 0 and 1."""
+    """Of 6-connected components, as 0 and 1; nothing for an empty mask."""
     components, count = measure.label(mask > 0, return_num=True, connectivity=1)
-    sizes = [(components == label).sum() for label in range(1, count + 1)]
-    largest = np.argsort(sizes, kind="stable")[-1] + 1
-    return ndimage.binary_fill_holes(components == largest).astype(np.uint8)
+    sizes = [0, *((components == label).sum() for label in range(1, count + 1))]
+    return ((mask > 0) & (components == np.argsort(sizes, kind="stable")[-1])).astype(np.uint8)
 
 
 def cut_skeleton(skeleton: np.ndarray) -> tuple[np.ndarray, int]:

@@ -275,11 +275,11 @@ def _with_null(numbers: dict[str, float]) -> dict[str, float | None]:
 def csv_text(report: Report) -> str:
     """One row a case, then mean and standard deviation; a number that does not exist is an empty cell."""
     means, deviations = mean_and_deviation(report.cases)
-    rows = {**report.cases, "mean": means, "standard_deviation": deviations}
+    rows = [*report.cases.items(), ("mean", means), ("standard_deviation", deviations)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["case", *means])
-    for name, numbers in rows.items():
+    for name, numbers in rows:
         table.writerow([name, *("" if math.isnan(value) else value for value in numbers.values())])
     return text.getvalue()
 
@@ -308,13 +308,14 @@ def pair_text(metrics: Metrics, protocol: str) -> str:
 def table_text(report: Report) -> str:
     """One line a case, rates in per cent; then mean and standard deviation, and the notes."""
     means, deviations = mean_and_deviation(report.cases)
-    rows = {**report.cases, f"mean of {len(report.cases)}": means, "standard deviation": deviations}
-    wide = max(len(name) for name in rows)
+    last = [(f"mean of {len(report.cases)}", means), ("standard deviation", deviations)]
+    rows = [*report.cases.items(), *last]
+    wide = max(len(name) for name, _ in rows)
     lines = [
         f"{report.protocol} ({PROTOCOLS[report.protocol].source}), in per cent",
         " " * wide + "".join(f"{name:>{len(name) + 2}}" for name in HEADINGS.values()),
     ]
-    for name, numbers in rows.items():
+    for name, numbers in rows:
         cells = (f"{_shown(key, numbers[key]):>{len(heading) + 2}}" for key, heading in HEADINGS.items())
         lines.append(f"{name:<{wide}}" + "".join(cells))
     return "\n".join([*lines, *report.notes])

@@ -46,10 +46,16 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "atm22": Protocol(False, False, True, "ATM'22, WingsNet and BAS"),
-    "aiib23": Protocol(True, False, False, "AIIB23"),
-    "deeptree": Protocol(True, True, True, "DeepTree: without trachea and main bronchi"),
-}
+    "atm22": Protocol(
+        largest_for_all=False, without_central=False, refined=True, source="ATM'22, WingsNet, BAS"
+    ),
+    "aiib23": Protocol(
+        largest_for_all=True, without_central=False, refined=False, source="AIIB23"
+    ),
+    "deeptree": Protocol(
+        largest_for_all=True, without_central=True, refined=True, source="DeepTree: no trachea, no main bronchi"
+    ),
+}  # fmt: skip
 
 
 def protocol_named(name: str) -> Protocol:
@@ -101,10 +107,9 @@ def central_branches(parse: Parse) -> tuple[int, ...]:
     """
     if parse.trachea == 0:
         return ()
-    voxels = np.bincount(parse.labels.ravel(), minlength=parse.count + 1)
 
     def below(label: int) -> int:
-        return int(voxels[label]) + sum(below(child) for child in parse.children(label))
+        return int(parse.voxels[label]) + sum(below(child) for child in parse.children(label))
 
     stems = sorted(parse.children(parse.trachea), key=below, reverse=True)
     return parse.trachea, *stems[:2]
