@@ -25,11 +25,11 @@ MODELS = ROOT / "Resources/Models"
 FLOORS = {
     0: (
         "errors progress settings guardrails gzipping imagefile dicom volume delivery "
-        "coarse preprocessing trachea components network weights lumen skeleton tree"
+        "coarse preprocessing trachea components network weights lumen skeleton tree treeshape"
     ),
     1: (
-        "inference openvino_backend planner threshold preview parse metrics evaluation "
-        "centerline treebuild anatomy distances suspects treefiles treepictures"
+        "inference openvino_backend planner threshold preview parse metrics protocols evaluation "
+        "centerline sections treebuild anatomy lobes distances suspects fragments treefiles treepictures"
     ),
     2: "measuring pipeline batch __main__",
 }

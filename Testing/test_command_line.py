@@ -14,9 +14,11 @@ import SimpleITK as sitk
 from conftest import DarkIsAirway
 
 from AirwaySegLib import batch as batches
+from AirwaySegLib import measuring
 from AirwaySegLib.__main__ import main
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet
+from AirwaySegLib.tree import AirwayTree
 from AirwaySegLib.volume import read_ct
 from AirwaySegLib.weights import ModelInfo, save_weights
 
@@ -62,10 +64,10 @@ def _segment(*arguments: object) -> int:
     return main(["segment", *map(str, arguments), "--progress", "none"])
 
 
-def test_a_ct_gives_four_files_on_its_own_grid(a_ct, some_weights, a_trained_network, a_chest, tmp_path, capsys):
+def test_a_ct_gives_its_files_on_its_own_grid(a_ct, some_weights, a_trained_network, a_chest, tmp_path, capsys):
     result = tmp_path / "result"
     assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
-    assert {path.name for path in result.iterdir()} == set(batches.FILES)
+    assert {path.name for path in result.iterdir()} == {*batches.FILES, *measuring.FILES}
     ct, mask = sitk.ReadImage(str(a_ct)), sitk.ReadImage(str(result / "airways.nrrd"))
     probability = sitk.ReadImage(str(result / "probability.nrrd"))
     for image in (mask, probability):
@@ -77,8 +79,27 @@ def test_a_ct_gives_four_files_on_its_own_grid(a_ct, some_weights, a_trained_net
     report = json.loads((result / "report.json").read_text())
     assert report["model"]["name"] == "some" and len(report["model"]["sha256"]) == 64
     assert report["settings"]["overlap"] == 0.25 and report["result"]["voxels"] == found.sum()
-    assert {"read", "prepare", "infer", "select", "write"} <= set(report["seconds"])
+    assert {"read", "prepare", "infer", "select", "write", "measure"} <= set(report["seconds"])
     assert "preview.png" in capsys.readouterr().out
+    tree = AirwayTree.from_json((result / "tree.json").read_text())
+    assert report["decisions"]["branches"] == len(tree.main()) >= 3
+    assert tree.branches[0].name == "trachea" and tree.branches[0].mean_diameter_mm == pytest.approx(18, abs=1.5)
+
+
+def test_measuring_can_be_left_out(a_ct, some_weights, a_trained_network, tmp_path):
+    result = tmp_path / "result"
+    assert _segment(a_ct, "-o", result, "--weights", some_weights, "--no-measure") == 0
+    assert {path.name for path in result.iterdir()} == set(batches.FILES)
+
+
+def test_where_no_airway_is_found_nothing_is_measured_and_the_report_says_so(
+    a_ct, some_weights, a_trained_network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(DarkIsAirway, "run", lambda _self, windows: np.zeros_like(windows))
+    result = tmp_path / "result"
+    assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
+    assert {path.name for path in result.iterdir()} == set(batches.FILES)
+    assert "nothing was measured" in " ".join(json.loads((result / "report.json").read_text())["warnings"])
 
 
 def test_results_are_replaced_only_by_force(a_ct, some_weights, a_trained_network, tmp_path, capsys):
@@ -97,7 +118,7 @@ def test_progress_as_json_lines_ends_with_the_result(a_ct, some_weights, a_train
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0 and lines[-1] == {"result": str(tmp_path / "r")}
     stages = [line["stage"] for line in lines[:-1]]
-    assert list(dict.fromkeys(stages)) == ["read", "prepare", "infer", "select", "write"]
+    assert list(dict.fromkeys(stages)) == ["read", "prepare", "infer", "select", "write", "measure"]
     windows = [line for line in lines if line.get("stage") == "infer"]
     assert windows[-1]["done"] == windows[-1]["total"] > 1 and windows[-1]["seconds_left"] == 0
 

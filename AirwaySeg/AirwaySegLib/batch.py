@@ -135,12 +135,12 @@ def run_case(
     with delivered_into(folder, last=REPORT) as unfinished:
         with journal.stage("write"):
             write_images(unfinished, ct, airways, case_name(path), progress)
+        progress("write", len(FILES), len(FILES))
         if batch.measure:
             with journal.stage("measure"):
                 _measure(unfinished, ct, airways, journal, progress)
         report = make_report(ct, airways, model, settings, journal)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
-    progress("write", len(FILES), len(FILES))
     for warning in journal.warnings:
         log.warning("%s: %s", case_name(path), warning)
 
