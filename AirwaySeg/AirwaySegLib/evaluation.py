@@ -313,12 +313,16 @@ def table_text(report: Report) -> str:
     wide = max(len(name) for name, _ in rows)
     lines = [
         f"{report.protocol} ({PROTOCOLS[report.protocol].source}), in per cent",
-        " " * wide + "".join(f"{name:>{len(name) + 2}}" for name in HEADINGS.values()),
+        " " * wide + "".join(f"{heading:>{_wide(heading)}}" for heading in HEADINGS.values()),
     ]
     for name, numbers in rows:
-        cells = (f"{_shown(key, numbers[key]):>{len(heading) + 2}}" for key, heading in HEADINGS.items())
+        cells = (f"{_shown(key, numbers[key]):>{_wide(heading)}}" for key, heading in HEADINGS.items())
         lines.append(f"{name:<{wide}}" + "".join(cells))
     return "\n".join([*lines, *report.notes])
+
+
+def _wide(heading: str) -> int:
+    return max(len(heading), len("100.0")) + 2
 
 
 def _shown(key: str, value: float) -> str:

@@ -22,6 +22,9 @@ from AirwaySegLib.parse import Parse, largest_component, nearest, parse_branches
 
 Mask = NDArray[np.bool_]
 
+HEAVY_SHARE = 0.2
+"""See `central_branches`: about half for a lung, a twentieth for a bronchus that leaves the trachea itself."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -99,20 +102,26 @@ def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Pr
 
 
 def central_branches(parse: Parse) -> tuple[int, ...]:
-    """Labels of trachea and main bronchi in a reference's refined parse.
+    """Labels of trachea and main bronchi in a reference's refined parse; none without a branch.
 
-    The trachea is the largest label. The main bronchi are those two of its children from which most of the tree hangs,
-    counted in voxels of the child and all its descendants; so a small bronchus that leaves the trachea beside them
-    stays in. With fewer children than two it is those there are.
+    The trachea is the largest label. From it the tree is followed to its first fork into two heavy parts, the carina:
+    the second heaviest child and all beyond it hold at least `HEAVY_SHARE` of the voxels beyond the fork. These two
+    children are the main bronchi. So a bronchus that leaves the trachea above the carina stays in, and the trachea below
+    it is left out too. A tree without such a fork loses the trachea alone.
     """
     if parse.trachea == 0:
         return ()
 
-    def below(label: int) -> int:
-        return int(parse.voxels[label]) + sum(below(child) for child in parse.children(label))
+    def weight(label: int) -> int:
+        return int(parse.voxels[label]) + sum(weight(child) for child in parse.children(label))
 
-    stems = sorted(parse.children(parse.trachea), key=below, reverse=True)
-    return parse.trachea, *stems[:2]
+    way = [parse.trachea]
+    while stems := sorted(parse.children(way[-1]), key=weight, reverse=True):
+        weights = [weight(stem) for stem in stems]
+        if len(stems) > 1 and weights[1] >= HEAVY_SHARE * sum(weights):
+            return *way, *stems[:2]
+        way.append(stems[0])
+    return (parse.trachea,)
 
 
 def region_of(parse: Parse, branches: tuple[int, ...], voxels: Mask) -> Mask:
