@@ -16,7 +16,7 @@ SEED = "7"
 
 
 def main() -> int:
-    """Simulate, segment, keep the preview."""
+    """Simulate, segment, keep the preview and the tree."""
     screenshots = ROOT / "Resources" / "Screenshots"
     screenshots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -25,8 +25,9 @@ def main() -> int:
         ct = next(Path(folder).glob("cases/[!.]*/ct.nrrd"))
         if airwayseg(["segment", str(ct), "-o", f"{folder}/result"]):
             return 1
-        shutil.copy(Path(folder) / "result" / "preview.png", screenshots / "preview.png")
-    print(screenshots / "preview.png")
+        for name in ("preview.png", "tree.png"):
+            shutil.copy(Path(folder) / "result" / name, screenshots / name)
+            print(screenshots / name)
     return 0
 
 

@@ -57,3 +57,27 @@ def test_rows_of_finds_voxels_and_nothing_beside_the_array(a_random_mask):
     assert lumen.rows_of(lumen.voxels).tolist() == list(range(len(lumen)))
     assert (lumen.rows_of(np.argwhere(~a_random_mask)) == -1).all()
     assert (lumen.rows_of(np.array([[-1, 0, 0], [0, -1, 0], [0, 0, -1], [14, 16, 11]])) == -1).all()
+
+
+def test_cavities_are_what_filling_holes_adds(a_random_mask):
+    lumen = Lumen.of(a_random_mask, SPACING_MM)
+    filled = ndimage.binary_fill_holes(a_random_mask)
+    assert {*map(tuple, lumen.cavities().tolist())} == {*map(tuple, np.argwhere(filled & ~a_random_mask).tolist())}
+
+
+def test_a_bent_cavity_is_found_and_a_tunnel_is_none():
+    block = np.ones((12, 12, 12), bool)
+    block[2:9, 3:5, 3:5] = block[7:9, 3:9, 3:5] = False  # an L within
+    tunnel = block.copy()
+    tunnel[8, 8, :5] = False  # leads out
+    for mask, count in ((block, 44), (tunnel, 0)):
+        cavities = Lumen.of(mask, SPACING_MM).cavities()
+        assert len(cavities) == count == int((ndimage.binary_fill_holes(mask) & ~mask).sum())
+
+
+def test_rows_in_a_box_are_those_of_its_voxels(a_random_mask):
+    lumen = Lumen.of(a_random_mask, SPACING_MM)
+    box = (slice(3, 9), slice(0, 11), slice(5, 12))
+    inside = np.zeros(a_random_mask.shape, bool)
+    inside[box] = a_random_mask[box]
+    assert lumen.voxels[lumen.rows_in(box)].tolist() == np.argwhere(inside).tolist()

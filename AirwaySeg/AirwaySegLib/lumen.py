@@ -5,11 +5,13 @@ Letters in shapes: N voxels of the mask, in C order.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -55,42 +57,110 @@ class Lumen:
 
     def _number(self, voxels: NDArray) -> NDArray[np.int64]:
         """A number for each voxel, in C order of an array that has two voxels more along each axis."""
-        return np.ravel_multi_index(tuple(voxels.T + 1), [count + 2 for count in self.shape]).astype(np.int64)
+        _, y, x = (count + 2 for count in self.shape)
+        return ((voxels[:, 0].astype(np.int64) + 1) * y + voxels[:, 1] + 1) * x + voxels[:, 2] + 1
 
     def rows_of(self, voxels: NDArray) -> Rows:
         """Rows of the given voxels (M, 3), which lie at most one voxel outside the array; -1 for background."""
-        wanted = self._number(voxels)
+        return self._rows_of_numbers(self._number(voxels))
+
+    def _rows_beside(self, offset: tuple[int, int, int]) -> Rows:
+        """For each voxel the row of its neighbour at an offset of at most 1 along each axis; -1 for background."""
+        _, y, x = (count + 2 for count in self.shape)
+        return self._rows_of_numbers(self._numbers + (offset[0] * y + offset[1]) * x + offset[2])
+
+    def _rows_of_numbers(self, wanted: NDArray[np.int64]) -> Rows:
         rows = np.minimum(np.searchsorted(self._numbers, wanted), len(self) - 1)
         return np.where(self._numbers[rows] == wanted, rows, -1)
 
-    def neighbours(self) -> tuple[Rows, Rows]:
-        """Pairs of rows of voxels that are 26-neighbours, each pair once, the voxel earlier in C order first."""
+    def rows_in(self, box: tuple[slice, slice, slice]) -> Rows:
+        """Rows of the voxels within a box."""
+        first, last = np.searchsorted(self.voxels[:, 0], [box[0].start, box[0].stop])
+        some = self.voxels[first:last]
+        inside = np.ones(len(some), bool)
+        for axis in (1, 2):
+            inside &= (some[:, axis] >= box[axis].start) & (some[:, axis] < box[axis].stop)
+        return first + np.flatnonzero(inside)
+
+    def neighbours(self, offsets: Sequence[tuple[int, int, int]] = FORWARD_OFFSETS) -> tuple[Rows, Rows]:
+        """Pairs of rows of voxels that lie apart by one of the offsets: 26-neighbours, each pair once."""
         first, second = [], []
-        for offset in FORWARD_OFFSETS:
-            rows = self.rows_of(self.voxels + np.asarray(offset, np.int32))
+        for offset in offsets:
+            rows = self._rows_beside(offset)
             here = np.flatnonzero(rows >= 0)
             first.append(here)
             second.append(rows[here])
         return np.concatenate(first), np.concatenate(second)
 
+    def pieces(self, offsets: Sequence[tuple[int, int, int]]) -> NDArray[np.int32]:
+        """Number of the piece, connected by the offsets, that each voxel is in, (N,)."""
+        return _joined(len(self), *self.neighbours(offsets))
+
     @cached_property
     def components(self) -> NDArray[np.int32]:
         """Number of each voxel's 26-connected component, (N,): 0 the largest, then 1, 2, ..."""
-        first, second = self.neighbours()
-        graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(len(self), len(self)))
-        count, labels = connected_components(graph, directed=False)
-        order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
-        place = np.empty(count, np.int32)
-        place[order] = np.arange(count, dtype=np.int32)
+        # Nearly everything is joined through faces; of the many other neighbours only those between pieces matter.
+        labels = self.pieces(FACES[3:])
+        first, second = (labels[rows] for rows in self.neighbours([o for o in FORWARD_OFFSETS if o not in FACES]))
+        apart = first != second
+        labels = _joined(int(labels.max(initial=-1)) + 1, first[apart], second[apart])[labels]
+        order = np.argsort(-np.bincount(labels), kind="stable")
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
         return place[labels]
+
+    def cavities(self) -> NDArray[np.int32]:
+        """Background voxels (M, 3) of all cavities: 6-connected background with no way out of the array.
+
+        The slices (first axis) of a cavity are holes of the mask's slices. Slices with holes are few, and are known by
+        their Euler number: pieces less Euler number is how many. A hole belongs to a cavity if neither it nor any hole
+        above and below that it is connected with opens into the rest of the background.
+        """
+        found = [
+            np.column_stack([np.full(len(places), z), places])
+            for z in np.flatnonzero(self._holes_of_slices() > 0)
+            if len(places := _holes_in_slice(self._slice(int(z))))
+        ]
+        if not found:
+            return np.empty((0, 3), np.int32)
+        holes = Lumen(self.shape, self.spacing_mm, np.concatenate(found).astype(np.int32))
+        labels = holes.pieces(FACES[3:])
+        opens = np.zeros(labels.max() + 1, bool)
+        for face in FACES:
+            beside = holes.voxels + np.asarray(face, np.int32)
+            open_there = (holes._rows_beside(face) < 0) & (self.rows_of(beside) < 0)
+            opens[labels[open_there]] = True
+        return holes.voxels[~opens[labels]]
+
+    def _holes_of_slices(self) -> NDArray[np.intp]:
+        """How many holes each slice has, (Z,): 8-connected pieces less Euler number (corners - edges + faces)."""
+        count = self.shape[0]
+        slices = self.voxels[:, 0]
+        pieces = self.pieces([offset for offset in FORWARD_OFFSETS if offset[0] == 0])
+        first = np.unique(pieces, return_index=True)[1]
+        corners = np.zeros((count, self.shape[1] + 1, self.shape[2] + 1), bool)
+        edges = np.zeros(count, np.intp)
+        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            corners[slices, self.voxels[:, 1] + y, self.voxels[:, 2] + x] = True
+        for offset in ((0, 0, 1), (0, 1, 0)):
+            has_next = self._rows_beside(offset) >= 0
+            edges += np.bincount(slices, weights=2 - has_next, minlength=count).astype(np.intp)
+        euler = np.count_nonzero(corners, axis=(1, 2)) - edges + np.bincount(slices, minlength=count)
+        return np.bincount(slices[first], minlength=count) - euler
+
+    def _slice(self, z: int) -> NDArray[np.bool_]:
+        """One slice as an array (Y, X)."""
+        first, last = np.searchsorted(self.voxels[:, 0], [z, z + 1])
+        part = np.zeros(self.shape[1:], bool)
+        part[tuple(self.voxels[first:last, 1:].T)] = True
+        return part
 
     @cached_property
     def shell(self) -> NDArray[np.int32]:
         """Background voxels (S, 3) that have a face in common with the mask; some lie one voxel outside the array."""
         found = []
         for face in FACES:
-            beside = self.voxels + np.asarray(face, np.int32)
-            found.append(beside[self.rows_of(beside) < 0])
+            found.append((self.voxels + np.asarray(face, np.int32))[self._rows_beside(face) < 0])
         around = np.concatenate(found)
         _, first = np.unique(self._number(around), return_index=True)
         return around[first]
@@ -98,7 +168,8 @@ class Lumen:
     @cached_property
     def shell_tree(self) -> cKDTree:
         """For searching the background voxel that is nearest to a place (z, y, x) in mm."""
-        return cKDTree(self.shell * np.asarray(self.spacing_mm))
+        # A tree that is not balanced is built and searched faster here: the shell's points lie evenly.
+        return cKDTree(self.shell * np.asarray(self.spacing_mm), balanced_tree=False, compact_nodes=False)
 
     @cached_property
     def wall_mm(self) -> NDArray[np.float64]:
@@ -117,3 +188,17 @@ class Lumen:
         towards = np.abs(self.shell[nearest] * spacing - places_mm) / spacing
         within = 0.5 * distance / np.maximum(towards.max(axis=1), 0.5)
         return distance - within
+
+
+def _joined(count: int, first: NDArray, second: NDArray) -> NDArray[np.int32]:
+    """Number of the connected part of a graph that each of ``count`` nodes is in, given its links."""
+    graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def _holes_in_slice(part: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The background pixels (M, 2) of a slice from which no 4-connected way leads to its border."""
+    rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
+    background = ~np.pad(part[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
+    pieces, _ = label(background)
+    return np.argwhere(background & (pieces != pieces[0, 0])) - 1 + (rows[0], columns[0])

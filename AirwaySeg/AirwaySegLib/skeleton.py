@@ -15,7 +15,7 @@ from AirwaySegLib.lumen import Lumen, Rows, Spacing
 
 Mask = NDArray[np.bool_]
 
-TILE, HALO = 128, 32
+TILE, HALO = 128, 24
 """A tile is thinned with so many voxels around it, more than the half width of a trachea at any usual spacing."""
 
 LARGE = 40_000_000
@@ -49,12 +49,16 @@ def _thin_tiles(mask: Mask, lumen: Lumen) -> Mask | None:
     seen: list[tuple[Box, Mask]] = []
     for tile in np.unique(lumen.voxels // TILE, axis=0).tolist():
         core = _box([first * TILE for first in tile], [first * TILE + TILE for first in tile], mask.shape)
-        around = _grown(core, HALO, mask.shape)
-        tight = bounding_box(mask[around], margin=1) or (slice(0, 0),) * 3
-        part = np.zeros(mask[around].shape, bool)
-        part[tight] = skeletonize(mask[around][tight])
-        skeleton[core] = part[_within(core, around)]
-        wide = _grown(core, WITNESS, mask.shape)
+        used = bounding_box(mask[core]) or core
+        inner = _box(
+            [a.start + b.start for a, b in zip(core, used, strict=True)],
+            [a.start + b.stop for a, b in zip(core, used, strict=True)],
+            mask.shape,
+        )
+        around = _grown(inner, HALO, mask.shape)
+        part = skeletonize(mask[around])
+        skeleton[inner] = part[_within(inner, around)]
+        wide = _grown(inner, WITNESS, mask.shape)
         seen.append((wide, part[_within(wide, around)]))
     agree = all(np.array_equal(skeleton[wide], part) for wide, part in seen)
     return skeleton if agree else None
@@ -180,10 +184,10 @@ def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen) -> list[int]:
 def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int) -> None:
     """Draw the cheapest path within the lumen from one voxel to the skeleton; the middle of the lumen is cheap."""
     centre = lumen.voxels[tip]
-    for reach in (32, 128, max(lumen.shape)):
+    for reach in (16, 64, max(lumen.shape)):
         box = _box([int(value) - reach for value in centre], [int(value) + reach + 1 for value in centre], lumen.shape)
         start = [part.start for part in box]
-        near = np.flatnonzero(((lumen.voxels >= start) & (lumen.voxels < [part.stop for part in box])).all(axis=1))
+        near = lumen.rows_in(box)
         cost = np.full([part.stop - part.start for part in box], -1.0)
         cost[tuple((lumen.voxels[near] - start).T)] = 1.0 / lumen.wall_mm[near] ** 2
         paths = MCP_Geometric(cost)

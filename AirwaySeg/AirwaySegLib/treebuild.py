@@ -25,7 +25,7 @@ from AirwaySegLib.centerline import (
     rooted_at_a_tip,
     tangents,
 )
-from AirwaySegLib.components import Box, bounding_box, fill_holes
+from AirwaySegLib.components import Box, bounding_box
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import Lumen, Rows
 from AirwaySegLib.sections import section_radii
@@ -110,8 +110,12 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     tight = bounding_box(mask.array)
     if tight is None:
         raise AirwaySegError(f"The mask {mask.path or ''} is empty: there is no airway to measure.".replace("  ", " "))
-    inside = solid_top(fill_holes(mask.array[tight]), mask.spacing_mm)
+    inside = solid_top(mask.array[tight] != 0, mask.spacing_mm)
     lumen = Lumen.of(inside, mask.spacing_mm)
+    cavities = lumen.cavities()
+    if len(cavities):
+        inside[tuple(cavities.T)] = True
+        lumen = Lumen.of(inside, mask.spacing_mm)
     forest, spurs = prune(grow_forest(lumen, complete(thin(inside, lumen), lumen)), lumen)
     forest = rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)

@@ -21,6 +21,7 @@ import numpy as np
 from phantoms import a_deep_tree, draw_tubes
 
 from AirwaySegLib import measuring, treebuild
+from AirwaySegLib.lumen import Lumen
 from AirwaySegLib.progress import silent
 from AirwaySegLib.volume import Volume, write_nrrd
 
@@ -30,7 +31,8 @@ MOST_SECONDS, MOST_GIB = 8.0, 3.0
 
 STAGES = {
     "read": (measuring, ["read_mask", "to_canonical"]),
-    "holes, ragged top": (treebuild, ["fill_holes", "solid_top"]),
+    "ragged top": (treebuild, ["solid_top"]),
+    "holes": (Lumen, ["of", "cavities"]),
     "thinning": (treebuild, ["thin", "complete"]),
     "graph": (treebuild, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
     "lines and radii": (treebuild, ["_draw"]),
