@@ -23,7 +23,7 @@ _END = b"\x03\x00"  # an empty last block
 
 def gzipped(array: NDArray) -> Iterator[bytes]:
     """The bytes of one gzip stream (RFC 1952, a single member) that holds an array's elements in C order."""
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
     def piece(number: int) -> memoryview | None:
         part = data[number * PIECE : (number + 1) * PIECE]
@@ -46,7 +46,7 @@ def gzipped_sparse(count: int, where: NDArray[np.integer], values: NDArray) -> I
             return None
         part = np.zeros(length, values.dtype)
         part[where[here] - start] = values[here]
-        return memoryview(part.view(np.uint8))
+        return part.view(np.uint8).data
 
     return _stream(piece, count * values.itemsize)
 

@@ -19,7 +19,11 @@ from scipy.spatial import cKDTree
 Spacing = tuple[float, float, float]
 Rows = NDArray[np.intp]
 
-FORWARD_OFFSETS = [offset for offset in itertools.product((-1, 0, 1), repeat=3) if offset > (0, 0, 0)]
+Offset = tuple[int, int, int]
+
+FORWARD_OFFSETS: list[Offset] = [
+    (z, y, x) for z, y, x in itertools.product((-1, 0, 1), repeat=3) if (z, y, x) > (0, 0, 0)
+]
 """The 13 of the 26 neighbours that come later in C order."""
 
 FACES = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0))
@@ -64,7 +68,7 @@ class Lumen:
         """Rows of the given voxels (M, 3), which lie at most one voxel outside the array; -1 for background."""
         return self._rows_of_numbers(self._number(voxels))
 
-    def _rows_beside(self, offset: tuple[int, int, int]) -> Rows:
+    def _rows_beside(self, offset: Offset) -> Rows:
         """For each voxel the row of its neighbour at an offset of at most 1 along each axis; -1 for background."""
         _, y, x = (count + 2 for count in self.shape)
         return self._rows_of_numbers(self._numbers + (offset[0] * y + offset[1]) * x + offset[2])
@@ -82,7 +86,7 @@ class Lumen:
             inside &= (some[:, axis] >= box[axis].start) & (some[:, axis] < box[axis].stop)
         return first + np.flatnonzero(inside)
 
-    def neighbours(self, offsets: Sequence[tuple[int, int, int]] = FORWARD_OFFSETS) -> tuple[Rows, Rows]:
+    def neighbours(self, offsets: Sequence[Offset] = FORWARD_OFFSETS) -> tuple[Rows, Rows]:
         """Pairs of rows of voxels that lie apart by one of the offsets: 26-neighbours, each pair once."""
         first, second = [], []
         for offset in offsets:
@@ -92,7 +96,7 @@ class Lumen:
             second.append(rows[here])
         return np.concatenate(first), np.concatenate(second)
 
-    def pieces(self, offsets: Sequence[tuple[int, int, int]]) -> NDArray[np.int32]:
+    def pieces(self, offsets: Sequence[Offset]) -> NDArray[np.int32]:
         """Number of the piece, connected by the offsets, that each voxel is in, (N,)."""
         return _joined(len(self), *self.neighbours(offsets))
 
