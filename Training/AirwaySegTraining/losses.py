@@ -1,18 +1,208 @@
-"""Losses on probabilities and labels; voxels with weight 0 do not count."""
+"""Losses, one function for each equation; a voxel of weight 0 does not count, neither in the value nor in the gradient.
+
+Letters: B batch, S side of a patch, K classes; p probability 0..1, g target 0 or 1, w weight >= 0, all of one shape,
+usually (B, 1, S, S, S). Every loss is a scalar: sums run over the whole batch, at least in float32, with `SMOOTH` in
+both parts of a fraction, so that nothing to segment, or nothing that counts, gives finite values and gradients.
+
+Sources: WingsNet is Zheng et al., IEEE TMI 2021, arXiv:2011.11952; Tang is Tang, Local-imbalance-based and
+Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Airway Tree Segmentation in CT Scans via
+Anatomy-aware Multi-class Segmentation and Deep Breakage Connection. Their weights are in `weightmaps`.
+"""
+
+import warnings
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+SMOOTH = 1.0
+"""Added to numerator and denominator."""
 
-def dice_loss(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - weighted Dice over the whole batch (smooth term 1); tensors of one shape, values 0..1."""
-    overlap = (weight * probability * target).sum()
-    return 1 - (2 * overlap + 1) / ((weight * probability).sum() + (weight * target).sum() + 1)
+EPSILON = 1e-4
+"""Added to p before a power: at p = 0 a root has no finite derivative (WingsNet, below Eq. 13 and in IV-B)."""
+
+
+def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Dice loss (WingsNet Eq. 1 and 19): 1 - 2 sum(p g) / sum(p + g) over the voxels whose weight is above 0.
+
+    Gradient ratio of foreground to background: 2 / (1 - loss) - 1, which falls to 1 as large airways are learnt.
+    """
+    return weighted_dice(probability, target, _counts(weight))
+
+
+def weighted_dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted Dice loss (WingsNet Eq. 8 and 22): 1 - 2 sum(w p g) / sum(w (p + g))."""
+    p, g, w = _wide(probability, target, weight)
+    return 1 - _fraction(2 * (w * p * g).sum(), (w * (p + g)).sum())
+
+
+def tversky(probability: Tensor, target: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """Tversky loss (WingsNet Eq. 10 and 26): 1 - sum(p g) / sum(alpha p + beta g), beta = 1 - alpha.
+
+    Over the voxels whose weight is above 0. Gradient ratio: 1 / (alpha (1 - loss)) - 1 >= beta / alpha.
+    With weights ("Prior Tversky" in WingsNet's Fig. 7) it is `general_union` with exponent 1.
+    """
+    p, g, w = _wide(probability, target, _counts(weight))
+    return 1 - _fraction((w * p * g).sum(), (w * (alpha * p + (1 - alpha) * g)).sum())
+
+
+def root_tversky(
+    probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.1, exponent: float = 0.7
+) -> Tensor:
+    """Root Tversky loss (WingsNet Eq. 12 and 29): 1 - sum(p^r g) / sum(alpha p + beta g), r = ``exponent`` < 1.
+
+    Over the voxels whose weight is above 0; that is `general_union` with all weights 1.
+    """
+    return general_union(probability, target, _counts(weight), alpha, exponent)
+
+
+def general_union(
+    probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.1, exponent: float = 0.7
+) -> Tensor:
+    """General Union loss (WingsNet Eq. 16 and 33): 1 - sum(w (p + eps)^r g) / sum(w (alpha p + beta g)).
+
+    r = ``exponent``, the paper's r_l; w from `weightmaps.general_union_weight` with the same alpha; the paper takes
+    alpha 0.1, then 0.2. Gradient ratio: w_f (r p^(r-1) / (alpha (1 - loss)) - 1), so hard voxels get most of it.
+    In print, eps stands in the gradient only (below Eq. 13); put into the loss it may undercut 0 by 1e-4.
+    A logit is no probability: its power is NaN.
+    """
+    p, g, w = _wide(probability, target, weight)
+    return 1 - _fraction((w * (p + EPSILON) ** exponent * g).sum(), (w * (alpha * p + (1 - alpha) * g)).sum())
+
+
+def tang(probability: Tensor, target: Tensor, weight: Tensor, exponent: float = 0.7, alpha: float = 0.2) -> Tensor:
+    """Tang's loss as his program has it: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
+
+    w is `weightmaps.lib_weight`, later plus `weightmaps.tang_distance_weight` (Tang Eq. 5). The printed formula is
+    `tang_in_print`.
+    """
+    _warn_of_power(exponent)
+    return general_union(probability, target, weight, alpha, exponent)
+
+
+def tang_in_print(probability: Tensor, target: Tensor, weight: Tensor, exponent: float = 2.0) -> Tensor:
+    """Tang's loss as printed (Eq. 2): 1 - sum(w p^beta g) / sum(w (p + g)), beta = ``exponent``. Warns above 1.
+
+    Two faults. With beta = 2 the gradient pushes every foreground voxel *down* whose p is below half of the fraction,
+    which is 0.25 at most: just the airways that are not found yet. And without Dice's factor 2 the loss of a perfect
+    answer is 0.5.
+    """
+    _warn_of_power(exponent)
+    p, g, w = _wide(probability, target, weight)
+    return 1 - _fraction((w * (p + EPSILON) ** exponent * g).sum(), (w * (p + g)).sum())
+
+
+def _warn_of_power(exponent: float) -> None:
+    if exponent > 1:
+        warnings.warn(
+            f"Tang's loss with the exponent {exponent:g} makes the network unlearn airways it is not yet sure of; "
+            "his program uses 0.7.",
+            stacklevel=3,
+        )
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross-entropy: sum(w h) / sum(w), h = -g log p - (1 - g) log(1 - p); from logits, which stay exact."""
+    x, g, w = _wide(logits, target, weight)
+    entropy = functional.binary_cross_entropy_with_logits(x, g, weight=w, reduction="sum")
+    return entropy / w.sum().clamp(min=SMOOTH)
+
+
+def skeleton_recall(probability: Tensor, tube: Tensor, weight: Tensor) -> Tensor:
+    """Skeleton Recall loss: 1 - sum(w p t) / sum(w t), t = `weightmaps.tube`: the share of the tube that is found.
+
+    Kirchhoff et al., ECCV 2024, arXiv:2404.03010. It knows no false positives: only beside another loss.
+    """
+    p, t, w = _wide(probability, tube, weight)
+    return 1 - _fraction((w * p * t).sum(), (w * t).sum())
+
+
+def cl_dice(probability: Tensor, target: Tensor, weight: Tensor, iterations: int = 5) -> Tensor:
+    """Soft clDice loss: 1 - 2 P R / (P + R), P = sum(w s(p) g) / sum(w s(p)), R = sum(w s(g) p) / sum(w s(g)).
+
+    s is `soft_skeleton`. Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629, Algorithm 2. Tensors are
+    (B, 1, S, S, S). Voxels that do not count are taken from the target, so that the skeleton runs on through them.
+    """
+    p, g, w = _wide(probability, target, weight)
+    p = torch.where(w > 0, p, g)
+    of_p, of_g = soft_skeleton(p, iterations), soft_skeleton(g, iterations)
+    precise = _fraction((w * of_p * g).sum(), (w * of_p).sum())
+    complete = _fraction((w * of_g * p).sum(), (w * of_g).sum())
+    return 1 - 2 * precise * complete / (precise + complete)
+
+
+def soft_skeleton(values: Tensor, iterations: int) -> Tensor:
+    """Skeleton of a soft mask (B, 1, S, S, S) with values 0..1: what an opening takes off, after each erosion.
+
+    Shit et al. 2021, Algorithm 1. ``iterations`` erosions: what is wider than about twice as many voxels has no
+    skeleton and does not count.
+    """
+    skeleton = torch.zeros_like(values)
+    for step in range(iterations + 1):
+        values = _eroded(values) if step else values
+        taken_off = functional.relu(values - _dilated(_eroded(values)))
+        skeleton = skeleton + (1 - skeleton) * taken_off
+    return skeleton
+
+
+def class_dice_and_cross_entropy(logits: Tensor, classes: Tensor, weight: Tensor, entropy_share: float = 1.0) -> Tensor:
+    """Sum over DeepTree's classes of Dice + ``entropy_share`` x cross-entropy (DeepTree Eq. 1 with L_S = Dice + CE).
+
+    Parameters
+    ----------
+    logits
+        (B, K, S, S, S): one sigmoid for each class, without background.
+    classes
+        (B, 1, S, S, S): 0 background, 1..K from `weightmaps.classes_by_diameter`.
+    weight
+        (B, 1, S, S, S).
+    """
+    losses = [
+        dice_and_cross_entropy(logits[:, k : k + 1], classes == k + 1, weight, entropy_share)
+        for k in range(logits.shape[1])
+    ]
+    return torch.stack(losses).sum()
+
+
+def union_probability(logits: Tensor) -> Tensor:
+    """Probability of any class, (B, 1, S, S, S), of logits (B, K, S, S, S): the largest, as inference takes it.
+
+    DeepTree adds the General Union loss of this against ``classes > 0`` to `class_dice_and_cross_entropy`.
+    """
+    return torch.sigmoid(_wide(logits)[0]).amax(dim=1, keepdim=True)
 
 
 def dice_and_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, entropy_share: float = 0.3) -> Tensor:
-    """Dice + ``entropy_share`` x binary cross-entropy (mean over the voxels that count); computed in float32."""
-    logits = logits.float()
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
-    return dice_loss(torch.sigmoid(logits), target, weight) + entropy_share * entropy / weight.sum().clamp(min=1)
+    """Weighted Dice + ``entropy_share`` x cross-entropy: what the bundled weights were trained with."""
+    probability = torch.sigmoid(_wide(logits)[0])
+    return weighted_dice(probability, target, weight) + entropy_share * cross_entropy(logits, target, weight)
+
+
+dice_loss = dice
+
+
+def _fraction(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return (numerator + SMOOTH) / (denominator + SMOOTH)
+
+
+def _counts(weight: Tensor) -> Tensor:
+    """1 where a voxel counts, for the losses that know no other weights."""
+    return (weight > 0).to(weight.dtype)
+
+
+def _wide(*tensors: Tensor) -> list[Tensor]:
+    """At least float32: half precision cannot add up a patch."""
+    return [tensor if tensor.dtype == torch.float64 else tensor.float() for tensor in tensors]
+
+
+def _eroded(values: Tensor) -> Tensor:
+    """The smallest of a voxel and its six neighbours: three windows of three voxels, one along each axis."""
+    along = [
+        -functional.max_pool3d(-values, side, 1, [k // 2 for k in side]) for side in ((3, 1, 1), (1, 3, 1), (1, 1, 3))
+    ]
+    return torch.minimum(torch.minimum(along[0], along[1]), along[2])
+
+
+def _dilated(values: Tensor) -> Tensor:
+    """The largest of a voxel and its 26 neighbours."""
+    return functional.max_pool3d(values, 3, 1, 1)
