@@ -10,9 +10,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
+from scipy.spatial import cKDTree
 
-from AirwaySegLib.components import Box, bounding_box, distance_to
+from AirwaySegLib.components import Box, bounding_box
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.lumen import Lumen
 from AirwaySegLib.preprocessing import body_mask, lung_mask
 
 SMALL_VOXELS = 2.0
@@ -125,13 +127,10 @@ def find_centres(
         Not 0 on the airway's skeleton; empty if there is no airway.
     """
     places = {Kind.BORDER: _border(ct)}
-    box = bounding_box(label == 1, margin=1)
-    if box is not None:
-        airway = label[box] == 1
-        inside = _places((skeleton[box] != 0) & airway)
-        # In voxels: what a network can see depends on them, not on mm.
-        half_width = distance_to(~airway, (1.0, 1.0, 1.0))[tuple(inside.T)]
-        voxels = inside + np.array([part.start for part in box], np.int32)
+    airway = label == 1
+    if airway.any():
+        voxels = _places((skeleton != 0) & airway)
+        half_width = _to_background(airway, voxels)
         places |= {
             Kind.SMALL_AIRWAY: voxels[half_width < SMALL_VOXELS],
             Kind.THIN: voxels[half_width < THIN_VOXELS],
@@ -161,6 +160,16 @@ def lung_box(ct: NDArray[np.int16], label: NDArray[np.uint8], spacing_mm: tuple[
 def _places(mask: NDArray) -> NDArray[np.int32]:
     """Voxels (N, 3) that are not 0."""
     return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1).astype(np.int32)
+
+
+def _to_background(airway: NDArray[np.bool_], voxels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Distance (N,) from voxels of the airway to the nearest background voxel of the array, centre to centre.
+
+    In voxels and not in mm, since what a network can see depends on them.
+    """
+    around = Lumen.of(airway, (1.0, 1.0, 1.0)).shell
+    within = ((around >= 0) & (around < airway.shape)).all(axis=1)
+    return cKDTree(around[within]).query(voxels)[0]
 
 
 def _border(ct: NDArray[np.int16]) -> NDArray[np.int32]:
