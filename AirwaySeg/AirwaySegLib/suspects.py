@@ -46,12 +46,12 @@ for measurement and mild dilatation, twice as wide is at least bronchiectasis.""
 BLOB, SURE_BLOB = 2.0, 3.0
 """Widest place over the branch's median: a section through a healthy fork reaches 1.6 in 99 of 100."""
 SWOLLEN, SURE_SWOLLEN = 1.6, 3.0
-"""Volume over that of a tube of the median radius: 0.6 to 1.3 in 3 000 branches of simulated and real trees."""
+"""Volume over that of a tube of the median radius: below 1.3 in all but one of 3 000 simulated and real branches."""
 LEAST_GROWTH_MM, LEAST_EXCESS_MM3 = 0.75, 60.0
 """One voxel of a usual CT (or one of this grid, if larger), and a ball of 2.4 mm radius: less is noise."""
 BUSH, SURE_BUSH = 6, 15
 BUSH_MM, TWIG_MM = 8.0, 8.0
-"""Tips of short branches around one place: deep healthy trees have up to four within such a ball."""
+"""Tips of short branches around one place: deep healthy trees have up to three within such a ball."""
 ONE_LEAK_MM = 12.0
 """Leaks nearer to each other than this, or than the radius there, are one place."""
 
@@ -86,11 +86,11 @@ def find_suspects(tree: AirwayTree, tip_probabilities: dict[int, float] | None =
     """All kinds, highest score first; of each at most `MOST_OF_A_KIND`, and a note about those left out.
 
     ``tip_probabilities`` comes from `tip_probability`; without it no tip is doubtful. An empty tree has no suspects.
-    A branch that leaks is no sudden end besides, and leaks at one place are one.
+    A branch that rather leaks is no sudden end besides, and leaks at one place are one.
     """
     leaks = possible_leaks(tree)
-    leaking = {leak.branch for leak in leaks}
-    ends = [end for end in sudden_ends(tree) if end.branch not in leaking]
+    leaking = {leak.branch: leak.score for leak in leaks}
+    ends = [end for end in sudden_ends(tree) if end.score > leaking.get(end.branch, 0)]
     kinds = [loose_fragments(tree), ends, _one_a_place(leaks), doubtful_tips(tree, tip_probabilities or {})]
     return _sorted(suspect for found in kinds for suspect in _shortened(found))
 
@@ -138,8 +138,8 @@ def _fragment(joint: Joint) -> Suspect:
 def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     """Terminal branches of the tree that are too wide to end, highest score first.
 
-    r is the median radius of the last third of the branch outside its parent's lumen, or that at the very end if it is
-    smaller: what runs out is no sudden end. It is too wide above
+    r is the median radius of the last third of the branch outside its parent's lumen, or that at this distance before
+    the end if it is smaller: what runs out in a cone is no sudden end, what is rounded off may be. It is too wide above
     limit = median + `TIP_SPREADS` * 1.4826 * MAD of r over the tree's tips, but never below `SMALL_TIP_MM` or
     `SMALL_TIP_VOXELS`, and always above `LARGE_TIP_MM`: an obstruction, mucus, or a breakage of the segmentation.
     Score = 0.3 + 0.5 ramp(r, limit, 2 limit) + 0.2 ramp(generation, `LATE_GENERATION`, `EARLY_GENERATION`).
@@ -147,7 +147,7 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     end never counts, nor does a bump: a branch whose centerline does not leave its parent's lumen.
     """
     tips = [branch for branch in tree.main() if not branch.children]
-    radii = {branch.id: min(far_radius_mm(branch), float(branch.radii_mm[-1])) for branch in tips}
+    radii = {branch.id: _tip_radius_mm(branch) for branch in tips}
     branching = {branch.id for branch in tips if branch.length_mm >= branch.radii_mm[0]}
     limit_mm = _widest_usual_tip_mm([radii[number] for number in branching], tree.voxel_mm)
     found = []
@@ -168,6 +168,13 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     return _sorted(found)
 
 
+def _tip_radius_mm(branch: Branch) -> float:
+    """The r of `sudden_ends`."""
+    median = far_radius_mm(branch)
+    before = int(np.searchsorted(branch.along_mm, branch.length_mm - median))
+    return min(median, float(branch.radii_mm[before]))
+
+
 def _widest_usual_tip_mm(radii_mm: list[float], voxel_mm: Place) -> float:
     """The limit of `sudden_ends`."""
     middle = float(np.median(radii_mm)) if radii_mm else 0.0
@@ -184,13 +191,14 @@ def possible_leaks(tree: AirwayTree) -> list[Suspect]:
 
     - widening: median radius of the last third over that of the first, `WIDENING`;
     - parent_ratio: median radius over that of the nearest ancestor that is longer than wide, `WIDENING`;
-    - blob: widest radius of the last two thirds, fork included, over the median, `BLOB`;
+    - blob: widest radius of the last two thirds, fork included, over the median or, if it is smaller, the radius of
+      that ancestor, `BLOB`;
     - swelling: volume over pi median^2 length + 4/3 pi median^3, a tube with round ends, `SWOLLEN`;
     - twigs: number of branches shorter than `TWIG_MM` that end within `BUSH_MM` of the tip, itself included, `BUSH`.
 
-    The first three count only if they amount to `LEAST_GROWTH_MM` (or a voxel) in a branch that is longer than wide (a
-    shorter one is all fork); swelling only from `LEAST_EXCESS_MM3` on. Score = 0.3 + 0.7 ramp(quotient, limit, sure) of
-    the rule that says most.
+    The first three count only if they amount to `LEAST_GROWTH_MM` (or a voxel), and the first two in a branch that is
+    longer than wide (a shorter one is all fork); swelling only from `LEAST_EXCESS_MM3` on. Score = 0.3 + 0.7
+    ramp(quotient, limit, sure) of the rule that says most.
     """
     own = [branch for branch in tree.main() if branch.parent is not None and branch.name != TRACHEA]
     twigs = _twigs_around([branch for branch in own if not branch.children and branch.length_mm < TWIG_MM])
@@ -232,7 +240,7 @@ def _leak_facts(tree: AirwayTree, branch: Branch) -> dict[str, float]:
         "parent_radius_mm": parent,
         "widening": end / max(start, 1e-6),
         "parent_ratio": median / max(parent, 1e-6),
-        "blob": widest / max(median, 1e-6),
+        "blob": widest / max(min(median, parent), 1e-6),
         "swelling": branch.volume_mm3 / max(tube_mm3, 1e-6),
         "excess_mm3": branch.volume_mm3 - tube_mm3,
     }
@@ -255,13 +263,15 @@ def _upstream_radius_mm(tree: AirwayTree, branch: Branch) -> float:
 
 def _worst_rule(facts: dict[str, float], least_mm: float) -> tuple[str, float]:
     """The rule that says most, and its score; 0 if none is broken."""
-    growth = {
-        "widening": (facts["radius_mm"] - facts["start_radius_mm"], WIDENING, SURE_WIDENING),
-        "parent_ratio": (facts["median_radius_mm"] - facts["parent_radius_mm"], WIDENING, SURE_WIDENING),
-        "blob": (facts["widest_radius_mm"] - facts["median_radius_mm"], BLOB, SURE_BLOB),
-    }
-    is_long = facts["length_mm"] > 2 * facts["median_radius_mm"]
-    limits = {rule: (limit, sure) for rule, (mm, limit, sure) in growth.items() if is_long and mm >= least_mm}
+    median, widest, parent = (facts[f"{name}_radius_mm"] for name in ("median", "widest", "parent"))
+    limits: dict[str, tuple[float, float]] = {}
+    if facts["length_mm"] > 2 * median:
+        if facts["radius_mm"] - facts["start_radius_mm"] >= least_mm:
+            limits["widening"] = (WIDENING, SURE_WIDENING)
+        if median - parent >= least_mm:
+            limits["parent_ratio"] = (WIDENING, SURE_WIDENING)
+    if widest - min(median, parent) >= least_mm:
+        limits["blob"] = (BLOB, SURE_BLOB)
     if facts["excess_mm3"] >= LEAST_EXCESS_MM3:
         limits["swelling"] = (SWOLLEN, SURE_SWOLLEN)
     limits["twigs"] = (BUSH, SURE_BUSH)
@@ -280,7 +290,8 @@ def _leak_reason(rule: str, facts: dict[str, float]) -> str:
         "widening": f"The airway widens from {width['start_radius_mm']:.1f} to {width['radius_mm']:.1f} mm on its way.",
         "parent_ratio": f"The airway is {width['median_radius_mm']:.1f} mm wide and comes from one of only "
         f"{width['parent_radius_mm']:.1f} mm.",
-        "blob": f"The airway is {width['median_radius_mm']:.1f} mm wide but swells to {width['widest_radius_mm']:.1f}.",
+        "blob": f"The airway is {min(width['median_radius_mm'], width['parent_radius_mm']):.1f} mm wide but swells to "
+        f"{width['widest_radius_mm']:.1f} mm.",
         "swelling": f"The branch has {facts['swelling']:.1f} times the volume of a tube of its width.",
         "twigs": f"{facts['twigs']:.0f} short branches end within {BUSH_MM:.0f} mm of each other.",
     }[rule]
