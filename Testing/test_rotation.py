@@ -172,6 +172,7 @@ def test_airway_is_what_has_the_threshold_of_it():
 def test_airway_goes_on_in_voxels_left_out_without_background_between():
     for threshold in (0.5, 0.8, 0.9, 1.0):
         assert 0 not in along_x([1, 1, 2, 2, 2, 2], 0.3, threshold)
+        assert 0 not in along_x([1, 1, 2, 2, 2, 2], 0.16, threshold)  # voxel 7 is 0.88 airway, 0.12 left out
     assert along_x([1, 1, 2, 2, 2, 2], 0.25, 0.8) == [1, 1, 1, 1, 1, 2, 2, 2, 2]
     assert along_x([0, 0, 2, 0, 0, 0], 0.25, 0.8) == [0] * 5 + [2] * 4
     assert along_x([0, 0, 0, 0, 0, 0], 0.25, 1.0) == [0] * 9
