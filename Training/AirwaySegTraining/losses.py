@@ -158,7 +158,7 @@ def class_dice_and_cross_entropy(logits: Tensor, classes: Tensor, weight: Tensor
         (B, 1, S, S, S).
     """
     losses = [
-        dice_and_cross_entropy(logits[:, k : k + 1], classes == k + 1, weight, entropy_share)
+        dice_and_cross_entropy(logits[:, k : k + 1], (classes == k + 1).to(logits.dtype), weight, entropy_share)
         for k in range(logits.shape[1])
     ]
     return torch.stack(losses).sum()
