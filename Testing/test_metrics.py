@@ -171,6 +171,14 @@ def test_each_class_of_diameter_has_its_own_dice():
     assert sum(part.true_positive for part in classes) == (found & reference).sum()
 
 
+def test_a_limit_belongs_to_the_class_below_it():
+    line = np.zeros((9, 9, 9), bool)
+    line[2:6, 4, 4] = True
+    diameters = np.array([0.1 + 0.2 + 1.7, 4.0, 8.0, 8.1])  # the first sum is a little more than 2
+    classes = by_diameter(line, line, Lumen.of(line, (1.0, 1.0, 1.0)), diameters)
+    assert [part.true_positive for part in classes] == [1, 1, 1, 1]
+
+
 def test_the_score_is_the_mean_of_four_and_an_empty_prediction_scores_nothing():
     overlap, detection = Overlap(60, 20, 20), Detection(100, 90, 50.0, 40.0, 10, 8)
     metrics = Metrics(overlap, detection, (), 0.5, 3, 1)

@@ -1,27 +1,30 @@
 """The field's parse of a reference into branches (ATM'22, WingsNet, AIIB23): the same labels to the last voxel, fast.
 
 It exists to be compared with published figures; the tree that AirwaySeg measures is another, better one. Arrays are
-(Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order of axes. Nothing but
-the first steps works on volumes: after thinning, only skeleton voxels, mask voxels and tables of labels are touched.
+(Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order of axes. Thinning
+alone works on a volume; all else on lists of skeleton voxels and mask voxels and on tables of labels.
 
 Letters: S skeleton voxels, M mask voxels, L labels.
 """
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
-from AirwaySegLib.components import bounding_box, fill_holes
+from AirwaySegLib.components import bounding_box
+from AirwaySegLib.lumen import FACES, FORWARD_OFFSETS, Lumen
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
-Positions = NDArray[np.int64]
+Positions = NDArray[np.integer[Any]]
+
+UNIT = (1.0, 1.0, 1.0)
+FORWARD_FACES = FACES[3:]
 
 MOST_NEIGHBOURS = 3
 """A skeleton voxel with more skeleton voxels than these in its 3 x 3 x 3 neighbourhood, itself included, is a fork."""
@@ -83,12 +86,10 @@ def thinned(mask: Mask) -> Mask:
 def largest_component(mask: Mask) -> Mask:
     """The largest of the 6-connected components; of several of one size the last in the array's order."""
     found = np.zeros(mask.shape, bool)
-    box = bounding_box(mask)
-    if box is not None:
-        voxels, one, other = _faces(mask[box])
-        components = _components(len(voxels), one, other)
-        largest = voxels[components == _last_largest(np.bincount(components))]
-        found[box][np.unravel_index(largest, mask[box].shape)] = True
+    if mask.any():
+        lumen = Lumen.of(mask, UNIT)
+        pieces = lumen.pieces(FORWARD_FACES)
+        found[tuple(lumen.voxels[pieces == _last_largest(np.bincount(pieces))].T)] = True
     return found
 
 
@@ -105,14 +106,16 @@ def parse_branches(mask: Mask, refine: bool = True) -> Parse:
     box = bounding_box(mask, margin=1)
     if box is None:
         return nothing
-    airway = fill_holes(largest_component(np.asarray(mask[box], bool)))
+    airway = largest_component(np.asarray(mask[box], bool))
+    airway[tuple(Lumen.of(airway, UNIT).cavities().T)] = True
     skeleton[box] = thinned(airway)
     segments, first_labels = _segments(skeleton[box])
     if len(segments) == 0:
         return nothing
-    voxel_labels = first_labels[nearest(segments, np.argwhere(airway))]
-    table, parents, trachea = _tree(np.bincount(voxel_labels), _touching(airway, voxel_labels), refine)
-    labels[box][airway] = table[voxel_labels]
+    lumen = Lumen.of(airway, UNIT)
+    voxel_labels = first_labels[nearest(segments, lumen.voxels)]
+    table, parents, trachea = _tree(np.bincount(voxel_labels), _touching(lumen, voxel_labels), refine)
+    labels[box][tuple(lumen.voxels.T)] = table[voxel_labels]
     voxels = np.bincount(table[voxel_labels])
     start = [part.start for part in box]
     return Parse(labels, parents, trachea, skeleton, voxels, segments + start, table[first_labels])
@@ -141,42 +144,19 @@ def _segments(skeleton: Mask) -> tuple[Positions, Labels]:
     positions = np.argwhere(skeleton)
     steps = np.array(list(product((-1, 0, 1), repeat=3)))
     around = np.clip(positions[:, None] + steps, 0, np.array(skeleton.shape) - 1)
-    places = np.ravel_multi_index(tuple(np.moveaxis(around, -1, 0)), skeleton.shape)
-    own = np.flatnonzero(skeleton)
-    neighbours = np.searchsorted(own, places).clip(max=max(0, len(own) - 1))
-    found = skeleton.ravel()[places]
-    kept = found.sum(axis=1) <= MOST_NEIGHBOURS
-    one, step = np.nonzero(found & kept[:, None])
-    other = neighbours[one, step]
-    both = kept[other]
-    segment = _components(len(own), one[both], other[both])
-    long = kept & (np.bincount(segment)[segment] >= LEAST_SEGMENT_VOXELS)
+    kept = positions[skeleton[tuple(np.moveaxis(around, -1, 0))].sum(axis=1) <= MOST_NEIGHBOURS]
+    if len(kept) == 0:
+        return kept, np.empty(0, np.int32)
+    segment = Lumen(skeleton.shape, UNIT, kept.astype(np.int32)).pieces(FORWARD_OFFSETS)
+    long = np.bincount(segment)[segment] >= LEAST_SEGMENT_VOXELS
     _, first, numbers = np.unique(segment[long], return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
-    return positions[long], (rank[numbers] + 1).astype(np.int32)
+    return kept[long], (rank[numbers] + 1).astype(np.int32)
 
 
-def _faces(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The mask's voxels in C order (M,) as places in the flat array, and all pairs of rows that share a face."""
-    voxels, flat = np.flatnonzero(mask), mask.ravel()
-    one, other = [], []
-    for axis, step in enumerate((mask.shape[1] * mask.shape[2], mask.shape[2], 1)):
-        rows = np.flatnonzero(voxels // step % mask.shape[axis] < mask.shape[axis] - 1)
-        rows = rows[flat[voxels[rows] + step]]
-        one.append(rows)
-        other.append(np.searchsorted(voxels, voxels[rows] + step))
-    return voxels, np.concatenate(one), np.concatenate(other)
-
-
-def _components(count: int, one: NDArray, other: NDArray) -> NDArray[np.int32]:
-    """Component 0, 1, ... of each of ``count`` rows that are joined in pairs."""
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
-
-
-def _touching(airway: Mask, voxel_labels: Labels) -> NDArray[np.int64]:
+def _touching(airway: Lumen, voxel_labels: Labels) -> NDArray[np.int64]:
     """Pairs (P, 2) of different labels that share a face, each once, the smaller first."""
-    _, one, other = _faces(airway)
+    one, other = airway.neighbours(FORWARD_FACES)
     pairs = np.sort(np.column_stack([voxel_labels[one], voxel_labels[other]]), axis=1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0).astype(np.int64)
 

@@ -106,8 +106,8 @@ def central_branches(parse: Parse) -> tuple[int, ...]:
 
     The trachea is the largest label. From it the tree is followed to its first fork into two heavy parts, the carina:
     the second heaviest child and all beyond it hold at least `HEAVY_SHARE` of the voxels beyond the fork. These two
-    children are the main bronchi. So a bronchus that leaves the trachea above the carina stays in, and the trachea below
-    it is left out too. A tree without such a fork loses the trachea alone.
+    children are the main bronchi. So a bronchus that leaves the trachea above the carina stays in, and the trachea
+    below it is left out too. A tree without such a fork loses the trachea alone.
     """
     if parse.trachea == 0:
         return ()
