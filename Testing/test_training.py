@@ -1,4 +1,4 @@
-"""Training: losses against hand-computed numbers, patches, and a tiny training that resumes exactly."""
+"""Training: patches, and a tiny training that resumes exactly and holds out what it says."""
 
 import csv
 import json
@@ -13,12 +13,24 @@ from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.progress import silent
 from AirwaySegLib.weights import load_weights
 from AirwaySegTraining.__main__ import main
-from AirwaySegTraining.cases import cut, draw_patch, find_centres, read_case, read_cases
+from AirwaySegTraining.cases import case_folders, read_case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, group_shares, rate_at
-from AirwaySegTraining.losses import dice_and_cross_entropy, dice_loss
+from AirwaySegTraining.patches import draw_patch
+from AirwaySegTraining.recipes import load_recipe
+from AirwaySegTraining.sampling import Mixture
 
-TINY = FitSettings(steps=4, batch=1, patch=32, workers=0, checkpoint_every=2, device="cpu", frozen_from=0.5)
+TINY = FitSettings(
+    steps=4,
+    batch=1,
+    patch=32,
+    workers=0,
+    checkpoint_every=2,
+    validate_every=2,
+    validation=0,
+    device="cpu",
+    frozen_from=0.5,
+)
 
 
 @pytest.fixture
@@ -37,48 +49,13 @@ def a_data_folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_dice_loss_is_as_computed_by_hand():
-    probability = torch.tensor([0.5, 1.0, 0.25, 0.9])
-    target = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    weight = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    # overlap 1.5, sums 1.75 and 2: 1 - (3 + 1) / (3.75 + 1)
-    assert float(dice_loss(probability, target, weight)) == pytest.approx(1 - 4 / 4.75)
-
-
-def test_voxels_left_out_have_no_gradient_and_entropy_is_the_mean_over_the_others():
-    logits = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
-    target, weight = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 1.0])
-    loss = dice_and_cross_entropy(logits, target, weight)
-    loss.backward()
-    low = 1 / (1 + np.exp(1.0))
-    dice = 1 - (2 * 0.5 + 1) / (0.5 + low + 1 + 1)
-    entropy = (-np.log(0.5) - np.log(1 - low)) / 2
-    assert float(loss.detach()) == pytest.approx(dice + 0.3 * entropy, rel=1e-5)
-    assert logits.grad[1] == 0 and logits.grad[0] < 0 < logits.grad[2]
-
-
-def test_centres_know_thin_from_wide_airways():
-    label = np.zeros((40, 40, 40), np.uint8)
-    label[:, 4:17, 4:17] = 1
-    label[:, 30:33, 30:33] = 1
-    centres = find_centres(np.zeros(label.shape, np.int16), label)
-    assert (centres["thin"][:, 1] > 20).mean() > 0.9
-    assert (centres["wide"][:, 1] < 20).all()
-    assert "border" not in centres
-
-
-def test_a_patch_beyond_the_border_is_filled():
-    array = np.ones((4, 4, 4), np.int16)
-    patch = cut(array, np.array([-2, 0, 3]), 4, -1000)
-    assert (patch[:2] == -1000).all() and (patch[2:, :, 0] == 1).all() and (patch[:, :, 1:] == -1000).all()
-
-
 def test_patches_of_a_case_show_its_airway_dark(a_data_folder):
     case = read_case(a_data_folder / "cases" / "case-0")
+    stage = replace(TINY.full_recipe().stages[0], patch=16)
     rng = np.random.default_rng(0)
     seen = 0
     for _ in range(20):
-        hu, label = draw_patch(case, 16, rng)
+        hu, label, _ = draw_patch(case, stage, Mixture.of(stage.sampling), rng)
         assert hu.shape == label.shape == (16, 16, 16) and hu.dtype == np.float32
         if 20 < label.sum() < 3000:
             seen += 1
@@ -89,20 +66,20 @@ def test_patches_of_a_case_show_its_airway_dark(a_data_folder):
 def test_a_label_on_another_grid_is_refused_by_name(a_data_folder):
     folder = a_data_folder / "cases" / "case-1"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((24, 24, 23), np.uint8)), str(folder / "label.nrrd"))
-    with pytest.raises(AirwaySegError, match="case-1: .*not on the CT's grid"):
+    with pytest.raises(AirwaySegError, match="case-1: .*is not on the grid of"):
         read_case(folder)
 
 
 def test_a_folder_without_cases_is_refused(tmp_path):
     with pytest.raises(AirwaySegError, match="No case found"):
-        read_cases(tmp_path, silent)
+        case_folders(tmp_path)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth():
-    settings = FitSettings(steps=1000, rate=1.0)
-    assert rate_at(0, settings) == pytest.approx(0.01)
-    assert rate_at(99, settings) > 0.9
-    assert rate_at(999, settings) == pytest.approx(0.01, rel=0.01)
+    stage = replace(load_recipe("default").stages[0], steps=1000, rate=1.0)
+    assert rate_at(0, stage) == pytest.approx(0.01)
+    assert rate_at(99, stage) > 0.9
+    assert rate_at(999, stage) == pytest.approx(0.01, rel=0.01)
 
 
 def _weights(path):
@@ -126,12 +103,12 @@ def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
     assert torch.equal(expected, found)
     assert info.norm == "batch" and info.provenance["steps"] == 4 and info.provenance["cases"] == 2
     rows = list(csv.reader((tmp_path / "whole" / "log.csv").open()))
-    assert [row[0] for row in rows] == ["2", "4"]
+    assert [row[0] for row in rows] == ["step", "2", "4"]
 
 
 def test_a_patch_that_is_too_small_is_refused(capsys):
     assert main(["fit", "--data", "somewhere", "-o", "run", "--patch", "16"]) == 2
-    assert "16 voxels is not a multiple of 8 from 32 on" in capsys.readouterr().err
+    assert "stage 1 (fit): patch is 16; it must be a multiple of 8 from 32 on" in capsys.readouterr().err
 
 
 def test_frozen_statistics_stay_while_the_weights_learn(a_data_folder, tmp_path):

@@ -14,6 +14,7 @@ from AirwaySegLib.progress import Bar
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.pseudo import pseudo_case
+from AirwaySegTraining.recipes import list_recipes
 from AirwaySegTraining.simulate import simulate, write_case
 
 log = logging.getLogger("airwayseg")
@@ -75,31 +76,37 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     default = FitSettings()
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--shares", type=float, nargs="+", default=(), help="share of each data folder in the patches")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
-    for name, meaning in (
-        ("steps", "updates of the weights"),
-        ("batch", "patches a step"),
-        ("patch", "voxels along a side of a patch, a multiple of 8"),
-        ("rate", "highest learning rate of AdamW"),
-        ("norm", "normalisation: batch or instance"),
-        ("seed", "of weights and patches"),
-        ("device", "auto, cpu or cuda"),
-        ("workers", "processes that cut patches"),
-        ("frozen_from", "share of the steps after which batch normalisation keeps its statistics"),
-        ("start_from", "weights to begin with: a name or a file"),
+    parser.add_argument("--shares", type=float, nargs="+", default=(), help="share of each data folder in the patches")
+    parser.add_argument("--recipe", default=default.recipe, help=f"{', '.join(list_recipes())}, or a .toml file")
+    for name, kind, meaning in (
+        ("steps_scale", float, "factor for the length of every stage"),
+        ("steps", int, "updates of the weights, for recipes of one stage"),
+        ("rate", float, "highest learning rate, for recipes of one stage"),
+        ("frozen_from", float, "share of the steps after which batch normalisation keeps its statistics, likewise"),
+        ("batch", int, "patches a step, of all processes together"),
+        ("patch", int, "voxels along a side of a patch, a multiple of 8"),
+        ("norm", str, "normalisation: batch or instance"),
+        ("start_from", str, "weights to begin with: a name or a file"),
+        ("validation", float, "share of the patients that are held out"),
+        ("validate_every", int, "steps between two looks at the cases held out, a multiple of --checkpoint-every"),
+        ("checkpoint_every", int, "steps between two checkpoints"),
+        ("precision", str, "arithmetic of the network: bfloat16 or float32"),
+        ("seed", int, "of weights and patches"),
+        ("device", str, "auto, cpu or cuda"),
+        ("workers", int, "processes that cut patches, for each GPU"),
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        kind = str if value is None else type(value)
-        parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {value})")
+        shown = "the recipe's" if value is None and name != "start_from" else value
+        parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
     parser.set_defaults(run=_run_fit)
 
 
 def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
     from AirwaySegTraining.loop import fit  # PyTorch takes seconds to import; `simulate` does without
 
-    values = {field.name: getattr(options, field.name) for field in fields(FitSettings) if hasattr(options, field.name)}
+    values = {field.name: getattr(options, field.name) for field in fields(FitSettings)}
     values["shares"] = tuple(options.shares)
     target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
     progress.close()

@@ -1,136 +1,320 @@
-"""Training cases from a folder: reading them, and cutting patches around places worth looking at.
+"""Training cases: reading them from their folders, and what is worked out of them once and kept on disk.
 
 A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there is one, case.json.
+Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps: arrays that are read where a patch needs
+them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
 """
 
+import hashlib
 import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt
-from skimage.morphology import skeletonize
 
+from AirwaySegLib.components import label_components
+from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
+from AirwaySegTraining import weightmaps
+from AirwaySegTraining.rotation import IGNORE
+from AirwaySegTraining.sampling import Centres, Kind, find_centres
+from AirwaySegTraining.team import Team
 
-IGNORE = 2
-MARGIN = 4
-"""Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""
+Spacing = tuple[float, float, float]
 
-THIN_VOXELS = 2.3
-CENTRES = (("thin", 0.38), ("middle", 0.1), ("wide", 0.22), ("border", 0.14), ("anywhere", 0.16))
-"""Share of patches around thin, medium and wide airways, the lungs' border, and anything in the scan."""
+PREPARED = ".prepared"
+VERSION = b"1"
+"""To be raised when a map means something else than before: then everything is worked out again."""
+
+MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "inverse_branch")
+"""Maps of a case by their names; see `make_map`."""
+
+
+@dataclass(frozen=True)
+class OnAirway:
+    """A map that is 0 outside the airway: ``values`` (N,) at ``voxels`` (N,), ascending places in the flat array.
+
+    It takes a hundredth of the whole array's memory. A box of it, indexed with slices or `numpy.ix_`, is an array.
+    """
+
+    shape: tuple[int, int, int]
+    voxels: NDArray[np.int64]
+    values: NDArray
+
+    @classmethod
+    def of(cls, whole: NDArray, voxels: NDArray[np.int64]) -> "OnAirway":
+        """The map's values at the airway's voxels."""
+        depth, height, width = whole.shape
+        return cls((depth, height, width), voxels, whole.ravel()[voxels])
+
+    def __getitem__(self, box: tuple[Any, Any, Any]) -> NDArray:
+        """The box as an array; slices have no step."""
+        axes = [np.arange(n)[part].ravel() for part, n in zip(box, self.shape)]
+        low, high = np.array([axis.min() for axis in axes]), np.array([axis.max() + 1 for axis in axes])
+        slice_voxels = self.shape[1] * self.shape[2]
+        rows = slice(*np.searchsorted(self.voxels, [low[0] * slice_voxels, high[0] * slice_voxels]))
+        places = np.stack(np.unravel_index(self.voxels[rows], self.shape), axis=1)
+        inside = ((places >= low) & (places < high)).all(axis=1)
+        out = np.zeros(high - low, self.values.dtype)
+        out[tuple((places[inside] - low).T)] = self.values[rows][inside]
+        return out[np.ix_(*(axis - first for axis, first in zip(axes, low)))]
+
+    def whole(self) -> NDArray:
+        """The map as an array (Z, Y, X)."""
+        out = np.zeros(self.shape, self.values.dtype)
+        out.ravel()[self.voxels] = self.values
+        return out
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case in memory; ``centres`` gives (N, 3) voxel positions for each kind of `CENTRES`."""
+    """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
+
+    ``patient`` keeps the cases of one person together, ``fingerprint`` tells whether the files are still the same.
+    """
 
     name: str
+    patient: str
+    fingerprint: str
     ct: NDArray[np.int16]
     label: NDArray[np.uint8]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
     clean: bool
-    centres: dict[str, NDArray[np.int32]]
+    centres: Centres
+    skeleton: OnAirway
+    maps: dict[str, OnAirway]
 
 
-def find_centres(ct: NDArray[np.int16], label: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
-    """Positions for patches: skeleton voxels by the lumen's half-width, the lungs' border, and a lattice over all."""
-    centres: dict[str, NDArray[np.int32]] = {}
-    airway = label == 1
-    if airway.any():
-        where = np.nonzero(airway)
-        box = tuple(slice(max(0, int(axis.min()) - 2), int(axis.max()) + 3) for axis in where)
-        half_width = distance_transform_edt(airway[box])
-        skeleton = np.argwhere(skeletonize(airway[box])) + [part.start for part in box]
-        width = half_width[tuple((skeleton - [part.start for part in box]).T)]
-        centres["thin"] = skeleton[width < THIN_VOXELS].astype(np.int32)
-        centres["middle"] = skeleton[(width >= THIN_VOXELS) & (width < 4)].astype(np.int32)
-        centres["wide"] = skeleton[width >= 4].astype(np.int32)
-    small = ct[::4, ::4, ::4]
-    air = small < -500
-    border = air & ~binary_erosion(air, border_value=1)
-    centres["border"] = (np.argwhere(border)[::3] * 4).astype(np.int32)
-    lattice = np.indices(tuple(max(1, n // 16) for n in ct.shape)).reshape(3, -1).T
-    centres["anywhere"] = (lattice * 16 + 8).astype(np.int32)
-    return {kind: places for kind, places in centres.items() if len(places)}
+def case_folders(data: Path) -> list[Path]:
+    """The folders of all cases under ``data``/cases, in the order of their names."""
+    folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
+    if not folders:
+        raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
+    return folders
 
 
 def read_case(folder: Path) -> Case:
-    """Read one case, on canonical axes, as the CT will be shown to the network.
+    """Read one case, on canonical axes, as the CT will be shown to the network, without maps.
 
     Raises
     ------
     AirwaySegError
-        If a file is missing or unreadable, the label does not fit the CT, or its values are not 0, 1 and 2.
+        If a file is missing or unreadable, the label does not fit the CT, its values are not 0, 1 and 2, or none is 1.
     """
     try:
         ct, _ = read_ct(folder / "ct.nrrd")
         label = read_on_grid(folder / "label.nrrd", ct)
-        description = folder / "case.json"
-        clean = bool(json.loads(description.read_text()).get("clean", False)) if description.exists() else False
-    except (AirwaySegError, OSError, ValueError, AttributeError) as error:
+        description = _description(folder)
+        fingerprint = _fingerprint(folder)
+    except (AirwaySegError, OSError, ValueError) as error:
         raise AirwaySegError(f"Case {folder.name}: {error}") from error
     if label.array.min() < 0 or label.array.max() > IGNORE:
         raise AirwaySegError(f"Case {folder.name}: label.nrrd holds values other than 0, 1 and 2.")
+    if not (label.array == 1).any():
+        raise AirwaySegError(f"Case {folder.name}: label.nrrd holds no airway (no voxel is 1).")
     canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
     hu = np.clip(canonical.array, -1024, 3071).astype(np.int16)
-    return Case(folder.name, hu, labels, canonical.spacing_mm, clean, find_centres(hu, labels))
+    spacing_mm = canonical.spacing_mm
+    line = weightmaps.skeleton_of(labels, spacing_mm)
+    skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
+    patient, clean = _patient(description, folder), bool(description.get("clean", False))
+    centres = find_centres(hu, labels, line, spacing_mm)
+    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, {})
 
 
-def read_cases(data: Path, progress: Progress) -> list[Case]:
-    """All cases under ``data``/cases, in the order of their names."""
-    folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
-    if not folders:
-        raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
-    cases = []
-    for done, folder in enumerate(folders, start=1):
-        cases.append(read_case(folder))
-        progress("read", done, len(folders))
-    return cases
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "case.json"
+    description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not isinstance(description, dict):
+        raise ValueError("case.json holds no object")
+    return description
 
 
-def draw_centre(case: Case, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random place of a random kind, by the shares of `CENTRES` among the kinds that the case has."""
-    kinds = [(kind, share) for kind, share in CENTRES if kind in case.centres]
-    shares = np.array([share for _, share in kinds])
-    kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())][0]
-    places = case.centres[kind]
-    return places[rng.integers(len(places))].astype(np.int64)
+def _patient(description: dict[str, Any], folder: Path) -> str:
+    """Case.json's patient if it is a name or number (the simulator keeps the anatomy there), else the folder's name."""
+    patient = description.get("patient")
+    return str(patient) if isinstance(patient, str | int) else folder.name
 
 
-def cut(array: NDArray, start: NDArray[np.int64], side: int, fill: float) -> NDArray:
-    """The cube of ``side`` voxels at ``start``; what lies outside the array is ``fill``."""
-    out = np.full((side,) * 3, fill, array.dtype)
-    low, high = np.maximum(start, 0), np.minimum(start + side, array.shape)
-    if (low < high).all():
-        source = tuple(slice(a, b) for a, b in zip(low, high))
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start))
-        out[target] = array[source]
-    return out
+def _fingerprint(folder: Path) -> str:
+    """A hash of the case's files."""
+    total = hashlib.sha256(VERSION)
+    for name in ("ct.nrrd", "label.nrrd", "case.json"):
+        if (folder / name).exists():
+            with (folder / name).open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]
 
 
-def draw_patch(case: Case, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A random patch: HU (side, side, side) as a random scanner shows it, and its label; mirrored at random.
+# On disk -------------------------------------------------------------------------------------------------------------
 
-    A case that is not clean has its own noise; it gets only a shift of a few HU and, half of the time, some more noise.
+
+def prepared_case(folder: Path, wanted: tuple[str, ...] = ()) -> Case:
+    """The case with its ``wanted`` `MAPS`, from `PREPARED`; what is not there yet is worked out and written.
+
+    What was worked out of other files, before one was changed, is removed.
+
+    Raises
+    ------
+    AirwaySegError
+        As `read_case`, or if the disk is full or cannot be written.
     """
-    shift = rng.integers(-(side // 3), side // 3 + 1, size=3)
-    start = draw_centre(case, rng) + shift - side // 2
-    start = np.clip(start, 0, np.maximum(0, np.array(case.ct.shape) - side))
-    hu = cut(case.ct, start - MARGIN, side + 2 * MARGIN, -1000)
-    label = cut(case.label, start, side, 0)
-    scanner = draw_scanner(rng) if case.clean else _mild_scanner(rng)
-    hu = scan(hu, scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
-    mirrored = tuple(slice(None, None, -1 if flip else 1) for flip in rng.random(3) < (0.25, 0.25, 0.5))
-    return np.ascontiguousarray(hu[mirrored]), np.ascontiguousarray(label[mirrored])
+    place = folder.parents[1] / PREPARED / folder.name
+    try:
+        fingerprint = _fingerprint(folder)
+    except OSError as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    kept = place / fingerprint
+    if not (kept / "case.npz").exists():
+        _write_case(read_case(folder), kept)
+    for old in place.iterdir():
+        if old != kept and not old.name.startswith("."):
+            shutil.rmtree(old, ignore_errors=True)
+    case = _read_prepared(kept, folder)
+    for name in wanted:
+        path = kept / f"{name}.npy"
+        if not path.exists():
+            write_array(path, OnAirway.of(make_map(name, case), case.skeleton.voxels).values)
+        case.maps[name] = OnAirway(case.skeleton.shape, case.skeleton.voxels, np.load(path))
+    return case
 
 
-def _mild_scanner(rng: np.random.Generator) -> Scanner:
-    noise_hu = rng.uniform(3, 25) if rng.random() < 0.5 else 1.0
-    blur = rng.uniform(0.4, 0.8) if rng.random() < 0.3 else 0.2
-    return Scanner(blur, blur, 0.0, noise_hu, 0.6, 0.0, rng.uniform(-30, 30), rng.uniform(0.97, 1.03), -1024.0)
+def prepared_groups(
+    data: Sequence[Path], wanted: tuple[str, ...], team: Team, workers: int, progress: Progress
+) -> list[list[Case]]:
+    """The prepared cases of each data folder; the team's processes, each with ``workers``, share the work.
+
+    Raises
+    ------
+    AirwaySegError
+        As `prepared_case`, or if a folder holds no case or two folders one of the same name.
+    """
+    folders = [case_folders(folder) for folder in data]
+    names = [folder.name for group in folders for folder in group]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise AirwaySegError(f"There are two cases {twice}; give one another name.")
+    mine = team.share([folder for group in folders for folder in group])
+    todo = [folder for folder in mine if not _is_prepared(folder, wanted)]
+    progress("prepare", len(mine) - len(todo), len(mine))
+    for done, _ in enumerate(_prepared(todo, wanted, workers), start=len(mine) - len(todo) + 1):
+        progress("prepare", done, len(mine))
+    team.wait()
+    return [[prepared_case(folder, wanted) for folder in group] for group in folders]
+
+
+def _is_prepared(folder: Path, wanted: tuple[str, ...]) -> bool:
+    try:
+        kept = folder.parents[1] / PREPARED / folder.name / _fingerprint(folder)
+    except OSError as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    return all((kept / name).exists() for name in ("case.npz", *(f"{name}.npy" for name in wanted)))
+
+
+def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Iterator[None]:
+    """Prepare the cases and give something for each, in any order."""
+    if workers <= 1:
+        yield from (_prepare(folder, wanted) for folder in folders)
+        return
+    try:
+        with ProcessPoolExecutor(max_workers=workers) as pool:
+            for job in as_completed([pool.submit(_prepare, folder, wanted) for folder in folders]):
+                yield job.result()
+    except BrokenProcessPool as error:
+        raise AirwaySegError("Preparing a case ended at once, probably for want of memory; try --workers 1.") from error
+
+
+def _prepare(folder: Path, wanted: tuple[str, ...]) -> None:
+    prepared_case(folder, wanted)
+
+
+def make_map(name: str, case: Case) -> NDArray:
+    """A map (Z, Y, X) of a case that depends on the label alone."""
+    label, skeleton = np.asarray(case.label), case.skeleton.whole()
+    match name:
+        case "distance":
+            return weightmaps.centerline_distance(label, case.spacing_mm, skeleton)
+        case "rate":
+            return weightmaps.foreground_rate(label)
+        case "tube":
+            return weightmaps.tube(skeleton, label)
+        case "branch":
+            return weightmaps.branch_map(label, case.spacing_mm)[0]
+        case "classes":
+            return weightmaps.classes_by_diameter(*weightmaps.branch_map(label, case.spacing_mm))
+        case "inverse_component":
+            return weightmaps.inverse_weight(label_components(label == 1))
+        case "inverse_branch":
+            return weightmaps.inverse_weight(weightmaps.branch_map(label, case.spacing_mm)[0])
+    raise AirwaySegError(f"There is no map {name!r}; there are {', '.join(MAPS)}.")
+
+
+def _write_case(case: Case, kept: Path) -> None:
+    box = np.array([(part.start, part.stop) for part in case.centres.box])
+    places = {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
+    with delivered_into(kept, last="case.npz") as unfinished:
+        np.save(unfinished / "ct.npy", case.ct)
+        np.save(unfinished / "label.npy", case.label)
+        np.savez(
+            unfinished / "case.npz",
+            spacing_mm=case.spacing_mm,
+            clean=case.clean,
+            patient=case.patient,
+            box=box,
+            voxels=case.skeleton.voxels,
+            skeleton=case.skeleton.values,
+            **places,
+        )
+
+
+def _read_prepared(kept: Path, folder: Path) -> Case:
+    try:
+        ct, label = (np.asarray(np.load(kept / f"{name}.npy", mmap_mode="r")) for name in ("ct", "label"))
+        with np.load(kept / "case.npz") as stored:
+            numbers = dict(stored)
+    except (OSError, ValueError, EOFError) as error:
+        raise AirwaySegError(f"{kept} is damaged; remove it, and it is made again.") from error
+    depth, height, width = ct.shape
+    z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
+    places = {Kind(key[7:]): voxels for key, voxels in numbers.items() if key.startswith("places_")}
+    spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
+    return Case(
+        name=folder.name,
+        patient=str(numbers["patient"]),
+        fingerprint=kept.name,
+        ct=ct,
+        label=label,
+        spacing_mm=(spacing_z, spacing_y, spacing_x),
+        clean=bool(numbers["clean"]),
+        centres=Centres((depth, height, width), (z, y, x), places),
+        skeleton=OnAirway((depth, height, width), numbers["voxels"], numbers["skeleton"]),
+        maps={},
+    )
+
+
+def write_array(path: Path, values: NDArray) -> None:
+    """Write an array beside ``path`` and move it there.
+
+    Raises
+    ------
+    AirwaySegError
+        If the disk is full or cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as stream:
+            np.save(stream, values)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

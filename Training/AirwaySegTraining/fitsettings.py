@@ -1,43 +1,84 @@
-"""What one training is made of, in one place for the command line and the loop."""
+"""What one training is told besides its recipe, and what of the recipe it changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegTraining.recipes import Recipe, load_recipe
+
+FREE_ON_RESUME = ("device", "workers", "validate_every")
+"""Settings that may differ when a run is continued: they do not change the weights."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """One training.
 
-    ``shares`` are those of the data folders in the patches (none: by their numbers of cases). ``frozen_from`` is the
-    share of the steps after which batch normalisation keeps its statistics.
+    ``steps``, ``rate`` and ``frozen_from`` replace the value of a recipe of one stage, ``patch``, ``batch`` and
+    ``norm`` that of any recipe; None leaves it. ``shares`` are those of the data folders in the patches (none: by
+    their numbers of cases). ``validation`` is the share of the patients that are held out.
     """
 
-    steps: int = 6000
-    batch: int = 2
-    patch: int = 64
-    rate: float = 1e-3
-    norm: str = "batch"
+    recipe: str = "default"
+    steps: int | None = None
+    steps_scale: float = 1.0
+    batch: int | None = None
+    patch: int | None = None
+    rate: float | None = None
+    norm: str | None = None
+    frozen_from: float | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "bfloat16"
     workers: int = 1
-    frozen_from: float = 0.5
-    average: float = 0.998
     checkpoint_every: int = 200
+    validation: float = 0.1
+    validate_every: int = 1000
     start_from: str | None = None
     shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what no training can use.
-
-        Below 32 voxels the deepest level has 2 voxels a side, and the CPU's bfloat16 gradients there (PyTorch 2.13) are
-        not reliable.
-        """
-        if self.patch < 32 or self.patch % 8:
-            raise AirwaySegError(f"The patch of {self.patch} voxels is not a multiple of 8 from 32 on.")
-        for name in ("steps", "batch", "rate"):
-            if getattr(self, name) <= 0:
-                raise AirwaySegError(f"--{name} is {getattr(self, name)}; it must be above 0.")
+        """Refuse what no training can use."""
         for name in ("seed", "workers"):
             if getattr(self, name) < 0:
-                raise AirwaySegError(f"--{name} is {getattr(self, name)}; it must not be below 0.")
+                raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must not be below 0.")
+        for name in ("steps_scale", "checkpoint_every", "validate_every"):
+            if not getattr(self, name) > 0:
+                raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be above 0.")
+        if not 0 <= self.validation < 1:
+            raise AirwaySegError(f"--validation is {self.validation}; it must be from 0 to below 1.")
+        if self.validate_every % self.checkpoint_every:
+            raise AirwaySegError(
+                f"--validate-every is {self.validate_every}, no multiple of --checkpoint-every {self.checkpoint_every}."
+            )
+        if self.precision not in ("bfloat16", "float32"):
+            raise AirwaySegError(f"--precision is {self.precision!r}; it must be bfloat16 or float32.")
+
+    def full_recipe(self) -> Recipe:
+        """The recipe with this training's changes.
+
+        Raises
+        ------
+        AirwaySegError
+            If there is no such recipe, a value is wrong, or a change is meant for recipes of one stage.
+        """
+        recipe = load_recipe(self.recipe)
+        for_one = {name: getattr(self, name) for name in ("steps", "rate", "frozen_from") if _given(self, name)}
+        if for_one and len(recipe.stages) > 1:
+            name = next(iter(for_one))
+            raise AirwaySegError(
+                f"{_flag(name)} is for recipes of one stage, and {recipe.name} has {len(recipe.stages)}; "
+                "--steps-scale shortens them all, or write a recipe of your own."
+            )
+        changes = for_one | {name: getattr(self, name) for name in ("batch", "patch") if _given(self, name)}
+        stages = [replace(stage, **changes) for stage in recipe.stages]
+        stages = [replace(stage, steps=max(1, round(stage.steps * self.steps_scale))) for stage in stages]
+        network = replace(recipe.network, norm=self.norm) if self.norm else recipe.network
+        return Recipe(recipe.name, network, tuple(stages))
+
+
+def _given(settings: FitSettings, name: str) -> bool:
+    return getattr(settings, name) is not None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,59 +1,169 @@
-"""The training loop: one visible loop over steps, resumable at any of them.
+"""The training loop: one visible loop over stages and steps, resumable at any checkpoint.
 
 A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
 """
 
-import copy
-import csv
 import math
 import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
-from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.network import WingsNet
-from AirwaySegLib.planner import choose_device
-from AirwaySegLib.progress import Progress
-from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
-from AirwaySegTraining.cases import IGNORE, Case, draw_patch, read_cases
+from AirwaySegLib.evaluation import mean_and_deviation
+from AirwaySegLib.progress import Progress, silent
+from AirwaySegTraining.cases import Case, prepared_groups
 from AirwaySegTraining.fitsettings import FitSettings
-from AirwaySegTraining.losses import dice_and_cross_entropy
+from AirwaySegTraining.hardskeleton import with_missed
+from AirwaySegTraining.objective import stage_loss
+from AirwaySegTraining.patches import Batches, Source, case_maps
+from AirwaySegTraining.recipes import Recipe, Stage
+from AirwaySegTraining.runlog import RunLog
+from AirwaySegTraining.runstate import Run, save_model, start_run
+from AirwaySegTraining.team import Team, joined_team
+from AirwaySegTraining.validation import held_out, mean_score, validate, windows_of
 
 
-class Patches(Dataset):
-    """Item ``step`` is the step's batch: HU scaled to 0..1 (B, 1, S, S, S) float32, label (B, 1, S, S, S) uint8."""
+@dataclass(frozen=True)
+class Bench:
+    """What a training works with: processes, folder, cases to train on (by data folder) and held-out ones, progress."""
 
-    def __init__(self, groups: list[list[Case]], settings: FitSettings, info: ModelInfo) -> None:
-        self.groups, self.settings, self.window_hu = groups, settings, info.window_hu
-        self.shares = group_shares(groups, settings)
-
-    def __len__(self) -> int:
-        return self.settings.steps
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.settings.seed, step])
-        pairs = [draw_patch(self._draw_case(rng), self.settings.patch, rng) for _ in range(self.settings.batch)]
-        low, high = self.window_hu
-        images = np.clip((np.stack([hu for hu, _ in pairs]) - low) / (high - low), 0, 1)
-        labels = np.stack([label for _, label in pairs])
-        return torch.from_numpy(images.astype(np.float32))[:, None], torch.from_numpy(labels)[:, None]
-
-    def _draw_case(self, rng: np.random.Generator) -> Case:
-        group = self.groups[rng.choice(len(self.groups), p=self.shares)]
-        return group[rng.integers(len(group))]
+    team: Team
+    folder: Path
+    groups: list[list[Case]]
+    held: list[Case]
+    progress: Progress
 
 
-def group_shares(groups: list[list[Case]], settings: FitSettings) -> NDArray[np.float64]:
+def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
+    """Train on the cases in ``data`` as the recipe says, and return the file of the weights.
+
+    ``output`` gets last.pt, from which a run is resumed, model.safetensors, the averaged weights at each checkpoint,
+    best.safetensors where cases are held out, those with the best `validation.mean_score`, and the files of `RunLog`.
+    Under `torchrun` all processes call it.
+
+    Raises
+    ------
+    AirwaySegError
+        If recipe or data cannot be used, ``output`` holds a run and ``resume`` is False, or the disk is full.
+    """
+    recipe = settings.full_recipe()
+    checkpoint = output / "last.pt"
+    if checkpoint.exists() and not resume:
+        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
+    with joined_team(settings.device) as team:
+        _check_batches(recipe, team)
+        if team.device.type == "cpu" and team.size == 1:
+            torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
+        progress = progress if team.leads else silent
+        wanted = {name for stage in recipe.stages for name in case_maps(stage)}
+        groups = prepared_groups(data, tuple(sorted(wanted)), team, settings.workers, progress)
+        run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
+        if checkpoint.exists():
+            run.load(checkpoint, team.device)
+        held = held_out(groups, settings.validation, settings.seed)
+        kept = [[case for case in group if case not in held] for group in groups]
+        train(run, Bench(team, output, kept, held, progress))
+        return output / "model.safetensors"
+
+
+def train(run: Run, bench: Bench) -> None:
+    """All steps that are left, stage after stage."""
+    team, recipe, settings = bench.team, run.recipe, run.settings
+    net, log = parallel(run, team), RunLog(bench.folder, run.step, writes=team.leads)
+    if settings.start_from and run.step == 0:
+        check(run, bench, log)  # what the training has to beat
+    for place in range(recipe.stage_at(run.step), len(recipe.stages)):
+        stage, end = run.enter(place), recipe.ends[place]
+        groups = with_missed(bench.groups, run, team, bench.folder, bench.progress)
+        net.train()
+        for batch in log.timed(loader(groups, run, team)):
+            at = run.step - (end - stage.steps)
+            if at >= stage.frozen_from * stage.steps:
+                freeze_norm(net)
+            rate = set_rate(run.optimizer, rate_at(at, stage))
+            torch.manual_seed(settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
+            log.step(*train_step(net, run, stage, batch, team))
+            update_average(run.average, run.net, min(stage.average, (run.step + 1) / (run.step + 10)))
+            run.step += 1
+            bench.progress("train", run.step, recipe.ends[-1])
+            if run.step % settings.checkpoint_every == 0 or run.step == end:
+                log.write(run.step, stage.name, rate)
+                if run.step % settings.validate_every == 0 or run.step == recipe.ends[-1]:
+                    check(run, bench, log)
+                if team.leads:
+                    save_model(run, bench.folder / "model.safetensors", {})
+                    run.save(bench.folder / "last.pt")
+                team.wait()
+    log.close()
+
+
+def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
+    """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
+
+    The loss is that of all processes' patches together, computed by each. DistributedDataParallel takes the mean of
+    their gradients, and the factor makes it the sum.
+    """
+    batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
+    with torch.autocast(team.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+        heads = net(batch.pop("image"))
+    whole = {name: team.together(part) for name, part in batch.items()}
+    loss = torch.stack([stage_loss(stage, team.together(logits.float()), whole) for logits in heads]).sum()
+    run.optimizer.zero_grad(set_to_none=True)
+    (team.size * loss).backward()
+    norm = nn.utils.clip_grad_norm_(net.parameters(), stage.clip)
+    if torch.isfinite(norm):  # one overflow in bfloat16 must not end a training of hours
+        run.optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+def check(run: Run, bench: Bench, log: RunLog) -> None:
+    """Segment the held-out cases with the averaged weights; keep the weights if they are the best so far."""
+    if not bench.held:
+        return
+    numbers = {}
+    mine = bench.team.share(bench.held)
+    for done, case in enumerate(mine):
+        bench.progress("validate", done, len(mine))
+        numbers[case.name] = validate(run.average, run.info, case, bench.team.device.type)
+    bench.progress("validate", len(mine), len(mine))
+    cases = bench.team.merged(numbers)
+    means, _ = mean_and_deviation(cases)
+    log.write_validation(run.step, cases, means)
+    score = mean_score(cases)
+    if score > run.best:
+        run.best = score
+        if bench.team.leads:
+            save_model(run, bench.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
+
+
+def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
+    """The batches that are left of the run's stage, made by processes of their own."""
+    stage, end = run.recipe.stages[run.place], run.recipe.ends[run.place]
+    source = Source(groups, group_shares(groups, run.settings), windows_of(run.info), run.settings.seed)
+    # Forked workers share the cases' centres and maps; where there is no fork each would hold a copy of them all.
+    workers = run.settings.workers if sys.platform == "linux" else 0
+    return DataLoader(
+        Batches(source, stage, team.rank, team.size),
+        batch_size=None,
+        sampler=range(run.step, end),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+        pin_memory=team.device.type == "cuda",
+    )
+
+
+def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDArray[np.float64]:
     """Share of each data folder in the patches, summing to 1.
 
     Raises
@@ -67,37 +177,38 @@ def group_shares(groups: list[list[Case]], settings: FitSettings) -> NDArray[np.
     return shares / shares.sum()
 
 
-def rate_at(step: int, settings: FitSettings) -> float:
-    """Learning rate: 100 steps of warm-up, then a cosine to 1 % of the full rate."""
-    warm = min(1.0, (step + 1) / 100)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.rate * warm * (0.01 + 0.99 * cosine)
+def rate_at(step: int, stage: Stage) -> float:
+    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules."""
+    warm = min(1.0, (step + 1) / stage.warm_up) if stage.warm_up else 1.0
+    done = step / stage.steps
+    match stage.schedule:
+        case "steps":
+            falling = 0.1 ** sum(done >= drop for drop in stage.drops_at)
+        case "poly":
+            falling = (1 - done) ** 0.9
+        case "cosine":
+            falling = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        case _:
+            falling = 1.0
+    return stage.rate * warm * falling
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Set the learning rate and give it back."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def freeze_norm(net: nn.Module) -> None:
     """Batch normalisation uses its running statistics from now on; its weights still learn."""
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):
+        if isinstance(module, _BatchNorm):
             module.eval()
 
 
-def train_step(net: WingsNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
-    """One update on a batch; both heads are supervised. Returns the loss."""
-    target = (labels == 1).float()
-    weight = (labels != IGNORE).float()
-    with torch.autocast(images.device.type, torch.bfloat16):
-        encoder_logits, decoder_logits = net(images)
-    loss = sum(dice_and_cross_entropy(logits, target, weight) for logits in (encoder_logits, decoder_logits))
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    if torch.isfinite(norm):  # one overflow in bfloat16 must not end a training of hours
-        optimizer.step()
-    return float(loss.detach())
-
-
 @torch.no_grad()
-def update_average(average: WingsNet, net: WingsNet, keep: float) -> None:
+def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
     """Moving average of all weights and running statistics, in place."""
     mine, theirs = average.state_dict(), net.state_dict()
     for name, value in mine.items():
@@ -107,67 +218,14 @@ def update_average(average: WingsNet, net: WingsNet, keep: float) -> None:
             value.copy_(theirs[name])
 
 
-@dataclass
-class Run:
-    """The state of a training between two steps."""
-
-    net: WingsNet
-    average: WingsNet
-    optimizer: torch.optim.Optimizer
-    settings: FitSettings
-    step: int = 0
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
-        unfinished = path.with_suffix(".unfinished")
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "settings": asdict(self.settings),
-        }
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
-
-    def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint; refuse one that is damaged or of other settings."""
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            before = {**state["settings"], "shares": tuple(state["settings"]["shares"])}
-        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
-            raise AirwaySegError(f"{path} is damaged or no checkpoint of `fit`.") from error
-        now = asdict(self.settings)
-        other = [name for name in now if name not in ("device", "workers") and before.get(name) != now[name]]
-        if other:
-            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-
-
-def start_run(settings: FitSettings, device: torch.device) -> tuple[Run, ModelInfo]:
-    """Fresh or given weights, their average, the optimiser, at step 0."""
-    torch.manual_seed(settings.seed)
-    if settings.start_from:
-        net, info, _ = load_weights(settings.start_from)
-        if (info.in_channels, info.classes) != (1, 1):
-            raise AirwaySegError(f"{settings.start_from} has several channels or classes, which `fit` does not train.")
-    else:
-        # Instance normalisation depends on what a window holds, so test windows have the training's size.
-        side = settings.patch if settings.norm == "instance" else 128
-        info = ModelInfo(name="run", norm=settings.norm, patch_zyx=(side, side, side))
-        net = info.build()
-    net = net.to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.rate, weight_decay=1e-4)
-    return Run(net, copy.deepcopy(net), optimizer, settings), info
-
-
-def training_device(wanted: str) -> torch.device:
-    """The device to train on; "auto" is a CUDA GPU or the CPU."""
-    chosen = choose_device(wanted)
-    return torch.device("cpu" if wanted == "auto" and chosen == "mps" else chosen)
+def parallel(run: Run, team: Team) -> nn.Module:
+    """The network as all processes train it together; alone, the network itself."""
+    if team.size == 1:
+        return run.net
+    on_gpu = team.device.type == "cuda"
+    if on_gpu:  # on the CPU, PyTorch has no normalisation over the patches of all processes
+        run.net = nn.SyncBatchNorm.convert_sync_batchnorm(run.net)
+    return DistributedDataParallel(run.net, device_ids=[team.device.index] if on_gpu else None)
 
 
 def usable_cpus() -> int:
@@ -175,86 +233,9 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
-    """Train on the cases in ``data``; write log.csv, last.pt and model.safetensors into ``output`` again and again.
-
-    Raises
-    ------
-    AirwaySegError
-        If the data cannot be used, or ``output`` holds a run and ``resume`` is False.
-    """
-    device = training_device(settings.device)
-    checkpoint = output / "last.pt"
-    if checkpoint.exists() and not resume:
-        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
-    if device.type == "cpu":
-        torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
-    run, info = start_run(settings, device)
-    if checkpoint.exists():
-        run.load(checkpoint, device)
-    groups = [read_cases(folder, progress) for folder in data]
-    output.mkdir(parents=True, exist_ok=True)
-    # Forked workers share the cases in memory; where there is no fork each would hold a copy of them all.
-    workers = settings.workers if sys.platform == "linux" else 0
-    loader = DataLoader(
-        Patches(groups, settings, info),
-        batch_size=None,
-        sampler=range(run.step, settings.steps),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="fork" if workers else None,
-    )
-    target = output / "model.safetensors"
-    cases = [case for group in groups for case in group]
-    _loop(run, loader, settings, output, progress, lambda: save_run(run, info, settings, cases, target))
-    return target
-
-
-def _loop(
-    run: Run,
-    loader: DataLoader,
-    settings: FitSettings,
-    output: Path,
-    progress: Progress,
-    after_save: Callable[[], None],
-) -> None:
-    device = next(run.net.parameters()).device
-    run.net.train()
-    began, losses = time.monotonic(), []
-    with (output / "log.csv").open("a", newline="") as log:
-        writer = csv.writer(log)
-        for images, labels in loader:
-            if run.step >= settings.frozen_from * settings.steps:
-                freeze_norm(run.net)
-            torch.manual_seed(settings.seed * 1_000_003 + run.step)  # dropout, the same after a resume
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate_at(run.step, settings)
-            losses.append(train_step(run.net, run.optimizer, images.to(device), labels.to(device)))
-            update_average(run.average, run.net, min(settings.average, (run.step + 1) / (run.step + 10)))
-            run.step += 1
-            progress("train", run.step, settings.steps)
-            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-                writer.writerow([run.step, round(float(np.mean(losses)), 5), round(time.monotonic() - began, 1)])
-                log.flush()
-                losses.clear()
-                run.save(output / "last.pt")
-                after_save()
-
-
-def save_run(run: Run, info: ModelInfo, settings: FitSettings, cases: list[Case], target: Path) -> None:
-    """Write the averaged weights with how they came about; the spacings they know are those of the cases."""
-    spacings = np.array([case.spacing_mm for case in cases])
-    provenance = {
-        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
-        "settings": asdict(settings),
-        "steps": run.step,
-        "cases": len(cases),
-    }
-    described = replace(
-        info,
-        name=target.parent.name,
-        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
-        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
-        provenance={**provenance, "began_with": info.provenance} if info.provenance else provenance,
-    )
-    save_weights(target, copy.deepcopy(run.average).cpu().eval(), described, force=True)
+def _check_batches(recipe: Recipe, team: Team) -> None:
+    for stage in recipe.stages:
+        if stage.batch % team.size:
+            raise AirwaySegError(
+                f"Stage {stage.name}: a batch of {stage.batch} patches cannot be shared by {team.size} processes."
+            )

@@ -1,0 +1,119 @@
+"""What a training writes while it runs: log.csv, validation.csv, and TensorBoard's files where that is installed."""
+
+import csv
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from AirwaySegLib.errors import AirwaySegError
+
+Batch = TypeVar("Batch")
+
+
+class RunLog:
+    """The files of one run; rows after ``step``, from a part that was cut off and is done again, are removed.
+
+    Of several processes only one ``writes``.
+    """
+
+    def __init__(self, folder: Path, step: int, *, writes: bool = True) -> None:
+        self.folder, self.writes, self.board = folder, writes, None
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("log.csv", "validation.csv"):
+                _keep_until(folder / name, step)
+            self.board = _open_board(folder / "tensorboard", step)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.waited, self.since = 0.0, time.monotonic()
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; the time for which a step had to wait for each is added up."""
+        iterator = iter(batches)
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.monotonic() - asked
+            yield batch
+
+    def step(self, loss: float, norm: float) -> None:
+        """Add a step's loss and its gradients' norm; with a norm that is not finite the step was skipped."""
+        self.losses.append(loss)
+        self.norms.append(norm)
+
+    def write(self, step: int, stage: str, rate: float) -> None:
+        """A row of log.csv with the means since the last one; ``waited`` is the share of the time."""
+        seconds = time.monotonic() - self.since
+        finite = [norm for norm in self.norms if norm < float("inf")]
+        row = {
+            "step": step,
+            "stage": stage,
+            "loss": round(sum(self.losses) / len(self.losses), 5),
+            "rate": float(f"{rate:.4g}"),
+            "gradient_norm": round(sum(finite) / max(1, len(finite)), 4),
+            "skipped": len(self.norms) - len(finite),
+            "waited": round(self.waited / max(seconds, 1e-9), 3),
+            "seconds_a_step": round(seconds / len(self.losses), 3),
+        }
+        if self.writes:
+            _append(self.folder / "log.csv", [row])
+        self._show("train", step, row)
+        self._begin()
+
+    def write_validation(self, step: int, cases: dict[str, dict[str, float]], means: dict[str, float]) -> None:
+        """Rows of validation.csv, one a case and their mean."""
+        rows = [{"step": step, "case": name, **numbers} for name, numbers in {**cases, "mean": means}.items()]
+        if self.writes:
+            _append(self.folder / "validation.csv", rows)
+        self._show("validation", step, means)
+
+    def close(self) -> None:
+        """Write what TensorBoard has not written yet."""
+        if self.board is not None:
+            self.board.close()
+
+    def _show(self, group: str, step: int, numbers: dict[str, Any]) -> None:
+        if self.board is not None:
+            for name, value in numbers.items():
+                if isinstance(value, float):
+                    self.board.add_scalar(f"{group}/{name}", value, step)
+            self.board.flush()
+
+
+def _open_board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer, or None where TensorBoard is not installed (it is an optional extra)."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step or None)
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Remove the rows after ``step``."""
+    if path.exists():
+        with path.open(newline="") as stream:
+            rows = list(csv.reader(stream))
+        whole = [row for row in rows[1:] if len(row) == len(rows[0])]  # a killed run may have left half a row
+        kept = [*rows[:1], *(row for row in whole if int(row[0]) <= step)]
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows(kept)
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        begins = not path.exists()
+        with path.open("a", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0]))
+            if begins:
+                table.writeheader()
+            table.writerows(rows)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from error
