@@ -197,7 +197,21 @@ def test_the_soft_skeleton_of_a_bar_is_its_axis():
     axis[..., 2, 2, 2:7] = 1  # the erosion takes one voxel off each end too
     assert torch.equal(soft_skeleton(bar, 3), axis)
     assert torch.equal(soft_skeleton(axis, 3), axis)
+    assert torch.equal(soft_skeleton(bar, 1), axis)  # one erosion is enough for three voxels
     assert torch.equal(soft_skeleton(bar, 0), torch.zeros_like(bar))
+
+
+def test_the_soft_skeleton_keeps_a_hair_and_grows_by_what_is_missing():
+    haired = torch.zeros(1, 1, 5, 5, 8)
+    haired[..., 1:4, 1:4, 1:4] = 1
+    haired[..., 2, 2, 4:7] = 1
+    # the opening keeps the voxel beside the cube
+    assert soft_skeleton(haired, 0)[0, 0, 2, 2].tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
+    soft = torch.zeros(1, 1, 5, 5, 5)
+    soft[..., 1:4, 1:4, 1:4] = 0.5
+    soft[..., 2, 2, 2] = 1
+    # 0.5 before the erosion, then half of the other half
+    assert soft_skeleton(soft, 1)[0, 0, 2, 2].tolist() == [0, 0, 0.75, 0, 0]
 
 
 def test_a_broken_line_costs_cl_dice_what_it_lacks_in_length():

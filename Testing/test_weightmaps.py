@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from phantoms import a_forked_tree, draw_tubes
 from scipy.ndimage import convolve
 from skimage.morphology import skeletonize
@@ -65,6 +66,7 @@ def test_a_cavity_makes_no_shell_in_the_skeleton_and_left_out_voxels_are_no_airw
 def test_the_distance_to_the_centerline_is_in_mm_and_a_share_of_the_largest():
     label = np.zeros((5, 5, 5), np.uint8)
     label[:, 1:4, 1:4] = 1
+    label[:, 0, 0] = 2
     skeleton = np.zeros_like(label)
     skeleton[:, 2, 2] = 1
     distance = centerline_distance(label, (3.0, 1.0, 2.0), skeleton)
@@ -72,7 +74,7 @@ def test_the_distance_to_the_centerline_is_in_mm_and_a_share_of_the_largest():
     expected = np.array([[1, 1 / most, 1], [2 / most, 0, 2 / most], [1, 1 / most, 1]])
     assert distance.dtype == np.float16
     assert distance[2, 1:4, 1:4] == pytest.approx(expected, abs=1e-3)
-    assert not distance[label == 0].any()
+    assert not distance[label != 1].any()
 
 
 def test_m_of_the_general_union_weight_makes_the_smallest_gradient_ratio_one():
@@ -90,9 +92,10 @@ def test_an_alpha_that_would_favour_wide_airways_is_refused(alpha, root):
 
 
 def test_the_general_union_weight_falls_from_one_to_one_less_m():
-    distance = np.array([0, 0.25, 1], np.float16)
+    distance = np.array([0, 0.25, 1], np.float32)
     weight = general_union_weight(distance, alpha=0.1)
     assert weight.dtype == np.float32
+    assert torch.equal(general_union_weight(torch.from_numpy(distance), alpha=0.1), torch.from_numpy(weight))
     assert weight.tolist() == pytest.approx([1, 1 - 8 / 9 * 0.5, 1 / 9])
     assert general_union_weight(distance, 0.2, exponent=2.0).tolist() == pytest.approx([1, 1 - 0.75 / 16, 0.25])
     assert general_union_weight(distance, 0.5).tolist() == [1, 1, 1]

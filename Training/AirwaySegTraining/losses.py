@@ -70,7 +70,7 @@ def general_union(
     return 1 - _fraction((w * (p + EPSILON) ** exponent * g).sum(), (w * (alpha * p + (1 - alpha) * g)).sum())
 
 
-def tang(probability: Tensor, target: Tensor, weight: Tensor, exponent: float = 0.7, alpha: float = 0.2) -> Tensor:
+def tang(probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.2, exponent: float = 0.7) -> Tensor:
     """Tang's loss as his program has it: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
 
     w is `weightmaps.lib_weight`, later plus `weightmaps.tang_distance_weight` (Tang Eq. 5). The printed formula is
@@ -176,9 +176,6 @@ def dice_and_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, entro
     """Weighted Dice + ``entropy_share`` x cross-entropy: what the bundled weights were trained with."""
     probability = torch.sigmoid(_wide(logits)[0])
     return weighted_dice(probability, target, weight) + entropy_share * cross_entropy(logits, target, weight)
-
-
-dice_loss = dice
 
 
 def _fraction(numerator: Tensor, denominator: Tensor) -> Tensor:

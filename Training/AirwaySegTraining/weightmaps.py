@@ -9,6 +9,8 @@ Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Ai
 Anatomy-aware Multi-class Segmentation and Deep Breakage Connection.
 """
 
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, uniform_filter
@@ -26,6 +28,7 @@ Label = NDArray[np.uint8]
 Map = NDArray[np.uint8]
 Rate = NDArray[np.float16]
 Weight = NDArray[np.float32]
+Values = TypeVar("Values", bound=Any)
 
 AIRWAY = 1
 
@@ -89,12 +92,13 @@ def general_union_m(alpha: float, root: float = 1.0) -> float:
     return (root - 2 * alpha) / (root - alpha)
 
 
-def general_union_weight(distance: NDArray, alpha: float, exponent: float = 0.5, root: float = 1.0) -> Weight:
+def general_union_weight(distance: Values, alpha: float, exponent: float = 0.5, root: float = 1.0) -> Values:
     """Weight of the General Union loss (WingsNet Eq. 15 and 32): w = 1 - m (d / d_max)^r_d, and 1 on background.
 
-    ``distance`` is d / d_max (see `centerline_distance`), ``exponent`` r_d, m that of `general_union_m`.
+    ``distance`` is d / d_max (see `centerline_distance`), ``exponent`` r_d, m that of `general_union_m`. Takes and
+    gives float32 arrays, or tensors on their device.
     """
-    return (1 - general_union_m(alpha, root) * distance.astype(np.float32) ** exponent).astype(np.float32)
+    return 1 - general_union_m(alpha, root) * distance**exponent
 
 
 def foreground_rate(label: Label, side: int = 7) -> Rate:
