@@ -62,24 +62,28 @@ def test_length_follows_the_line_and_tortuosity_compares_it_with_the_straight_wa
     assert a_branch([[1, 1, 1], [5, 5, 1]], [2, 2]).tortuosity == pytest.approx(1)
 
 
-def test_diameters_of_a_root_count_every_point():
-    branch = a_branch([[0, 0, z] for z in range(5)], [9, 8, 7, 8, 8])
-    assert branch.mean_diameter_mm == pytest.approx(16)
-    assert branch.min_diameter_mm == 14
-    assert branch.max_diameter_mm == 18
+def test_diameters_leave_out_the_rounding_of_free_ends():
+    # The median radius is 2: half of it, 1 mm, is left out at either end, which is less than a quarter of the branch.
+    radii = [0.1, 0.5, 2, 2.5, 1.5, 2, 2, 0.7, 0.2]
+    branch = a_branch([[0, 0, z] for z in range(9)], radii)
+    assert branch.own_radii_mm.tolist() == [0.5, 2, 2.5, 1.5, 2, 2, 0.7]
+    forking = replace(branch, children=(2,))
+    assert forking.own_radii_mm.tolist() == [0.5, 2, 2.5, 1.5, 2, 2, 0.7, 0.2]
+    assert (forking.min_diameter_mm, forking.max_diameter_mm) == (0.4, 5.0)
+    assert branch.mean_diameter_mm == pytest.approx(2 * 11.2 / 7)
 
 
 def test_diameters_of_a_child_leave_out_the_stretch_within_its_parent():
-    # Radius 3 at the start: the points 0, 1 and 2 mm along lie within the parent.
+    # Radius 3 at the start: the points 0, 1 and 2 mm along lie within the parent; 1 mm of rounding is left out, too.
     branch = a_branch([[0, 0, z] for z in range(9)], [3, 3, 3, 2, 2, 1, 2, 2, 3], 2, parent=1)
-    assert branch.own_radii_mm == pytest.approx([2, 2, 1, 2, 2, 3])
-    assert branch.mean_diameter_mm == pytest.approx(4)
-    assert (branch.min_diameter_mm, branch.max_diameter_mm) == (2, 6)
+    assert branch.own_radii_mm == pytest.approx([2, 2, 1, 2, 2])
+    assert branch.mean_diameter_mm == pytest.approx(3.6)
+    assert (branch.min_diameter_mm, branch.max_diameter_mm) == (2, 4)
 
 
 def test_a_child_shorter_than_its_parents_radius_keeps_its_outer_half():
     branch = a_branch([[0, 0, z] for z in range(5)], [8, 8, 3, 2, 1], 2, parent=1)
-    assert branch.own_radii_mm == pytest.approx([3, 2, 1])
+    assert branch.own_radii_mm == pytest.approx([3, 2])
 
 
 def test_tapering_is_the_diameter_lost_for_each_mm():

@@ -220,7 +220,8 @@ def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
         if branch[place] < 0:
             branch[place] = branch[forest.parent[place]]
     to_lungs = np.bincount(branch[branch >= 0]).argmax()
-    above = np.flatnonzero((branch >= 0) & (branch != to_lungs))
+    is_tip = forest.children_count() == 0
+    above = np.flatnonzero((branch >= 0) & (branch != to_lungs) & is_tip)
     tip = int(above[lumen.places_mm[forest.rows[above], 0].argmax()])
     roots[roots == root] = tip
     linked = np.flatnonzero(forest.parent >= 0)
@@ -267,7 +268,9 @@ def smooth(points_mm: Places, sigma: float) -> Places:
     straight = points_mm[0] + chord * (points_mm[-1] - points_mm[0])
     deviation = points_mm - straight
     odd = np.concatenate([-deviation[:0:-1], deviation, -deviation[-2::-1]])
-    return straight + gaussian_filter1d(odd, min(sigma, count / 2), axis=0)[count - 1 : 2 * count - 1]
+    smoothed = straight + gaussian_filter1d(odd, min(sigma, count / 2), axis=0)[count - 1 : 2 * count - 1]
+    smoothed[[0, -1]] = points_mm[[0, -1]]  # to the last bit: lines that meet there go on doing so
+    return smoothed
 
 
 def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places]:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
+from scipy.ndimage import distance_transform_edt, label
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -25,6 +25,9 @@ FORWARD_OFFSETS: list[Offset] = [
     (z, y, x) for z, y, x in itertools.product((-1, 0, 1), repeat=3) if (z, y, x) > (0, 0, 0)
 ]
 """The 13 of the 26 neighbours that come later in C order."""
+
+DENSE = 0.2
+"""From such a share of its box on a mask is a massive body and no tree."""
 
 FACES = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0))
 
@@ -178,7 +181,13 @@ class Lumen:
     @cached_property
     def wall_mm(self) -> NDArray[np.float64]:
         """Distance from each voxel's centre to the lumen wall, (N,): see `to_wall`."""
-        return self.to_wall(self.places_mm)
+        if len(self) < DENSE * np.prod(self.shape):
+            return self.to_wall(self.places_mm)
+        # Deep inside a massive body a search for the nearest of its surface takes long.
+        inside = np.zeros([count + 2 for count in self.shape], bool)
+        inside[tuple(self.voxels.T + 1)] = True
+        found = distance_transform_edt(inside, self.spacing_mm, return_distances=False, return_indices=True)
+        return self._to_face(self.places_mm, found[:, *tuple(self.voxels.T + 1)].T - 1)
 
     def to_wall(self, places_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance in mm from places (M, 3) within the lumen to the wall: the face of the nearest background voxel.
@@ -187,11 +196,13 @@ class Lumen:
         common with the mask, or else its neighbour on the way were nearer. What lies outside the array is background.
         From the distance to that voxel's centre the part that runs within it is taken off.
         """
-        spacing = np.asarray(self.spacing_mm)
-        distance, nearest = self.shell_tree.query(places_mm, workers=-1)
-        towards = np.abs(self.shell[nearest] * spacing - places_mm) / spacing
-        within = 0.5 * distance / np.maximum(towards.max(axis=1), 0.5)
-        return distance - within
+        return self._to_face(places_mm, self.shell[self.shell_tree.query(places_mm, workers=-1)[1]])
+
+    def _to_face(self, places_mm: NDArray[np.float64], background: NDArray) -> NDArray[np.float64]:
+        """Distance from each place to the face of its nearest background voxel."""
+        towards = background * np.asarray(self.spacing_mm) - places_mm
+        within = 0.5 / np.maximum(np.abs(towards / self.spacing_mm).max(axis=1), 0.5)
+        return np.linalg.norm(towards, axis=1) * (1 - within)
 
 
 def _joined(count: int, first: NDArray, second: NDArray) -> NDArray[np.int32]:

@@ -39,7 +39,8 @@ def section_radii(
     points_mm
         (P, 3) places (z, y, x) within the lumen, in mm from voxel (0, 0, 0).
     along
-        (P, 3) unit vectors along the line; where they are 0 the radius is that of a ball of the voxel's volume.
+        (P, 3) unit vectors along the line; where they are 0 the radius is the distance to the wall, or that
+        of a ball of a voxel's volume if it is larger.
     line
         (P,) number of the line, from 0, that each point is of.
     """
@@ -61,7 +62,7 @@ def section_radii(
     variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6
     radius = radius + variance / (2 * np.maximum(radius, 0.5 * spacing.min()))
     ball = (0.75 / np.pi * spacing.prod()) ** (1 / 3)
-    return np.where(along.any(axis=1), np.maximum(radius, lumen.to_wall(points_mm)), ball)
+    return np.maximum(np.where(along.any(axis=1), radius, ball), lumen.to_wall(points_mm))
 
 
 def _perpendicular(along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -102,17 +102,20 @@ class Branch:
 
     @cached_property
     def _own(self) -> NDArray[np.bool_]:
-        """Which points (P,) lie outside the parent's lumen, at least one.
+        """Which points (P,) lie outside the parent's lumen and not in the rounding of a free end, at least one.
 
-        That lumen reaches as far as the radius at the first point, but is taken for no more than half of the branch.
+        The parent's lumen reaches as far as the radius at the first point, but is taken for no more than half of the
+        branch; the rounding of a tip or of the root's beginning for half the median radius and a quarter of the branch.
         """
-        if self.parent is None:
-            return np.ones(len(self.radii_mm), bool)
-        return self.along_mm >= min(float(self.radii_mm[0]), 0.5 * self.length_mm)
+        rounding_mm = min(0.5 * float(np.median(self.radii_mm)), 0.25 * self.length_mm)
+        first_mm = rounding_mm if self.parent is None else min(float(self.radii_mm[0]), 0.5 * self.length_mm)
+        last_mm = self.length_mm - (0.0 if self.children else rounding_mm)
+        own = (self.along_mm >= first_mm) & (self.along_mm <= last_mm)
+        return own if own.any() else np.arange(len(own)) == len(own) // 2
 
     @property
     def own_radii_mm(self) -> NDArray[np.float64]:
-        """The radii (Q,) outside the parent's lumen; never empty."""
+        """The radii (Q,) outside the parent's lumen and the rounding of free ends; never empty."""
         return self.radii_mm[self._own]
 
     @property
@@ -148,12 +151,16 @@ class AirwayTree:
     def __post_init__(self) -> None:
         """Refuse branches that are not numbered 1, 2, ... with parents first, or do not know their children."""
         children: dict[int | None, list[int]] = {}
+        components: set[int] = set()
         for number, branch in enumerate(self.branches, start=1):
             parent = branch.parent
             if branch.id != number or not (parent is None or 1 <= parent < number):
                 raise ValueError(f"branch {branch.id} stands at place {number} with parent {parent}")
             if parent is not None and branch.component != self.branches[parent - 1].component:
                 raise ValueError(f"branch {number} and its parent {parent} are of different components")
+            if parent is None and branch.component in components:
+                raise ValueError(f"component {branch.component} has two roots")
+            components.add(branch.component)
             children.setdefault(parent, []).append(number)
         for branch in self.branches:
             if sorted(branch.children) != children.get(branch.id, []):
