@@ -33,6 +33,16 @@ TINY = FitSettings(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Threads that wait for each other are slow where a test has not the machine to itself."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def a_data_folder(tmp_path):
     """Two cases with a dark tube along z in grey tissue."""

@@ -62,7 +62,7 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
     with joined_team(settings.device) as team:
         _check_batches(recipe, team)
-        if team.device.type == "cpu" and team.size == 1:
+        if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
         progress = progress if team.leads else silent
         wanted = {name for stage in recipe.stages for name in case_maps(stage)}
