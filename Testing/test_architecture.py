@@ -25,7 +25,7 @@ MODELS = ROOT / "Resources/Models"
 FLOORS = {
     0: (
         "errors progress settings guardrails gzipping imagefile dicom volume delivery "
-        "coarse preprocessing trachea components network weights lumen skeleton tree treeshape"
+        "coarse preprocessing trachea components network weights lumen trunk skeleton tree treeshape"
     ),
     1: (
         "inference openvino_backend planner threshold preview parse metrics protocols evaluation "

@@ -1,4 +1,4 @@
-"""Thinning that keeps thin bars, in tiles and whole, and the mended upper end of a trachea."""
+"""Thinning that keeps thin bars, in tiles and whole."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from skimage.morphology import skeletonize
 
 from AirwaySegLib import skeleton
 from AirwaySegLib.lumen import Lumen
-from AirwaySegLib.skeleton import complete, solid_top, thin
+from AirwaySegLib.skeleton import complete, thin
 
 
 def completed(mask: np.ndarray, spacing_mm: tuple = (1.0, 1.0, 1.0)) -> np.ndarray:
@@ -82,29 +82,3 @@ def test_tiles_that_disagree_are_thrown_away(monkeypatch):
     lumen = Lumen.of(mask, spacing)
     assert skeleton._thin_tiles(mask, lumen) is None
     assert np.array_equal(thin(mask, lumen), skeletonize(mask))
-
-
-def a_trachea() -> np.ndarray:
-    """A tube of 8 mm radius along z, (80, 40, 40) voxels of 1 mm."""
-    return draw_tubes([Tube((90, 20, 20), (-10, 20, 20), 8, 8)], (80, 40, 40), (1, 1, 1))
-
-
-def test_a_crescent_and_a_hollow_at_the_top_become_solid():
-    whole = a_trachea()
-    ragged = whole.copy()
-    ragged[60:, 17:24, 17:24] = False  # hollow
-    ragged[70:, 20:, 18:23] = False  # and open to the back
-    mended = solid_top(ragged, (1.0, 1.0, 1.0))
-    assert (mended >= ragged).all()
-    assert (whole & ~mended).sum() < 0.02 * whole[60:].sum()
-
-
-def test_a_clean_tree_is_left_as_it_is():
-    mask = draw_tubes(a_forked_tree(), (200, 80, 180), (1, 1, 1))
-    assert (solid_top(mask, (1.0, 1.0, 1.0)) ^ mask).sum() <= 0.001 * mask.sum()
-
-
-def test_two_thin_prongs_at_the_top_are_not_glued():
-    prongs = [Tube((70, 20, 14), (20, 20, 20), 2, 2), Tube((70, 20, 26), (20, 20, 20), 2, 2)]
-    mask = draw_tubes([*prongs, Tube((20, 20, 20), (2, 20, 20), 2.5, 2.5)], (80, 40, 40), (1, 1, 1))
-    assert np.array_equal(solid_top(mask, (1.0, 1.0, 1.0)), mask)

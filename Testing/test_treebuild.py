@@ -139,7 +139,7 @@ def test_a_rotated_patient_has_the_same_lengths_and_radii(a_fork):
     assert len(tree.branches) == 7
     for drawn, turned_tube in zip(a_forked_tree(), tubes, strict=True):
         before, after = by_end(a_fork.tree, drawn), by_end(tree, turned_tube)
-        assert after.length_mm == pytest.approx(before.length_mm, abs=4)
+        assert after.length_mm == pytest.approx(before.length_mm, abs=6)
         assert after.mean_diameter_mm == pytest.approx(before.mean_diameter_mm, abs=0.3)
 
 

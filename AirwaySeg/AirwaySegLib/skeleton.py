@@ -5,13 +5,12 @@ Masks are bool (Z, Y, X); neighbours are the 26 around a voxel.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.graph import MCP_Geometric
 from skimage.morphology import skeletonize
 
 from AirwaySegLib.components import Box, bounding_box
-from AirwaySegLib.lumen import Lumen, Rows, Spacing
+from AirwaySegLib.lumen import Lumen, Rows
 
 Mask = NDArray[np.bool_]
 
@@ -32,13 +31,28 @@ COVERED_RADII, COVERED_VOXELS = 1.5, 2.0
 def thin(mask: Mask, lumen: Lumen) -> Mask:
     """Lee thinning (scikit-image's) of a mask, (Z, Y, X); ``lumen`` is its list.
 
-    A large volume is thinned tile by tile: thinning looks at a voxel's neighbours only, so that a tile with enough of
-    its surroundings gives what the whole would, and tiles without thick airways are done after a few rounds. Where
-    two tiles disagree near their common border, all is thinned at once.
+    Thinning counts voxels: where they are longer along one axis a fork would creep along it. So such voxels are thinned
+    as several, as many as make them about cubes. A large volume is thinned tile by tile: thinning looks at a voxel's
+    neighbours only, so that a tile with enough of its surroundings gives what the whole would, and tiles without thick
+    airways are done after a few rounds. Where two tiles disagree near their common border, all is thinned at once.
 
     Lee, Kashyap and Chu 1994, doi:10.1006/cgip.1994.1042. Straight bars of even width vanish in it (scikit-image issue
     3757): see `complete`.
     """
+    spacing = np.asarray(lumen.spacing_mm)
+    parts = np.maximum(1, np.rint(spacing / spacing.min())).astype(int).tolist()
+    if max(parts) == 1:
+        return _thin(mask, lumen)
+    finer = mask
+    for axis, count in enumerate(parts):
+        finer = np.repeat(finer, count, axis=axis)
+    line = np.argwhere(_thin(finer, Lumen.of(finer, lumen.spacing_mm))) // parts
+    skeleton = np.zeros(mask.shape, bool)
+    skeleton[tuple(line.T)] = True
+    return skeleton
+
+
+def _thin(mask: Mask, lumen: Lumen) -> Mask:
     tiled = _thin_tiles(mask, lumen) if mask.size > LARGE else None
     return skeletonize(mask) if tiled is None else tiled
 
@@ -79,73 +93,41 @@ def _within(inner: Box, outer: Box) -> Box:
     return z, y, x
 
 
-def solid_top(mask: Mask, spacing_mm: Spacing) -> Mask:
-    """The mask with the trachea's upper end made solid where it is ragged: hollow, torn or crescent-shaped, as networks
-    leave it near the larynx. Lines in such a shell would be loops and twigs.
+def complete(skeleton: Mask, lumen: Lumen, covered: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Which voxels of the lumen are skeleton, (N,), once all that thinning lost is back and joined.
 
-    From the top downwards what lies within a trachea's width (`MOST_TRACHEA_MM`) of the slice above is closed by
-    `MEND_MM` and its holes are filled, until `CLEAN_MM` of slices in a row are whole. Nothing is changed if what is
-    whole is thinner than a trachea (`LEAST_TRACHEA_MM`): the top is then something else.
-
-    Parameters
-    ----------
-    mask
-        (Z, Y, X) bool on canonical axes (z to the head).
-    """
-    mended = mask.copy()
-    disc = _disc(MEND_MM, spacing_mm)
-    reach = [round(0.5 * MOST_TRACHEA_MM / mm) for mm in spacing_mm[1:]]
-    centre, clean = None, 0
-    for z in reversed(range(len(mask))):
-        places = np.argwhere(mask[z])
-        if centre is not None:
-            places = places[(np.abs(places - centre) <= reach).all(axis=1)]
-        if not len(places):
-            continue
-        low, high = places.min(axis=0), places.max(axis=0) + 1
-        part = slice(low[0], high[0]), slice(low[1], high[1])
-        pad = max(disc.shape)
-        cut = np.pad(mask[z][part], pad)
-        whole = ndimage.binary_fill_holes(ndimage.binary_closing(cut, disc))
-        mended[z][part] |= whole[pad:-pad, pad:-pad]
-        centre = low + (high - low) // 2
-        clean = clean + 1 if cut.sum() >= WHOLE * whole.sum() else 0
-        if clean * spacing_mm[0] >= CLEAN_MM:
-            wide_mm = 2 * float(np.sqrt(whole.sum() * spacing_mm[1] * spacing_mm[2] / np.pi))
-            return mended if wide_mm >= LEAST_TRACHEA_MM else mask
-    return mask
-
-
-MEND_MM, CLEAN_MM, WHOLE = 6.0, 10.0, 0.95
-MOST_TRACHEA_MM, LEAST_TRACHEA_MM = 35.0, 8.0
-"""A trachea is 10 to 30 mm wide; a mask of it may have a tip or a notch."""
-
-
-def _disc(radius_mm: float, spacing_mm: Spacing) -> Mask:
-    reach = [int(radius_mm / mm) for mm in spacing_mm[1:]]
-    y, x = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-    return (y * spacing_mm[1]) ** 2 + (x * spacing_mm[2]) ** 2 <= radius_mm**2
-
-
-def complete(skeleton: Mask, lumen: Lumen) -> NDArray[np.bool_]:
-    """Which voxels of the lumen are skeleton, (N,), once every bar, branch end and component that was lost is back.
-
-    Every component of the lumen keeps a voxel (its innermost), and from each stretch that no skeleton voxel covers
-    (see `COVERED_RADII`) a path runs from its farthest voxel through the middle of the lumen to the skeleton.
+    Every component of the lumen keeps a voxel (its innermost). From each stretch that no skeleton voxel covers (see
+    `COVERED_RADII`) a path runs from its farthest voxel through the middle of the lumen to the skeleton, and so does
+    one between pieces of the skeleton in one component. Voxels that are ``covered`` (N,) need nothing.
     """
     line = skeleton[tuple(lumen.voxels.T)]
     line[_innermost_of_bare_components(line, lumen)] = True
     for _ in range(_MOST_ROUNDS):
-        tips = _farthest_uncovered(line, lumen)
+        tips = _farthest_uncovered(line, lumen, covered)
         if not len(tips):
             break
         for tip in tips:
-            _connect(line, lumen, tip)
+            _connect(line, lumen, tip, line)
+    _join_pieces(line, lumen)
     return line
 
 
 _MOST_ROUNDS = 20
 """Each round adds one line to every bare stretch; a stretch that forks needs another round."""
+
+
+def _join_pieces(line: NDArray[np.bool_], lumen: Lumen) -> None:
+    """Join the pieces of the skeleton that lie in one component: every other one to what is nearest to it inside."""
+    rows = np.flatnonzero(line)
+    pieces = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components
+    _, first = np.unique(pieces, return_index=True)
+    home = lumen.components[rows[first]]
+    _, largest = np.unique(home, return_index=True)
+    for piece in np.setdiff1d(np.arange(len(first)), largest):
+        members = rows[pieces == piece]
+        others = line.copy()
+        others[members] = False
+        _connect(line, lumen, int(members[len(members) // 2]), others)
 
 
 def _innermost_of_bare_components(line: NDArray[np.bool_], lumen: Lumen) -> Rows:
@@ -164,12 +146,12 @@ def _first_of_each(rows: Rows, groups: NDArray, rank: NDArray) -> Rows:
     return rows[order[first]]
 
 
-def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen) -> list[int]:
+def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, covered: NDArray[np.bool_] | None) -> list[int]:
     """The row farthest from the skeleton of each stretch of the lumen that no skeleton voxel covers."""
     places = lumen.places_mm
     reach = COVERED_RADII * lumen.wall_mm[line] + COVERED_VOXELS * max(lumen.spacing_mm)
     distance, nearest = cKDTree(places[line]).query(places, workers=-1)
-    rows = np.flatnonzero(distance > reach[nearest])
+    rows = np.flatnonzero((distance > reach[nearest]) & (True if covered is None else ~covered))
     if not len(rows):
         return []
     # Most are covered by the skeleton voxel nearest to them; of the others many by a thicker one farther off.
@@ -181,8 +163,8 @@ def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen) -> list[int]:
     return _first_of_each(rows, stretches, -distance[rows]).tolist()
 
 
-def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int) -> None:
-    """Draw the cheapest path within the lumen from one voxel to the skeleton; the middle of the lumen is cheap."""
+def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int, targets: NDArray[np.bool_]) -> None:
+    """Draw the cheapest path within the lumen from one voxel to one of the targets; its middle is cheap."""
     centre = lumen.voxels[tip]
     for reach in (16, 64, max(lumen.shape)):
         box = _box([int(value) - reach for value in centre], [int(value) + reach + 1 for value in centre], lumen.shape)
@@ -192,7 +174,7 @@ def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int) -> None:
         cost[tuple((lumen.voxels[near] - start).T)] = 1.0 / lumen.wall_mm[near] ** 2
         paths = MCP_Geometric(cost)
         total, _ = paths.find_costs([tuple(centre - start)])
-        ends = lumen.voxels[near[line[near]]] - start
+        ends = lumen.voxels[near[targets[near]]] - start
         ends = ends[np.isfinite(total[tuple(ends.T)])]
         if len(ends):
             path = paths.traceback(tuple(ends[total[tuple(ends.T)].argmin()]))

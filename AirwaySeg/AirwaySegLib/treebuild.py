@@ -29,8 +29,9 @@ from AirwaySegLib.components import Box, bounding_box
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import Lumen, Rows
 from AirwaySegLib.sections import section_radii
-from AirwaySegLib.skeleton import complete, solid_top, thin
+from AirwaySegLib.skeleton import complete, thin
 from AirwaySegLib.tree import AirwayTree, Branch
+from AirwaySegLib.trunk import find_trunk
 from AirwaySegLib.volume import Volume, places_to_lps
 
 MOST_BRANCHES = 65_535
@@ -98,9 +99,9 @@ class ParsedAirways:
 def parse_airways(mask: Volume) -> ParsedAirways:
     """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
 
-    Cavities are filled, and a ragged upper end is made solid (`skeleton.solid_top`). The largest component is the
-    tree; its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and
-    every voxel belongs to a branch of its own component.
+    Cavities are filled, and a ragged trachea is made solid (`trunk.find_trunk`). The largest component is the tree;
+    its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and every
+    voxel belongs to a branch of its own component.
 
     Raises
     ------
@@ -110,13 +111,8 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     tight = bounding_box(mask.array)
     if tight is None:
         raise AirwaySegError(f"The mask {mask.path or ''} is empty: there is no airway to measure.".replace("  ", " "))
-    inside = solid_top(mask.array[tight] != 0, mask.spacing_mm)
-    lumen = Lumen.of(inside, mask.spacing_mm)
-    cavities = lumen.cavities()
-    if len(cavities):
-        inside[tuple(cavities.T)] = True
-        lumen = Lumen.of(inside, mask.spacing_mm)
-    forest, spurs = prune(grow_forest(lumen, complete(thin(inside, lumen), lumen)), lumen)
+    inside, lumen, line = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
+    forest, spurs = prune(grow_forest(lumen, line), lumen)
     forest = rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
@@ -130,6 +126,26 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
     tree = AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs)
     return ParsedAirways(name_branches(tree), mask, tight, lumen, lines, nearest)
+
+
+def _skeleton(
+    mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
+    """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
+    trunk = find_trunk(mask, spacing_mm)
+    solid = mask if trunk is None else mask | trunk.mask
+    lumen = Lumen.of(solid, spacing_mm)
+    cavities = lumen.cavities()
+    if len(cavities):
+        solid = solid.copy()
+        solid[tuple(cavities.T)] = True
+        lumen = Lumen.of(solid, spacing_mm)
+    if trunk is None:
+        return solid, lumen, complete(thin(solid, lumen), lumen)
+    # A rod stands for the trachea; what springs from it is joined to it again.
+    slender = solid & (~trunk.mask | trunk.rod)
+    skeleton = thin(slender, Lumen.of(slender, spacing_mm))
+    return solid, lumen, complete(skeleton, lumen, trunk.mask[tuple(lumen.voxels.T)])
 
 
 def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:
