@@ -31,7 +31,7 @@ MOST_SECONDS, MOST_GIB = 8.0, 3.0
 
 STAGES = {
     "read": (measuring, ["read_mask", "to_canonical"]),
-    "ragged top": (treebuild, ["solid_top"]),
+    "trachea": (treebuild, ["find_trunk"]),
     "holes": (Lumen, ["of", "cavities"]),
     "thinning": (treebuild, ["thin", "complete"]),
     "graph": (treebuild, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
