@@ -1,4 +1,4 @@
-"""Trees of drawn masks against what was drawn: lengths, radii, angles, generations, a gap, a loop, a leak; invariants."""
+"""Trees of drawn masks against what was drawn: lengths, radii, angles, generations, gap, loop, leak; invariants."""
 
 from dataclasses import replace
 

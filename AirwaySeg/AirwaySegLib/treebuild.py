@@ -133,19 +133,23 @@ def _skeleton(
 ) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
     """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
     trunk = find_trunk(mask, spacing_mm)
-    solid = mask if trunk is None else mask | trunk.mask
+    solid = mask.copy()
+    if trunk is not None:
+        solid[trunk.box] |= trunk.mask
     lumen = Lumen.of(solid, spacing_mm)
     cavities = lumen.cavities()
     if len(cavities):
-        solid = solid.copy()
         solid[tuple(cavities.T)] = True
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
         return solid, lumen, complete(thin(solid, lumen), lumen)
     # A rod stands for the trachea; what springs from it is joined to it again.
-    slender = solid & (~trunk.mask | trunk.rod)
-    skeleton = thin(slender, Lumen.of(slender, spacing_mm))
-    return solid, lumen, complete(skeleton, lumen, trunk.mask[tuple(lumen.voxels.T)])
+    slender = solid.copy()
+    slender[trunk.box] &= ~trunk.mask | trunk.rod
+    near = lumen.rows_in(trunk.box)
+    in_trunk = np.zeros(len(lumen), bool)
+    in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
+    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk)
 
 
 def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from AirwaySegLib.components import Box
 from AirwaySegLib.lumen import Spacing
 
 Mask = NDArray[np.bool_]
@@ -40,8 +41,9 @@ ROD_RADII = 0.35
 
 @dataclass(frozen=True)
 class Trunk:
-    """The trachea made solid in ``mask``, and the rod that stands for it when thinning, both (Z, Y, X)."""
+    """The trachea made solid in ``mask`` and the rod that stands for it when thinning, on a ``box`` of the array."""
 
+    box: Box
     mask: Mask
     rod: Mask
 
@@ -72,13 +74,18 @@ def find_trunk(mask: Mask, spacing_mm: Spacing) -> Trunk | None:
     slices = slices[: len(slices) - height]
     if len(slices) * spacing_mm[0] < LEAST_LENGTH_MM or not LEAST_MM <= wide_mm <= MOST_MM:
         return None
-    trunk, rod = np.zeros(mask.shape, bool), np.zeros(mask.shape, bool)
+    corners = np.array([part.corner for part in slices])
+    ends = np.array([np.add(part.corner, part.part.shape) for part in slices])
+    low, high = corners.min(axis=0).tolist(), ends.max(axis=0).tolist()
+    box = (slice(slices[-1].z, slices[0].z + 1), slice(low[0], high[0]), slice(low[1], high[1]))
+    trunk = np.zeros([part.stop - part.start for part in box], bool)
     for part in slices:
-        rows = slice(part.corner[0], part.corner[0] + part.part.shape[0])
-        columns = slice(part.corner[1], part.corner[1] + part.part.shape[1])
-        trunk[part.z, rows, columns] = _solid(part.part, spacing_mm)
-    _draw_rod(rod, slices, ROD_RADII * wide_mm / 2, spacing_mm)
-    return Trunk(trunk, rod)
+        rows, columns = (
+            slice(first - start, first - start + count)
+            for first, start, count in zip(part.corner, low, part.part.shape, strict=True)
+        )
+        trunk[part.z - box[0].start, rows, columns] = _solid(part.part, spacing_mm)
+    return Trunk(box, trunk, trunk & _rod(slices, box, ROD_RADII * wide_mm / 2, spacing_mm))
 
 
 def _followed(mask: Mask, spacing_mm: Spacing) -> list[_Slice]:
@@ -133,10 +140,12 @@ def _disc(radius_mm: float, spacing_mm: Spacing) -> Mask:
     return (y * spacing_mm[1]) ** 2 + (x * spacing_mm[2]) ** 2 <= radius_mm**2
 
 
-def _draw_rod(rod: Mask, slices: list[_Slice], radius_mm: float, spacing_mm: Spacing) -> None:
-    """Draw a round rod through the slices' centres, which are smoothed over about a centimetre."""
-    centres = np.array([part.centre_mm for part in slices])
-    smoothed = ndimage.gaussian_filter1d(centres, 4.0 / spacing_mm[0], axis=0, mode="nearest")
-    y, x = (np.arange(count) * mm for count, mm in zip(rod.shape[1:], spacing_mm[1:], strict=True))
-    for part, (middle_y, middle_x) in zip(slices, smoothed, strict=True):
-        rod[part.z] = (y[:, None] - middle_y) ** 2 + (x[None] - middle_x) ** 2 <= radius_mm**2
+def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:
+    """A round rod on the box through the slices' centres, which are smoothed over about a centimetre."""
+    centres = np.array([part.centre_mm for part in slices[::-1]])
+    middle = ndimage.gaussian_filter1d(centres, 4.0 / spacing_mm[0], axis=0, mode="nearest")
+    heights = np.interp(np.arange(box[0].start, box[0].stop), [part.z for part in slices[::-1]], np.arange(len(slices)))
+    y, x = (np.arange(part.start, part.stop) * mm for part, mm in zip(box[1:], spacing_mm[1:], strict=True))
+    rows = np.rint(heights).astype(int)
+    away_y, away_x = y[None] - middle[rows, :1], x[None] - middle[rows, 1:]
+    return away_y[:, :, None] ** 2 + away_x[:, None] ** 2 <= radius_mm**2
