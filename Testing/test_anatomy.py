@@ -25,10 +25,13 @@ from lungtrees import (
     with_side_branch,
     without,
 )
+from phantoms import a_forked_tree, draw_tubes
 
 from AirwaySegLib.anatomy import name_branches, plausibility
 from AirwaySegLib.lobes import INTERMEDIUS, LOBAR_BRONCHUS
 from AirwaySegLib.tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
+from AirwaySegLib.treebuild import parse_airways
+from AirwaySegLib.volume import Volume
 
 # The whole tree -------------------------------------------------------------------------------------------------------
 
@@ -306,12 +309,98 @@ def a_wild_forest(rng: np.random.Generator) -> AirwayTree:
     return assemble(branches)
 
 
+# No trachea -----------------------------------------------------------------------------------------------------------
+
+
+def a_forked_tree_without_its_trachea() -> AirwayTree:
+    return parse(draw_tubes(a_forked_tree()[1:], (200, 80, 180), (1, 1, 1)))
+
+
+def parse(mask: np.ndarray) -> AirwayTree:
+    return parse_airways(Volume(mask, (1.0, 1.0, 1.0))).tree
+
+
+def test_a_tree_without_trachea_gets_no_names_and_a_reason():
+    tree = a_forked_tree_without_its_trachea()
+    assert tree.carina_mm is None and not any(branch.name or branch.lobe for branch in tree.branches)
+    assert tree.warnings[0].startswith("No trachea was found: the airway at the upper end ")
+    assert [branch.generation for branch in tree.branches] == [0, 1, 1, 2, 2]
+
+
+def test_an_array_that_stands_on_its_head_gets_no_names_and_a_reason():
+    tree = parse(draw_tubes(a_forked_tree(), (200, 80, 180), (1, 1, 1))[::-1])
+    assert tree.carina_mm is None and not any(branch.name or branch.lobe for branch in tree.branches)
+    assert tree.warnings[0].startswith("No trachea was found: the airway at the upper end is too thin (7.")
+
+
+def test_a_wide_airway_that_comes_from_below_is_no_trachea():
+    drawing = draw(WHOLE).moved(np.diag([1.0, 1.0, -1.0]))
+    assert drawing.tree.carina_mm is None and not any(branch.name for branch in drawing.tree.branches)
+    assert drawing.tree.warnings == (
+        "No trachea was found: the airway at the upper end does not lead down to where the tree parts, so neither "
+        "carina nor lobes are named.",
+    )
+
+
+@pytest.mark.parametrize("top", [121, 127])
+def test_a_trachea_cut_off_a_few_mm_above_the_carina_is_named_in_a_parsed_mask(top):
+    whole = draw_tubes(a_forked_tree(), (200, 80, 180), (1, 1, 1))
+    whole[top:] = False
+    tree = parse(whole)
+    assert tree.branches[0].name == TRACHEA and tree.carina_mm == pytest.approx((90, 40, 111), abs=2)
+    assert tree.branches[0].length_mm == pytest.approx(top - 113, abs=2)
+    assert tree.warnings[0] == f"Only {tree.branches[0].length_mm:.0f} mm of the trachea are in the mask."
+
+
+def test_a_short_stump_above_a_small_and_a_large_part_is_no_trachea():
+    stretches: Stretches = {
+        "stump": ("", (0, 0, -5), 4.5, ""),
+        "right": ("stump", (12, 0, -18), 4.0, ""),
+        "LMB": ("stump", *LEFT_LUNG["LMB"][1:]),
+    } | {name: LEFT_LUNG[name] for name in list(LEFT_LUNG)[1:]}
+    tree = draw(stretches).tree
+    assert "too short to tell it from a bronchus" in tree.warnings[0]
+    assert tree.carina_mm is None and not any(branch.name for branch in tree.branches)
+
+
+def test_the_root_may_bend_over_at_the_top_and_be_flat():
+    hook = {"larynx": ("", (0, -60, 30), 8.5, ""), **WHOLE, "trachea": ("larynx", (0, 18, -100), 4.6, "")}
+    drawing = draw(hook)
+    assert drawing.of("trachea").name == drawing.of("larynx").name == TRACHEA and drawing.lobes_right() == 1
+
+
+def test_a_lung_alone_is_named_only_if_its_main_bronchus_leads_down():
+    stretches = {name: stretch for name, stretch in WHOLE.items() if name in LEFT_LUNG}
+    drawing = draw({**stretches, "LMB": ("", *LEFT_LUNG["LMB"][1:])})
+    assert drawing.of("LMB").name == LEFT_MAIN and drawing.lobes_right() == 1
+    upright = drawing.moved(np.diag([1.0, 1.0, -1.0])).tree
+    assert "does not lead down" in upright.warnings[0] and not any(branch.lobe for branch in upright.branches)
+
+
+def test_a_large_tracheal_bronchus_over_a_sparse_lung_leaves_the_carina_low():
+    """The lower trachea lies 0.5 mm to the left of where the bronchus leaves, and half of all is on its right."""
+    few = {name: WHOLE[name] for name in ("trachea", "RMB", *LEFT_LUNG)}
+    few["trachea"] = ("", (0, 9, -50), 8.5, "")
+    few["low trachea"] = ("trachea", (1, 9, -50), 8.5, "")
+    few["RUL"] = ("trachea", *WHOLE["RUL"][1:])
+    few |= {name: WHOLE[name] for name in ("B1", "B2", "B3")}
+    for name in ("RMB", "LMB"):
+        few[name] = ("low trachea", *few.pop(name)[1:])
+    few["BI"] = ("RMB", (5, 4, -60), 5.3, RLL)
+    ordered = sorted(few.items(), key=lambda item: ("trachea" not in item[0], item[0][1:] != "MB"))
+    drawing = draw(dict(ordered), fan=1)
+    np.testing.assert_allclose(drawing.tree.carina_mm, drawing.of("low trachea").points_mm[-1])
+    assert [branch.id for branch in drawing.tree.named(TRACHEA)] == [drawing.ids["trachea"], drawing.ids["low trachea"]]
+    assert drawing.of("RUL").lobe == RUL and drawing.of("RUL").name != RIGHT_MAIN
+
+
 # Plausibility ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_trachea_of_34_mm_is_doubted():
-    doubts = plausibility(draw({**WHOLE, "trachea": ("", (0, 18, -100), 17.0, "")}).tree)
-    assert doubts == ["The trachea's mean diameter is 34.0 mm, outside 10 to 30 mm."]
+    tree = draw({**WHOLE, "trachea": ("", (0, 18, -100), 17.0, "")}).tree
+    doubts = plausibility(tree)
+    assert doubts == ["The trachea's mean diameter is 34.0 mm, outside 10 to 30 mm."] == list(tree.warnings)
 
 
 def test_children_thicker_than_their_parents_are_doubted():

@@ -24,6 +24,13 @@ ROOT_DIAMETER_MM = 5.0
 """A root that is thinner is no trachea and no main bronchus, not even a child's."""
 TRACHEA_MM, TRACHEA_COSINE = 30.0, 0.77
 """A root of this length, within 40 degrees of straight down, is a trachea even if no carina is seen."""
+STUMP_SHARE = 0.2
+"""What a trachea shorter than wide parts into leaves at least this share to either side: less is a lobe's forking."""
+WAY_MM, FALL_SHARE, MAIN_FALL_SHARE = 40.0, 0.5, 0.25
+"""The last part of a trachea, of this length, falls by at least this share of it; a main bronchus may be flatter."""
+NOT_THINNER_SHARE = 0.7
+"""The way to the carina is at least as thick as this share of the thicker main bronchus: more is left of a trachea that
+is flat while the patient breathes out, less of a lobe's bronchus."""
 TRACHEA_SEEN_MM = 20.0
 """Less of a trachea than this is worth a warning."""
 
@@ -45,7 +52,8 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     -------
     AirwayTree
         With ``carina_mm``, each branch's ``generation``, ``strahler``, ``name``, ``lobe`` and ``lobe_confidence``, and
-        a warning for each thing that was looked for and not found. It never fails: an empty tree gets a warning too.
+        a warning for each thing that was looked for and not found, or that is not `plausibility`. It never fails: an
+        empty tree gets a warning too.
 
     Notes
     -----
@@ -56,10 +64,12 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     found = Findings()
     shape = measure_shape(tree)
     carina = _find_carina(shape)
-    if carina is not None:
-        _name_from_carina(shape, carina, found)
-    else:
+    if carina is None:
         _name_without_carina(shape, found)
+    elif reason := _why_no_trachea(shape, carina[0], list(carina[1:]), FALL_SHARE):
+        found.warnings.append(f"No trachea was found: {reason}, so neither carina nor lobes are named.")
+    else:
+        _name_from_carina(shape, carina, found)
     generations = _generations(shape, found)
     orders = _strahler(tree)
     branches = []
@@ -75,8 +85,9 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
                 lobe_confidence=round(confidence, 3),
             )
         )
-    warnings = (*tree.warnings, *(text for text in found.warnings if text not in tree.warnings))
-    return tree.with_branches(branches, carina_mm=found.carina_mm, warnings=warnings)
+    named = tree.with_branches(branches, carina_mm=found.carina_mm)
+    new = [text for text in (*found.warnings, *plausibility(named)) if text not in tree.warnings]
+    return replace(named, warnings=(*tree.warnings, *new))
 
 
 # Trachea and carina ---------------------------------------------------------------------------------------------------
@@ -86,8 +97,8 @@ def _find_carina(shape: Shape) -> tuple[list[int], int, int] | None:
     """The trachea's stretches, the right and the left main bronchus; None if no branching parts two sides.
 
     Of the branchings along the heaviest way from the root that lead to both sides, it is the one that leaves most
-    length on the right of it to its right child, and on the left to its left child: a bronchus that leaves the trachea
-    above leaves a rest that lies on both sides.
+    length on the right of it to its right child, and on the left to its left child, and least across: a bronchus that
+    leaves the trachea above leaves a rest that lies on both sides.
     """
     best, best_share = None, CARINA_SHARE
     way = _heaviest_way(shape)
@@ -96,8 +107,7 @@ def _find_carina(shape: Shape) -> tuple[list[int], int, int] | None:
         right, left = (_main_bronchus(shape, stretch, side) for side in (RIGHT, LEFT))
         if right is None or left is None:
             continue
-        x_mm = float(shape.end_mm(stretch)[0])
-        parted_mm = _length_beside(shape, right, x_mm, RIGHT) + _length_beside(shape, left, x_mm, LEFT)
+        parted_mm = _length_parted(shape, stretch, right, RIGHT) + _length_parted(shape, stretch, left, LEFT)
         share = parted_mm / float(shape.below_mm[way[0]] - shape.own_mm[way[:count]].sum())
         if share > best_share:
             best, best_share = (way[:count], right, left), share
@@ -137,11 +147,44 @@ def _main_bronchus(shape: Shape, stretch: int, side: int) -> int | None:
     return max(fitting, key=lambda child: shape.below_mm[child], default=None)
 
 
-def _length_beside(shape: Shape, first: int, x_mm: float, side: int) -> float:
-    """Length of the branches of a subtree whose centres lie on the given side of x."""
+def _length_parted(shape: Shape, stretch: int, first: int, side: int) -> float:
+    """Length of a subtree on its side of a stretch's end, less what lies across.
+
+    What lies within the stretch's radius of the middle counts for neither: the trachea is never quite straight.
+    """
     members = [branch.id for branch in shape.tree.below(first)]
-    beside = side * (shape.own_centre_mm[members, 0] - x_mm) > 0
-    return float(shape.own_mm[members] @ beside)
+    outward_mm = side * (shape.own_centre_mm[members, 0] - shape.end_mm(stretch)[0])
+    beside = np.abs(outward_mm) > float(np.median(shape.branch(stretch).own_radii_mm))
+    return float(shape.own_mm[members] @ (np.sign(outward_mm) * beside))
+
+
+def _why_no_trachea(shape: Shape, way: list[int], ahead: list[int], fall_share: float) -> str:
+    """Why a way from the root to the branches ``ahead`` cannot be what air comes through; empty if it can.
+
+    It is the middle of a sentence. The direction of a way that is shorter than wide tells nothing; the balance of what
+    lies ahead must do.
+    """
+    radius_mm = _median_radius_mm(shape, way)
+    points = np.concatenate([shape.branch(part).points_mm for part in way])
+    left_mm = np.cumsum(np.linalg.norm(np.diff(points[::-1], axis=0), axis=1))  # from the end to each point but it
+    if not len(left_mm) or left_mm[-1] <= 2 * radius_mm:
+        weights = shape.below_mm[ahead]
+        if len(ahead) > 1 and weights.min() < STUMP_SHARE * weights.sum():
+            return "what is left of the airway at the upper end is too short to tell it from a bronchus"
+    else:
+        place = min(int(np.searchsorted(left_mm, WAY_MM)), len(left_mm) - 1)
+        if points[-2 - place, 2] - points[-1, 2] < fall_share * left_mm[place]:
+            return "the airway at the upper end does not lead down to where the tree parts"
+    thickest_mm = max((_median_radius_mm(shape, shape.run(first)) for first in ahead), default=0.0)
+    if radius_mm < NOT_THINNER_SHARE * thickest_mm:
+        widths = f"{2 * radius_mm:.1f} mm wide, one that springs from it {2 * thickest_mm:.1f} mm"
+        return f"the airway at the upper end is too thin ({widths})"
+    return ""
+
+
+def _median_radius_mm(shape: Shape, run: list[int]) -> float:
+    """Median lumen radius of several stretches together."""
+    return float(np.median(np.concatenate([shape.branch(part).own_radii_mm for part in run])))
 
 
 def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: Findings) -> None:
@@ -206,6 +249,9 @@ def _name_without_carina(shape: Shape, found: Findings) -> None:
     run = shape.run(root)
     ahead = shape.forks(run[-1])
     sideways = shape.sideways(ahead)
+    if reason := _why_no_trachea(shape, run, ahead, MAIN_FALL_SHARE):
+        found.warnings.append(f"No trachea was found: {reason}, so neither carina nor lobes are named.")
+        return
     if abs(sideways) >= 2 * SIDEWAYS:
         side = RIGHT if sideways < 0 else LEFT
         found.warnings.append(f"No carina was found: only airways of the {SIDE_NAME[side]} lung are in the mask.")
@@ -246,8 +292,8 @@ def _strahler(tree: AirwayTree) -> dict[int, int]:
 def plausibility(tree: AirwayTree) -> list[str]:
     """One sentence for each thing about a named tree that an adult's airways do not show; none for a plausible tree.
 
-    Plausible are a mean diameter of the trachea of 10 to 30 mm, at most 23 generations (Weibel), and at most 5 % of the
-    main tree's branches thicker than their parent by more than half a voxel.
+    Plausible are a mean diameter of the trachea of 10 to 30 mm, at most 23 generations (Weibel), and at most one, or
+    5 %, of the main tree's branches thicker than their parent by more than half a voxel.
     """
     doubts = []
     trachea = tree.named(TRACHEA)
@@ -263,7 +309,7 @@ def plausibility(tree: AirwayTree) -> list[str]:
     slack_mm = 0.5 * min(tree.voxel_mm)
     parents_mm = [tree.branch(branch.parent or 1).mean_diameter_mm for branch in children]
     thicker = sum(child.mean_diameter_mm > mm + slack_mm for child, mm in zip(children, parents_mm, strict=True))
-    if thicker > THICKER_SHARE * len(children):
+    if thicker > max(1, THICKER_SHARE * len(children)):
         doubts.append(f"{thicker} of {len(children)} branches are thicker than the branch they spring from.")
     deepest = max((branch.generation for branch in tree.main()), default=0)
     if deepest > MOST_GENERATIONS:
