@@ -216,8 +216,11 @@ def test_generations_lobes_and_the_total_add_up(a_tree):
     assert first.branches == 3
     assert first.length_mm == pytest.approx(root2 + 50 + 5)
     assert first.mean_length_mm == pytest.approx((root2 + 55) / 3)
-    assert first.mean_diameter_mm == pytest.approx((12 + 9 + 4) / 3)
-    assert first.sd_diameter_mm == pytest.approx(statistics.stdev([12, 9, 4]))
+    mean_mm = (12 * root2 + 9 * 50 + 4 * 5) / (root2 + 50 + 5)
+    assert first.mean_diameter_mm == pytest.approx(mean_mm)
+    squares = root2 * (12 - mean_mm) ** 2 + 50 * (9 - mean_mm) ** 2 + 5 * (4 - mean_mm) ** 2
+    total = root2 + 50 + 5
+    assert first.sd_diameter_mm == pytest.approx(math.sqrt(squares / (total - (root2**2 + 50**2 + 5**2) / total)))
     assert first.volume_mm3 == pytest.approx(1200)
     assert [value for group, value in rows if group == "generation"] == ["0", "1", "2"]
     assert [value for group, value in rows if group == "lobe"] == [*LOBES, "none"]
@@ -230,6 +233,32 @@ def test_generations_lobes_and_the_total_add_up(a_tree):
         same = [row for row in rows.values() if row.group == group]
         assert sum(row.branches for row in same) == 6
         assert sum(row.volume_mm3 for row in same) == pytest.approx(rows["total", "tree"].volume_mm3)
+
+
+def test_with_equal_lengths_the_deviation_is_that_of_the_sample():
+    branches = tuple(
+        a_branch(k + 1, None if k == 0 else 1, [[0, 0, 0], [0, 0, 9]], [r, r], generation=k > 0, children=c)
+        for k, (r, c) in enumerate([(8, (2, 3, 4)), (3, ()), (4, ()), (7, ())])
+    )
+    row = summarise(AirwayTree(branches, (1.0, 1.0, 1.0)))[1]
+    assert row.mean_diameter_mm == pytest.approx(28 / 3)
+    assert row.sd_diameter_mm == pytest.approx(statistics.stdev([6, 8, 14]))
+
+
+def test_a_short_stretch_changes_the_tracheas_diameter_little_and_all_its_figures_agree(a_tree):
+    narrow = a_branch(1, None, [[0, 0, 81], [0, 0, 80]], [4, 4], children=(2, 5), name=TRACHEA)
+    tree = a_tree.with_branches([narrow, *a_tree.branches[1:]])
+    lines = summary_text(tree).splitlines()
+    assert lines[1] == "Trachea: mean diameter 15.6 mm, 21 mm long"  # (1 x 8 + 20 x 16) / 21
+    assert lines[4].split() == ["0", "2", "21.0", "15.6"]
+
+
+def test_the_text_ends_with_the_trees_warnings_one_a_line(a_tree):
+    warned = replace(a_tree, warnings=("Only 5 mm of the\ntrachea.", "No carina."))
+    lines = summary_text(warned).splitlines()
+    assert lines[:-2] == summary_text(a_tree).splitlines()
+    assert lines[-2:] == ["Warning: Only 5 mm of the trachea.", "Warning: No carina."]
+    assert summary_text(replace(AN_EMPTY_TREE, warnings=("No carina.",))).endswith("\nWarning: No carina.")
 
 
 def test_the_summary_leaves_a_field_empty_where_there_is_nothing_to_average(a_tree, tmp_path):
@@ -249,7 +278,7 @@ def test_the_text_names_what_a_reader_looks_for_first(a_tree):
     assert lines[2] == "Loose fragments: 1 (1 branches, 0 mm); loops cut: 3; spurs pruned: 0"
     assert [line.split() for line in lines[4:]] == [
         ["0", "2", "40.0", "16.0"],
-        ["1", "3", "60.7", "8.3"],
+        ["1", "3", "60.7", "8.9"],
         ["2", "1", "21.0", "6.0"],
     ]
 

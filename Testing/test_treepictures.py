@@ -16,6 +16,7 @@ from AirwaySegLib.treepictures import (
     FRAGMENT,
     LONGEST_PATH,
     TEXT,
+    WARNING_TEXT,
     draw_generations,
     draw_radius_plot,
     facts,
@@ -192,7 +193,8 @@ def test_both_views_are_true_to_scale_whatever_the_voxels():
 
 def test_slopes_towards_the_lamp_are_brighter_and_far_branches_dimmer():
     near, far = Tube((5, 12, 15), (60, 12, 15), 8, 8), Tube((5, 80, 60), (60, 80, 60), 8, 8)
-    tree = with_branch(tree_of([near, far]), 2, component=1)
+    one, other = tree_of([near, far]).branches
+    tree = AirwayTree((replace(one, children=(2,)), replace(other, parent=1, component=1)), MM)
     picture = np.asarray(draw_generations(tree, map_of([near, far], (66, 95, 75)), MM, "two"))
     row = picture[picture.shape[0] // 2, :1100].astype(int).sum(axis=1)
     lit = np.flatnonzero(row > 120)
@@ -231,6 +233,21 @@ def test_fragments_are_grey_and_neither_legend_nor_facts_count_them_as_generatio
         "loops cut: 3",
         "loose fragments: 1",
     ]
+
+
+def test_warnings_stand_on_lines_of_their_own_and_push_the_rest_down(a_forked_airway):
+    tree, branch_map = a_forked_airway
+    warnings = ("Something long is to be said. " * 12, "Short.")
+    plain, warned = (
+        np.asarray(draw_generations(one, branch_map, (2.0, 2.0, 2.0), "a tree"))
+        for one in (tree, replace(tree, warnings=warnings))
+    )
+    more = warned.shape[0] - plain.shape[0]
+    rows = (warned == WARNING_TEXT).all(axis=-1).any(axis=1)
+    beginnings = np.flatnonzero(rows[1:] & ~rows[:-1])
+    assert more > 0 and len(beginnings) == 3 and rows[: 84 + more].sum() == rows.sum()
+    assert (warned[84 + more :] == plain[84:]).all() and (warned[:72] == plain[:72]).all()
+    assert (warned[:, -24:] == BACKGROUND).all()
 
 
 def swatches(picture: np.ndarray) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from AirwaySegLib.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
 from AirwaySegLib.tree import TRACHEA, AirwayTree
-from AirwaySegLib.treeshape import LEFT, RIGHT, Findings, Shape, measure_shape
+from AirwaySegLib.treeshape import LEFT, RIGHT, Findings, Shape, mean_diameter_mm, measure_shape
 
 MAIN_SHARE, STUMP_THICKNESS = 0.10, 0.4
 """A main bronchus carries this share of the length beyond its start, or is a stump: as thick as this share of the
@@ -299,8 +299,7 @@ def plausibility(tree: AirwayTree) -> list[str]:
     trachea = tree.named(TRACHEA)
     if trachea:
         low_mm, high_mm = TRACHEA_DIAMETER_MM
-        weights = [branch.length_mm + 1e-6 for branch in trachea]
-        diameter_mm = float(np.average([branch.mean_diameter_mm for branch in trachea], weights=weights))
+        diameter_mm = mean_diameter_mm(trachea)
         if not low_mm <= diameter_mm <= high_mm:
             doubts.append(
                 f"The trachea's mean diameter is {diameter_mm:.1f} mm, outside {low_mm:.0f} to {high_mm:.0f} mm."

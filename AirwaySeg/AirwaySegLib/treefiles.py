@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
 from AirwaySegLib.treepictures import generation_colours
+from AirwaySegLib.treeshape import length_weights, mean_diameter_mm
 
 Floats = NDArray[np.float64]
 
@@ -208,8 +209,9 @@ class SummaryRow:
     """What a group of branches adds up to.
 
     ``group`` is "generation", "lobe" or "total" and ``value`` which one: a generation's number, one of `LOBES` or
-    "none", "tree" or "fragments". Means and the standard deviation (of the sample, n - 1) are over the group's
-    branches, each counted once; NaN where there are too few.
+    "none", "tree" or "fragments". The mean length is that of the group's branches. The mean diameter and its standard
+    deviation between branches weigh each branch by its length (with equal lengths: the deviation of the sample, n - 1),
+    so that short stretches between branching points count little. NaN where there are too few.
     """
 
     group: str
@@ -247,17 +249,23 @@ def _fragments(tree: AirwayTree) -> list[Branch]:
 
 def _summary_row(group: str, value: str, branches: list[Branch]) -> SummaryRow:
     lengths = np.array([branch.length_mm for branch in branches])
-    diameters = np.array([branch.mean_diameter_mm for branch in branches])
     return SummaryRow(
         group=group,
         value=value,
         branches=len(branches),
         length_mm=float(lengths.sum()),
         mean_length_mm=float(lengths.mean()) if branches else math.nan,
-        mean_diameter_mm=float(diameters.mean()) if branches else math.nan,
-        sd_diameter_mm=float(diameters.std(ddof=1)) if len(branches) > 1 else math.nan,
+        mean_diameter_mm=mean_diameter_mm(branches),
+        sd_diameter_mm=_sd_diameter_mm(branches),
         volume_mm3=float(sum(branch.volume_mm3 for branch in branches)),
     )
+
+
+def _sd_diameter_mm(branches: list[Branch]) -> float:
+    if len(branches) < 2:
+        return math.nan
+    diameters = [branch.mean_diameter_mm for branch in branches]
+    return math.sqrt(max(0.0, float(np.cov(diameters, aweights=length_weights(branches)))))
 
 
 def write_summary(path: Path, tree: AirwayTree) -> None:
@@ -276,9 +284,13 @@ def write_summary(path: Path, tree: AirwayTree) -> None:
 
 
 def summary_text(tree: AirwayTree) -> str:
-    """Some ten lines for a terminal: what there is, what was cut off, the trachea, and a table of generations."""
+    """Some ten lines for a terminal: what there is, what was cut off, the trachea, a table of generations, warnings.
+
+    Diameters are means weighted by length.
+    """
+    warnings = [f"Warning: {' '.join(text.split())}" for text in tree.warnings]
     if not tree.branches:
-        return "No airways: the tree has no branches."
+        return "\n".join(["No airways: the tree has no branches.", *warnings])
     rows = summarise(tree)
     total = next(row for row in rows if row.group == "total")
     generations = [row for row in rows if row.group == "generation"]
@@ -290,20 +302,19 @@ def summary_text(tree: AirwayTree) -> str:
         f"Loose fragments: {len({branch.component for branch in fragments})}"
         f" ({len(fragments)} branches, {sum(branch.length_mm for branch in fragments):.0f} mm);"
         f" loops cut: {tree.loops_cut}; spurs pruned: {tree.spurs_pruned}",
-        "Generation  Branches  Length (mm)  Mean diameter (mm)",
+        "Generation  Branches  Length (mm)  Mean diameter (mm, weighted by length)",
     ]
     for row in generations:
         lines.append(f"{row.value:>10}{row.branches:>10}{row.length_mm:>13.1f}{row.mean_diameter_mm:>20.1f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *warnings])
 
 
 def _trachea_line(tree: AirwayTree) -> str:
     trachea = tree.named(TRACHEA)
     if not trachea:
         return "Trachea: none found"
-    diameter_mm = 2 * np.concatenate([branch.own_radii_mm for branch in trachea]).mean()
     length_mm = sum(branch.length_mm for branch in trachea)
-    return f"Trachea: mean diameter {diameter_mm:.1f} mm, {length_mm:.0f} mm long"
+    return f"Trachea: mean diameter {mean_diameter_mm(trachea):.1f} mm, {length_mm:.0f} mm long"
 
 
 def write_markups(path: Path, tree: AirwayTree) -> None:

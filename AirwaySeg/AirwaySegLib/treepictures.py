@@ -28,6 +28,7 @@ BACKGROUND: Colour = (16, 18, 22)
 FRAGMENT: Colour = (122, 128, 136)
 TEXT: Colour = (235, 238, 242)
 DIM_TEXT: Colour = (165, 174, 186)
+WARNING_TEXT: Colour = (240, 190, 90)
 
 # White, yellow, orange, red, rose, violet, blue, turquoise, pale green. Found by a search that kept this order and made
 # the smallest CIEDE2000 difference large for 8 to 16 generations, with normal and with colour-blind eyes (Machado and
@@ -41,6 +42,7 @@ _MARGIN = 28
 _VIEWS_WIDE, _MOST_TALL, _LEAST_TALL = 1060, 780, 420
 _LEGEND_WIDE = 216
 _HEAD = 84
+_WARNING_ROW = 19
 _CAPTION = 24
 _ROW = 25
 _BAR_TALL = 56
@@ -72,8 +74,8 @@ def generation_colours(count: int) -> NDArray[np.uint8]:
 def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_mm: Spacing, title: str) -> Image.Image:
     """The tree's surface from the front and from the patient's right, coloured by Weibel generation, with a legend.
 
-    Both views have one scale, head up. Legend and facts count the main tree; loose fragments are grey. The map is not
-    copied.
+    Both views have one scale, head up. Legend and facts count the main tree; loose fragments are grey. The tree's
+    warnings stand below the facts. The map is not copied.
 
     Parameters
     ----------
@@ -95,17 +97,21 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
     legend = _legend_rows(tree)
     box = bounding_box(branch_map, margin=2)
     views, scale = ([], 0.0) if box is None else _views(tree, branch_map[box], spacing_mm)
+    warnings = _wrapped(tree.warnings, _font(13), _VIEWS_WIDE + _LEGEND_WIDE + _MARGIN)
+    head = _HEAD + len(warnings) * _WARNING_ROW
     tall = max(_LEAST_TALL, len(legend) * _ROW + _BAR_TALL, *(view.height for view in views))
-    size = (_VIEWS_WIDE + _LEGEND_WIDE + 3 * _MARGIN, _HEAD + _CAPTION + tall + _MARGIN)
+    size = (_VIEWS_WIDE + _LEGEND_WIDE + 3 * _MARGIN, head + _CAPTION + tall + _MARGIN)
     canvas = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     _write_head(pen, title, facts(tree), canvas.width - 2 * _MARGIN)
-    _write_legend(pen, legend, canvas.width - _MARGIN - _LEGEND_WIDE)
+    for number, line in enumerate(warnings):
+        pen.text((_MARGIN, _HEAD - 8 + number * _WARNING_ROW), line, fill=WARNING_TEXT, font=_font(13))
+    _write_legend(pen, legend, (canvas.width - _MARGIN - _LEGEND_WIDE, head))
     if views:
-        _place_views(canvas, views)
+        _place_views(canvas, views, head)
         _draw_bar(pen, canvas.size, scale)
     else:
-        pen.text((_MARGIN, _HEAD), "There is no airway to draw.", fill=TEXT, font=_font(14))
+        pen.text((_MARGIN, head), "There is no airway to draw.", fill=TEXT, font=_font(14))
     return canvas
 
 
@@ -230,12 +236,29 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, wide: int) -> str:
     """The text on one line, with its end replaced by three dots if it is wider than ``wide`` pixels."""
-    text = " ".join(text.split())
+    return _fitting_end(" ".join(text.split()), font, wide)
+
+
+def _fitting_end(text: str, font: ImageFont.FreeTypeFont, wide: int) -> str:
     if font.getlength(text) <= wide:
         return text
     while font.getlength(text + "...") > wide:
         text = text[:-1]
     return text + "..."
+
+
+def _wrapped(warnings: tuple[str, ...], font: ImageFont.FreeTypeFont, wide: int) -> list[str]:
+    """The warnings as lines of at most ``wide`` pixels, each warning from a line of its own on."""
+    lines: list[str] = []
+    for warning in warnings:
+        line = "Warning:"
+        for word in warning.split():
+            if font.getlength(f"{line} {word}") > wide:
+                lines.append(line)
+                line = "    "
+            line = _fitting_end(f"{line} {word}", font, wide)
+        lines.append(line)
+    return lines
 
 
 def _write_head(pen: ImageDraw.ImageDraw, title: str, line: str, wide: int) -> None:
@@ -252,25 +275,26 @@ def _legend_rows(tree: AirwayTree) -> list[tuple[Colour, str, int]]:
     return [*rows, (FRAGMENT, "loose fragments", fragments)] if fragments else rows
 
 
-def _write_legend(pen: ImageDraw.ImageDraw, rows: list[tuple[Colour, str, int]], left: int) -> None:
+def _write_legend(pen: ImageDraw.ImageDraw, rows: list[tuple[Colour, str, int]], corner: tuple[int, int]) -> None:
+    left, top = corner
     edge = left + _LEGEND_WIDE
-    pen.text((left, _HEAD), "Generation (Weibel)", fill=DIM_TEXT, font=_font(13))
-    pen.text((edge, _HEAD), "Branches", fill=DIM_TEXT, font=_font(13), anchor="ra")
+    pen.text((left, top), "Generation (Weibel)", fill=DIM_TEXT, font=_font(13))
+    pen.text((edge, top), "Branches", fill=DIM_TEXT, font=_font(13), anchor="ra")
     for number, (colour, name, many) in enumerate(rows):
-        middle = _HEAD + _CAPTION + _ROW // 2 + number * _ROW
+        middle = top + _CAPTION + _ROW // 2 + number * _ROW
         pen.rounded_rectangle((left, middle - 8, left + 27, middle + 8), radius=4, fill=colour)
         pen.text((left + 38, middle), name, fill=TEXT, font=_font(14), anchor="lm")
         pen.text((edge, middle), str(many), fill=TEXT, font=_font(14), anchor="rm")
 
 
-def _place_views(canvas: Image.Image, views: list[Image.Image]) -> None:
+def _place_views(canvas: Image.Image, views: list[Image.Image], top: int) -> None:
     """Put the views beside each other with even room around them, below their captions."""
     pen = ImageDraw.Draw(canvas)
     free = _VIEWS_WIDE - sum(view.width for view in views)
     left = _MARGIN + free // 4
     for view, caption in zip(views, ("From the front", "From the patient's right"), strict=True):
-        canvas.paste(view, (left, _HEAD + _CAPTION))
-        pen.text((left + view.width // 2, _HEAD), caption, fill=DIM_TEXT, font=_font(13), anchor="ma")
+        canvas.paste(view, (left, top + _CAPTION))
+        pen.text((left + view.width // 2, top), caption, fill=DIM_TEXT, font=_font(13), anchor="ma")
         left += view.width + free // 2
 
 

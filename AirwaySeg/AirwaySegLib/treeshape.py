@@ -3,6 +3,7 @@
 Letters in shapes: B branches. Points are in LPS mm; "outward" is away from the patient's middle.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +78,21 @@ class Shape:
         centre_mm = np.average(self.centre_mm[numbers], axis=0, weights=self.below_mm[numbers])
         way = centre_mm - self.start_mm(numbers[0])
         return float(way[0] / max(np.linalg.norm(way), 1e-9))
+
+
+def mean_diameter_mm(branches: list[Branch]) -> float:
+    """Mean lumen diameter of several branches, each weighted by its length; NaN for none.
+
+    By length, because a stretch of 2 mm between two branching points says little about the airway's width.
+    """
+    if not branches:
+        return math.nan
+    return float(np.average([branch.mean_diameter_mm for branch in branches], weights=length_weights(branches)))
+
+
+def length_weights(branches: list[Branch]) -> Vector:
+    """Lengths in mm, a little more than 0 also for branches of one point."""
+    return np.array([branch.length_mm for branch in branches]) + 1e-6
 
 
 @dataclass
