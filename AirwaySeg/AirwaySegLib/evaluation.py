@@ -294,7 +294,7 @@ def pair_text(metrics: Metrics, protocol: str) -> str:
         "bd": f"{found.branches_detected} of {found.branches} branches",
         "dsc": f"{overlap.true_positive} voxels in both, {overlap.false_positive} in the prediction only, "
         f"{overlap.false_negative} in the reference only",
-        "leakage": "voxels in the prediction only per voxel of the reference",
+        "leakage": "voxels in the prediction only per 100 voxels of the reference",
         "atm22_score": "mean of TLD, BD, DSC and precision",
         "betti0_error": f"{metrics.prediction_components} components, reference {metrics.reference_components}",
     }

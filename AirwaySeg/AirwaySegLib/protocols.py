@@ -75,6 +75,10 @@ def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Pr
     component, everything else to what the protocol says; Betti-0 counts the components of both whole masks, because
     one component would be the only possible answer otherwise.
 
+    The published programs take the skeleton of the whole reference, but of the prediction only the largest component
+    whose voxels share faces. A mask whose airways hang together by edges or corners, or that has loose fragments,
+    therefore does not reach 100 % against itself.
+
     Raises
     ------
     AirwaySegError
