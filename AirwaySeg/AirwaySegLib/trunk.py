@@ -127,17 +127,13 @@ def _slice(z: int, places: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:
 
 
 def _solid(part: Mask, spacing_mm: Spacing) -> Mask:
-    """A slice (Y, X), closed and filled if it is ragged."""
-    disc = _disc(MEND_MM, spacing_mm)
-    pad = max(disc.shape)
-    whole = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(part, pad), disc))[pad:-pad, pad:-pad]
+    """A slice (Y, X), closed by a disc and filled if it is ragged."""
+    pixel_mm = spacing_mm[1:]
+    pad = int(MEND_MM / min(pixel_mm)) + 2
+    grown = ndimage.distance_transform_edt(~np.pad(part, pad), pixel_mm) <= MEND_MM
+    closed = ndimage.distance_transform_edt(grown, pixel_mm) > MEND_MM
+    whole = ndimage.binary_fill_holes(closed)[pad:-pad, pad:-pad] | part
     return whole if part.sum() < WHOLE * whole.sum() else part
-
-
-def _disc(radius_mm: float, spacing_mm: Spacing) -> Mask:
-    reach = [int(radius_mm / mm) for mm in spacing_mm[1:]]
-    y, x = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-    return (y * spacing_mm[1]) ** 2 + (x * spacing_mm[2]) ** 2 <= radius_mm**2
 
 
 def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:
