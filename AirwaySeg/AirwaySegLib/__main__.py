@@ -179,7 +179,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     with _shown(options.progress) as progress:
         text = run_evaluation(request, progress)
-    print(text)
+    print(json.dumps({"result": text}) if options.progress == "json" else text)
     return 0
 
 

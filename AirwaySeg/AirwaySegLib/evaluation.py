@@ -7,8 +7,6 @@ import csv
 import io
 import json
 import math
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from AirwaySegLib import __version__
-from AirwaySegLib.delivery import check_free
+from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.imagefile import case_name, format_extension
 from AirwaySegLib.metrics import DIAMETER_LIMITS_MM, Metrics
@@ -148,9 +146,9 @@ def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
         report = evaluate_folders(request.prediction, request.reference, request.protocol, progress)
         text = table_text(report)
     if request.json_file is not None:
-        _write_whole(request.json_file, json_text(report))
+        write_text(request.json_file, json_text(report))
     if request.csv_file is not None:
-        _write_whole(request.csv_file, csv_text(report))
+        write_text(request.csv_file, csv_text(report))
     return text
 
 
@@ -173,20 +171,6 @@ def _check_outputs(request: EvaluationRequest) -> None:
         if path.is_dir():
             raise AirwaySegError(f"{path} is a folder; the results need a file.")
         check_free(path.absolute().parent, (path.name,), request.force)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text beside ``path`` and move it there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 # Numbers and text ------------------------------------------------------------------------------------------------

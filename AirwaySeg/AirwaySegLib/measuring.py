@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.delivery import check_free, delivered_into
+from AirwaySegLib.delivery import check_free, delivered_into, write_text
 from AirwaySegLib.distances import from_carina, to_centerline, to_wall
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.imagefile import case_name
@@ -112,11 +112,11 @@ def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, p
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
     progress("measure", done + 2, steps)
-    (folder / SUSPECTS).write_text(suspects_to_json(suspects_of(airways, branch_map, probability, mask)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask)))
     write_centerline(folder / CENTERLINE, tree)
     write_table(folder / TABLE, tree)
     write_summary(folder / SUMMARY, tree)
-    (folder / TREE).write_text(tree.to_json())
+    write_text(folder / TREE, tree.to_json())
     progress("measure", steps, steps)
     return airways
 

@@ -9,12 +9,10 @@ import csv
 import io
 import json
 import math
-import os
 import struct
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.delivery import write_text
 from AirwaySegLib.tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
 from AirwaySegLib.treepictures import generation_colours
 from AirwaySegLib.treeshape import length_weights, mean_diameter_mm
@@ -48,19 +46,6 @@ _MARKUPS_SCHEMA = (
 _VTK_TYPES = {"f4": "Float32", "i4": "Int32", "i8": "Int64"}
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write UTF-8 text beside ``path`` and move it there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-
-
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
     """Comma-separated with a header and decimal points; None and NaN are empty fields."""
     text = io.StringIO()
@@ -68,7 +53,7 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any
     writer.writeheader()
     for row in rows:
         writer.writerow({name: "" if value is None or value != value else value for name, value in row.items()})
-    _write_whole(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def write_centerline(path: Path, tree: AirwayTree) -> None:
@@ -109,7 +94,7 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
         _add_numbers(cells, "connectivity", connectivity.astype("<i8"))
         _add_numbers(cells, "offsets", np.cumsum(sizes).astype("<i8"))
     ET.indent(file, " ")
-    _write_whole(path, '<?xml version="1.0"?>\n' + ET.tostring(file, encoding="unicode") + "\n")
+    write_text(path, '<?xml version="1.0"?>\n' + ET.tostring(file, encoding="unicode") + "\n")
 
 
 def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch]) -> None:
@@ -332,7 +317,7 @@ def write_markups(path: Path, tree: AirwayTree) -> None:
     """
     colours = generation_colours(1 + max((branch.generation for branch in tree.branches), default=0))
     document = {"@schema": _MARKUPS_SCHEMA, "markups": [_curve(branch, colours) for branch in tree.branches]}
-    _write_whole(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+    write_text(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _curve(branch: Branch, colours: NDArray[np.uint8]) -> dict[str, Any]:
