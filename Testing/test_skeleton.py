@@ -53,6 +53,17 @@ def test_a_round_trachea_with_flat_ends_needs_no_more_than_its_axis():
     assert np.array_equal(completed(mask), skeletonize(mask) > 0)
 
 
+def test_pieces_of_one_component_are_joined_into_one():
+    mask = draw_tubes([Tube((5, 20, 5), (5, 20, 75), 3, 3)], (12, 40, 80), (1, 1, 1))
+    lumen = Lumen.of(mask, (1.0, 1.0, 1.0))
+    broken = skeletonize(mask) > 0
+    broken[:, :, [15, 16, 30, 31, 32, 50, 60, 61]] = False
+    line = np.zeros(mask.shape, bool)
+    line[tuple(lumen.voxels[complete(broken, lumen)].T)] = True
+    assert ndimage.label(broken, np.ones((3, 3, 3)))[1] == 5
+    assert ndimage.label(line, np.ones((3, 3, 3)))[1] == 1
+
+
 def test_every_speck_keeps_one_voxel():
     mask = np.zeros((40, 40, 40), bool)
     for corner in np.ndindex(4, 4, 4):

@@ -117,17 +117,17 @@ _MOST_ROUNDS = 20
 
 
 def _join_pieces(line: NDArray[np.bool_], lumen: Lumen) -> None:
-    """Join the pieces of the skeleton that lie in one component: every other one to what is nearest to it inside."""
+    """Join the pieces of the skeleton that lie in one component: one after the other to what its largest has become."""
     rows = np.flatnonzero(line)
-    pieces = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components
+    pieces = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components  # numbered from the largest on
     _, first = np.unique(pieces, return_index=True)
-    home = lumen.components[rows[first]]
-    _, largest = np.unique(home, return_index=True)
+    _, largest = np.unique(lumen.components[rows[first]], return_index=True)
+    joined = np.zeros(len(lumen), bool)
+    joined[rows[np.isin(pieces, largest)]] = True
     for piece in np.setdiff1d(np.arange(len(first)), largest):
         members = rows[pieces == piece]
-        others = line.copy()
-        others[members] = False
-        _connect(line, lumen, int(members[len(members) // 2]), others)
+        joined[_connect(line, lumen, int(members[len(members) // 2]), joined)] = True
+        joined[members] = True
 
 
 def _innermost_of_bare_components(line: NDArray[np.bool_], lumen: Lumen) -> Rows:
@@ -163,8 +163,8 @@ def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, covered: NDArray[
     return _first_of_each(rows, stretches, -distance[rows]).tolist()
 
 
-def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int, targets: NDArray[np.bool_]) -> None:
-    """Draw the cheapest path within the lumen from one voxel to one of the targets; its middle is cheap."""
+def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int, targets: NDArray[np.bool_]) -> Rows:
+    """Draw the cheapest path within the lumen from one voxel to one of the targets, and return it."""
     centre = lumen.voxels[tip]
     for reach in (16, 64, max(lumen.shape)):
         box = _box([int(value) - reach for value in centre], [int(value) + reach + 1 for value in centre], lumen.shape)
@@ -178,5 +178,7 @@ def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int, targets: NDArray[n
         ends = ends[np.isfinite(total[tuple(ends.T)])]
         if len(ends):
             path = paths.traceback(tuple(ends[total[tuple(ends.T)].argmin()]))
-            line[lumen.rows_of(np.add(path, start))] = True
-            return
+            rows = lumen.rows_of(np.add(path, start))
+            line[rows] = True
+            return rows
+    return np.empty(0, np.intp)

@@ -132,14 +132,15 @@ def _skeleton(
     mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
     """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
-    trunk = find_trunk(mask, spacing_mm)
+    lumen = Lumen.of(mask, spacing_mm)
+    trunk = find_trunk(mask, spacing_mm, float(lumen.wall_mm.max()))
     solid = mask.copy()
     if trunk is not None:
         solid[trunk.box] |= trunk.mask
-    lumen = Lumen.of(solid, spacing_mm)
-    cavities = lumen.cavities()
-    if len(cavities):
-        solid[tuple(cavities.T)] = True
+    solid[tuple(lumen.cavities().T)] = True
+    if np.count_nonzero(solid) > len(lumen):
+        lumen = Lumen.of(solid, spacing_mm)
+        solid[tuple(lumen.cavities().T)] = True  # what a mended trachea has closed in
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
         return solid, lumen, complete(thin(solid, lumen), lumen)

@@ -16,26 +16,29 @@ from AirwaySegLib.lumen import Spacing
 
 Mask = NDArray[np.bool_]
 
-MOST_MM, LEAST_MM = 36.0, 8.0
-"""What is wider is no trachea, and what is narrower (as a circle of the same area): 10 to 30 mm are usual."""
+# All lengths are in radii: those of the largest ball that fits into the mask, which is about the trachea's. So a scaled
+# patient has a scaled tree.
 
-LEAST_LENGTH_MM = 20.0
+WINDOW, LEAST = 2.25, 0.5
+"""Half of the width in which the trachea is sought below the slice before; its least radius (a circle of its area)."""
+
+LEAST_LENGTH = 2.5
 """A shorter stretch is left to thinning."""
 
-MEND_MM, WHOLE = 6.0, 0.95
+MEND, WHOLE = 0.75, 0.95
 """A slice is closed by so much; it is whole if closing it adds less than 5 %."""
 
-SLOPE = 0.8
-"""To a side (left or right) for each mm down, over a centimetre: more is a bronchus. A trachea may lean backwards."""
-
-NARROW = 0.6
-"""So much of the usual area, and less, is a bronchus."""
+STRETCH, SLOPE, NARROW = 1.25, 0.8, 0.6
+"""Over so long a stretch a trachea does not go to a side (left or right) by more than 0.8 for each mm down, though it
+may lean backwards, and does not shrink to less than 0.6 of the usual area: a bronchus does."""
 
 SPLIT = 0.15
 """A piece of a slice with so much of its area is a bronchus beside the other; less is a splinter."""
 
-ABOVE_CARINA_RADII = 1.0
-ROD_RADII = 0.35
+WIDENED = 1.4
+"""So much of the usual spread from side to side, and more, is the carina's: the bronchi lie in one wide lumen."""
+
+ABOVE_CARINA, ROD = 0.5, 0.35
 """The rod that stands for the trachea when thinning ends so far above the carina, and is so thick."""
 
 
@@ -50,29 +53,37 @@ class Trunk:
 
 @dataclass(frozen=True)
 class _Slice:
-    """One slice: height, what lies within the window (bool (Y, X) from ``corner``), centre (y, x) and area in mm."""
+    """One slice: height, what lies within the window (bool (Y, X) from ``corner``), and its shape.
+
+    ``centre_mm`` is (y, x), ``spread_mm`` the standard deviation from side to side, ``is_split`` whether it has two
+    lumens.
+    """
 
     z: int
     corner: tuple[int, int]
     part: Mask
     centre_mm: NDArray[np.float64]
     area_mm2: float
+    spread_mm: float
     is_split: bool
 
 
-def find_trunk(mask: Mask, spacing_mm: Spacing) -> Trunk | None:
-    """Follow the trachea from the mask's top down to the carina; None if the top is no trachea's."""
-    slices = _followed(mask, spacing_mm)
-    # Below the carina every slice has two lumens; ragged slices farther up may have two pieces as well.
-    while slices and slices[-1].is_split:
-        slices.pop()
+def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | None:
+    """Follow the trachea from the mask's top down to the carina; None if the top is no trachea's.
+
+    ``radius_mm`` is that of the largest ball that fits into the mask.
+    """
+    slices = _followed(mask, spacing_mm, radius_mm)
     if not slices:
         return None
-    usual_mm2 = float(np.median([part.area_mm2 for part in slices]))
-    wide_mm = 2 * float(np.sqrt(usual_mm2 / np.pi))
-    height = round(ABOVE_CARINA_RADII * wide_mm / 2 / spacing_mm[0])
-    slices = slices[: len(slices) - height]
-    if len(slices) * spacing_mm[0] < LEAST_LENGTH_MM or not LEAST_MM <= wide_mm <= MOST_MM:
+    # Below the carina every slice has two lumens; ragged slices farther up may have two pieces as well.
+    usual_mm = float(np.median([part.spread_mm for part in slices]))
+    while slices and (slices[-1].is_split or slices[-1].spread_mm > WIDENED * usual_mm):
+        slices.pop()
+    slices = slices[: len(slices) - round(ABOVE_CARINA * radius_mm / spacing_mm[0])]
+    if len(slices) * spacing_mm[0] < LEAST_LENGTH * radius_mm:
+        return None
+    if np.median([part.area_mm2 for part in slices]) < np.pi * (LEAST * radius_mm) ** 2:
         return None
     corners = np.array([part.corner for part in slices])
     ends = np.array([np.add(part.corner, part.part.shape) for part in slices])
@@ -84,15 +95,15 @@ def find_trunk(mask: Mask, spacing_mm: Spacing) -> Trunk | None:
             slice(first - start, first - start + count)
             for first, start, count in zip(part.corner, low, part.part.shape, strict=True)
         )
-        trunk[part.z - box[0].start, rows, columns] = _solid(part.part, spacing_mm)
-    return Trunk(box, trunk, trunk & _rod(slices, box, ROD_RADII * wide_mm / 2, spacing_mm))
+        trunk[part.z - box[0].start, rows, columns] = _solid(part.part, MEND * radius_mm, spacing_mm)
+    return Trunk(box, trunk, trunk & _rod(slices, box, radius_mm, spacing_mm))
 
 
-def _followed(mask: Mask, spacing_mm: Spacing) -> list[_Slice]:
+def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]:
     """Slices from the top downwards, as long as something in them may be the trachea or its two first branches."""
     slices: list[_Slice] = []
-    reach = [round(0.5 * MOST_MM / mm) for mm in spacing_mm[1:]]
-    centimetre = max(1, round(10 / spacing_mm[0]))
+    reach = [round(WINDOW * radius_mm / mm) for mm in spacing_mm[1:]]
+    stretch = max(1, round(STRETCH * radius_mm / spacing_mm[0]))
     for z in reversed(range(len(mask))):
         places = np.argwhere(mask[z])
         if slices:
@@ -105,11 +116,11 @@ def _followed(mask: Mask, spacing_mm: Spacing) -> list[_Slice]:
         if np.ptp(places[:, 0]) > 2 * reach[0] or np.ptp(places[:, 1]) > 2 * reach[1]:
             break
         part = _slice(z, places, spacing_mm)
-        before = slices[-centimetre:]
-        sideways_mm = abs(float(part.centre_mm[1] - before[0].centre_mm[1])) if before else 0.0
-        usual_mm2 = float(np.median([other.area_mm2 for other in slices])) if slices else part.area_mm2
-        if len(before) == centimetre and (sideways_mm > SLOPE * 10 or part.area_mm2 < NARROW * usual_mm2):
-            break
+        if len(slices) >= stretch:
+            sideways_mm = abs(float(part.centre_mm[1] - slices[-stretch].centre_mm[1]))
+            usual_mm2 = float(np.median([other.area_mm2 for other in slices]))
+            if sideways_mm > SLOPE * STRETCH * radius_mm or part.area_mm2 < NARROW * usual_mm2:
+                break
         slices.append(part)
     return slices
 
@@ -121,27 +132,34 @@ def _slice(z: int, places: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:
     part[tuple((places - low).T)] = True
     pieces, count = ndimage.label(part, np.ones((3, 3)))
     is_split = count > 1 and np.sort(np.bincount(pieces.ravel())[1:])[-2] >= SPLIT * len(places)
-    area_mm2 = len(places) * spacing_mm[1] * spacing_mm[2]
-    centre_mm = places.mean(axis=0) * spacing_mm[1:]
-    return _Slice(z, (int(low[0]), int(low[1])), part, centre_mm, area_mm2, bool(is_split))
+    places_mm = places * np.asarray(spacing_mm[1:])
+    return _Slice(
+        z=z,
+        corner=(int(low[0]), int(low[1])),
+        part=part,
+        centre_mm=places_mm.mean(axis=0),
+        area_mm2=len(places) * spacing_mm[1] * spacing_mm[2],
+        spread_mm=float(places_mm[:, 1].std()),
+        is_split=bool(is_split),
+    )
 
 
-def _solid(part: Mask, spacing_mm: Spacing) -> Mask:
+def _solid(part: Mask, mend_mm: float, spacing_mm: Spacing) -> Mask:
     """A slice (Y, X), closed by a disc and filled if it is ragged."""
     pixel_mm = spacing_mm[1:]
-    pad = int(MEND_MM / min(pixel_mm)) + 2
-    grown = ndimage.distance_transform_edt(~np.pad(part, pad), pixel_mm) <= MEND_MM
-    closed = ndimage.distance_transform_edt(grown, pixel_mm) > MEND_MM
+    pad = int(mend_mm / min(pixel_mm)) + 2
+    grown = ndimage.distance_transform_edt(~np.pad(part, pad), pixel_mm) <= mend_mm
+    closed = ndimage.distance_transform_edt(grown, pixel_mm) > mend_mm
     whole = ndimage.binary_fill_holes(closed)[pad:-pad, pad:-pad] | part
     return whole if part.sum() < WHOLE * whole.sum() else part
 
 
 def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:
-    """A round rod on the box through the slices' centres, which are smoothed over about a centimetre."""
+    """A round rod on the box through the slices' centres, which are smoothed over about a radius."""
     centres = np.array([part.centre_mm for part in slices[::-1]])
-    middle = ndimage.gaussian_filter1d(centres, 4.0 / spacing_mm[0], axis=0, mode="nearest")
+    middle = ndimage.gaussian_filter1d(centres, 0.5 * radius_mm / spacing_mm[0], axis=0, mode="nearest")
     heights = np.interp(np.arange(box[0].start, box[0].stop), [part.z for part in slices[::-1]], np.arange(len(slices)))
     y, x = (np.arange(part.start, part.stop) * mm for part, mm in zip(box[1:], spacing_mm[1:], strict=True))
     rows = np.rint(heights).astype(int)
     away_y, away_x = y[None] - middle[rows, :1], x[None] - middle[rows, 1:]
-    return away_y[:, :, None] ** 2 + away_x[:, None] ** 2 <= radius_mm**2
+    return away_y[:, :, None] ** 2 + away_x[:, None] ** 2 <= (ROD * radius_mm) ** 2
