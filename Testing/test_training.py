@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.progress import silent
 from AirwaySegLib.weights import load_weights
+from AirwaySegTraining import loop
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.cases import case_folders, read_case
 from AirwaySegTraining.fitsettings import FitSettings
@@ -19,6 +21,7 @@ from AirwaySegTraining.loop import fit, group_shares, rate_at
 from AirwaySegTraining.patches import draw_patch
 from AirwaySegTraining.recipes import load_recipe
 from AirwaySegTraining.sampling import Mixture
+from AirwaySegTraining.validation import mean_score
 
 TINY = FitSettings(
     steps=4,
@@ -155,3 +158,116 @@ def test_a_run_is_not_overwritten(a_data_folder, tmp_path, capsys):
     code = main(["fit", "--data", str(a_data_folder), "-o", str(tmp_path / "run"), "--steps", "4"])
     assert code == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_held_out_cases_are_segmented_and_the_best_weights_kept(a_data_folder, tmp_path, monkeypatch):
+    scores = iter([0.3, 0.6, 0.5])
+    monkeypatch.setattr(loop, "mean_score", lambda cases: next(scores))
+    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=2, norm="instance"), silent)
+    settings = replace(TINY, validation=0.5, norm="instance", start_from=str(started))
+    fit([a_data_folder], tmp_path / "run", settings, silent)
+    rows = rows_of(tmp_path / "run" / "validation.csv")
+    assert [(row["step"], row["case"]) for row in rows[1::2]] == [("0", "mean"), ("2", "mean"), ("4", "mean")]
+    case = rows[0]["case"]
+    assert case in ("case-0", "case-1") and {row["case"] for row in rows} == {case, "mean"}
+    for row in rows:
+        assert float(row["voxels_in_both"]) + float(row["voxels_in_reference_only"]) == 24 * 4 * 4
+    best, _ = _weights(tmp_path / "run" / "best.safetensors")
+    assert best.provenance["steps"] == 2 and best.provenance["score"] == 0.6
+    assert best.provenance["held_out"] == [case]
+    assert _weights(tmp_path / "run" / "model.safetensors")[0].provenance["steps"] == 4
+
+
+def test_the_score_is_the_mean_of_tree_length_branches_and_precision():
+    cases = {
+        "one": {"tld": 0.9, "bd": 0.6, "precision": 1.0, "dsc": 0.1},
+        "two": {"tld": 0.0, "bd": 0.0, "precision": math.nan, "dsc": 0.0},
+    }
+    assert mean_score(cases) == pytest.approx((0.45 + 0.3 + 0.5) / 3), "finding nothing has a precision of 0"
+    cases["two"] |= {"tld": math.nan, "bd": math.nan}
+    assert mean_score(cases) == pytest.approx((0.9 + 0.6 + 0.5) / 3), "a reference without branches says nothing"
+
+
+def test_a_full_disk_ends_a_training_with_a_sentence_and_the_checkpoint_before(a_data_folder, tmp_path, monkeypatch):
+    saves = []
+
+    def save(state, path):
+        saves.append(path)
+        if len(saves) == 2:
+            path.write_bytes(b"half")
+            raise RuntimeError("unexpected pos 64 vs 0")  # PyTorch's words for it
+        torch_save(state, path)
+
+    torch_save = torch.save
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(AirwaySegError, match=r"last\.pt cannot be written; is the disk full"):
+        fit([a_data_folder], tmp_path / "run", TINY, silent)
+    assert not list((tmp_path / "run").glob("*.unfinished"))
+    fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
+    assert [row["step"] for row in rows_of(tmp_path / "run" / "log.csv")] == ["2", "4"]
+
+
+def test_a_run_is_not_resumed_on_other_cases(a_data_folder, tmp_path):
+    fit([a_data_folder], tmp_path / "run", TINY, silent)
+    (a_data_folder / "cases" / "case-1" / "case.json").write_text("{}")
+    with pytest.raises(AirwaySegError, match="on other cases: one was added, removed or changed"):
+        fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
+
+
+CLASSES = """
+[network]
+classes = 3
+second_window_hu = [-625, 125]
+[[stage]]
+name = "classes"
+steps = 2
+patch = 32
+batch = 1
+optimizer = "sgd"
+[[stage.loss]]
+term = "classes"
+[[stage.loss]]
+term = "general_union"
+alpha = 0.2
+exponent = 0.7
+[stage.sampling]
+thin = 1.0
+"""
+
+
+def test_three_classes_and_two_channels_are_trained_and_said_in_the_weights(a_data_folder, tmp_path):
+    (tmp_path / "mine.toml").write_text(CLASSES)
+    settings = FitSettings(recipe=str(tmp_path / "mine.toml"), workers=0, device="cpu", validation=0)
+    target = fit([a_data_folder], tmp_path / "run", settings, silent)
+    info, _ = _weights(target)
+    assert (info.classes, info.in_channels, info.second_window_hu) == (3, 2, (-625, 125))
+    assert info.patch_zyx == (32, 32, 32) and info.provenance["recipe"]["name"] == "mine"
+    with pytest.raises(AirwaySegError, match=r"has 2 channel\(s\) and 3 class\(es\), and the recipe default 1 and 1"):
+        fit([a_data_folder], tmp_path / "next", replace(TINY, start_from=str(target)), silent)
+
+
+def test_hard_places_need_a_model_before_the_first_step_or_what_it_missed(a_data_folder, tmp_path):
+    (tmp_path / "mine.toml").write_text(CLASSES.replace("thin = 1.0", "hard_skeleton = 1.0").replace("= 2\n", "= 4\n"))
+    settings = FitSettings(
+        recipe=str(tmp_path / "mine.toml"), workers=0, device="cpu", validation=0, checkpoint_every=2, validate_every=2
+    )
+    stages = []
+
+    def stop_at_three(stage, done, _total):
+        stages.append(stage)
+        if stage == "train" and done == 3:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        fit([a_data_folder], tmp_path / "run", settings, stop_at_three)
+    assert stages.index("missed") < stages.index("train")
+    files = sorted((tmp_path / "run" / "missed" / "1").iterdir())
+    assert [file.name[:6] for file in files] == ["case-0", "case-1"]
+    assert set(np.unique(np.load(files[0]))) <= {0, 1}
+    files[0].unlink()
+    with pytest.raises(AirwaySegError, match=r"case-0-\w+\.npy is missing; without it"):
+        fit([a_data_folder], tmp_path / "run", settings, silent, resume=True)

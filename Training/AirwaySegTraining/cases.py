@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,7 +282,7 @@ def _read_prepared(kept: Path, folder: Path) -> Case:
         ct, label = (np.asarray(np.load(kept / f"{name}.npy", mmap_mode="r")) for name in ("ct", "label"))
         with np.load(kept / "case.npz") as stored:
             numbers = dict(stored)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise AirwaySegError(f"{kept} is damaged; remove it, and it is made again.") from error
     depth, height, width = ct.shape
     z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])

@@ -10,7 +10,7 @@ from AirwaySegLib.progress import Progress
 from AirwaySegTraining.cases import Case, OnAirway, write_array
 from AirwaySegTraining.runstate import Run
 from AirwaySegTraining.team import Team
-from AirwaySegTraining.validation import missed_skeleton
+from AirwaySegTraining.validation import missed_skeleton, product_of
 from AirwaySegTraining.weightmaps import back_propagation_weight
 
 
@@ -29,6 +29,7 @@ def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, pr
     if not stage.uses_missed:
         return groups
     folder = folder / "missed" / str(run.place + 1)
+    model = product_of(run.average, run.info, run.settings.precision)
     cases = team.share([case for group in groups for case in group])
     for done, case in enumerate(cases, start=1):
         path = _file(folder, case)
@@ -36,7 +37,7 @@ def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, pr
             if run.step > run.recipe.ends[run.place] - stage.steps:
                 raise AirwaySegError(f"{path} is missing; without it the run does not go on as it would have.")
             folder.mkdir(parents=True, exist_ok=True)
-            write_array(path, missed_skeleton(run.average, run.info, case, team.device.type).values)
+            write_array(path, missed_skeleton(model, case, team.device.type).values)
         progress("missed", done, len(cases))
     team.wait()
     weighted = "back_propagation" in stage.weights

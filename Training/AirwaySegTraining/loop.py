@@ -30,7 +30,7 @@ from AirwaySegTraining.recipes import Recipe, Stage
 from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.runstate import Run, save_model, start_run
 from AirwaySegTraining.team import Team, joined_team
-from AirwaySegTraining.validation import held_out, mean_score, validate, windows_of
+from AirwaySegTraining.validation import held_out, mean_score, product_of, validate, windows_of
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,11 @@ def check(run: Run, bench: Bench, log: RunLog) -> None:
     if not bench.held:
         return
     numbers = {}
+    model = product_of(run.average, run.info, run.settings.precision)
     mine = bench.team.share(bench.held)
     for done, case in enumerate(mine):
         bench.progress("validate", done, len(mine))
-        numbers[case.name] = validate(run.average, run.info, case, bench.team.device.type)
+        numbers[case.name] = validate(model, case, bench.team.device.type)
     bench.progress("validate", len(mine), len(mine))
     cases = bench.team.merged(numbers)
     means, _ = mean_and_deviation(cases)

@@ -2,15 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.evaluation import as_numbers, mean_and_deviation
-from AirwaySegLib.inference import Sliding, open_backend, predict
 from AirwaySegLib.network import WingsNet
-from AirwaySegLib.pipeline import Journal, Model, segment
-from AirwaySegLib.planner import plan
+from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, segment
 from AirwaySegLib.progress import silent
 from AirwaySegLib.protocols import PROTOCOLS, compare
 from AirwaySegLib.settings import SegmentSettings
@@ -18,11 +17,15 @@ from AirwaySegLib.volume import Volume
 from AirwaySegLib.weights import ModelInfo
 from AirwaySegTraining.cases import Case, OnAirway
 from AirwaySegTraining.degrade import draw_scanner, scan
-from AirwaySegTraining.rotation import IGNORE, channels
+from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.weightmaps import hard_skeleton
 
 CHOSEN_BY = ("tld", "bd", "precision")
 """The best network has the largest mean of these: tree length and branches found, and leakage against them."""
+
+
+HALF = 128
+"""A probability of a half, as the library stores it."""
 
 
 def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[Case]:
@@ -50,41 +53,39 @@ def as_scanned(case: Case) -> NDArray:
     return np.clip(np.rint(scan(np.asarray(case.ct), draw_scanner(rng), rng)), -1024, 3071).astype(np.int16)
 
 
-def validate(net: WingsNet, info: ModelInfo, case: Case, device: str) -> dict[str, float]:
+def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
+    """The network as the product runs it; in bfloat16 on a CPU only if it was trained so and the CPU computes in it."""
+    return Model(net, replace(info, bfloat16=precision == "bfloat16"), sha256="")
+
+
+def validate(model: Model, case: Case, device: str) -> dict[str, float]:
     """Segment the whole case as the product does, and compare by the protocol of ATM'22; see `as_numbers`.
 
     Voxels that are left out do not count.
     """
-    settings = SegmentSettings(device=device, backend="torch")
     ct = Volume(as_scanned(case), case.spacing_mm)
-    mask = segment(ct, Model(net, info, ""), settings, Journal(), silent).mask
+    mask = segment(ct, model, SegmentSettings(device=device), Journal(), silent).mask
     label = np.asarray(case.label)
     return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
 
 
 def mean_score(cases: dict[str, dict[str, float]]) -> float:
-    """What the best network is chosen by: the mean of `CHOSEN_BY` over the cases, NaN (nothing found) counting as 0."""
-    means, _ = mean_and_deviation({name: _without_nan(numbers) for name, numbers in cases.items()})
-    return float(np.mean([means[name] for name in CHOSEN_BY]))
+    """What the best network is chosen by: the mean of `CHOSEN_BY` over the cases.
+
+    The precision of a network that finds nothing counts as 0; other NaN, of nothing to find, do not count.
+    """
+    chosen = {name: {key: numbers[key] for key in CHOSEN_BY} for name, numbers in cases.items()}
+    for numbers in chosen.values():
+        numbers["precision"] = float(np.nan_to_num(numbers["precision"]))
+    return float(np.nanmean(list(mean_and_deviation(chosen)[0].values())))
 
 
-def _without_nan(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: 0.0 if np.isnan(numbers[name]) else numbers[name] for name in CHOSEN_BY}
-
-
-def windows_of(info: ModelInfo) -> list[tuple[float, float]]:
-    """The HU window of each of the network's channels."""
-    return [window for window in (info.window_hu, info.second_window_hu) if window is not None]
-
-
-def missed_skeleton(net: WingsNet, info: ModelInfo, case: Case, device: str) -> OnAirway:
-    """The hard skeleton: where the network's probability is below a half on the case's skeleton.
+def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
+    """The hard skeleton: 1 where the network's probability is below a half on the case's skeleton.
 
     Windows without skeleton are not run.
     """
     skeleton = case.skeleton.whole()
-    image = channels(as_scanned(case), windows_of(info))
-    planned = plan(image.shape, info.patch_zyx, device, "torch", "float32")
-    backend = open_backend(net, planned, info.patch_zyx, lambda _: None)
-    probability = predict(image, backend, Sliding(info.patch_zyx), skeleton > 0)
-    return OnAirway.of(hard_skeleton(skeleton, probability >= 128), case.skeleton.voxels)
+    scan_at = Scan(as_scanned(case), 0.0, case.spacing_mm, skeleton > 0)
+    probability = airway_probability(scan_at, model, SegmentSettings(device=device), Journal(), silent)
+    return OnAirway.of(hard_skeleton(skeleton, probability >= HALF), case.skeleton.voxels)
