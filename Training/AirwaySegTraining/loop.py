@@ -30,7 +30,7 @@ from AirwaySegTraining.recipes import Recipe, Stage
 from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.runstate import Run, save_model, start_run
 from AirwaySegTraining.team import Team, joined_team
-from AirwaySegTraining.validation import held_out, mean_score, product_of, validate, windows_of
+from AirwaySegTraining.validation import held_out, mean_score, product_of, validate
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def check(run: Run, bench: Bench, log: RunLog) -> None:
 def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
     """The batches that are left of the run's stage, made by processes of their own."""
     stage, end = run.recipe.stages[run.place], run.recipe.ends[run.place]
-    source = Source(groups, group_shares(groups, run.settings), windows_of(run.info), run.settings.seed)
+    source = Source(groups, group_shares(groups, run.settings), run.windows_hu, run.settings.seed)
     # Forked workers share the cases' centres and maps; where there is no fork each would hold a copy of them all.
     workers = run.settings.workers if sys.platform == "linux" else 0
     return DataLoader(

@@ -35,6 +35,11 @@ class Run:
     step: int = 0
     best: float = -1.0
 
+    @property
+    def windows_hu(self) -> list[tuple[float, float]]:
+        """The HU window of each of the network's channels."""
+        return [window for window in (self.info.window_hu, self.info.second_window_hu) if window is not None]
+
     def enter(self, place: int) -> Stage:
         """Begin a stage with an optimiser of its own, unless it is the one that a checkpoint was in."""
         if place != self.place:
