@@ -19,7 +19,7 @@ from AirwaySegTraining.cases import case_folders, read_case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, group_shares, rate_at
 from AirwaySegTraining.patches import draw_patch
-from AirwaySegTraining.recipes import load_recipe
+from AirwaySegTraining.recipes import load_recipe, recipes_folder
 from AirwaySegTraining.sampling import Mixture
 from AirwaySegTraining.validation import mean_score
 
@@ -250,11 +250,13 @@ def test_three_classes_and_two_channels_are_trained_and_said_in_the_weights(a_da
         fit([a_data_folder], tmp_path / "next", replace(TINY, start_from=str(target)), silent)
 
 
-def test_hard_places_need_a_model_before_the_first_step_or_what_it_missed(a_data_folder, tmp_path):
-    (tmp_path / "mine.toml").write_text(CLASSES.replace("thin = 1.0", "hard_skeleton = 1.0").replace("= 2\n", "= 4\n"))
-    settings = FitSettings(
-        recipe=str(tmp_path / "mine.toml"), workers=0, device="cpu", validation=0, checkpoint_every=2, validate_every=2
-    )
+def test_what_a_model_missed_is_found_once_and_wanted_when_the_run_goes_on(a_data_folder, tmp_path):
+    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=2, norm="instance"), silent)
+    text = (recipes_folder() / "default.toml").read_text().replace("anywhere = 0.16", "hard_skeleton = 0.16")
+    (tmp_path / "mine.toml").write_text(text)
+    settings = replace(TINY, recipe=str(tmp_path / "mine.toml"), norm="instance")
+    with pytest.raises(AirwaySegError, match=r"stage 1 \(fit\): hard_skeleton and back_propagation need a model "):
+        fit([a_data_folder], tmp_path / "run", settings, silent)
     stages = []
 
     def stop_at_three(stage, done, _total):
@@ -263,11 +265,11 @@ def test_hard_places_need_a_model_before_the_first_step_or_what_it_missed(a_data
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
-        fit([a_data_folder], tmp_path / "run", settings, stop_at_three)
+        fit([a_data_folder], tmp_path / "run", replace(settings, start_from=str(started)), stop_at_three)
     assert stages.index("missed") < stages.index("train")
     files = sorted((tmp_path / "run" / "missed" / "1").iterdir())
     assert [file.name[:6] for file in files] == ["case-0", "case-1"]
     assert set(np.unique(np.load(files[0]))) <= {0, 1}
     files[0].unlink()
     with pytest.raises(AirwaySegError, match=r"case-0-\w+\.npy is missing; without it"):
-        fit([a_data_folder], tmp_path / "run", settings, silent, resume=True)
+        fit([a_data_folder], tmp_path / "run", replace(settings, start_from=str(started)), silent, resume=True)

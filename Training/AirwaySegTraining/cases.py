@@ -76,7 +76,7 @@ class OnAirway:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
 

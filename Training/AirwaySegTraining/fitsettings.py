@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.recipes import Recipe, load_recipe
 
-FREE_ON_RESUME = ("device", "workers", "validate_every")
+FREE_ON_RESUME = ("device", "workers", "checkpoint_every", "validate_every")
 """Settings that may differ when a run is continued: they do not change the weights."""
 
 
@@ -73,6 +73,11 @@ class FitSettings:
         stages = [replace(stage, **changes) for stage in recipe.stages]
         stages = [replace(stage, steps=max(1, round(stage.steps * self.steps_scale))) for stage in stages]
         network = replace(recipe.network, norm=self.norm) if self.norm else recipe.network
+        if stages[0].uses_missed and not self.start_from:
+            raise AirwaySegError(
+                f"Recipe {recipe.name}, stage 1 ({stages[0].name}): hard_skeleton and back_propagation need a model "
+                "that has missed something: a stage before, or --start-from."
+            )
         return Recipe(recipe.name, network, tuple(stages))
 
 

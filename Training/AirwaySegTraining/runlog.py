@@ -1,6 +1,7 @@
 """What a training writes while it runs: log.csv, validation.csv, and TensorBoard's files where that is installed."""
 
 import csv
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,37 +21,40 @@ class RunLog:
     def __init__(self, folder: Path, step: int, *, writes: bool = True) -> None:
         self.folder, self.writes, self.board = folder, writes, None
         if writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in ("log.csv", "validation.csv"):
-                _keep_until(folder / name, step)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in ("log.csv", "validation.csv"):
+                    _keep_until(folder / name, step)
+            except OSError as error:
+                raise AirwaySegError(f"{folder} cannot be written: {error.strerror}.") from error
             self.board = _open_board(folder / "tensorboard", step)
         self._begin()
 
     def _begin(self) -> None:
         self.losses: list[float] = []
         self.norms: list[float] = []
-        self.waited, self.since = 0.0, time.monotonic()
+        self.waited = self.seconds = self.asked = 0.0
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; the time for which a step had to wait for each is added up."""
         iterator = iter(batches)
         while True:
-            asked = time.monotonic()
+            self.asked = time.monotonic()
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            self.waited += time.monotonic() - asked
+            self.waited += time.monotonic() - self.asked
             yield batch
 
     def step(self, loss: float, norm: float) -> None:
         """Add a step's loss and its gradients' norm; with a norm that is not finite the step was skipped."""
         self.losses.append(loss)
         self.norms.append(norm)
+        self.seconds += time.monotonic() - self.asked
 
     def write(self, step: int, stage: str, rate: float) -> None:
-        """A row of log.csv with the means since the last one; ``waited`` is the share of the time."""
-        seconds = time.monotonic() - self.since
+        """A row of log.csv with the means since the last one; ``waited`` is the share of the steps' time."""
         finite = [norm for norm in self.norms if norm < float("inf")]
         row = {
             "step": step,
@@ -59,8 +63,8 @@ class RunLog:
             "rate": float(f"{rate:.4g}"),
             "gradient_norm": round(sum(finite) / max(1, len(finite)), 4),
             "skipped": len(self.norms) - len(finite),
-            "waited": round(self.waited / max(seconds, 1e-9), 3),
-            "seconds_a_step": round(seconds / len(self.losses), 3),
+            "waited": round(self.waited / max(self.seconds, 1e-9), 3),
+            "seconds_a_step": round(self.seconds / len(self.losses), 3),
         }
         if self.writes:
             _append(self.folder / "log.csv", [row])
@@ -103,8 +107,10 @@ def _keep_until(path: Path, step: int) -> None:
             rows = list(csv.reader(stream))
         whole = [row for row in rows[1:] if len(row) == len(rows[0])]  # a killed run may have left half a row
         kept = [*rows[:1], *(row for row in whole if int(row[0]) <= step)]
-        with path.open("w", newline="") as stream:
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("w", newline="") as stream:
             csv.writer(stream).writerows(kept)
+        os.replace(unfinished, path)
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
