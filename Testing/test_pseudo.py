@@ -53,5 +53,5 @@ def test_a_case_holds_the_ct_of_the_labels_box(a_chest, a_quiet_chest, an_incomp
 def test_a_mask_on_another_grid_is_refused(a_chest, tmp_path):
     path = tmp_path / "mask.nrrd"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 20, 20), np.uint8)), str(path))
-    with pytest.raises(AirwaySegError, match="not on the CT's grid"):
+    with pytest.raises(AirwaySegError, match="not on the grid of the CT"):
         read_on_grid(path, Volume(a_chest.hu, a_chest.spacing_mm))

@@ -37,6 +37,9 @@ from AirwaySegLib.volume import Volume, places_to_lps
 MOST_BRANCHES = 65_535
 """What a branch map of 16 bits can number."""
 
+SOME = 20
+"""Every so many voxels are enough to know how thick the thickest lumen is."""
+
 ANGLE_RADII, ANGLE_VOXELS = 3.0, 4.0
 """A branch's direction at a fork is taken over so many of its radii, or voxels if they are more, beyond the fork."""
 
@@ -133,7 +136,8 @@ def _skeleton(
 ) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
     """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
     lumen = Lumen.of(mask, spacing_mm)
-    trunk = find_trunk(mask, spacing_mm, float(lumen.wall_mm.max()))
+    some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
+    trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
     solid = mask.copy()
     if trunk is not None:
         solid[trunk.box] |= trunk.mask

@@ -146,10 +146,10 @@ def check_same_grid(volume: Volume, ct: Volume, name: str) -> None:
     """Raise AirwaySegError if a volume, called ``name``, is not on the grid of ``ct``."""
     if volume.array.shape != ct.array.shape:
         shapes = f"it has {volume.array.shape} voxels, not {ct.array.shape}"
-        raise AirwaySegError(f"{name} is not on the grid of {ct.path}: {shapes}.")
+        raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: {shapes}.")
     for aspect, tolerance in (("spacing_mm", 0.01), ("origin_mm", 0.5), ("direction", 0.01)):
         if not np.allclose(getattr(volume, aspect), getattr(ct, aspect), atol=tolerance):
-            raise AirwaySegError(f"{name} is not on the grid of {ct.path}: its {aspect} is another.")
+            raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: its {aspect} is another.")
 
 
 def places_to_lps(places_mm: np.ndarray, grid: Volume) -> np.ndarray:
