@@ -13,13 +13,14 @@ import torch
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.progress import silent
 from AirwaySegLib.weights import load_weights
-from AirwaySegTraining import loop
+from AirwaySegTraining import loop, runlog
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.cases import case_folders, read_case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, group_shares, rate_at
 from AirwaySegTraining.patches import draw_patch
 from AirwaySegTraining.recipes import load_recipe, recipes_folder
+from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.sampling import Mixture
 from AirwaySegTraining.validation import mean_score
 
@@ -136,13 +137,17 @@ def test_frozen_statistics_stay_while_the_weights_learn(a_data_folder, tmp_path)
             assert not same, name
 
 
-def test_a_run_is_resumed_with_its_own_settings_only(a_data_folder, tmp_path):
-    fit([a_data_folder], tmp_path / "run", TINY, silent)
+def test_a_run_is_resumed_with_its_own_settings_and_cases_only(a_data_folder, tmp_path):
+    short = replace(TINY, steps=2)
+    fit([a_data_folder], tmp_path / "run", short, silent)
     with pytest.raises(AirwaySegError, match="another --rate"):
-        fit([a_data_folder], tmp_path / "run", replace(TINY, rate=0.5), silent, resume=True)
+        fit([a_data_folder], tmp_path / "run", replace(short, rate=0.5), silent, resume=True)
+    (a_data_folder / "cases" / "case-1" / "case.json").write_text("{}")
+    with pytest.raises(AirwaySegError, match="on other cases: one was added, removed or changed"):
+        fit([a_data_folder], tmp_path / "run", short, silent, resume=True)
     (tmp_path / "run" / "last.pt").write_bytes(b"nonsense")
     with pytest.raises(AirwaySegError, match=r"last\.pt is damaged"):
-        fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
+        fit([a_data_folder], tmp_path / "run", short, silent, resume=True)
 
 
 def test_data_folders_share_the_patches_as_asked():
@@ -154,10 +159,12 @@ def test_data_folders_share_the_patches_as_asked():
 
 
 def test_a_run_is_not_overwritten(a_data_folder, tmp_path, capsys):
-    fit([a_data_folder], tmp_path / "run", TINY, silent)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_bytes(b"of another day")
     code = main(["fit", "--data", str(a_data_folder), "-o", str(tmp_path / "run"), "--steps", "4"])
     assert code == 2
     assert "already holds a run" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pt").read_bytes() == b"of another day"
 
 
 def rows_of(path):
@@ -167,7 +174,7 @@ def rows_of(path):
 def test_held_out_cases_are_segmented_and_the_best_weights_kept(a_data_folder, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5])
     monkeypatch.setattr(loop, "mean_score", lambda cases: next(scores))
-    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=2, norm="instance"), silent)
+    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=1, norm="instance"), silent)
     settings = replace(TINY, validation=0.5, norm="instance", start_from=str(started))
     fit([a_data_folder], tmp_path / "run", settings, silent)
     rows = rows_of(tmp_path / "run" / "validation.csv")
@@ -204,18 +211,12 @@ def test_a_full_disk_ends_a_training_with_a_sentence_and_the_checkpoint_before(a
 
     torch_save = torch.save
     monkeypatch.setattr(torch, "save", save)
+    settings = replace(TINY, steps=2, checkpoint_every=1, validate_every=1)
     with pytest.raises(AirwaySegError, match=r"last\.pt cannot be written; is the disk full"):
-        fit([a_data_folder], tmp_path / "run", TINY, silent)
+        fit([a_data_folder], tmp_path / "run", settings, silent)
     assert not list((tmp_path / "run").glob("*.unfinished"))
-    fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
-    assert [row["step"] for row in rows_of(tmp_path / "run" / "log.csv")] == ["2", "4"]
-
-
-def test_a_run_is_not_resumed_on_other_cases(a_data_folder, tmp_path):
-    fit([a_data_folder], tmp_path / "run", TINY, silent)
-    (a_data_folder / "cases" / "case-1" / "case.json").write_text("{}")
-    with pytest.raises(AirwaySegError, match="on other cases: one was added, removed or changed"):
-        fit([a_data_folder], tmp_path / "run", TINY, silent, resume=True)
+    fit([a_data_folder], tmp_path / "run", settings, silent, resume=True)
+    assert [row["step"] for row in rows_of(tmp_path / "run" / "log.csv")] == ["1", "2"]
 
 
 CLASSES = """
@@ -251,7 +252,7 @@ def test_three_classes_and_two_channels_are_trained_and_said_in_the_weights(a_da
 
 
 def test_what_a_model_missed_is_found_once_and_wanted_when_the_run_goes_on(a_data_folder, tmp_path):
-    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=2, norm="instance"), silent)
+    started = fit([a_data_folder], tmp_path / "first", replace(TINY, steps=1, norm="instance"), silent)
     text = (recipes_folder() / "default.toml").read_text().replace("anywhere = 0.16", "hard_skeleton = 0.16")
     (tmp_path / "mine.toml").write_text(text)
     settings = replace(TINY, recipe=str(tmp_path / "mine.toml"), norm="instance")
@@ -273,3 +274,31 @@ def test_what_a_model_missed_is_found_once_and_wanted_when_the_run_goes_on(a_dat
     files[0].unlink()
     with pytest.raises(AirwaySegError, match=r"case-0-\w+\.npy is missing; without it"):
         fit([a_data_folder], tmp_path / "run", replace(settings, start_from=str(started)), silent, resume=True)
+
+
+def test_the_log_forgets_what_was_done_after_the_checkpoint_and_a_row_that_was_cut_off(tmp_path):
+    (tmp_path / "log.csv").write_text("step,stage\n2,fit\n4,fit\n6,fit\n1")
+    (tmp_path / "validation.csv").write_text("step,case\n4,a\n4,mean\n8,a\n")
+    RunLog(tmp_path, 4)
+    assert (tmp_path / "log.csv").read_text().split() == ["step,stage", "2,fit", "4,fit"]
+    assert (tmp_path / "validation.csv").read_text().split() == ["step,case", "4,a", "4,mean"]
+
+
+def test_the_log_says_which_share_of_the_time_was_waited_for_patches(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(runlog.time, "monotonic", lambda: clock[0])
+
+    def batches():
+        for _ in range(2):
+            clock[0] += 1
+            yield None
+
+    log = RunLog(tmp_path, 0)
+    for _, norm in zip(log.timed(batches()), (2.0, math.nan)):
+        clock[0] += 3
+        log.step(0.5, norm)
+        clock[0] += 100  # a checkpoint is no part of a step
+    log.write(2, "one", 0.1)
+    (row,) = rows_of(tmp_path / "log.csv")
+    assert (row["waited"], row["seconds_a_step"]) == ("0.25", "4.0")
+    assert (row["loss"], row["gradient_norm"], row["skipped"]) == ("0.5", "2.0", "1")
