@@ -46,7 +46,8 @@ class Bar:
         """Move the stage's bar to ``done`` of ``total``; a new stage closes the bar before it."""
         if self._bar is None or stage != self._stage:
             self.close()
-            self._bar = tqdm(total=total, desc=f"{stage:<10}", leave=True, ncols=80)
+            # What a resumed stage had done before says nothing of its speed.
+            self._bar = tqdm(initial=done, total=total, desc=f"{stage:<10}", leave=True, ncols=80)
             self._stage = stage
         self._bar.total = total
         self._bar.update(done - self._bar.n)
