@@ -1,4 +1,4 @@
-"""The command `airwayseg-train`: simulate cases, fit a network."""
+"""The command `airwayseg-train`: simulate cases, fit a network, evaluate it."""
 
 import argparse
 import logging
@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from AirwaySegLib import __version__
+from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, one_sentence
+from AirwaySegLib.evaluation import csv_text, json_text, table_text
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.progress import Bar
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
+    _add_evaluate(commands.add_parser("evaluate", help="how weights do on a folder of cases"))
     _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
     return parser
 
@@ -111,6 +114,32 @@ def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
     target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
     progress.close()
     print(f"Weights: {target}")
+    return 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", default="default", help="a name or a file (default: default)")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a case, their mean and deviation")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    parser.add_argument("--force", action="store_true", help="replace files that are already there")
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.validation import evaluate_model
+
+    for path in (options.csv, options.json):
+        if path is not None:
+            check_free(path.parent, (path.name,), options.force)
+    report = evaluate_model(options.weights, options.data, options.device, progress)
+    progress.close()
+    print(table_text(report))
+    if options.csv is not None:
+        write_text(options.csv, csv_text(report))
+    if options.json is not None:
+        write_text(options.json, json_text(report))
     return 0
 
 

@@ -3,19 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.evaluation import as_numbers, mean_and_deviation
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.evaluation import Report, as_numbers, mean_and_deviation
 from AirwaySegLib.network import WingsNet
-from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, segment
-from AirwaySegLib.progress import silent
+from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, load_model, segment
+from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.protocols import PROTOCOLS, compare
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.volume import Volume
 from AirwaySegLib.weights import ModelInfo
-from AirwaySegTraining.cases import Case, OnAirway
+from AirwaySegTraining.cases import Case, OnAirway, case_folders, prepared_case
 from AirwaySegTraining.degrade import draw_scanner, scan
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.weightmaps import hard_skeleton
@@ -67,6 +69,26 @@ def validate(model: Model, case: Case, device: str) -> dict[str, float]:
     mask = segment(ct, model, SegmentSettings(device=device), Journal(), silent).mask
     label = np.asarray(case.label)
     return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
+
+
+def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Progress) -> Report:
+    """Segment every case of the data folders with the weights (a name or a file) and compare: see `validate`.
+
+    Raises
+    ------
+    AirwaySegError
+        If the weights or a case cannot be used, or a name stands for two cases.
+    """
+    model = load_model(weights)
+    folders = [folder for place in data for folder in case_folders(place)]
+    cases: dict[str, dict[str, float]] = {}
+    for done, folder in enumerate(folders):
+        progress("evaluate", done, len(folders))
+        if folder.name in cases:
+            raise AirwaySegError(f"There are two cases {folder.name}; give one another name.")
+        cases[folder.name] = validate(model, prepared_case(folder), device)
+    progress("evaluate", len(folders), len(folders))
+    return Report("atm22", cases)
 
 
 def mean_score(cases: dict[str, dict[str, float]]) -> float:
