@@ -7,8 +7,6 @@ import pytest
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.sampling import (
-    OUR_MIXTURE,
-    TANG_MIXTURE,
     Centres,
     Kind,
     Mixture,
@@ -20,6 +18,8 @@ from AirwaySegTraining.sampling import (
 )
 
 SPACING_MM = (1.0, 0.7, 0.7)
+TANG_MIXTURE = Mixture.of({Kind.HARD_SKELETON: 0.5, Kind.SMALL_AIRWAY: 0.25, Kind.RANDOM: 0.25})
+OUR_MIXTURE = Mixture.of({Kind.THIN: 0.38, Kind.MIDDLE: 0.1, Kind.WIDE: 0.22, Kind.BORDER: 0.14, Kind.ANYWHERE: 0.16})
 
 
 @pytest.fixture

@@ -68,8 +68,9 @@ def delivered_into(folder: Path, last: str) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, with its folder if that is missing; it appears under its name only when it is complete.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends well, what it wrote there takes that name.
 
     Raises
     ------
@@ -78,14 +79,26 @@ def write_text(path: Path, text: str) -> None:
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        yield unfinished
         os.replace(unfinished, path)
     except OSError as error:
         raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, with its folder if that is missing; it appears under its name only when it is complete.
+
+    Raises
+    ------
+    AirwaySegError
+        If it cannot be written.
+    """
+    with written_whole(path) as unfinished:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _prefix() -> str:

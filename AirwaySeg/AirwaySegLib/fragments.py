@@ -149,6 +149,7 @@ class _Ends:
 
     @classmethod
     def of(cls, pieces: list[Branch]) -> "_Ends":
+        """Roots, tips and sharp bends of the fragments' branches."""
         heads = [(branch, 0, _outwards(branch, 0)) for branch in pieces if branch.parent is None]
         tips = [branch for branch in pieces if not branch.children and len(branch.points_mm) > 1]
         long = [branch for branch in pieces if branch.length_mm > 2 * AXIS_MM]
@@ -202,6 +203,7 @@ class _Shore:
 
     @classmethod
     def of(cls, main: list[Branch]) -> "_Shore":
+        """All points of the tree's branches."""
         counts = [len(branch.points_mm) for branch in main]
         is_tip = np.zeros(sum(counts), bool)
         is_tip[np.cumsum(counts) - 1] = [not branch.children for branch in main]

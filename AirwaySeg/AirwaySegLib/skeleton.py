@@ -15,7 +15,7 @@ from AirwaySegLib.lumen import Lumen, Rows
 Mask = NDArray[np.bool_]
 
 TILE, HALO = 128, 24
-"""A tile is thinned with so many voxels around it, more than the half width of a trachea at any usual spacing."""
+"""A tile is thinned with so many voxels around it; more than the half width of a trachea at usual spacings."""
 
 LARGE = 40_000_000
 """From so many voxels on tiles are worth their overlap."""
@@ -78,7 +78,7 @@ def _thin_tiles(mask: Mask, lumen: Lumen) -> Mask | None:
     return skeleton if agree else None
 
 
-def _box(starts: tuple[int, ...] | list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
+def _box(starts: list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
     z, y, x = (slice(max(0, start), min(stop, count)) for start, stop, count in zip(starts, stops, shape, strict=True))
     return z, y, x
 
@@ -156,8 +156,8 @@ def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, covered: NDArray[
         return []
     # Most are covered by the skeleton voxel nearest to them; of the others many by a thicker one farther off.
     bare = np.ones(len(rows), bool)
-    for covered in cKDTree(places[rows]).query_ball_point(places[line], reach, workers=-1):
-        bare[covered] = False
+    for within_reach in cKDTree(places[rows]).query_ball_point(places[line], reach, workers=-1):
+        bare[within_reach] = False
     rows = rows[bare]
     stretches = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components
     return _first_of_each(rows, stretches, -distance[rows]).tolist()

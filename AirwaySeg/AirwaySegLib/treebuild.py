@@ -113,7 +113,7 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     """
     tight = bounding_box(mask.array)
     if tight is None:
-        raise AirwaySegError(f"The mask {mask.path or ''} is empty: there is no airway to measure.".replace("  ", " "))
+        raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
     inside, lumen, line = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
     forest, spurs = prune(grow_forest(lumen, line), lumen)
     forest = rooted_at_a_tip(forest, lumen)

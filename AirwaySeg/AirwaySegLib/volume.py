@@ -1,14 +1,13 @@
 """A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from AirwaySegLib.delivery import written_whole
 from AirwaySegLib.dicom import is_dicom, read_dicom
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.guardrails import sampling_warnings, usable_hounsfield
@@ -158,12 +157,6 @@ def places_to_lps(places_mm: np.ndarray, grid: Volume) -> np.ndarray:
     return np.asarray(grid.origin_mm) + places_mm[:, ::-1] @ matrix.T
 
 
-def lps_to_places(points_mm: np.ndarray, grid: Volume) -> np.ndarray:
-    """The inverse of `places_to_lps`."""
-    matrix = np.asarray(grid.direction, float).reshape(3, 3)
-    return np.linalg.solve(matrix, (points_mm - np.asarray(grid.origin_mm)).T).T[:, ::-1]
-
-
 def to_canonical(volume: Volume) -> Volume:
     """Permute and flip the array's axes so that z runs upwards, y backwards and x from the patient's right to the left.
 
@@ -234,18 +227,10 @@ def write_sparse_nrrd(path: str | Path, voxels: np.ndarray, values: np.ndarray, 
 
 
 def _write_nrrd(path: Path, header: str, stream: Iterator[bytes]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(header.encode("ascii"))
-            for piece in stream:
-                file.write(piece)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise AirwaySegError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        file.write(header.encode("ascii"))
+        for piece in stream:
+            file.write(piece)
 
 
 def _nrrd_header(dtype: np.dtype, like: Volume) -> str:

@@ -18,6 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
 from phantoms import a_deep_tree, draw_tubes
 
 from AirwaySegLib import measuring, treebuild

@@ -16,9 +16,7 @@ from AirwaySegLib.components import Box, bounding_box
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import Lumen
 from AirwaySegLib.preprocessing import body_mask, lung_mask
-
-SMALL_VOXELS = 2.0
-"""A skeleton voxel nearer than this to the background is a small airway's (Tang, Small Airway Oversampling)."""
+from AirwaySegTraining.weightmaps import SMALL_VOXELS
 
 THIN_VOXELS, WIDE_VOXELS = 2.3, 4.0
 """Ours: thin airways have a half-width below the first, wide ones from the second on."""
@@ -75,16 +73,6 @@ class Mixture:
     def draw(self, rng: np.random.Generator) -> Kind:
         """A random kind, as often as its share says."""
         return self.shares[rng.choice(len(self.shares), p=[share for _, share in self.shares])][0]
-
-
-WINGSNET_MIXTURE = Mixture.of({Kind.HARD_SKELETON: 0.5, Kind.RANDOM: 0.5})
-"""Zheng et al. 2021, IV B: p_s = 0.5."""
-
-TANG_MIXTURE = Mixture.of({Kind.HARD_SKELETON: 0.5, Kind.SMALL_AIRWAY: 0.25, Kind.RANDOM: 0.25})
-"""Tang, 2.1, the second and third part of his training."""
-
-OUR_MIXTURE = Mixture.of({Kind.THIN: 0.38, Kind.MIDDLE: 0.1, Kind.WIDE: 0.22, Kind.BORDER: 0.14, Kind.ANYWHERE: 0.16})
-"""Ours: drawn by length alone, one patch in seventy would show the trachea."""
 
 
 @dataclass(frozen=True)
