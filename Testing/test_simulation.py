@@ -1,15 +1,18 @@
 """The simulator: trees of plausible size, tubes of the right radius, cases that come out the same twice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining import simulate as simulation
-from AirwaySegTraining.degrade import Scanner, scan
-from AirwaySegTraining.patient import draw_patient, grow_arteries, grow_bronchial_tree, open_airways
+from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
+from AirwaySegTraining.degrade import Scanner, moved, scan
+from AirwaySegTraining.patient import draw_patient, fissures, grow_arteries, lung_shape, peripheral_vessels
 from AirwaySegTraining.rendering import Grid, enlarge, paint_tubes
 from AirwaySegTraining.simulate import is_visible, simulate_case, write_case
 from AirwaySegTraining.trees import Branch, total_length_mm
@@ -84,6 +87,78 @@ def test_an_artery_ends_beside_its_airway_and_off_its_lumen(a_patient_with_a_tre
         for artery, airway in zip(arteries, airways, strict=True)
     ]
     assert min(gaps) > 0
+
+
+def test_every_lobe_has_a_bronchus_that_serves_it(a_patient_with_a_tree):
+    patient, tree, _ = a_patient_with_a_tree
+    ends = np.array([branch.points_mm[-1] for branch in tree if branch.generation > 6])
+    oblique, horizontal = fissures(patient, ends[:, 0], ends[:, 1])
+    right = ends[:, 2] < 0
+    middle = right & (oblique > 0) & (horizontal < 0)
+    lobes = {
+        "right upper": right & (oblique > 0) & ~middle,
+        "middle": middle,
+        "right lower": right & (oblique <= 0),
+        "left upper": ~right & (oblique > 0),
+        "left lower": ~right & (oblique <= 0),
+    }
+    assert {name: bool(inside.sum() > 5) for name, inside in lobes.items()} == dict.fromkeys(lobes, True)
+    # Trachea, two main bronchi, and below them three bronchi on the right (one the stem of two lobes), two on the left.
+    assert [branch.generation for branch in tree[:3]] == [0, 1, 1]
+    assert sorted(branch.parent for branch in tree if branch.generation == 2) == [1, 1, 2, 2]
+
+
+def test_disease_widens_airways_behind_a_bronchus_and_plugs_thin_ones(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    airways = open_airways(tree, 0.62)
+    seen = {"wider": 0, "plugged": 0, "healthy": 0}
+    for seed in range(40):
+        after = diseased(airways, np.random.default_rng(seed))
+        ratio = np.array([new.radii_mm.mean() / old.radii_mm.mean() for new, old in zip(after, airways, strict=True)])
+        below = [place for place, branch in enumerate(airways) if branch.generation > 0]
+        assert all(ratio[place] > ratio[airways[place].parent] - 1e-9 for place in below)
+        assert ratio.min() >= 1 - 1e-9 and ratio.max() <= 1.8 + 1e-9
+        plugged = [branch for branch in after if branch.plugged]
+        assert all(branch.generation > 3 for branch in plugged)
+        seen["wider"] += ratio.max() > 1.2
+        seen["plugged"] += bool(plugged)
+        seen["healthy"] += not plugged and ratio.max() < 1.01
+    assert 2 <= seen["wider"] <= 16 and 3 <= seen["plugged"] <= 19 and seen["healthy"] >= 14
+
+
+def test_what_mucus_fills_and_what_lies_behind_it_is_left_out_and_only_the_plug_is_not_air(a_small_grid):
+    def along_z(first, last, parent, plugged=False):
+        line = np.stack([np.linspace(first, last, 6), np.full(6, 20.0), np.full(6, 20.0)], axis=1)
+        return Branch(line, np.full(6, 3.0), parent, parent + 1, plugged=plugged)
+
+    airways = [along_z(2, 12, -1), along_z(14, 24, 0, plugged=True), along_z(28, 38, 1)]
+    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-1000.0, lung_hu=-850.0, wall_hu=0.0)
+    air, label = simulation._label(airways, patient, a_small_grid, QUIET)
+    assert [int(label[z, 20, 20]) for z in (7, 19, 33)] == [1, 2, 2]
+    assert [bool(air[z, 20, 20]) for z in (7, 19, 33)] == [True, False, True]
+
+
+def test_twigs_reach_the_outer_lung_where_the_arteries_end(a_patient_with_a_tree):
+    patient, tree, rng = a_patient_with_a_tree
+    arteries = grow_arteries(patient, tree, rng)
+    twigs, veins = peripheral_vessels(patient, arteries, rng)
+    ends = cKDTree([artery.points_mm[-1] for artery in arteries])
+    assert len(twigs) > 300 and len(veins) > 50
+    assert max(ends.query([twig.points_mm[0] for twig in twigs])[0]) < 1e-6
+
+    def depth_mm(branches):
+        z, y, x = np.array([branch.points_mm[-1] for branch in branches], np.float32).T
+        return np.maximum(lung_shape(patient, -1, z, y, x), lung_shape(patient, 1, z, y, x))
+
+    assert np.mean(depth_mm(twigs) < 10) > 1.5 * np.mean(depth_mm(arteries) < 10)
+
+
+def test_motion_doubles_contours_in_the_lower_half_and_leaves_the_upper_alone():
+    picture = np.zeros((20, 16, 16), np.float32)
+    picture[:, 8, 8] = 100
+    out = moved(picture, (2.0, 0.0))
+    assert np.array_equal(out[12:], picture[12:])
+    assert out[0, 8, 8] == out[0, 10, 8] == pytest.approx(50, abs=1e-3)
 
 
 def test_an_undisturbed_scan_changes_nothing():

@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, shift
 
 Field = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """Blur in voxels (in plane, along z), edge enhancement, noise in HU, its grain in voxels, offset, scale, floor."""
+    """Blur in voxels (in plane, along z), edge enhancement, noise in HU, its grain in voxels, offset, scale, floor.
+
+    ``motion_voxels`` is how far (along y and x) the lower lung moved while it was scanned.
+    """
 
     blur: float
     blur_z: float
@@ -25,8 +28,9 @@ class Scanner:
     offset_hu: float
     scale: float
     floor_hu: float | None
+    motion_voxels: tuple[float, float] = (0.0, 0.0)
 
-    def as_dict(self) -> dict[str, float | None]:
+    def as_dict(self) -> dict[str, object]:
         """The numbers, for case.json."""
         return asdict(self)
 
@@ -45,13 +49,17 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         offset_hu=rng.uniform(-40, 40),
         scale=rng.uniform(0.95, 1.05),
         floor_hu=(-1000.0, -1024.0, None)[rng.integers(3)],
+        motion_voxels=(rng.uniform(-2.5, 2.5), rng.uniform(-1.5, 1.5)) if rng.random() < 0.12 else (0.0, 0.0),
     )
 
 
 def scan(clean_hu: NDArray, scanner: Scanner, rng: np.random.Generator) -> Field:
     """The clean picture (Z, Y, X) in HU as the scanner shows it, float32."""
     sigma = (scanner.blur_z, scanner.blur, scanner.blur)
-    hu = gaussian_filter(np.asarray(clean_hu, np.float32), sigma, truncate=3)
+    hu = np.asarray(clean_hu, np.float32)
+    if any(scanner.motion_voxels):
+        hu = moved(hu, scanner.motion_voxels)
+    hu = gaussian_filter(hu, sigma, truncate=3)
     if scanner.sharpen > 0:
         hu += np.float32(scanner.sharpen) * (hu - gaussian_filter(hu, (0.5, 1.2, 1.2), truncate=3))
     hu += noise(hu.shape, scanner.noise_hu, scanner.grain, rng)
@@ -61,6 +69,16 @@ def scan(clean_hu: NDArray, scanner: Scanner, rng: np.random.Generator) -> Field
     if scanner.floor_hu is not None:
         np.maximum(hu, np.float32(scanner.floor_hu), out=hu)
     return hu
+
+
+def moved(hu: Field, voxels: tuple[float, float]) -> Field:
+    """Double contours where heart and diaphragm move: the lower half's slices mixed with themselves moved in plane."""
+    count = len(hu)
+    share = 0.5 * np.clip(np.linspace(2, -2, count), 0, 1).astype(np.float32)
+    lower = np.flatnonzero(share)
+    out = hu.copy()
+    out[lower] += (shift(hu[lower], (0, *voxels), order=1, mode="nearest") - hu[lower]) * share[lower, None, None]
+    return out
 
 
 def noise(shape: tuple[int, ...], sd_hu: float, grain: float, rng: np.random.Generator) -> Field:

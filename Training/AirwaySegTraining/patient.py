@@ -5,10 +5,11 @@ An implicit shape is a function of position that is positive inside, about in mm
 the origin.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from AirwaySegTraining.trees import Branch, Inside, Points, companions, grow, total_length_mm, wobbly_line
 
@@ -31,6 +32,8 @@ class Patient:
     back_mm: float
     trachea_radius_mm: float
     trachea_top_mm: float
+    oblique_mm: float
+    horizontal_mm: float
     lumen_hu: float
     wall_hu: float
     wall_share: float
@@ -58,6 +61,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         back_mm=rng.uniform(48, 62),
         trachea_radius_mm=rng.uniform(7.2, 9.4),
         trachea_top_mm=rng.uniform(95, 135),
+        oblique_mm=rng.uniform(-10, 5),
+        horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(-300, 60),
         wall_share=rng.uniform(0.07, 0.17),
@@ -125,7 +130,12 @@ def lung_shape(patient: Patient, side: int, z: Field, y: Field, x: Field) -> Fie
     return np.minimum(lung, cavity_shape(patient, body_shape(patient, z, y, x))).astype(np.float32)
 
 
-def _inside_lung(patient: Patient, side: int, margin_mm: float, hilum_mm: float = 32.0) -> Inside:
+def fissures(patient: Patient, z: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    """Signed distances in mm from the oblique fissure (above: the upper lobe) and the horizontal one (above: upper)."""
+    return z * 0.75 - y * 0.66 - patient.oblique_mm, z - patient.horizontal_mm
+
+
+def inside_lung(patient: Patient, side: int, margin_mm: float, hilum_mm: float = 32.0) -> Inside:
     """Whether points lie in the lung, or in its hilum, where the vessels and bronchi enter."""
 
     def inside(points_mm: Points) -> NDArray[np.bool_]:
@@ -136,59 +146,13 @@ def _inside_lung(patient: Patient, side: int, margin_mm: float, hilum_mm: float 
     return inside
 
 
-def _seeds(patient: Patient, side: int, count: int, rng: np.random.Generator) -> Points:
+def seeds_in(patient: Patient, side: int, count: int, rng: np.random.Generator) -> Points:
     """``count`` points spread evenly through one lung."""
     low, high = np.array([-190.0, -120.0, -20.0]), np.array([120.0, 130.0, 160.0])
     candidates = rng.uniform(low, high, size=(60 * count, 3))
     candidates[:, 2] *= side
-    candidates = candidates[_inside_lung(patient, side, 3.0, hilum_mm=0.0)(candidates)]
+    candidates = candidates[inside_lung(patient, side, 3.0, hilum_mm=0.0)(candidates)]
     return candidates[:count]
-
-
-def central_airways(patient: Patient, rng: np.random.Generator) -> tuple[Branch, Branch, Branch]:
-    """Trachea (from the top down), right and left main bronchus."""
-    top = np.array([patient.trachea_top_mm, rng.uniform(-32, -8), rng.uniform(-6, 6)])
-    line = wobbly_line(top, np.zeros(3), 0.03, rng)
-    radii = patient.trachea_radius_mm * (1 + 0.06 * np.sin(np.linspace(0, rng.uniform(3, 9), len(line))))
-    trachea = Branch(line, radii, -1, 0, squash=rng.uniform(0.78, 1.3), squash_axis=np.array([0.0, 1.0, 0.0]))
-    mains = []
-    for side, length, angle, share in (
-        (-1, rng.uniform(16, 26), rng.uniform(22, 38), rng.uniform(0.72, 0.88)),
-        (1, rng.uniform(38, 52), rng.uniform(40, 56), rng.uniform(0.64, 0.78)),
-    ):
-        lean = np.array([-np.cos(np.radians(angle)), rng.uniform(0.05, 0.3), side * np.sin(np.radians(angle))])
-        radius_mm = patient.trachea_radius_mm * share
-        line = wobbly_line(np.zeros(3), lean / np.linalg.norm(lean) * length, 0.05, rng)
-        radii = np.linspace(radius_mm * 1.05, radius_mm * 0.93, len(line))
-        mains.append(Branch(line, radii, 0, 1, squash=rng.uniform(0.78, 1.25)))
-    return trachea, mains[0], mains[1]
-
-
-def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm: float = 0.45) -> list[Branch]:
-    """Trachea, main bronchi and all below them to a radius of ``smallest_mm``: the airways and where arteries run."""
-    trachea, right, left = central_airways(patient, rng)
-    tree = [trachea]
-    for side, main in ((-1, right), (1, left)):
-        seeds = _seeds(patient, side, int(rng.uniform(1000, 1900)), rng)
-        part = grow([trachea, main], seeds, _inside_lung(patient, side, 2.0), smallest_mm, rng)[1:]
-        shift = len(tree) - 1
-        for branch in part:
-            branch.parent += shift if branch.parent > 0 else 0
-            if branch.generation in (2, 3):
-                branch.squash = rng.uniform(0.8, 1.25)
-        tree += part
-    return tree
-
-
-def open_airways(tree: list[Branch], smallest_mm: float) -> list[Branch]:
-    """The part of the tree that is drawn as air: from the trachea down, branches of at least this mean radius."""
-    place = {-1: -1}
-    airways: list[Branch] = []
-    for index, branch in enumerate(tree):
-        if branch.parent in place and float(branch.radii_mm.mean()) >= smallest_mm:
-            place[index] = len(airways)
-            airways.append(replace(branch, parent=place[branch.parent]))
-    return airways
 
 
 def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -200,10 +164,10 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
             hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
             line = wobbly_line(start, hilum, 0.05, rng)
             trunk = Branch(line, np.full(len(line), rng.uniform(5, 7)), -1, 0)
-            seeds = _seeds(patient, side, int(rng.uniform(900, 1500) * share * 2), rng)
+            seeds = seeds_in(patient, side, int(rng.uniform(900, 1500) * share * 2), rng)
             seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
             if len(seeds) > 8:
-                veins += grow([trunk], seeds, _inside_lung(patient, side, 1.0), 0.45, rng)
+                veins += grow([trunk], seeds, inside_lung(patient, side, 1.0), 0.45, rng)
     return veins
 
 
@@ -213,19 +177,32 @@ def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator
     return [artery for artery in arteries if artery.generation > 0]
 
 
-def peripheral_vessels(patient: Patient, rng: np.random.Generator) -> list[Branch]:
-    """Thin vessels through the outer lung, about away from the hilum, where the trees above do not reach."""
-    vessels = []
+def peripheral_vessels(
+    patient: Patient, arteries: list[Branch], rng: np.random.Generator
+) -> tuple[list[Branch], list[Branch]]:
+    """Thin vessels of the outer lung: twigs from the arteries' ends on, and some that stand for veins.
+
+    The grown trees end where they are thin, real vessels a centimetre from the pleura.
+    """
+    parents = {artery.parent for artery in arteries}
+    ends = np.array([artery.points_mm[-1] for place, artery in enumerate(arteries, start=1) if place not in parents])
+    twigs, veins = [], []
     for side in (-1, 1):
-        for start in _seeds(patient, side, int(rng.uniform(250, 600)), rng):
+        inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
+        goals = seeds_in(patient, side, int(rng.uniform(500, 900)), rng)
+        far_mm, nearest = cKDTree(ends).query(goals)
+        for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
+            line = wobbly_line(start, goal, 0.08, rng, step_mm=2.5)
+            if inside(line).mean() > 0.8:
+                twigs.append(Branch(line, np.linspace(rng.uniform(0.55, 0.95), 0.4, len(line)), -1, 0))
+        for start in seeds_in(patient, side, int(rng.uniform(60, 250)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
             line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=2.5)
-            inside = _inside_lung(patient, side, 0.5, hilum_mm=0.0)(line)
-            if inside.all():
+            if inside(line).all():
                 radius_mm = rng.uniform(0.35, 0.95)
-                vessels.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
-    return vessels
+                veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
+    return twigs, veins
 
 
 def describe(airways: list[Branch]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from AirwaySegTraining.patient import (
     body_shape,
     cavity_shape,
     ellipsoid,
+    fissures,
     heart_shape,
     lung_shape,
     spine_shape,
@@ -55,12 +56,13 @@ def patches(grid: Grid, inside: Field, share: float, step_mm: float, rng: np.ran
     return ((field - level) * np.float32(step_mm)).astype(np.float32)
 
 
-def _fissures(grid: Grid, z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
-    """Distance in mm from the lobes' borders: an oblique plane in each lung and a horizontal one in the right."""
-    bend = enlarge(smooth_noise(grid, 25, rng), z.shape, slice(None)) * 5
-    oblique = np.abs(z * 0.75 - y * 0.66 - rng.uniform(-10, 5) + bend)
-    horizontal = np.where((x < 0) & (y < 5), np.abs(z + rng.uniform(10, 35) + bend * 0.6), 99)
-    return np.minimum(oblique, horizontal).astype(np.float32)
+def _fissures(patient: Patient, grid: Grid, lattice: tuple[Field, Field, Field], rng: np.random.Generator) -> Field:
+    """Distance in mm from the lobes' borders: an oblique surface in each lung and a horizontal one in the right."""
+    z, y, x = lattice
+    bend = enlarge(smooth_noise(grid, 25, rng), z.shape, slice(None)) * 4
+    oblique, horizontal = fissures(patient, z, y)
+    across = np.where((x < 0) & (oblique > 0), np.abs(horizontal + bend * 0.6), 99)
+    return np.minimum(np.abs(oblique + bend), across).astype(np.float32)
 
 
 def _gas_below(patient: Patient, lungs: Field, z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
@@ -108,7 +110,7 @@ def make_shapes(patient: Patient, grid: Grid, rng: np.random.Generator) -> Shape
         heart=heart_shape(patient, z, y, x) + rough,
         spine=spine_shape(patient, z, y, x),
         fat_planes=patches(grid, -lungs, rng.uniform(0.1, 0.35), 8, rng),
-        fissures=_fissures(grid, z, y, x, rng),
+        fissures=_fissures(patient, grid, (z, y, x), rng),
         consolidation=patches(grid, lungs, consolidated, 16, rng),
         ground_glass=patches(grid, lungs, hazy, 22, rng),
         emphysema=patches(grid, lungs, destroyed, rng.choice([4.0, 8.0]), rng),
@@ -232,7 +234,8 @@ def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> t
 
 
 def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generator) -> tuple[list[Branch], list[Branch]]:
-    """Nodules (dense) and cysts or bullae (air) as single balls or short lumps in the lung."""
+    """Nodules (dense) and cysts (air) as single balls or short lumps in the lung; one in eight has large bullae."""
+    largest_mm = 16.0 if rng.random() < 0.12 else 7.0
     tips = np.array([branch.points_mm[-1] for branch in airways if branch.generation > 4])
     nodules, cysts = [], []
     if len(tips) == 0:
@@ -241,14 +244,15 @@ def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generato
         for _ in range(rng.integers(0, most) if rng.random() < 0.4 else 0):
             centre = tips[rng.integers(len(tips))] + rng.normal(scale=12, size=3)
             line = wobbly_line(centre, centre + rng.normal(scale=3, size=3), 0.2, rng, step_mm=2)
-            kind.append(Branch(line, np.full(len(line), rng.uniform(1.2, 7)), -1, 0))
+            radius_mm = rng.uniform(1.2, largest_mm if kind is cysts else 7.0)
+            kind.append(Branch(line, np.full(len(line), radius_mm), -1, 0))
     return nodules, cysts
 
 
 def tube_layers(
     patient: Patient, airways: list[Branch], vessels: tuple[list[Branch], list[Branch]], rng: np.random.Generator
 ) -> list[tuple[list[Branch], list[float] | float, float]]:
-    """What is painted over the background, in order: (tubes, widening in mm, HU). The airways' lumen comes later."""
+    """What is painted over the background, in order: (tubes, widening in mm, HU). The airways' air comes later."""
     arteries, veins = vessels
     gullet, pockets = oesophagus(patient, airways[0], rng)
     nodules, cysts = lung_extras(patient, airways, rng)
@@ -266,6 +270,7 @@ def tube_layers(
         ([gullet], 0.0, rng.uniform(10, 50)),
         (pockets, 0.0, rng.uniform(-1000, -500)),
         (airways, walls, patient.wall_hu),
+        ([branch for branch in airways if branch.plugged], 0.0, rng.uniform(-20, 40)),
     ]
 
 

@@ -18,17 +18,9 @@ from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import Volume, write_nrrd
+from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
-from AirwaySegTraining.patient import (
-    Patient,
-    describe,
-    draw_patient,
-    grow_arteries,
-    grow_bronchial_tree,
-    grow_veins,
-    open_airways,
-    peripheral_vessels,
-)
+from AirwaySegTraining.patient import Patient, describe, draw_patient, grow_arteries, grow_veins, peripheral_vessels
 from AirwaySegTraining.rendering import Grid, paint_tubes
 from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
 from AirwaySegTraining.trees import Branch
@@ -99,19 +91,23 @@ def _clean_scanner() -> Scanner:
 
 
 def _label(airways: list[Branch], patient: Patient, grid: Grid, scanner: Scanner) -> tuple[NDArray, NDArray]:
-    """Lumen coverage of all airways (uint8, 255 = inside), and the label."""
+    """Coverage by the airways' air (uint8, 255 = inside), and the label; what mucus fills, and all behind, is 2."""
     # Of a thin wall the blur leaves about a third.
     surroundings = patient.lung_hu + 0.3 * (patient.wall_hu - patient.lung_hu)
     contrast = surroundings - patient.lumen_hu
-    seen = [is_visible(2 * float(b.radii_mm.mean()), contrast, grid.spacing_mm, scanner) for b in airways]
+    seen = [
+        not b.plugged and is_visible(2 * float(b.radii_mm.mean()), contrast, grid.spacing_mm, scanner) for b in airways
+    ]
     for index, branch in enumerate(airways):  # behind an invisible branch nothing counts as seen
         seen[index] = seen[index] and (branch.parent < 0 or seen[branch.parent])
     visible = np.zeros(grid.shape, np.uint8)
     paint_tubes(visible, [b for b, s in zip(airways, seen) if s], grid)
     hidden = np.zeros(grid.shape, np.uint8)
-    paint_tubes(hidden, [b for b, s in zip(airways, seen) if not s], grid)
+    paint_tubes(hidden, [b for b, s in zip(airways, seen) if not s and not b.plugged], grid)
+    air = np.maximum(visible, hidden)
+    paint_tubes(hidden, [b for b in airways if b.plugged], grid)
     label = np.where(visible >= 128, 1, np.where(hidden >= 64, 2, 0)).astype(np.uint8)
-    return np.maximum(visible, hidden), label
+    return air, label
 
 
 def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
@@ -123,8 +119,10 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     patient = draw_patient(rng)
     grid = draw_grid(patient, rng)
     tree = grow_bronchial_tree(patient, rng)
-    airways = open_airways(tree, SMALLEST_LUMEN_MM)
-    vessels = grow_arteries(patient, tree, rng), grow_veins(patient, rng) + peripheral_vessels(patient, rng)
+    airways = diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng)
+    arteries = grow_arteries(patient, tree, rng)
+    twigs, small_veins = peripheral_vessels(patient, arteries, rng)
+    vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
     hu = paint_background(patient, make_shapes(patient, grid, rng), grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
     scanner = _clean_scanner() if clean else draw_scanner(rng)

@@ -25,6 +25,8 @@ class Branch:
     squash: float = 1.0
     """Ratio of the cross-section's two diameters; 1 is round."""
     squash_axis: Points = field(default_factory=lambda: np.array([0.0, 1.0, 0.0]))
+    plugged: bool = False
+    """An airway that mucus fills."""
 
 
 @dataclass
@@ -67,7 +69,7 @@ def taper(count: int, start_mm: float, end_mm: float, rng: np.random.Generator) 
     return np.linspace(start_mm, end_mm, count) * waves
 
 
-def _limit_angle(direction: Points, parent: Points, most_degrees: float) -> Points:
+def limit_angle(direction: Points, parent: Points, most_degrees: float) -> Points:
     """The direction, turned towards the parent's until it is within ``most_degrees`` of it."""
     cosine = float(np.clip(direction @ parent, -1, 1))
     if cosine >= np.cos(np.radians(most_degrees)):
@@ -89,7 +91,7 @@ def _split(seeds_mm: Points, direction: Points, rng: np.random.Generator) -> tup
 def _grow_one(tip: _Tip, inside: Inside, rng: np.random.Generator) -> tuple[Branch, Points] | None:
     """The branch from a tip towards its seeds, and its direction; None where it would leave the lung at once."""
     to_seeds = tip.seeds_mm.mean(axis=0) - tip.position_mm
-    direction = _limit_angle(unit(to_seeds), tip.direction, rng.uniform(45, 75))
+    direction = limit_angle(unit(to_seeds), tip.direction, rng.uniform(45, 75))
     length_mm = 0.45 * float(np.linalg.norm(to_seeds)) * rng.uniform(0.8, 1.3)
     length_mm = float(np.clip(length_mm, 3 * tip.radius_mm, 14 * tip.radius_mm))
     for _ in range(4):
