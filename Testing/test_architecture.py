@@ -171,7 +171,7 @@ def tree(folder: Path, *patterns: str) -> list[str]:
         ("AirwaySeg", "MODULE_PYTHON_RESOURCES", "AirwaySeg", ["Resources/**/*.*"]),
         ("AirwaySeg", "MODULE_MODELS", "Resources/Models", ["*.safetensors", "*.md"]),
         ("Training", "TRAINING_PYTHON_SCRIPTS", "Training", ["**/*.py"]),
-        ("Training", "TRAINING_CONFIGS", "Training", ["Configs/*.toml"]),
+        ("Training", "TRAINING_CONFIGS", "Training", ["Configs/*.toml", "Configs/*.npz"]),
     ],
 )
 def test_cmake_installs_exactly_the_files_of_the_tree(cmake_file, name, folder, patterns):

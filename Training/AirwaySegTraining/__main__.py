@@ -1,4 +1,4 @@
-"""The command `airwayseg-train`: simulate cases, fit a network, evaluate it."""
+"""The command `airwayseg-train`: simulate and manage cases, fit and fine-tune a network, evaluate it."""
 
 import argparse
 import logging
@@ -20,6 +20,9 @@ from AirwaySegTraining.recipes import list_recipes
 from AirwaySegTraining.simulate import simulate, write_case
 
 log = logging.getLogger("airwayseg")
+
+CHECKPOINT_STEPS = 50
+"""A fine-tuning that is stopped loses less than two minutes on a CPU."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,8 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
+    _add_finetune(commands.add_parser("finetune", help="improve weights on a handful of corrected cases"))
     _add_evaluate(commands.add_parser("evaluate", help="how weights do on a folder of cases"))
+    _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
     _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
+    _add_rehearsal(commands.add_parser("rehearsal", help="make the bundled patches against forgetting"))
     return parser
 
 
@@ -92,6 +98,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         ("norm", str, "normalisation: batch or instance"),
         ("start_from", str, "weights to begin with: a name or a file"),
         ("validation", float, "share of the patients that are held out"),
+        ("rehearsal", float, "share of the bundled simulated patches"),
         ("validate_every", int, "steps between two looks at the cases held out, a multiple of --checkpoint-every"),
         ("checkpoint_every", int, "steps between two checkpoints"),
         ("precision", str, "arithmetic of the network: bfloat16 or float32"),
@@ -114,6 +121,88 @@ def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
     target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
     progress.close()
     print(f"Weights: {target}")
+    return 0
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", default="default", help="weights to begin with: a name or a file")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    parser.add_argument("--name", help="name under which better weights are listed (default: the folder's)")
+    parser.add_argument("--recipe", default="finetune", help="finetune, or a .toml file of one stage")
+    parser.add_argument("--steps", type=int, help="updates of the weights (default the recipe's)")
+    parser.add_argument("--patch", type=int, help="voxels along a side of a patch (default the recipe's)")
+    parser.add_argument("--batch", type=int, help="patches a step (default the recipe's)")
+    parser.add_argument("--validation", type=float, default=0.25, help="share of the patients that are held out, at "
+                        "least one of two (default 0.25)")
+    parser.add_argument("--rehearsal", type=float, default=0.4, help="share of simulated patches (default 0.4)")
+    parser.add_argument("--precision", default="bfloat16", help="bfloat16 or float32 (default bfloat16)")
+    parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that cut patches (default 1)")
+    parser.set_defaults(run=_run_finetune)
+
+
+def _run_finetune(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.finetune import finetune
+
+    own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "precision", "seed", "device", "workers")
+    settings = FitSettings(
+        **{name: getattr(options, name) for name in own},
+        start_from=options.weights,
+        checkpoint_every=CHECKPOINT_STEPS,
+        validate_every=CHECKPOINT_STEPS * 10**6,  # before and after, no more
+    )
+    outcome = finetune(options.data, options.output, settings, progress, name=options.name, resume=options.resume)
+    progress.close()
+    print(outcome.text())
+    print(f"Weights: {outcome.weights}" + (f", listed as {outcome.name}" if outcome.name else ", not listed"))
+    return 0
+
+
+def _add_cases(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="add a CT with its label")
+    add.add_argument("data", type=Path, help="the data folder; the case goes into DATA/cases/<name>")
+    add.add_argument("--ct", type=Path, required=True, help="NIfTI, NRRD or MetaImage file or DICOM folder")
+    add.add_argument("--label", type=Path, required=True, help="0 background, 1 airway, 2 left out, on the CT's grid")
+    add.add_argument("--initial", type=Path, help="the mask before it was corrected: what differs weighs more")
+    add.add_argument("--edited", type=Path, help="not 0 where a person corrected the label, instead of --initial")
+    add.add_argument("--patient", help="keeps the cases of one person together (default: the case's name)")
+    add.add_argument("--name", help="name of the case (default: the CT's)")
+    add.add_argument("--force", action="store_true", help="replace a case of that name")
+    add.set_defaults(run=_run_cases_add)
+    listing = actions.add_parser("list", help="what is in a data folder, and what is wrong with it")
+    listing.add_argument("data", type=Path)
+    listing.set_defaults(run=_run_cases_list)
+    remove = actions.add_parser("remove", help="remove cases")
+    remove.add_argument("data", type=Path)
+    remove.add_argument("names", nargs="+", metavar="NAME")
+    remove.set_defaults(run=_run_cases_remove)
+
+
+def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
+    from AirwaySegTraining.datafolder import CaseFiles, add_case
+
+    files = CaseFiles(options.ct, options.label, options.initial, options.edited, options.patient, options.name)
+    print(add_case(options.data, files, force=options.force))
+    return 0
+
+
+def _run_cases_list(options: argparse.Namespace, _progress: Bar) -> int:
+    from AirwaySegTraining.datafolder import cases_table
+
+    print(cases_table(options.data))
+    return 0
+
+
+def _run_cases_remove(options: argparse.Namespace, _progress: Bar) -> int:
+    from AirwaySegTraining.datafolder import remove_case
+
+    for name in options.names:
+        remove_case(options.data, name)
+        print(f"removed {name}")
     return 0
 
 
@@ -159,6 +248,22 @@ def _run_pseudolabel(options: argparse.Namespace, _progress: Bar) -> int:
         raise AirwaySegError(f"{folder} exists; choose another folder.")
     write_case(pseudo_case(to_canonical(volume), to_canonical(mask).array, options.source), folder)
     print(folder)
+    return 0
+
+
+def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="an .npz file")
+    parser.add_argument("--patients", type=int, default=8, help="how many; each gives 4 patches (default 8)")
+    parser.add_argument("--seed", type=int, default=7000, help="the same seed gives the same patches (default 7000)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is already there")
+    parser.set_defaults(run=_run_rehearsal)
+
+
+def _run_rehearsal(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.rehearsal import make_rehearsal
+
+    check_free(options.output.parent, (options.output.name,), options.force)
+    make_rehearsal(options.output, options.patients, options.seed, progress)
     return 0
 
 

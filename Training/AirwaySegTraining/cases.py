@@ -1,6 +1,7 @@
 """Training cases: reading them from their folders, and what is worked out of them once and kept on disk.
 
-A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there is one, case.json.
+A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there are such files,
+edited.nrrd (not 0 where a person corrected the label) and case.json.
 Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps: arrays that are read where a patch needs
 them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
 """
@@ -109,11 +110,13 @@ def read_case(folder: Path) -> Case:
     Raises
     ------
     AirwaySegError
-        If a file is missing or unreadable, the label does not fit the CT, its values are not 0, 1 and 2, or none is 1.
+        If a file is missing or unreadable, label or edits do not fit the CT, or the label's values are not 0, 1 and 2,
+        or none is 1.
     """
     try:
         ct, _ = read_ct(folder / "ct.nrrd")
         label = read_on_grid(folder / "label.nrrd", ct)
+        edited = read_on_grid(folder / "edited.nrrd", ct) if (folder / "edited.nrrd").exists() else None
         description = _description(folder)
         fingerprint = _fingerprint(folder)
     except (AirwaySegError, OSError, ValueError) as error:
@@ -129,7 +132,17 @@ def read_case(folder: Path) -> Case:
     skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
     patient, clean = _patient(description, folder), bool(description.get("clean", False))
     centres = find_centres(hu, labels, line, spacing_mm)
-    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, {})
+    if edited is not None:
+        centres = centres.with_edited(to_canonical(edited).array)
+    maps = {"edited": edited_map(centres)}
+    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps)
+
+
+def edited_map(centres: Centres) -> OnAirway:
+    """1 on the voxels that a person corrected, which need not be airway, 0 elsewhere."""
+    places = centres.places.get(Kind.EDITED, np.empty((0, 3), np.int32))
+    voxels = np.ravel_multi_index(tuple(places.T), centres.shape).astype(np.int64)
+    return OnAirway(centres.shape, voxels, np.ones(len(voxels), np.uint8))
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -149,7 +162,7 @@ def _patient(description: dict[str, Any], folder: Path) -> str:
 def _fingerprint(folder: Path) -> str:
     """A hash of the case's files."""
     total = hashlib.sha256(VERSION)
-    for name in ("ct.nrrd", "label.nrrd", "case.json"):
+    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", "case.json"):
         if (folder / name).exists():
             with (folder / name).open("rb") as stream:
                 total.update(hashlib.file_digest(stream, "sha256").digest())
@@ -288,6 +301,7 @@ def _read_prepared(kept: Path, folder: Path) -> Case:
     z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
     places = {Kind(key[7:]): voxels for key, voxels in numbers.items() if key.startswith("places_")}
     spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
+    centres = Centres((depth, height, width), (z, y, x), places)
     return Case(
         name=folder.name,
         patient=str(numbers["patient"]),
@@ -296,9 +310,9 @@ def _read_prepared(kept: Path, folder: Path) -> Case:
         label=label,
         spacing_mm=(spacing_z, spacing_y, spacing_x),
         clean=bool(numbers["clean"]),
-        centres=Centres((depth, height, width), (z, y, x), places),
+        centres=centres,
         skeleton=OnAirway((depth, height, width), numbers["voxels"], numbers["skeleton"]),
-        maps={},
+        maps={"edited": edited_map(centres)},
     )
 
 

@@ -15,7 +15,8 @@ class FitSettings:
 
     ``steps``, ``rate`` and ``frozen_from`` replace the value of a recipe of one stage, ``patch``, ``batch`` and
     ``norm`` that of any recipe; None leaves it. ``shares`` are those of the data folders in the patches (none: by
-    their numbers of cases). ``validation`` is the share of the patients that are held out.
+    their numbers of cases), ``rehearsal`` is the share of bundled simulated patches beside them. ``validation`` is the
+    share of the patients that are held out.
     """
 
     recipe: str = "default"
@@ -35,6 +36,7 @@ class FitSettings:
     validate_every: int = 1000
     start_from: str | None = None
     shares: tuple[float, ...] = ()
+    rehearsal: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
@@ -44,8 +46,9 @@ class FitSettings:
         for name in ("steps_scale", "checkpoint_every", "validate_every"):
             if not getattr(self, name) > 0:
                 raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be above 0.")
-        if not 0 <= self.validation < 1:
-            raise AirwaySegError(f"--validation is {self.validation}; it must be from 0 to below 1.")
+        for name in ("validation", "rehearsal"):
+            if not 0 <= getattr(self, name) < 1:
+                raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be from 0 to below 1.")
         if self.validate_every % self.checkpoint_every:
             raise AirwaySegError(
                 f"--validate-every is {self.validate_every}, no multiple of --checkpoint-every {self.checkpoint_every}."

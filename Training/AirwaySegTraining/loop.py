@@ -27,6 +27,7 @@ from AirwaySegTraining.hardskeleton import with_missed
 from AirwaySegTraining.objective import stage_loss
 from AirwaySegTraining.patches import Batches, Source, case_maps
 from AirwaySegTraining.recipes import Recipe, Stage
+from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file
 from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.runstate import Run, save_model, start_run
 from AirwaySegTraining.team import Team, joined_team
@@ -65,13 +66,15 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
         progress = progress if team.leads else silent
-        wanted = {name for stage in recipe.stages for name in case_maps(stage)}
-        groups = prepared_groups(data, tuple(sorted(wanted)), team, settings.workers, progress)
+        wanted = tuple(sorted({name for stage in recipe.stages for name in case_maps(stage)}))
+        groups = prepared_groups(data, wanted, team, settings.workers, progress)
         run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
         if checkpoint.exists():
             run.load(checkpoint, team.device)
         held = held_out(groups, settings.validation, settings.seed)
         kept = [[case for case in group if case not in held] for group in groups]
+        if settings.rehearsal > 0:
+            kept.append(rehearsal_cases(rehearsal_file(), wanted)[0])
         train(run, Bench(team, output, kept, held, progress))
         return output / "model.safetensors"
 
@@ -165,17 +168,19 @@ def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
 
 
 def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDArray[np.float64]:
-    """Share of each data folder in the patches, summing to 1.
+    """Share of each data folder, and last of the simulated patches if there are such, in all patches; they sum to 1.
 
     Raises
     ------
     AirwaySegError
         If there are not as many shares as folders, or one is not above 0.
     """
-    shares = np.array(settings.shares or [len(cases) for cases in groups], float)
-    if len(shares) != len(groups) or not (shares > 0).all():
-        raise AirwaySegError(f"The shares {settings.shares} do not fit {len(groups)} data folders.")
-    return shares / shares.sum()
+    folders = groups[:-1] if settings.rehearsal > 0 else groups
+    shares = np.array(settings.shares or [len(cases) for cases in folders], float)
+    if len(shares) != len(folders) or not (shares > 0).all():
+        raise AirwaySegError(f"The shares {settings.shares} do not fit {len(folders)} data folders.")
+    shares = (1 - settings.rehearsal) * shares / shares.sum()
+    return np.append(shares, settings.rehearsal) if settings.rehearsal > 0 else shares
 
 
 def rate_at(step: int, stage: Stage) -> float:

@@ -19,22 +19,26 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor
     logits
         (B, K, S, S, S); with several classes K a voxel's probability is the largest of theirs.
     batch
-        "label" and what `patches.Batches` gives for the stage besides, each (B, 1, S, S, S).
+        "label" and what `patches.Batches` gives for the stage besides, each (B, 1, S, S, S); "emphasis", where it is
+        given, is how much each voxel counts besides.
     """
     logits = logits.float()
     target = (batch["label"] == 1).float()
     counted = (batch["label"] != IGNORE).float()
+    if "emphasis" in batch:
+        counted = counted * batch["emphasis"]
     terms = [term.share * term_loss(term, logits, target, counted, batch) for term in stage.loss]
     return torch.stack(terms).sum()
 
 
 def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """One term; ``counted`` is 0 for voxels left out and 1 for all others."""
+    """One term; ``counted`` is 0 for voxels left out and 1 for all others, more where a person corrected the label."""
     probability = losses.union_probability(logits)
     alpha, exponent = term.alpha or 0.0, term.exponent or 0.0
     match term.term:
         case "dice":
-            return losses.dice(probability, target, counted)
+            loss = losses.weighted_dice if "emphasis" in batch else losses.dice
+            return loss(probability, target, counted)
         case "weighted_dice":
             return losses.weighted_dice(probability, target, batch["weight"])
         case "cross_entropy":

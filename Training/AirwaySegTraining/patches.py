@@ -39,12 +39,13 @@ WEIGHT_MAPS = {
 def patch_maps(stage: Stage) -> tuple[str, ...]:
     """The maps that are cut with a stage's patches."""
     of_loss = {LOSS_MAPS[term.term] for term in stage.loss if term.term in LOSS_MAPS}
-    return tuple(sorted(of_loss | {WEIGHT_MAPS[name] for name in stage.weights}))
+    of_person = {"edited"} if stage.edited != 1 else set()
+    return tuple(sorted(of_loss | of_person | {WEIGHT_MAPS[name] for name in stage.weights}))
 
 
 def case_maps(stage: Stage) -> tuple[str, ...]:
     """The maps (`cases.MAPS`) that a stage needs of every case; what a model has missed is none of them."""
-    names = set(patch_maps(stage))
+    names = set(patch_maps(stage)) - {"edited"}
     if "back_propagation" in names:
         names = names - {"back_propagation"} | {"branch", "distance"}
     return tuple(sorted(names))
@@ -85,6 +86,8 @@ class Batches(Dataset):
         kept = {"label": label}
         if self.stage.weights:
             kept["weight"] = patch_weight(self.stage.weights, label, maps, rng)
+        if self.stage.edited != 1:
+            kept["emphasis"] = np.where(maps["edited"] > 0, np.float32(self.stage.edited), np.float32(1))
         kept |= {LOSS_MAPS[term.term]: maps[LOSS_MAPS[term.term]] for term in self.stage.loss if term.term in LOSS_MAPS}
         return {"image": channels(hu, self.source.windows_hu), **{key: array[None] for key, array in kept.items()}}
 

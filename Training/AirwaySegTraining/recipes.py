@@ -33,6 +33,9 @@ TERMS: dict[str, tuple[str, ...]] = {
 WEIGHTED = ("weighted_dice", "tang", "tang_in_print")
 """The terms that a stage's ``weights`` apply to."""
 
+EMPHASISED = ("dice", "cross_entropy", "general_union")
+"""The terms in which corrected voxels can count more (a stage's ``edited``)."""
+
 WEIGHTS = ("lib", "centerline", "back_propagation", "inverse_component", "inverse_branch")
 """Weight maps of the foreground; a stage's weight is their sum."""
 
@@ -102,7 +105,8 @@ class Stage:
     "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to a hundredth),
     after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the moving average of
     the weights keeps in a step, ``frozen_from`` the share of the stage after which batch normalisation keeps its
-    statistics. For the turned patches see `rotation.Augmentation`.
+    statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned patches see
+    `rotation.Augmentation`.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Stage:
     frozen_from: float = 1.0
     rotation_degrees: float = 0.0
     label_threshold: float = 0.5
+    edited: float = 1.0
 
     def wrong(self) -> str | None:
         """What no training can use, as half a sentence.
@@ -150,6 +155,8 @@ class Stage:
             return f"weights {unknown[0]!r} is unknown; there are {', '.join(WEIGHTS)}"
         if any(term.term in WEIGHTED for term in self.loss) != bool(self.weights):
             return f"weights go with the losses {', '.join(WEIGHTED)}, and only with them"
+        if self.edited != 1 and not all(term.term in EMPHASISED for term in self.loss):
+            return f"edited goes with the losses {', '.join(EMPHASISED)}, and only with them"
         try:
             Mixture.of(self.sampling)
         except AirwaySegError as error:
@@ -172,7 +179,7 @@ class Stage:
 
 _LIMITS = (
     (("steps", "batch"), "at least 1", lambda value: value >= 1),
-    (("rate", "clip"), "above 0", lambda value: value > 0),
+    (("rate", "clip", "edited"), "above 0", lambda value: value > 0),
     (("weight_decay", "warm_up"), "0 or above", lambda value: value >= 0),
     (("momentum", "average"), "from 0 to below 1", lambda value: 0 <= value < 1),
     (("frozen_from",), "within 0 and 1", lambda value: 0 <= value <= 1),

@@ -91,6 +91,20 @@ class RunLog:
             self.board.flush()
 
 
+def read_validation(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """The cases of validation.csv by step; empty where nothing was held out."""
+    path = folder / "validation.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["case"] != "mean"]
+    steps: dict[int, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        numbers = {key: float(value) for key, value in row.items() if key not in ("step", "case")}
+        steps.setdefault(int(row["step"]), {})[row["case"]] = numbers
+    return steps
+
+
 def _open_board(folder: Path, step: int) -> Any:
     """TensorBoard's writer, or None where TensorBoard is not installed (it is an optional extra)."""
     try:

@@ -121,6 +121,8 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
         net = info.build()
     net.encoder_head.dropout = net.decoder_head.dropout = network.dropout
     spacings = np.array([case.spacing_mm for case in cases])
+    if settings.start_from:  # what the weights have seen before they still know
+        spacings = np.vstack([spacings, info.spacing_mm_min, info.spacing_mm_max])
     info = replace(
         info,
         spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),

@@ -43,6 +43,8 @@ class Kind(StrEnum):
     """The surface between air and tissue: pleura, skin, bowel gas (ours)."""
     ANYWHERE = "anywhere"
     """Any voxel of the scan (ours)."""
+    EDITED = "edited"
+    """Voxels that a person corrected (ours)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class Centres:
         Zheng et al. 2021, IV B: the false negatives of the network that was trained by Dice loss.
         """
         return replace(self, places={**self.places, Kind.HARD_SKELETON: _places(missed)})
+
+    def with_edited(self, edited: NDArray) -> "Centres":
+        """The same with the voxels that a person corrected, given as a map (Z, Y, X) that is not 0 there."""
+        return replace(self, places={**self.places, Kind.EDITED: _places(edited)})
 
     def draw(self, mixture: Mixture, rng: np.random.Generator) -> NDArray[np.int64]:
         """A random voxel (3,) of a random kind; a kind that the scan has no voxel of counts as `Kind.RANDOM`."""

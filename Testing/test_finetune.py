@@ -1,0 +1,254 @@
+"""Fine-tuning: corrected voxels count more, old knowledge is rehearsed, and nothing is called better without proof."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.network import WingsNet
+from AirwaySegLib.pipeline import load_model
+from AirwaySegLib.progress import silent
+from AirwaySegLib.weights import ModelInfo, list_weights, load_weights, save_weights
+from AirwaySegTraining import finetune as finetuning
+from AirwaySegTraining import loop, rehearsal
+from AirwaySegTraining.__main__ import main
+from AirwaySegTraining.cases import prepared_case
+from AirwaySegTraining.finetune import finetune, verdict
+from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.objective import stage_loss
+from AirwaySegTraining.patches import Batches, Source
+from AirwaySegTraining.recipes import Stage, Term, load_recipe
+from AirwaySegTraining.rehearsal import STEP_HU, make_rehearsal, rehearsal_cases, rehearsal_file, remembered
+from AirwaySegTraining.runlog import read_validation
+from AirwaySegTraining.simulate import SimulatedCase
+
+TINY = FitSettings(
+    recipe="finetune",
+    steps=2,
+    batch=1,
+    patch=32,
+    workers=0,
+    checkpoint_every=2,
+    validate_every=2,
+    validation=0.5,
+    rehearsal=0.5,
+    device="cpu",
+    precision="float32",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch, tmp_path):
+    """Threads that wait for each other are slow where a test has not the machine to itself; a user's folder."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("AIRWAYSEG_MODELS", str(tmp_path / "models"))
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def a_tube(shape=(40, 40, 40)):
+    label = np.zeros(shape, np.uint8)
+    label[:, 18:22, 18:22] = 1
+    return np.where(label == 1, -950, -100).astype(np.int16), label
+
+
+@pytest.fixture
+def a_data_folder(tmp_path):
+    """Two patients with a tube, of which an end was corrected."""
+    for k in range(2):
+        ct, label = a_tube()
+        folder = tmp_path / "data" / "cases" / f"case-{k}"
+        folder.mkdir(parents=True)
+        edited = label.copy()
+        edited[:30] = 0
+        for name, array in (("ct", ct), ("label", label), ("edited", edited)):
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / f"{name}.nrrd"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "start.safetensors"
+    info = ModelInfo("start", norm="batch", spacing_mm_min=(0.5, 0.6, 0.6), spacing_mm_max=(2, 0.9, 0.9))
+    save_weights(path, WingsNet(1, 1, "batch"), info)
+    return str(path)
+
+
+@pytest.fixture
+def small_patches(tmp_path, monkeypatch):
+    """Four simulated patients of four patches of a tube each, instead of the bundled ones."""
+    ct, label = a_tube()
+    monkeypatch.setattr(rehearsal, "SIDE", 32)
+    monkeypatch.setattr(rehearsal, "simulate_case", lambda seed, clean: SimulatedCase(ct, label, (1.0, 0.7, 0.7), {}))
+    path = tmp_path / "rehearsal.npz"
+    make_rehearsal(path, 4, 1, silent)
+    for module in (loop, finetuning):
+        monkeypatch.setattr(module, "rehearsal_file", lambda: path)
+    return path
+
+
+# Corrected voxels ----------------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_voxel_counts_as_often_as_the_recipe_says():
+    logits = torch.tensor([0.3, -0.2, 0.8, -1.0]).reshape(1, 1, 2, 2, 1).requires_grad_()
+    label = torch.tensor([1, 0, 1, 2], dtype=torch.uint8).reshape(1, 1, 2, 2, 1)
+    emphasis = torch.tensor([4.0, 1, 1, 4]).reshape(1, 1, 2, 2, 1)
+    p = 1 / (1 + np.exp(-logits.detach().numpy().ravel().astype(float)))
+    expected = {
+        "dice": 1 - (2 * (4 * p[0] + p[2]) + 1) / (4 * (p[0] + 1) + p[1] + (p[2] + 1) + 1),
+        "cross_entropy": -(4 * np.log(p[0]) + np.log(1 - p[1]) + np.log(p[2])) / 6,
+    }
+    for name, value in expected.items():
+        stage = Stage("one", 1, (Term(name),), {"random": 1.0}, edited=4)
+        loss = stage_loss(stage, logits, {"label": label, "emphasis": emphasis})
+        assert float(loss.detach()) == pytest.approx(value, rel=1e-5), name
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert gradient.ravel()[3] == 0, "a voxel that is left out"
+
+
+def test_patches_say_which_voxels_were_corrected(a_data_folder):
+    case = prepared_case(a_data_folder / "cases" / "case-0")
+    stage = replace(load_recipe("finetune").stages[0], patch=32, batch=6, rotation_degrees=0)
+    batch = Batches(Source([[case]], np.array([1.0]), ((-1000.0, 600.0),), seed=3), stage)[0]
+    emphasis, label = batch["emphasis"], batch["label"]
+    assert set(emphasis.unique().tolist()) == {1.0, stage.edited}
+    assert (label[emphasis > 1] == 1).all(), "only airway was corrected here"
+    assert 0 < int((emphasis > 1).sum()) < int((label == 1).sum())
+
+
+def test_losses_that_cannot_weigh_corrected_voxels_are_refused():
+    with pytest.raises(AirwaySegError, match="edited goes with the losses dice, cross_entropy, general_union"):
+        recipe = load_recipe("finetune")
+        replace(recipe, stages=(replace(recipe.stages[0], loss=(Term("cl_dice"),)),))
+
+
+# Rehearsal -----------------------------------------------------------------------------------------------------------
+
+
+def test_bundled_patches_have_airways_air_and_tissue_and_hold_patients_out():
+    trained, asked = rehearsal_cases(rehearsal_file())
+    assert len(trained) == 24 and len(asked) == 8
+    assert not {case.patient for case in trained} & {case.patient for case in asked}
+    with_airway = [case for case in trained + asked if (case.label == 1).sum() > 1000]
+    assert len(with_airway) >= 16
+    for case in with_airway:
+        assert np.median(case.ct[case.label == 1]) < -750 and case.ct.shape == (80, 80, 80)
+    assert max(case.ct.max() for case in trained) > 200
+
+
+def test_a_patch_goes_to_disk_and_back_within_half_a_step(small_patches):
+    trained, asked = rehearsal_cases(small_patches, wanted=("distance",))
+    assert (len(trained), len(asked)) == (12, 4)
+    ct, _ = a_tube()
+    for case in trained:
+        assert set(np.unique(case.label)) == {0, 1}
+        for value, hu in ((1, -950), (0, -100)):
+            assert np.abs(case.ct[case.label == value].astype(int) - hu).max() <= STEP_HU / 2
+        assert case.maps["distance"].whole().max() > 0
+
+
+def test_a_damaged_file_of_patches_gives_a_sentence(tmp_path):
+    (tmp_path / "rehearsal.npz").write_bytes(b"PK no zip")
+    with pytest.raises(AirwaySegError, match="missing or damaged"):
+        rehearsal_cases(tmp_path / "rehearsal.npz")
+
+
+def test_what_is_remembered_is_counted_over_all_patches(weights, small_patches):
+    class Marks(torch.nn.Module):
+        """A network that marks what is dark: the tube, and one more slice of air beside it."""
+
+        def forward(self, image):
+            logits = 20 * (0.3 - image)
+            logits[..., :2, :] = 20
+            return None, logits
+
+    _, asked = rehearsal_cases(small_patches)
+    model = replace(load_model(weights), net=Marks())
+    numbers = remembered(model, asked, "cpu")
+    assert numbers["tld"] == 1
+    tube, slab = [sum(count) for count in zip(*((int((case.label == 1).sum()), 2 * 32 * 32) for case in asked))]
+    # The noise of a scanner moves the tube's surface a little.
+    assert numbers["precision"] == pytest.approx(tube / (tube + slab), rel=0.1)
+
+
+# The whole ----------------------------------------------------------------------------------------------------------
+
+
+def scores(tld):
+    return {"tld": tld, "bd": tld, "precision": tld, "dsc": tld}
+
+
+def give(monkeypatch, *values):
+    """Let the validations find these tree lengths, one after the other."""
+    numbers = iter(values)
+    monkeypatch.setattr(loop, "validate", lambda model, case, device: scores(next(numbers)))
+    monkeypatch.setattr(finetuning, "remembered", lambda model, cases, device: {"tld": 0.8, "precision": 0.9})
+
+
+def test_better_weights_are_listed_under_their_name(a_data_folder, weights, small_patches, tmp_path, monkeypatch):
+    give(monkeypatch, 0.5, 0.7)
+    settings = replace(TINY, start_from=weights)
+    outcome = finetune([a_data_folder], tmp_path / "run", settings, silent, name="our scanner")
+    assert outcome.better and outcome.name == "our scanner" and "rose by 20.0 points" in outcome.reason
+    assert list_weights()["our scanner"] == tmp_path / "models" / "our scanner.safetensors"
+    _, info, _ = load_weights("our scanner")
+    assert info.name == "our scanner" and info.provenance["held_out"]["after"] == outcome.after
+    # The scans that the weights knew before are still among those they are for.
+    assert info.spacing_mm_min == (0.5, 0.6, 0.6) and info.spacing_mm_max == (2, 1, 1)
+    kept = json.loads((tmp_path / "run" / "finetune.json").read_text())
+    assert kept["better"] is True and kept["after"] == outcome.after
+    assert "tree length (TLD) %                 50.0    70.0" in outcome.text()
+    with pytest.raises(AirwaySegError, match="name of other weights"):
+        finetune([a_data_folder], tmp_path / "again", settings, silent, name="our scanner")
+
+
+def test_weights_that_are_no_better_are_not_listed(a_data_folder, weights, small_patches, tmp_path, monkeypatch):
+    give(monkeypatch, 0.7, 0.7)
+    outcome = finetune([a_data_folder], tmp_path / "run", replace(TINY, start_from=weights), silent, name="worse")
+    assert not outcome.better and outcome.name is None and "worse" not in list_weights()
+    assert outcome.weights == str(tmp_path / "run" / "model.safetensors") and (tmp_path / "run").exists()
+    assert outcome.text().endswith("changed by +0.0 points only.")
+
+
+def test_one_patient_gives_weights_but_no_verdict(a_data_folder, weights, small_patches, tmp_path, capsys):
+    command = ["cases", "remove", str(a_data_folder), "case-1"]
+    assert main(command) == 0
+    command = ["finetune", "--weights", weights, "--data", str(a_data_folder), "-o", str(tmp_path / "run")]
+    command += ["--steps", "1", "--batch", "1", "--patch", "32", "--workers", "0", "--device", "cpu"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "Not better: with the cases of a single patient" in out and "not listed" in out
+
+
+def test_forgetting_is_not_better():
+    before, after = {"one": scores(0.5)}, {"one": scores(0.9)}
+    old = {"tld": 0.9, "precision": 0.9}
+    assert verdict(before, after, old, {"tld": 0.895, "precision": 0.9})[0]
+    better, reason = verdict(before, after, old, {"tld": 0.87, "precision": 0.95})
+    assert not better and reason.startswith("it forgot: tree length")
+
+
+def test_a_stopped_fine_tuning_goes_on_with_what_it_knew_before(
+    a_data_folder, weights, small_patches, tmp_path, monkeypatch
+):
+    give(monkeypatch, 0.5, 0.6, 0.7)
+    settings = replace(TINY, start_from=weights, steps=4)
+
+    def stop(kind, done, total):
+        if kind == "train" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune([a_data_folder], tmp_path / "run", settings, stop)
+    assert set(read_validation(tmp_path / "run")) == {0, 2}
+    outcome = finetune([a_data_folder], tmp_path / "run", settings, silent, resume=True)
+    (case,) = outcome.after
+    assert outcome.before[case]["tld"] == 0.5 and outcome.after[case]["tld"] == 0.7

@@ -1,0 +1,121 @@
+"""Fine-tuning on a handful of corrected cases, with an honest answer to the question whether the network is better."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from AirwaySegLib.delivery import write_text
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.pipeline import load_model
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.weights import SUFFIX, list_weights, load_weights, save_weights, user_folder
+from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.loop import fit
+from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file, remembered
+from AirwaySegTraining.runlog import read_validation
+from AirwaySegTraining.team import joined_team
+from AirwaySegTraining.validation import CHOSEN_BY, mean_score
+
+LEAST_GAIN = 0.005
+"""The score of the held-out cases (`validation.mean_score`) must rise by this much to be called better."""
+
+LARGEST_LOSS = 0.01
+"""Tree length or precision on the simulated patches may fall by this much."""
+
+SHOWN = {"tld": "tree length (TLD) %", "bd": "branches (BD) %", "precision": "precision %", "dsc": "DSC %"}
+
+Cases = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Held-out cases before and after (none where a single patient was given), what was kept of old knowledge, verdict.
+
+    ``weights`` is the file to use; ``name`` that under which the weights are listed, or None where they are not.
+    """
+
+    before: Cases
+    after: Cases
+    remembered_before: dict[str, float]
+    remembered_after: dict[str, float]
+    better: bool
+    reason: str
+    weights: str
+    name: str | None = None
+
+    def text(self) -> str:
+        """A table and the verdict in a sentence."""
+        lines = [f"{'':34}{'before':>8}{'after':>8}"]
+        for case in self.after:
+            lines.append(f"{case}, held out")
+            lines += [_row(title, self.before[case][key], self.after[case][key]) for key, title in SHOWN.items()]
+        lines.append("simulated patches, held out")
+        for key in ("tld", "precision"):
+            lines.append(_row(SHOWN[key], self.remembered_before[key], self.remembered_after[key]))
+        return "\n".join([*lines, f"{'Better' if self.better else 'Not better'}: {self.reason}"])
+
+
+def _row(title: str, before: float, after: float) -> str:
+    return f"  {title:32}{100 * before:8.1f}{100 * after:8.1f}"
+
+
+def finetune(
+    data: list[Path],
+    output: Path,
+    settings: FitSettings,
+    progress: Progress,
+    *,
+    name: str | None = None,
+    resume: bool = False,
+) -> Outcome:
+    """Train ``settings.start_from`` on the cases in ``data`` and say whether it has become better.
+
+    Parameters
+    ----------
+    data, output, settings, resume
+        As in `loop.fit`; ``output`` also gets finetune.json with the outcome.
+    name
+        Under which better weights are listed; the folder's name if it is None.
+
+    Raises
+    ------
+    AirwaySegError
+        As `loop.fit`, or if the name is taken.
+    """
+    name = name or output.resolve().name
+    if Path(name).name != name or name in list_weights():
+        raise AirwaySegError(f"{name!r} is the name of other weights or no plain name; choose another with --name.")
+    started_from = settings.start_from or "default"
+    target = fit(data, output, replace(settings, start_from=started_from), progress, resume=resume)
+    rows = read_validation(output)
+    before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
+    old, new = (_remembered(weights, settings) for weights in (started_from, str(target)))
+    better, reason = verdict(before, after, old, new)
+    outcome = Outcome(before, after, old, new, better, reason, str(target))
+    if better:
+        net, info, _ = load_weights(target)
+        listed = user_folder() / f"{name}{SUFFIX}"
+        numbers = {"before": before, "after": after}
+        save_weights(listed, net, replace(info, name=name, provenance={**info.provenance, "held_out": numbers}))
+        outcome = replace(outcome, weights=str(listed), name=name)
+    write_text(output / "finetune.json", json.dumps(asdict(outcome), indent=1))
+    return outcome
+
+
+def _remembered(weights: str, settings: FitSettings) -> dict[str, float]:
+    with joined_team(settings.device) as team:
+        return remembered(load_model(weights), rehearsal_cases(rehearsal_file())[1], team.device.type)
+
+
+def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[bool, str]:
+    """Whether the network is better, and why."""
+    if not before or set(before) != set(after):
+        return False, "with the cases of a single patient nothing can be held out, so nobody can know; add another's."
+    gain = mean_score(after) - mean_score(before)
+    measures = ", ".join(key.upper() if len(key) < 4 else key for key in CHOSEN_BY)
+    if gain < LEAST_GAIN:
+        return False, f"on the held-out cases the mean of {measures} changed by {100 * gain:+.1f} points only."
+    for key in old:
+        if old[key] - new[key] > LARGEST_LOSS:
+            return False, f"it forgot: {SHOWN[key]} of the simulated patches fell by {100 * (old[key] - new[key]):.1f}."
+    return True, f"on the held-out cases the mean of {measures} rose by {100 * gain:.1f} points."
