@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="how weights do on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
     _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
+    _add_paste(commands.add_parser("paste", help="simulated airways in the lungs of real cases"))
     _add_rehearsal(commands.add_parser("rehearsal", help="make the bundled patches against forgetting"))
     return parser
 
@@ -248,6 +249,23 @@ def _run_pseudolabel(options: argparse.Namespace, _progress: Bar) -> int:
         raise AirwaySegError(f"{folder} exists; choose another folder.")
     write_case(pseudo_case(to_canonical(volume), to_canonical(mask).array, options.source), folder)
     print(folder)
+    return 0
+
+
+def _add_paste(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with cases/<id>/{ct,label}.nrrd, real ones")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder; cases go into OUTPUT/cases/<id>")
+    parser.add_argument("--cases", type=int, default=4, help="versions of each case (default 4)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default 0)")
+    parser.set_defaults(run=_run_paste)
+
+
+def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.paste import paste
+
+    folders = paste(options.data, options.output, options.cases, options.seed, progress)
+    progress.close()
+    print(f"{len(folders)} cases in {options.output / 'cases'}")
     return 0
 
 
