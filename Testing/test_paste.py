@@ -70,17 +70,21 @@ def test_trees_lie_in_free_lung_and_apart(a_case):
         assert all(np.linalg.norm(line[:, None] - other[None], axis=2).min() > 2 for other in lines[one + 1 :])
 
 
-def test_a_pasted_lumen_is_dark_and_keeps_the_scans_noise(a_case, pasted):
+def test_a_pasted_lumen_is_dark(a_case, pasted):
     new = (pasted.label == 1) & (np.asarray(a_case.label) != 1)
-    assert new.sum() > 300
     inner = binary_erosion(new)
-    assert inner.sum() > 20
+    assert new.sum() > 300 and inner.sum() > 20
     assert AIR_HU - 10 < np.median(pasted.ct[inner]) < LUNG_HU - 40, "air, blurred with the wall beside it"
-    difference = pasted.ct - np.asarray(a_case.ct, float)
-    assert np.abs(difference[new].mean()) > 30
-    # The drawn part is smooth: what the scan had of noise is still there, voxel for voxel.
-    residual = np.asarray(a_case.ct, float)[inner] - LUNG_HU
-    assert np.corrcoef(pasted.ct[inner], residual)[0, 1] > 0.2
+
+
+def test_the_scans_own_noise_lies_over_what_is_pasted(a_case, pasted):
+    # A chequered grain of 3 HU vanishes in what is measured of the lung, so the same trees are drawn over it.
+    grain = np.where(np.indices(SHAPE).sum(axis=0) % 2, 3, -3).astype(np.int16)
+    other = pasted_case(replace(a_case, ct=np.asarray(a_case.ct) + grain), 3)
+    assert np.array_equal(other.label, pasted.label)
+    new = (pasted.label == 1) & (np.asarray(a_case.label) != 1)
+    difference = other.ct.astype(int) - pasted.ct
+    assert np.mean(np.abs(difference - grain)[new] <= 1) > 0.99
 
 
 def test_nothing_changes_far_from_what_was_pasted_and_the_label_stays(a_case, pasted):
