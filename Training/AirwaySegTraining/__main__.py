@@ -138,7 +138,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation", type=float, default=0.25, help="share of the patients that are held out, at "
                         "least one of two (default 0.25)")
     parser.add_argument("--rehearsal", type=float, default=0.4, help="share of simulated patches (default 0.4)")
-    parser.add_argument("--precision", default="bfloat16", help="bfloat16 or float32 (default bfloat16)")
+    parser.add_argument("--precision", default="auto", help="bfloat16, float32, or auto: the first where it is faster")
     parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--workers", type=int, default=1, help="processes that cut patches (default 1)")
@@ -146,11 +146,13 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_finetune(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.finetune import finetune
+    from AirwaySegTraining.finetune import finetune, usual_precision
 
-    own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "precision", "seed", "device", "workers")
+    own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "seed", "device", "workers")
+    precision = usual_precision(options.device) if options.precision == "auto" else options.precision
     settings = FitSettings(
         **{name: getattr(options, name) for name in own},
+        precision=precision,
         start_from=options.weights,
         checkpoint_every=CHECKPOINT_STEPS,
         validate_every=CHECKPOINT_STEPS * 10**6,  # before and after, no more

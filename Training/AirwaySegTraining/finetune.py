@@ -4,8 +4,11 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from AirwaySegLib.delivery import write_text
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.openvino_backend import has_bfloat16
 from AirwaySegLib.pipeline import load_model
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import SUFFIX, list_weights, load_weights, save_weights, user_folder
@@ -100,6 +103,12 @@ def finetune(
         outcome = replace(outcome, weights=str(listed), name=name)
     write_text(output / "finetune.json", json.dumps(asdict(outcome), indent=1))
     return outcome
+
+
+def usual_precision(device: str) -> str:
+    """The bfloat16 of a GPU, or of a processor that computes in it (as OpenVINO knows), else float32."""
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return "bfloat16" if on_gpu or has_bfloat16() else "float32"
 
 
 def _remembered(weights: str, settings: FitSettings) -> dict[str, float]:
