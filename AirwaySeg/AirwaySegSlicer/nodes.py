@@ -1,56 +1,228 @@
-"""Between MRML nodes and the files that the command line reads and writes."""
+"""MRML nodes: volumes out to files and in again, their place in the subject hierarchy, and the nodes of one result.
+
+The nodes of a result are its segmentation and companions (centerline, table, overlays, ...), which the segmentation
+references by role, so that they are found again in a saved and reloaded scene, whatever their names.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
 
 import slicer
+import vtk
 
-# SCT 110726009: export to DICOM SEG then works by itself.
-TERMINOLOGY = (
-    "Segmentation category and type - DICOM master list~SCT^123037004^Anatomical Structure"
-    "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
-)
-AIRWAY_COLOR = (0.56, 0.83, 1.0)
-SMOOTHING_FACTOR = "0.2"  # More, and thin airways vanish in 3D.
+ROLE = "AirwaySeg."
+INITIAL, CENTERLINE, TABLE = ROLE + "initial", ROLE + "centerline", ROLE + "table"
+SURFACE, SLICES, HIGHLIGHT = ROLE + "surface", ROLE + "slices", ROLE + "highlight"
+PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", ROLE + "plotChart"
+ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and the one after the last along i, j and k."""
 
 
-def write_volume(volume_node: slicer.vtkMRMLScalarVolumeNode, path: str) -> None:
-    """Write the volume, in its own coordinates and without a transform above it, as an uncompressed NRRD file.
+def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
+    """Raise RuntimeError, one sentence, for what is no single CT image."""
+    if volume_node is None:
+        raise RuntimeError("Choose a chest CT first.")
+    name = volume_node.GetName()
+    if volume_node.IsA("vtkMRMLMultiVolumeNode"):
+        raise RuntimeError(f"{name} is a multi-volume; extract the one frame that is to be segmented first.")
+    if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise RuntimeError(f"{name} is a label map, not a CT.")
+    image = volume_node.GetImageData()
+    if image is None or not all(image.GetDimensions()):
+        raise RuntimeError(f"{name} holds no image.")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise RuntimeError(f"{name} has {image.GetNumberOfScalarComponents()} values a voxel; a CT has one.")
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if browser.GetSequenceNode(volume_node) is not None:
+            raise RuntimeError(f"{name} is a frame of a sequence and changes with it; make a copy of the one frame.")
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def write_volume(volume_node: slicer.vtkMRMLVolumeNode, path: str, compress: bool = False) -> None:
+    """Write the volume, in its own coordinates and without a transform above it, as the path's ending says.
 
     A storage node of our own leaves the file name and format with which the user's scene is saved as they are.
     """
-    storage = slicer.vtkMRMLNRRDStorageNode()
+    is_nrrd = path.endswith((".nrrd", ".nhdr"))
+    storage = slicer.vtkMRMLNRRDStorageNode() if is_nrrd else slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(path)
-    storage.UseCompressionOff()
+    storage.SetUseCompression(int(compress))
     if not storage.WriteData(volume_node):
         raise RuntimeError(f"The volume {volume_node.GetName()} could not be written to {path}.")
 
 
-def segmentation_from_mask(path: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
-    """Make a segmentation node with one segment from a mask file on the volume's grid.
-
-    The volume is its reference geometry and neighbour in the subject hierarchy. Raises RuntimeError when the volume
-    is no longer in the scene or the file cannot be read.
-    """
-    import SimpleITK
-
-    if volume_node.GetScene() is None:
-        raise RuntimeError(f"{volume_node.GetName()} was removed from the scene before its airways were ready.")
-    mask = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))
-    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} airways")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
-    segmentation = node.GetSegmentation()
-    segmentation.SetConversionParameter("Smoothing factor", SMOOTHING_FACTOR)
-    segment_id = segmentation.AddEmptySegment("airways", "Airways", AIRWAY_COLOR)
-    segmentation.GetSegment(segment_id).SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), TERMINOLOGY)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment_id, volume_node)
-    node.CreateClosedSurfaceRepresentation()
-    _place_beside(node, volume_node)
+def read_volume(path: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A NRRD file as a volume node that is in no scene; raises RuntimeError when it cannot be read."""
+    node, storage = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLNRRDStorageNode()
+    storage.SetFileName(path)
+    if not storage.ReadData(node) or node.GetImageData() is None:
+        raise RuntimeError(f"{path} could not be read.")
     return node
 
 
-def _place_beside(node: slicer.vtkMRMLNode, neighbour: slicer.vtkMRMLNode) -> None:
+def cropped(volume_node: slicer.vtkMRMLScalarVolumeNode, box: Box) -> slicer.vtkMRMLScalarVolumeNode:
+    """A copy of the volume's voxels in the box, in the same place of the volume's space, in no scene."""
+    extract = vtk.vtkExtractVOI()
+    extract.SetInputData(volume_node.GetImageData())
+    extract.SetVOI(*(edge for low, high in box for edge in (low, high - 1)))
+    extract.Update()
+    image = vtk.vtkImageData()
+    image.DeepCopy(extract.GetOutput())
+    image.SetExtent(*(edge for low, high in box for edge in (0, high - 1 - low)))
+    image.SetOrigin(0, 0, 0)
+    image.SetSpacing(1, 1, 1)
+    part = slicer.vtkMRMLScalarVolumeNode()
+    part.SetName(volume_node.GetName())
+    part.SetAndObserveImageData(image)
+    part.SetIJKToRASMatrix(shifted(ijk_to_ras(volume_node), [low for low, _high in box]))
+    return part
+
+
+def ijk_to_ras(volume_node: slicer.vtkMRMLVolumeNode) -> vtk.vtkMatrix4x4:
+    """The matrix from voxel indices to the volume's own space."""
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def shifted(matrix: vtk.vtkMatrix4x4, ijk: list[int]) -> vtk.vtkMatrix4x4:
+    """The matrix of a grid whose first voxel is voxel ``ijk`` of this one."""
+    moved = vtk.vtkMatrix4x4()
+    moved.DeepCopy(matrix)
+    origin = matrix.MultiplyPoint([*map(float, ijk), 1.0])
+    for row in range(3):
+        moved.SetElement(row, 3, origin[row])
+    return moved
+
+
+def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtkMRMLMarkupsROINode) -> Box:
+    """The volume's voxels that the region touches; raises RuntimeError when it touches none."""
+    bounds, to_ijk, transform = [0.0] * 6, vtk.vtkMatrix4x4(), vtk.vtkGeneralTransform()
+    roi_node.GetRASBounds(bounds)
+    volume_node.GetRASToIJKMatrix(to_ijk)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volume_node.GetParentTransformNode(), transform)
+    corners = [
+        to_ijk.MultiplyPoint([*transform.TransformPoint(corner), 1.0])
+        for corner in product(bounds[:2], bounds[2:4], bounds[4:])
+    ]
+    box = []
+    for axis, count in enumerate(volume_node.GetImageData().GetDimensions()):
+        places = [corner[axis] for corner in corners]
+        low, high = max(0, round(min(places))), min(count, round(max(places)) + 1)
+        if low >= high:
+            raise RuntimeError(f"The region {roi_node.GetName()} does not lie in {volume_node.GetName()}.")
+        box.append((low, high))
+    return tuple(box)
+
+
+# The nodes of a result -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def undone_on_failure() -> Iterator[None]:
+    """Remove every node that was added in the block when it fails."""
+    before = {node.GetID() for node in all_nodes()}
+    try:
+        yield
+    except BaseException:
+        for node in reversed(all_nodes()):
+            if node.GetID() not in before and node.GetScene() is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        raise
+
+
+def all_nodes() -> list[slicer.vtkMRMLNode]:
+    """Every node of the scene, in order."""
+    return [slicer.mrmlScene.GetNthNode(number) for number in range(slicer.mrmlScene.GetNumberOfNodes())]
+
+
+def companion(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> slicer.vtkMRMLNode | None:
+    """The result's node of this role, None if there is none."""
+    return segmentation_node.GetNodeReference(role)
+
+
+def add_companion(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, role: str, node: slicer.vtkMRMLNode, title: str
+) -> slicer.vtkMRMLNode:
+    """Put a node into the scene as the result's node of this role, instead of the one before, and return it.
+
+    It gets the segmentation's name and ``title``, its transform, and a place in the result's folder.
+    """
+    remove_companion(segmentation_node, role)
+    node.SetName(f"{segmentation_node.GetName()} {title}")
+    if node.GetScene() is None:
+        slicer.mrmlScene.AddNode(node)
+    if node.IsA("vtkMRMLTransformableNode"):
+        node.SetAndObserveTransformNodeID(segmentation_node.GetTransformNodeID())
+    segmentation_node.SetNodeReferenceID(role, node.GetID())
+    hierarchy = subject_hierarchy()
+    item = hierarchy.GetItemByDataNode(node)
+    if item:  # Plot series and charts have none.
+        hierarchy.SetItemParent(item, _folder(segmentation_node, item))
+    return node
+
+
+def _folder(segmentation_node: slicer.vtkMRMLSegmentationNode, item: int) -> int:
+    """The folder of the result's companions beside the segmentation: that of another one, or a new one."""
+    hierarchy = subject_hierarchy()
+    beside = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation_node))
+    for role in ROLES:
+        other = companion(segmentation_node, role)
+        place = hierarchy.GetItemByDataNode(other) if other else 0
+        if place and place != item and hierarchy.GetItemParent(place) != beside:
+            return hierarchy.GetItemParent(place)
+    return hierarchy.CreateFolderItem(beside, f"{segmentation_node.GetName()} tree")
+
+
+def remove_companion(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> None:
+    """Remove the result's node of this role, if there is one, and its folder when that becomes empty."""
+    node = companion(segmentation_node, role)
+    segmentation_node.SetNodeReferenceID(role, None)
+    if node is None:
+        return
+    hierarchy = subject_hierarchy()
+    beside = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation_node))
+    item = hierarchy.GetItemByDataNode(node)
+    folder = hierarchy.GetItemParent(item) if item else beside
+    remove_with_display(node)
+    if folder != beside and not hierarchy.GetNumberOfItemChildren(folder):
+        hierarchy.RemoveItem(folder)
+
+
+def remove_with_display(node: slicer.vtkMRMLNode) -> None:
+    """Remove a node of ours from the scene with its display and storage nodes and its own colours."""
+    belongings = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        displays = [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
+        for display in filter(None, displays):
+            colours = display.GetColorNode()
+            belongings += [display] + ([colours] if colours and colours.GetAttribute(ROLE + "own") else [])
+    if node.IsA("vtkMRMLStorableNode") and node.GetStorageNode():
+        belongings.append(node.GetStorageNode())
+    for one in [node, *belongings]:
+        if one.GetScene() is not None:
+            slicer.mrmlScene.RemoveNode(one)
+
+
+def remove_result(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remove a result: its companions, then the segmentation."""
+    for role in ROLES:
+        remove_companion(segmentation_node, role)
+    remove_with_display(segmentation_node)
+
+
+def subject_hierarchy() -> slicer.vtkMRMLSubjectHierarchyNode:
+    """The scene's subject hierarchy."""
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+
+def place_beside(node: slicer.vtkMRMLNode, neighbour: slicer.vtkMRMLNode) -> None:
     """Move the node into the neighbour's study, folder or patient of the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy = subject_hierarchy()
     parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(neighbour))
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), parent)

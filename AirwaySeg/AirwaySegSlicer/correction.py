@@ -1,0 +1,89 @@
+"""What a person changed of the airways: counted, told apart voxel by voxel, taken back, and noticed as it happens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+
+from AirwaySegSlicer.nodes import INITIAL, companion
+from AirwaySegSlicer.segments import airway_segment_id, array_of, labelmap_name, mask_on_ct, segment_image
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Edits:
+    """How many voxels a person added to and took off the mask that the network made."""
+
+    added: int
+    removed: int
+
+
+def initial_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLSegmentationNode:
+    """The mask as it was before correction; RuntimeError for a segmentation that this module has not made."""
+    initial = companion(segmentation_node, INITIAL)
+    if initial is None:
+        raise RuntimeError(f"What {segmentation_node.GetName()} was before correction is not known.")
+    return initial
+
+
+def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
+    """Count the corrected voxels; RuntimeError when the mask before correction is not known."""
+    before, after = segment_image(initial_of(segmentation_node)), segment_image(segmentation_node)
+    extents = list(zip(before.GetExtent(), after.GetExtent(), strict=True))
+    extent = [max(pair) if place % 2 else min(pair) for place, pair in enumerate(extents)]
+    old, new = (_padded(image, extent) for image in (before, after))
+    return Edits(int((new & ~old).sum()), int((old & ~new).sum()))
+
+
+def _padded(image: slicer.vtkOrientedImageData, extent: list[int]) -> Array:
+    import numpy as np
+
+    shape = [high - low + 1 for low, high in zip(extent[::2], extent[1::2], strict=True)][::-1]
+    whole = np.zeros(shape, bool)
+    if image.GetNumberOfPoints():
+        starts = [mine - all_ for mine, all_ in zip(image.GetExtent()[::2], extent[::2], strict=True)][::-1]
+        array = array_of(image)
+        whole[tuple(slice(start, start + count) for start, count in zip(starts, array.shape, strict=True))] = array != 0
+    return whole
+
+
+def edited_voxels(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode
+) -> tuple[Array, Array, Array]:
+    """Mask before correction, mask now, and where they differ: 0 and 1, (Z, Y, X), on the CT's grid."""
+    before, after = mask_on_ct(initial_of(segmentation_node), ct), mask_on_ct(segmentation_node, ct)
+    return before, after, (before != after).astype(before.dtype)
+
+
+def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Give the segment the voxels that it had before correction."""
+    initial = initial_of(segmentation_node)
+    image = slicer.vtkOrientedImageData()
+    image.DeepCopy(segment_image(initial))
+    segmentation = segmentation_node.GetSegmentation()
+    segment_id = airway_segment_id(segmentation_node)
+    segmentation.SeparateSegmentLabelmap(segment_id)
+    segment = segmentation.GetSegment(segment_id)
+    segment.GetRepresentation(labelmap_name()).DeepCopy(image)
+    segment.Modified()
+    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, segment_id)
+
+
+class EditWatch:
+    """Calls ``on_edit`` whenever the voxels of one segmentation change; of which one, `watch` says."""
+
+    def __init__(self, on_edit: Callable[[], None]) -> None:
+        self._on_edit = on_edit
+        self._watched: slicer.vtkSegmentation | None = None
+        self._tag = 0
+
+    def watch(self, segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Watch this segmentation instead of the one before; None watches nothing."""
+        if self._watched is not None:
+            self._watched.RemoveObserver(self._tag)
+        self._watched = segmentation_node.GetSegmentation() if segmentation_node is not None else None
+        if self._watched is not None:
+            event = slicer.vtkSegmentation.SourceRepresentationModified
+            self._tag = self._watched.AddObserver(event, lambda caller, event: self._on_edit())

@@ -1,0 +1,140 @@
+"""Measuring a segmentation beside Slicer: its mask out, `airwayseg measure`, centerline and table into the scene.
+
+Branch map and distance maps are large and wanted only when they are looked at, so their files wait in a folder of the
+session (`Maps`) until then.
+"""
+
+import csv
+import os
+import shutil
+import tempfile
+
+import slicer
+import vtk
+
+from AirwaySegSlicer.jobs import Audience, start_job
+from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure, write_volume
+from AirwaySegSlicer.process import ConsoleProcess
+from AirwaySegSlicer.segmentation import result_folder
+from AirwaySegSlicer.segments import segment_mask
+
+CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
+BRANCHES = "branches.nrrd"
+TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
+MAPS = (BRANCHES, TO_CENTERLINE, TO_WALL, FROM_CARINA)
+WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
+WORDS = {"name", "lobe"}
+
+
+class Maps:
+    """The map files of the results that were measured in this session, by segmentation node."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
+        """Take over the map files of a measured folder, instead of earlier ones of this segmentation."""
+        mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
+        for name in MAPS:
+            shutil.move(os.path.join(folder, name), os.path.join(mine, name))
+        self.forget(segmentation_node)
+        self._folders[segmentation_node.GetID()] = mine
+
+    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode, name: str) -> str | None:
+        """A map's file; None when the segmentation was not measured in this session."""
+        folder = self._folders.get(segmentation_node.GetID())
+        return os.path.join(folder, name) if folder else None
+
+    def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Remove the files of one segmentation."""
+        shutil.rmtree(self._folders.pop(segmentation_node.GetID(), ""), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all files."""
+        while self._folders:
+            shutil.rmtree(self._folders.popitem()[1], ignore_errors=True)
+
+
+def start_measuring(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, audience: Audience
+) -> ConsoleProcess:
+    """Start to measure the airways of the segmentation; the audience's result is the segmentation.
+
+    Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
+    airways.
+    """
+
+    def prepare(folder: str) -> list[str]:
+        path = os.path.join(folder, "mask.nrrd")
+        write_volume(segment_mask(segmentation_node), path)
+        return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
+
+    def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        take_in_tree(result_folder(folder), segmentation_node, maps)
+        return segmentation_node
+
+    return start_job(audience, prepare, collect)
+
+
+def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> None:
+    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones."""
+    if segmentation_node.GetScene() is None:
+        raise RuntimeError(f"{segmentation_node.GetName()} was removed from the scene before its tree was ready.")
+    model = read_model(os.path.join(folder, CENTERLINE_FILE))
+    rows = read_rows(os.path.join(folder, TABLE_FILE))
+    visible = centerline_is_visible(segmentation_node)
+    with undone_on_failure():
+        slicer.mrmlScene.AddNode(model)
+        slicer.mrmlScene.AddNode(rows)
+        model.CreateDefaultDisplayNodes()
+        maps.keep(segmentation_node, folder)
+    add_companion(segmentation_node, CENTERLINE, model, "centerline")
+    add_companion(segmentation_node, TABLE, rows, "branches")
+    display = model.GetDisplayNode()
+    display.SetColor(1.0, 0.85, 0.25)
+    display.SetLineWidth(3)
+    display.SetLighting(False)
+    display.SetVisibility(visible)
+
+
+def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the centerline is shown, or would be if there were one."""
+    node = segmentation_node.GetNodeReference(CENTERLINE)
+    return segmentation_node.GetAttribute(ROLE + "showCenterline") != "0" and (
+        node is None or node.GetDisplayNode() is None or bool(node.GetDisplayNode().GetVisibility())
+    )
+
+
+def read_model(path: str) -> slicer.vtkMRMLModelNode:
+    """A model file as a node that is in no scene, in Slicer's axes."""
+    node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
+    storage.SetFileName(path)
+    if not storage.ReadData(node) or node.GetPolyData() is None:
+        raise RuntimeError(f"{os.path.basename(path)} could not be read.")
+    return node
+
+
+def read_rows(path: str) -> slicer.vtkMRMLTableNode:
+    """The table of branches as a node that is in no scene, whole numbers, numbers and words as such.
+
+    A root's missing parent is 0, its missing angle no number.
+    """
+    with open(path, encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows, names = list(reader), list(reader.fieldnames or ())
+    table = vtk.vtkTable()
+    for name in names:
+        if name in WORDS:
+            column, convert = vtk.vtkStringArray(), str
+        elif name in WHOLE_NUMBERS:
+            column, convert = vtk.vtkIntArray(), lambda text: int(text or 0)
+        else:
+            column, convert = vtk.vtkDoubleArray(), lambda text: float(text or "nan")
+        column.SetName(name)
+        for row in rows:
+            column.InsertNextValue(convert(row[name]))
+        table.AddColumn(column)
+    node = slicer.vtkMRMLTableNode()
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetAndObserveTable(table)
+    return node

@@ -1,0 +1,60 @@
+"""One click in any view: the user places a point, the caller hears where, and the point is gone."""
+
+from collections.abc import Callable
+
+import slicer
+
+from AirwaySegSlicer.branches import Place
+from AirwaySegSlicer.nodes import remove_with_display
+
+
+class Picking:
+    """Waits for one click. ``on_end`` is called once: with the place in the world, or None when it was given up."""
+
+    def __init__(self, on_end: Callable[[Place | None], None]) -> None:
+        self._on_end = on_end
+        logic = slicer.app.applicationLogic()
+        self._interaction, self._selection = logic.GetInteractionNode(), logic.GetSelectionNode()
+        self._before = self._selection.GetActivePlaceNodeID()
+        self._class_before = self._selection.GetActivePlaceNodeClassName()
+        self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "AirwaySeg pick")
+        self.node.CreateDefaultDisplayNodes()
+        self.node.SetSaveWithScene(False)
+        self._tags = [
+            (self.node, self.node.AddObserver(self.node.PointPositionDefinedEvent, self._on_point)),
+            (
+                self._interaction,
+                self._interaction.AddObserver(self._interaction.InteractionModeChangedEvent, self._on_mode),
+            ),
+        ]
+        self._selection.SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsFiducialNode")
+        self._selection.SetActivePlaceNodeID(self.node.GetID())
+        self._interaction.SetPlaceModePersistence(0)
+        self._interaction.SetCurrentInteractionMode(self._interaction.Place)
+
+    def cancel(self) -> None:
+        """Stop waiting."""
+        self._finish(None)
+
+    def _on_point(self, caller: slicer.vtkMRMLNode, event: str) -> None:
+        world = [0.0, 0.0, 0.0]
+        self.node.GetNthControlPointPositionWorld(0, world)
+        self._finish(tuple(world))
+
+    def _on_mode(self, caller: slicer.vtkMRMLNode, event: str) -> None:
+        if self._interaction.GetCurrentInteractionMode() != self._interaction.Place:
+            self._finish(None)
+
+    def _finish(self, world: Place | None) -> None:
+        if not self._tags:
+            return
+        for owner, tag in self._tags:
+            owner.RemoveObserver(tag)
+        self._tags = []
+        if self._interaction.GetCurrentInteractionMode() == self._interaction.Place:
+            self._interaction.SetCurrentInteractionMode(self._interaction.ViewTransform)
+        self._selection.SetReferenceActivePlaceNodeClassName(self._class_before)
+        self._selection.SetActivePlaceNodeID(self._before)
+        if self.node.GetScene() is not None:
+            remove_with_display(self.node)
+        self._on_end(world)

@@ -1,0 +1,172 @@
+"""Between masks in files and segments: the airways' segment, its voxels, and what a person changed of them."""
+
+from typing import Any
+
+import slicer
+import vtk
+
+from AirwaySegSlicer.nodes import Box, cropped, ijk_to_ras, shifted
+
+# SCT 110726009: export to DICOM SEG then works by itself.
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^123037004^Anatomical Structure"
+    "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
+)
+AIRWAY_COLOR = (0.56, 0.83, 1.0)
+SEGMENT_ID = "airways"
+SMOOTHING_FACTOR = "0.2"  # More, and thin airways vanish in 3D.
+
+Array = Any
+"""A numpy array; numpy is imported where it is used only."""
+
+
+def new_segmentation(name: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """An empty segmentation node in the scene, on the volume's grid and below the volume's transform."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    node.GetSegmentation().SetConversionParameter("Smoothing factor", SMOOTHING_FACTOR)
+    return node
+
+
+def airway_segment(
+    mask_node: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkSegment:
+    """A segment with the mask's voxels that are not 0, on the volume's grid.
+
+    The mask covers all of that grid or a box of it. Raises RuntimeError when it is empty or lies elsewhere.
+    """
+    array = slicer.util.arrayFromVolume(mask_node)
+    box = nonzero_box(array)
+    if box is None:
+        raise RuntimeError(f"No airways were found in {volume_node.GetName()}.")
+    extent = [
+        edge + first
+        for (low, high), first in zip(box, first_voxel(mask_node, volume_node), strict=True)
+        for edge in (low, high - 1)
+    ]
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(*extent)
+    image.SetGeometryFromImageToWorldMatrix(ijk_to_ras(volume_node))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    array_of(image)[:] = part_of(array, box) != 0
+    segment = slicer.vtkSegment()
+    segment.SetName("Airways")
+    segment.SetColor(*AIRWAY_COLOR)
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), TERMINOLOGY)
+    segment.AddRepresentation(labelmap_name(), image)
+    return segment
+
+
+def labelmap_name() -> str:
+    """What a segmentation calls its binary labelmaps."""
+    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+
+
+def array_of(image: vtk.vtkImageData) -> Array:
+    """The voxels (Z, Y, X) of an image, not copied."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def nonzero_box(array: Array) -> Box | None:
+    """The box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
+    import numpy as np
+
+    filled = array != 0
+    box = []
+    for others in ((0, 1), (0, 2), (1, 2)):
+        places = np.flatnonzero(filled.any(axis=others))
+        if not len(places):
+            return None
+        box.append((int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
+
+
+def part_of(array: Array, box: Box) -> Array:
+    """The voxels (Z, Y, X) in the box."""
+    return array[tuple(slice(low, high) for low, high in box[::-1])]
+
+
+def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolumeNode) -> list[int]:
+    """Which voxel (i, j, k) of the volume is the part's first; RuntimeError when their grids do not fit together."""
+    to_ijk = vtk.vtkMatrix4x4()
+    volume_node.GetRASToIJKMatrix(to_ijk)
+    origin = to_ijk.MultiplyPoint([*part.GetOrigin(), 1.0])[:3]
+    counts = zip(part.GetImageData().GetDimensions(), volume_node.GetImageData().GetDimensions(), strict=True)
+    first = [round(place) for place in origin]
+    off = max(abs(place - whole) for place, whole in zip(origin, first, strict=True))
+    if off > 0.01 or any(low < 0 or low + mine > all_ for low, (mine, all_) in zip(first, counts, strict=True)):
+        raise RuntimeError(f"The mask does not lie on the grid of {volume_node.GetName()}.")
+    return first
+
+
+# The airways of a segmentation ---------------------------------------------------------------------------------------
+
+
+def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
+    """The id of our segment, else of the first one; raises RuntimeError when there is none."""
+    if segmentation_node is None:
+        raise RuntimeError("Choose a segmentation of the airways first.")
+    segmentation = segmentation_node.GetSegmentation()
+    if segmentation.GetSegment(SEGMENT_ID):
+        return SEGMENT_ID
+    if not segmentation.GetNumberOfSegments():
+        raise RuntimeError(f"{segmentation_node.GetName()} has no segment.")
+    return segmentation.GetNthSegmentID(0)
+
+
+def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode:
+    """The CT on whose grid the segmentation lies; raises RuntimeError when it is not in the scene."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    volume_node = segmentation_node.GetNodeReference(role)
+    if volume_node is None:
+        raise RuntimeError(f"The CT of {segmentation_node.GetName()} is not in the scene.")
+    return volume_node
+
+
+def segment_mask(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLLabelMapVolumeNode:
+    """The airways' voxels as a label map (0 and 1) that is no larger than they are and in no scene.
+
+    Raises RuntimeError when the segment is empty.
+    """
+    image = segment_image(segmentation_node)
+    box = nonzero_box(array_of(image)) if image.GetNumberOfPoints() else None
+    if box is None:
+        raise RuntimeError(f"The airways of {segmentation_node.GetName()} are empty.")
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    whole = slicer.vtkMRMLLabelMapVolumeNode()
+    whole.SetName(segmentation_node.GetName())
+    voxels = vtk.vtkImageData()
+    voxels.DeepCopy(image)
+    low = image.GetExtent()[::2]
+    voxels.SetExtent(*(edge for count in image.GetDimensions() for edge in (0, count - 1)))
+    voxels.SetOrigin(0, 0, 0)
+    voxels.SetSpacing(1, 1, 1)
+    whole.SetAndObserveImageData(voxels)
+    whole.SetIJKToRASMatrix(shifted(matrix, list(low)))
+    return cropped(whole, box)
+
+
+def segment_image(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkOrientedImageData:
+    """A copy of the airways' labelmap as the segmentation holds it, shared layers told apart."""
+    image = slicer.vtkOrientedImageData()
+    if not segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image):
+        raise RuntimeError(f"{segmentation_node.GetName()} has no voxels.")
+    return image
+
+
+def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not touched."""
+    grid, on_grid = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    grid.SetExtent(*(edge for count in ct.GetImageData().GetDimensions() for edge in (0, count - 1)))
+    grid.SetGeometryFromImageToWorldMatrix(ijk_to_ras(ct))
+    grid.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    image = segment_image(segmentation_node)
+    resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
+    if not resample(image, grid, on_grid, False):
+        raise RuntimeError(f"{segmentation_node.GetName()} does not fit on the grid of {ct.GetName()}.")
+    return array_of(on_grid).copy()
