@@ -7,7 +7,7 @@ from typing import Any
 import slicer
 
 from AirwaySegSlicer.nodes import INITIAL, companion
-from AirwaySegSlicer.segments import airway_segment_id, array_of, labelmap_name, mask_on_ct, segment_image
+from AirwaySegSlicer.segments import airway_segment_id, array_of, ct_of, labelmap_name, mask_on_ct, segment_image
 
 Array = Any
 
@@ -31,6 +31,9 @@ def initial_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkM
 def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
     """Count the corrected voxels; RuntimeError when the mask before correction is not known."""
     before, after = segment_image(initial_of(segmentation_node)), segment_image(segmentation_node)
+    if not slicer.vtkOrientedImageDataResample.DoGeometriesMatchIgnoreOrigin(before, after):
+        old, new, _ = edited_voxels(segmentation_node, ct_of(segmentation_node))
+        return Edits(int((new > old).sum()), int((old > new).sum()))
     extents = list(zip(before.GetExtent(), after.GetExtent(), strict=True))
     extent = [max(pair) if place % 2 else min(pair) for place, pair in enumerate(extents)]
     old, new = (_padded(image, extent) for image in (before, after))

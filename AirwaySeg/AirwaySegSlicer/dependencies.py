@@ -1,14 +1,19 @@
-"""Installs, after asking, the Python packages that Slicer lacks; called when the user presses the button."""
+"""Installs, after asking, the Python packages that Slicer lacks; called when the user presses a button."""
 
 import importlib.util
 
 
-def ensure_dependencies(requirements_path: str) -> None:
-    """Bring in the requirements file's packages and PyTorch; raises RuntimeError with a sentence when that fails."""
+def ensure_packages(requirements_path: str) -> None:
+    """Bring in the requirements file's packages: all that measuring needs; raises RuntimeError when that fails."""
     import slicer.packaging
 
     requirements = slicer.packaging.load_requirements(requirements_path)
     slicer.packaging.pip_ensure(requirements, requester="AirwaySeg")
+
+
+def ensure_dependencies(requirements_path: str) -> None:
+    """Bring in the requirements file's packages and PyTorch; raises RuntimeError with a sentence when that fails."""
+    ensure_packages(requirements_path)
     if importlib.util.find_spec("torch") is not None:
         return
     try:

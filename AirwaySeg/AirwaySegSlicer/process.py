@@ -94,7 +94,7 @@ def slicer_python() -> str:
 def package_folder(module: str) -> str:
     """The folder that holds a package of ours: that of the module, or in the source tree `Training` beside it."""
     for folder in (MODULE_FOLDER, os.path.join(os.path.dirname(MODULE_FOLDER), "Training")):
-        if os.path.isdir(os.path.join(folder, module)):
+        if os.path.isdir(os.path.join(folder, module.split(".")[0])):
             return folder
     raise RuntimeError(f"{module} is not installed beside the module AirwaySeg.")
 

@@ -1,0 +1,158 @@
+"""Results out of Slicer: mask, centerline, table, the whole case, and a case of a training folder.
+
+Beside each result lies a provenance file that says which model made it and how much of it a person corrected.
+"""
+
+import datetime
+import json
+import os
+import re
+
+import slicer
+import vtk
+
+from AirwaySegSlicer.correction import count_edits, edited_voxels
+from AirwaySegSlicer.jobs import Audience, start_job
+from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
+from AirwaySegSlicer.process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.segmentation import provenance
+from AirwaySegSlicer.segments import Array, airway_segment_id, ct_of, mask_on_ct
+
+PROVENANCE = "provenance.json"
+MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
+
+
+def export_node(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) -> list[str]:
+    """Write what the path's ending asks for, and its provenance; the files written.
+
+    .nrrd, .nii and .nii.gz: the mask on the CT's grid; .stl: the surface (in LPS); .vtp: the centerline; .csv: the
+    table of branches. Raises RuntimeError for another ending, and where there is nothing to write.
+    """
+    if path.endswith(MASK_ENDINGS):
+        ct = ct_of(segmentation_node)
+        write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), path, compress=True)
+    elif path.endswith(".stl"):
+        _write(slicer.vtkMRMLModelStorageNode(), surface_model(segmentation_node), path)
+    elif path.endswith(".vtp"):
+        _write(slicer.vtkMRMLModelStorageNode(), _measured(segmentation_node, CENTERLINE), path)
+    elif path.endswith(".csv"):
+        _write(slicer.vtkMRMLTableStorageNode(), _measured(segmentation_node, TABLE), path)
+    else:
+        raise RuntimeError(f"{os.path.basename(path)} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
+    about = f"{re.sub(r'[.](nii[.]gz|[a-z]+)$', '', path)}.{PROVENANCE}"
+    write_provenance(segmentation_node, about)
+    return [path, about]
+
+
+def _measured(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> slicer.vtkMRMLNode:
+    node = companion(segmentation_node, role)
+    if node is None:
+        raise RuntimeError(f"Measure {segmentation_node.GetName()} first.")
+    return node
+
+
+def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode, path: str) -> None:
+    storage.SetFileName(path)
+    if not storage.WriteData(node):
+        raise RuntimeError(f"{path} could not be written.")
+
+
+def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLLabelMapVolumeNode:
+    """A mask (Z, Y, X) as a label map on the CT's grid, in no scene."""
+    node, image = slicer.vtkMRMLLabelMapVolumeNode(), vtk.vtkImageData()
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(ijk_to_ras(ct))
+    slicer.util.updateVolumeFromArray(node, mask)
+    return node
+
+
+def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLModelNode:
+    """The airways' closed surface as a model in no scene."""
+    polydata, model = vtk.vtkPolyData(), slicer.vtkMRMLModelNode()
+    segmentation_node.CreateClosedSurfaceRepresentation()
+    segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), polydata)
+    if not polydata.GetNumberOfPoints():
+        raise RuntimeError(f"{segmentation_node.GetName()} has no surface.")
+    model.SetAndObservePolyData(polydata)
+    return model
+
+
+def write_provenance(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) -> None:
+    """Write where the airways come from, and how many voxels a person corrected (null if that is not known)."""
+    corrected = None
+    if companion(segmentation_node, INITIAL) is not None:
+        edits = count_edits(segmentation_node)
+        corrected = {"added": edits.added, "removed": edits.removed}
+    document = {
+        "segmentation": segmentation_node.GetName(),
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "corrected_voxels": corrected,
+        "segmented_by": provenance(segmentation_node),
+    }
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=1)
+
+
+def start_case_export(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str, audience: Audience
+) -> ConsoleProcess:
+    """Write the whole case into a folder: mask, tree, tables, maps, pictures, curves, provenance.
+
+    Files of an earlier export are replaced. The audience's result is the folder.
+    """
+    ct = ct_of(segmentation_node)
+
+    def prepare(temporary: str) -> list[str]:
+        os.makedirs(folder, exist_ok=True)
+        mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
+        write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), mask_path, compress=True)
+        write_volume(ct, ct_path)
+        return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
+
+    def collect(temporary: str) -> str:
+        # Renaming would fail between disks.
+        with open(os.path.join(temporary, "airways.nrrd"), "rb") as mask:
+            content = mask.read()
+        with open(os.path.join(folder, "airways.nrrd"), "wb") as copy:
+            copy.write(content)
+        write_provenance(segmentation_node, os.path.join(folder, PROVENANCE))
+        return folder
+
+    return start_job(audience, prepare, collect)
+
+
+# Training ------------------------------------------------------------------------------------------------------------
+
+
+def case_name(text: str) -> str:
+    """A node's name as the name of a folder: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-._") or "case"
+
+
+def start_adding_case(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, data: str, replace: bool, audience: Audience
+) -> ConsoleProcess:
+    """Add CT, corrected mask and edited voxels to a training folder; the audience's result is the case's name.
+
+    The mask before correction is where mask and edited voxels differ. Of a segmentation from elsewhere it is not known
+    what was edited. With ``replace`` a case of that name is replaced.
+    """
+    ct = ct_of(segmentation_node)
+    name = case_name(ct.GetName())
+
+    def prepare(temporary: str) -> list[str]:
+        paths = {key: os.path.join(temporary, f"{key}.nrrd") for key in ("ct", "label", "initial")}
+        masks = {"label": mask_on_ct(segmentation_node, ct)}
+        if companion(segmentation_node, INITIAL) is not None:
+            masks["initial"] = edited_voxels(segmentation_node, ct)[0]
+        write_volume(ct, paths["ct"])
+        for key, mask in masks.items():
+            write_volume(label_volume(mask, ct), paths[key])
+        files = [part for key in ("ct", *masks) for part in (f"--{key}", paths[key])]
+        return ["cases", "add", data, *files, "--name", name, *(["--force"] if replace else [])]
+
+    def collect(temporary: str) -> str:
+        write_provenance(segmentation_node, os.path.join(data, "cases", name, PROVENANCE))
+        return name
+
+    return start_job(audience, prepare, collect, TRAINING)
