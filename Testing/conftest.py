@@ -89,3 +89,17 @@ class DarkIsAirway:
     def run(self, windows: np.ndarray) -> np.ndarray:
         """(B, 1, Z, Y, X) in [0, 1] -> 0 or 1."""
         return (windows < (-920 + 1000) / 1600).astype(np.float32)
+
+
+@pytest.fixture
+def slicer_host():
+    """Slicer's stand-in with an empty scene; what a slot or an observer raised, unseen by the user, fails the test."""
+    for package in ("slicer", "PySide6.QtWidgets"):
+        pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError)
+    import slicerhost
+
+    host = slicerhost.start()
+    host.clear()
+    yield host
+    host.check()
+    host.clear()

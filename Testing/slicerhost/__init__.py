@@ -1,0 +1,9 @@
+"""A stand-in for Slicer's program: the real MRML scene and logics of slicer-core, and a window of stand-ins on PySide6.
+
+With it the module AirwaySeg runs in the tests: its logic on real nodes, its panel on widgets that behave like Slicer's.
+What a stand-in does not know raises, so that a test cannot pass on something that Slicer would refuse.
+"""
+
+from slicerhost.host import Host, start
+
+__all__ = ["Host", "start"]

@@ -1,0 +1,140 @@
+"""Starts the host once, runs its event loop, and makes errors in slots and observers fail the test."""
+
+import atexit
+import os
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import shiboken6
+import slicer
+import slicer.util
+from PySide6 import QtCore, QtWidgets
+
+from slicerhost import ctkwidgets, dialogs, mrmlwidgets, pythonqt
+from slicerhost.application import Application, CoreModule
+from slicerhost.scene import World
+
+LIMIT_S = 20.0
+
+
+class Host:
+    """The running host: its scene, what the user was shown, and what failed where no caller could see it."""
+
+    def __init__(self) -> None:
+        qt = pythonqt.install()
+        qt.QMessageBox, qt.QFileDialog = dialogs.QMessageBox, dialogs.QFileDialog
+        ctkwidgets.install()
+        mrmlwidgets.install()
+        for name in ("modules", "moduleNames"):
+            setattr(slicer, name, types.ModuleType(f"slicer.{name}"))
+            sys.modules[f"slicer.{name}"] = getattr(slicer, name)
+        self.world = World()
+        self.conversation = dialogs.conversation
+        self.app = slicer.app = Application(self.world)
+        for name, logic in self.world.module_logics.items():
+            self.app.moduleManager()._add(name, CoreModule(name, logic))
+        self.main_window = MainWindow()
+        self.panels: list = []
+        self.failures: list[BaseException] = []
+        self._plain_hook = sys.excepthook
+        sys.excepthook = self._keep_failure
+        atexit.register(self._close)
+
+    @property
+    def messages(self) -> list[tuple[str, str]]:
+        """(kind, text) of what the user was shown: error, warning, information, question or file."""
+        return self.conversation.messages
+
+    @property
+    def answers(self) -> list:
+        """What the user answers next; an empty queue says yes to questions and Cancel to file dialogs."""
+        return self.conversation.answers
+
+    def clear(self) -> None:
+        """An empty scene without panels, messages and settings, for the next test."""
+        for panel in self.panels:
+            panel.close()
+        self.panels.clear()
+        self.world.clear()
+        self.app.settings().clear()
+        self.app.processEvents()
+        self.conversation.clear()
+        self.failures.clear()
+
+    def pump(self, until: float | Callable[[], bool] = 0.0, limit_s: float = LIMIT_S) -> None:
+        """Run the event loop for some seconds or until a condition holds.
+
+        Raises
+        ------
+        TimeoutError
+            If the condition does not hold after `limit_s`.
+        Exception
+            What a slot or an observer raised meanwhile, unless the user was shown it.
+        """
+        start = time.monotonic()
+        while True:
+            self.app.processEvents()
+            QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
+            self.check()
+            passed_s = time.monotonic() - start
+            if until() if callable(until) else passed_s >= until:
+                return
+            if callable(until) and passed_s > limit_s:
+                raise TimeoutError(f"the condition did not hold within {limit_s} s")
+            time.sleep(0.002)
+
+    def check(self) -> None:
+        """Raise what a slot or an observer raised since the last call, unless the user was shown it."""
+        if self.failures:
+            failure = self.failures[0]
+            self.failures.clear()
+            raise failure
+
+    def _close(self) -> None:
+        """Take the window down while Python still runs; Qt's own end would come after it and crash."""
+        self.clear()
+        shiboken6.delete(self.main_window)
+        shiboken6.delete(self.app)
+
+    def _keep_failure(self, kind: type, error: BaseException, trace: types.TracebackType | None) -> None:
+        if any(error is shown for shown in self.conversation.shown_errors):
+            return
+        traceback.print_exception(kind, error, trace)
+        self.failures.append(error)
+
+
+class MainWindow(QtWidgets.QMainWindow):
+    """Slicer's main window as slicer.util finds it: with a status bar and a selector of modules; never shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("qSlicerMainWindow")
+        self._selected = ""
+
+    def moduleSelector(self) -> "MainWindow":
+        """The selector; here the window itself."""
+        return self
+
+    def selectModule(self, name: str) -> None:
+        """Remember which module the user would be brought to."""
+        if slicer.app.moduleManager().module(name) is None:
+            raise ValueError(f"there is no module {name}")
+        self._selected = name
+
+    selectedModule = QtCore.Property(str, lambda self: self._selected)
+
+
+_host: Host | None = None
+
+
+def start() -> Host:
+    """The host; started when it is first asked for."""
+    global _host
+    if _host is None:
+        _host = Host()
+    return _host
