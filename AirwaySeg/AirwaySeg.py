@@ -1,19 +1,21 @@
-"""The Slicer module AirwaySeg: segment the airways of a chest CT with one button.
+"""The Slicer module AirwaySeg: segment the airways of a chest CT with one button, measure, correct, export, fine-tune.
 
-The work itself is the console command `python -m AirwaySegLib segment` in a child process, so that the window stays
-alive and Cancel stops it at once. Numpy, PyTorch and the library are never imported when Slicer starts.
+The work itself is the console command `python -m AirwaySegLib` in a child process, so that the window stays alive and
+Cancel stops it at once. Numpy, PyTorch and the library are never imported when Slicer starts.
 """
 
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
 
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -22,9 +24,19 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from AirwaySegSlicer.dependencies import ensure_dependencies
-from AirwaySegSlicer.process import ConsoleProcess
-from AirwaySegSlicer.segmentation import start_segmentation
+from AirwaySegSlicer.branches import branch_rows
+from AirwaySegSlicer.exporting import export_node, start_adding_case, start_case_export
+from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_removing_case
+from AirwaySegSlicer.installation import Installation, start_probe
+from AirwaySegSlicer.jobs import Listener, Runs, one_line
+from AirwaySegSlicer.measuring import Maps, start_measuring
+from AirwaySegSlicer.nodes import CENTERLINE, companion
+from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, show_overlay, shown_overlay
+from AirwaySegSlicer.panel import AIRWAYS, PROBE, TRAINING, Panel
+from AirwaySegSlicer.probe import missing_packages
+from AirwaySegSlicer.sections import make_sections
+from AirwaySegSlicer.segmentation import SegmentOptions, start_segmentation
+from AirwaySegSlicer.segments import new_segmentation
 
 
 class AirwaySeg(ScriptedLoadableModule):
@@ -37,8 +49,8 @@ class AirwaySeg(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["AirwaySeg maintainers"]
         self.parent.helpText = _(
-            "Segments the airway tree, from the trachea into the peripheral bronchi, in a chest CT. "
-            "It runs on this computer; no data leaves it. Not a medical device."
+            "Segments the airway tree, from the trachea into the peripheral bronchi, in a chest CT, and measures it "
+            "branch by branch. It runs on this computer; no data leaves it. Not a medical device."
         )
         self.parent.acknowledgementText = _("The network is WingsNet (Zheng et al., arXiv:2011.11952).")
 
@@ -48,20 +60,38 @@ class AirwaySegParameterNode:
     """Choices saved with the scene.
 
     inputVolume - The chest CT.
-    airways - The result of the last run on it.
+    region - The part of it that is segmented; none: all of it.
+    model - Name of the weights.
+    replaceResult - Whether a new result takes the place of the chosen one.
+    airways - The segmentation that is looked at, corrected and exported.
+    overlay - Key of the overlay that is shown; empty: none.
+    overlayOnSurface, overlayOnSlices, overlayOpacity, overlayLegend - Where and how it is shown.
+    showCenterline - Whether the centerline is shown.
+    autoUpdate - Whether the tree follows every edit.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
+    region: vtkMRMLMarkupsROINode
+    model: str = "default"
+    replaceResult: bool = True
     airways: vtkMRMLSegmentationNode
+    overlay: str = ""
+    overlayOnSurface: bool = True
+    overlayOnSlices: bool = False
+    overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
+    overlayLegend: bool = True
+    showCenterline: bool = True
+    autoUpdate: bool = False
 
 
 class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: a CT, one button that becomes Cancel, a progress bar."""
+    """The panel; each of its sections is a class of AirwaySegSlicer."""
 
     def __init__(self, parent=None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.panel = None
         self._parameterNode = None
         self._parameterNodeGuiTag = None
 
@@ -73,33 +103,41 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = AirwaySegLogic()
+        self.panel = Panel(self.ui, self.logic, self.resourcePath("requirements.txt"))
+        self.panel.sections = make_sections(self.panel)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.ui.segmentButton.connect("clicked(bool)", self.onSegmentButton)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
         """Called when the application closes and the module widget is destroyed."""
         self.removeObservers()
-        self.logic.cancel()
+        self.setParameterNode(None)
+        self.panel.close()
+        self.logic.close()
         self.logic = None
 
     def enter(self) -> None:
         """Called each time the user opens this module."""
         self.initializeParameterNode()
+        self.panel.enter()
 
     def exit(self) -> None:
-        """Called each time the user opens a different module; a running segmentation goes on."""
+        """Called each time the user opens a different module; what runs goes on."""
+        self.panel.exit()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event) -> None:
         """The CT is about to go, so its segmentation stops."""
-        self.logic.cancel()
+        self.logic.closeScene()
         self.setParameterNode(None)
+        self.panel.close_scene()
 
     def onSceneEndClose(self, caller, event) -> None:
-        """Start afresh when the module is shown while the scene is closed."""
+        """Start afresh when the module is shown while the scene is closed or another is read."""
         if self.parent.isEntered:
+            self.setParameterNode(None)
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:
@@ -114,93 +152,126 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Connect this parameter node to the panel instead of the one before; None connects nothing."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateButton)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
         self._parameterNode = parameterNode
+        self.panel.parameters = parameterNode
         if self._parameterNode:
             self._parameterNodeGuiTag = self._parameterNode.connectGui(self.ui)
-            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.updateButton)
-            self.updateButton()
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.panel.update()
 
-    def updateButton(self, caller=None, event=None) -> None:
-        """The button says what a press does now."""
-        running = self.logic.isRunning()
-        self.ui.segmentButton.text = _("Cancel") if running else _("Segment airways")
-        self.ui.segmentButton.enabled = running or bool(self._parameterNode and self._parameterNode.inputVolume)
-        self.ui.progressBar.visible = running
-
-    def onSegmentButton(self, checked: bool = False) -> None:
-        """Start, or stop what runs."""
-        if self.logic.isRunning():
-            self.logic.cancel()
-            return
-        with slicer.util.tryWithErrorDisplay(_("The segmentation could not be started.")):
-            ensure_dependencies(self.resourcePath("requirements.txt"))
-            self.ui.statusLabel.text = ""
-            self.ui.progressBar.maximum = 0
-            self.logic.start(self._parameterNode.inputVolume, self.onProgress, self.onFinished)
-        self.updateButton()
-
-    def onProgress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar; called by the logic for every line of progress."""
-        self.ui.progressBar.maximum = total
-        self.ui.progressBar.value = done
-        self.ui.statusLabel.text = stage
-
-    def onFinished(self, airways: vtkMRMLSegmentationNode | None, message: str) -> None:
-        """Keep the result, or show the one sentence that says why there is none (empty after Cancel)."""
-        if self.logic is None:
-            return  # The panel is gone.
-        self.updateButton()
-        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
-        if airways and self._parameterNode:
-            self._parameterNode.airways = airways
-        if message:
-            slicer.util.errorDisplay(message)
+    def onParametersModified(self, caller=None, event=None) -> None:
+        """Every section shows what was chosen."""
+        self.panel.update()
 
 
 class AirwaySegLogic(ScriptedLoadableModuleLogic):
-    """Segments a CT by the library's command in a child process.
+    """Everything that the panel does, without the panel; for Slicer's Python console and for scripts.
 
-    `launch` is `slicer.util.launchConsoleProcess` or, in tests, something with the same arguments.
+    The methods without `start` wait for the end, return the result and raise RuntimeError with one sentence. Those with
+    `start` return at once, and a `Listener` hears of progress and end. `launch` is `slicer.util.launchConsoleProcess`
+    or, in tests, something with the same arguments.
     """
 
     def __init__(self, launch: Callable[..., subprocess.Popen] | None = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self._launch = launch or slicer.util.launchConsoleProcess
-        self._run: ConsoleProcess | None = None
+        self.runs = Runs(launch or slicer.util.launchConsoleProcess)
+        self.maps = Maps()
 
     def getParameterNode(self) -> AirwaySegParameterNode:
         """The scene's parameter node of this module, typed."""
         return AirwaySegParameterNode(super().getParameterNode())
 
-    def isRunning(self) -> bool:
-        """Whether a segmentation is under way."""
-        return self._run is not None
+    def closeScene(self) -> None:
+        """Stop what works on the scene, and forget its files; a fine-tuning goes on."""
+        self.runs.cancel(AIRWAYS)
+        self.maps.clear()
 
-    def cancel(self) -> None:
-        """Kill what runs; onFinished is called a moment later."""
-        if self._run:
-            self._run.cancel()
+    def close(self) -> None:
+        """Stop everything."""
+        self.runs.cancel_all()
+        self.maps.clear()
 
-    def start(
-        self,
-        inputVolume: vtkMRMLScalarVolumeNode,
-        onProgress: Callable[[str, int, int], None],
-        onFinished: Callable[[vtkMRMLSegmentationNode | None, str], None],
+    def segment(
+        self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions | None = None, measure: bool = True
+    ) -> vtkMRMLSegmentationNode:
+        """Segment a CT and, unless told otherwise, measure the result."""
+        options = options or SegmentOptions()
+        airways = self.runs.run(AIRWAYS, lambda audience: start_segmentation(volumeNode, options, audience))
+        return self.measure(airways) if measure else airways
+
+    def startSegment(
+        self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener, measure: bool = True
     ) -> None:
-        """Start to segment the CT and return at once; onFinished gets (node, "") or (None, sentence)."""
-        if self.isRunning():
-            raise RuntimeError(_("A segmentation is already running."))
+        """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
 
-        def onEnd(airways: vtkMRMLSegmentationNode | None, message: str) -> None:
-            self._run = None
-            onFinished(airways, message)
+        def onAirways(airways: vtkMRMLSegmentationNode | None, message: str) -> None:
+            if airways is None or not measure:
+                listener.on_finished(airways, message)
+                return
+            keep = replace(listener, on_finished=lambda result, sentence: listener.on_finished(airways, sentence))
+            try:
+                self.startMeasure(airways, keep)
+            except Exception as error:
+                listener.on_finished(airways, one_line(error))
 
-        self._run = start_segmentation(inputVolume, self._launch, onProgress, onEnd)
+        self.runs.start(
+            AIRWAYS,
+            lambda audience: start_segmentation(volumeNode, options, audience),
+            replace(listener, on_finished=onAirways),
+        )
+
+    def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
+        """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
+        self.runs.run(AIRWAYS, lambda audience: start_measuring(airways, self.maps, audience))
+        return airways
+
+    def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
+        """Start `measure`."""
+        self.runs.start(AIRWAYS, lambda audience: start_measuring(airways, self.maps, audience), listener)
+
+    def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: OverlayLook | None = None) -> None:
+        """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
+        if overlay:
+            show_overlay(airways, overlay, look or OverlayLook(), self.maps)
+        elif shown_overlay(airways):
+            hide_overlay(airways)
+
+    def export(self, airways: vtkMRMLSegmentationNode, path: str) -> list[str]:
+        """Write mask, surface, centerline or table, as the path's ending says; see `exporting.export_node`."""
+        return export_node(airways, path)
+
+    def exportCase(self, airways: vtkMRMLSegmentationNode, folder: str) -> str:
+        """Write mask, tree, tables, maps and pictures into a folder, and return it."""
+        return self.runs.run(AIRWAYS, lambda audience: start_case_export(airways, folder, audience))
+
+    def startExportCase(self, airways: vtkMRMLSegmentationNode, folder: str, listener: Listener) -> None:
+        """Start `exportCase`."""
+        self.runs.start(AIRWAYS, lambda audience: start_case_export(airways, folder, audience), listener)
+
+    def startAddCase(self, airways: vtkMRMLSegmentationNode, data: str, again: bool, listener: Listener) -> None:
+        """Start to add CT and corrected airways to a training folder; `again` replaces a case of the CT's name."""
+        self.runs.start(AIRWAYS, lambda audience: start_adding_case(airways, data, again, audience), listener)
+
+    def startRemoveCase(self, data: str, name: str, listener: Listener) -> None:
+        """Start to remove a case from a training folder."""
+        self.runs.start(AIRWAYS, lambda audience: start_removing_case(data, name, audience), listener)
+
+    def startFinetune(self, options: FinetuneOptions, listener: Listener) -> None:
+        """Start to fine-tune a model; other work can go on beside it."""
+        self.runs.start(TRAINING, lambda audience: start_finetuning(options, audience), listener)
+
+    def startProbe(self, listener: Listener) -> None:
+        """Start to look at the installation."""
+        self.runs.start(PROBE, start_probe, listener)
+
+    def checkInstallation(self) -> Installation:
+        """Look at the installation."""
+        return self.runs.run(PROBE, start_probe)
 
 
 class AirwaySegTest(ScriptedLoadableModuleTest):
-    """What can be tested without PyTorch: the way of a CT into the command and of its mask back into the scene."""
+    """What can be tested without PyTorch: the way of a CT into the command and of its mask back, and the measures."""
 
     def setUp(self):
         """Every test starts with an empty scene."""
@@ -208,10 +279,13 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """Slicer's Reload and Test calls this."""
-        self.setUp()
-        self.test_mask_comes_back_on_the_grid_of_the_ct()
-        self.setUp()
-        self.test_failure_is_one_sentence_and_leaves_no_node()
+        for test in (
+            self.test_mask_comes_back_on_the_grid_of_the_ct,
+            self.test_failure_is_one_sentence_and_leaves_no_node,
+            self.test_a_drawn_fork_has_three_branches_of_known_length,
+        ):
+            self.setUp()
+            test()
 
     def makeVolume(self):
         """A CT of 4 x 5 x 6 voxels (z, y, x) whose columns and rows are not the patient's axes."""
@@ -232,15 +306,18 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100
             SimpleITK.WriteImage(mask, os.path.join(resultFolder, "airways.nrrd"))
+            with open(os.path.join(resultFolder, "report.json"), "w") as report:
+                report.write('{"model": {"name": "stand-in"}}')
             for line in lines:
                 logCallback(line)
             self.complete = lambda: completedCallback(exitCode)
 
         logic = AirwaySegLogic(launch)
-        logic.start(self.makeVolume(), lambda *step: progress.append(step), lambda *end: finished.append(end))
-        self.assertTrue(logic.isRunning())
+        listener = Listener(lambda *end: finished.append(end), lambda *step: progress.append(step))
+        logic.startSegment(self.makeVolume(), SegmentOptions(), listener, measure=False)
+        self.assertTrue(logic.runs.is_running(AIRWAYS))
         self.complete()
-        self.assertFalse(logic.isRunning())
+        self.assertFalse(logic.runs.is_running(AIRWAYS))
         return progress, finished
 
     def test_mask_comes_back_on_the_grid_of_the_ct(self):
@@ -248,6 +325,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         progress, [(airways, message)] = self.segmentWith(0, ['{"stage": "infer", "done": 1, "total": 2}'])
         self.assertEqual(progress, [("infer", 1, 2)])
         self.assertEqual(message, "")
+        self.assertEqual(airways.GetAttribute("AirwaySeg.model"), "stand-in")
         ctNode = slicer.util.getNode("CT")
         segment = slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ctNode)
         self.assertEqual((segment != (slicer.util.arrayFromVolume(ctNode) > 100)).sum(), 0)
@@ -258,3 +336,27 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         _progress, finished = self.segmentWith(2, lines)
         self.assertEqual(finished, [(None, "ct.nrrd has 4 slices, fewer than 64.")])
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+
+    def test_a_drawn_fork_has_three_branches_of_known_length(self):
+        """A tube of 30 mm that forks into two of 28.3 mm each, through the real command; needs its packages."""
+        import numpy as np
+
+        missing = missing_packages()
+        if missing:
+            self.skipTest(f"Python lacks {', '.join(missing)}.")
+        z, y, x = np.indices((60, 21, 61)).astype(float)
+        drawn = ((x - 30) ** 2 + (y - 10) ** 2 <= 25) & (z >= 28)
+        for side in (-1, 1):
+            along = np.clip(((30 - z) + side * (x - 30)) / 2, 0, 20)
+            gap = (x - 30 - side * along) ** 2 + (y - 10) ** 2 + (z - 30 + along) ** 2
+            drawn |= gap <= 9
+        ctNode = slicer.util.addVolumeFromArray(np.where(drawn, -950, 40).astype(np.int16), name="Fork")
+        airways = new_segmentation("Fork airways", ctNode)
+        airways.GetSegmentation().AddEmptySegment("airways")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn.astype(np.uint8), airways, "airways", ctNode)
+        AirwaySegLogic().measure(airways)
+        rows = branch_rows(companion(airways, CENTERLINE))
+        self.assertEqual([row.generation for row in rows], [0, 1, 1])
+        for row, length in zip(rows, (30, 28.3, 28.3), strict=True):
+            self.assertAlmostEqual(row.length_mm, length, delta=3)
+        self.assertAlmostEqual(rows[0].diameter_mm, 10, delta=0.5)

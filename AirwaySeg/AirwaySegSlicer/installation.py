@@ -1,7 +1,7 @@
 """Whether everything is there that the module needs: each finding in a sentence, with the one thing that mends it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import ConsoleProcess
@@ -45,8 +45,7 @@ def start_probe(audience: Audience) -> ConsoleProcess:
             raise RuntimeError("The installation could not be looked at.")
         return judge(seen[-1])
 
-    listener = Audience(audience.launch, audience.on_finished, audience.on_progress, read, audience.blocking)
-    return start_job(listener, lambda folder: [folder], collect, "AirwaySegSlicer.probe")
+    return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, "AirwaySegSlicer.probe")
 
 
 def judge(probe: dict) -> Installation:

@@ -21,18 +21,31 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Audience:
+class Listener:
     """Who hears of a run: every step, every other line, and once its end as (result, "") or (None, sentence).
 
-    The sentence is empty when the run was cancelled. ``launch`` has the arguments of
-    `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is returned.
+    The sentence is empty when the run was cancelled.
     """
 
-    launch: Callable[..., subprocess.Popen]
     on_finished: Callable[[Any, str], None]
     on_progress: Callable[[str, int, int], None] = ignore_progress
     on_line: Callable[[str], None] = ignore_line
+
+
+@dataclass(frozen=True)
+class Audience(Listener):
+    """A listener, and how the command is started.
+
+    ``launch`` has the arguments of `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is
+    returned.
+    """
+
+    launch: Callable[..., subprocess.Popen] | None = None
     blocking: bool = False
+
+
+Starter = Callable[[Audience], ConsoleProcess]
+"""Starts one kind of work for an audience."""
 
 
 def start_job(
@@ -72,3 +85,56 @@ def start_job(
 def one_line(error: Exception) -> str:
     """An error as one line for the user; one without words by its kind."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class Runs:
+    """What runs now, at most one command in each slot (a name)."""
+
+    def __init__(self, launch: Callable[..., subprocess.Popen]) -> None:
+        self._launch = launch
+        self._runs: dict[str, ConsoleProcess] = {}
+
+    def is_running(self, slot: str) -> bool:
+        """Whether the slot is taken."""
+        return slot in self._runs
+
+    def start(self, slot: str, starter: Starter, listener: Listener) -> None:
+        """Start and return at once; raises RuntimeError when the slot is taken."""
+        self._begin(slot, starter, listener, blocking=False)
+
+    def run(self, slot: str, starter: Starter) -> Any:
+        """Start, wait for the end and return the result; raises RuntimeError with the sentence of a failure."""
+        ends: list[tuple[Any, str]] = []
+        self._begin(slot, starter, Listener(lambda *end: ends.append(end)), blocking=True)
+        result, message = ends[0]
+        if message:
+            raise RuntimeError(message)
+        return result
+
+    def _begin(self, slot: str, starter: Starter, listener: Listener, blocking: bool) -> None:
+        if self.is_running(slot):
+            raise RuntimeError("Something is running already; wait for it or cancel it first.")
+        ended = []
+
+        def on_finished(result: Any, message: str) -> None:
+            ended.append(True)
+            self._runs.pop(slot, None)
+            listener.on_finished(result, message)
+
+        run = starter(Audience(on_finished, listener.on_progress, listener.on_line, self._launch, blocking))
+        if not ended:
+            self._runs[slot] = run
+
+    def cancel(self, slot: str) -> None:
+        """Kill what runs in the slot; its listener hears of the end a moment later."""
+        if slot in self._runs:
+            self._runs[slot].cancel()
+
+    def cancel_all(self) -> None:
+        """Kill everything."""
+        for slot in list(self._runs):
+            self.cancel(slot)
+
+    def seconds_left(self, slot: str) -> float | None:
+        """What the slot's command expects its stage to take still; None where it does not say."""
+        return self._runs[slot].seconds_left if slot in self._runs else None

@@ -1,0 +1,168 @@
+"""The section Fine-tune: a training folder, its cases, a run beside Slicer, and whether the new model is better."""
+
+import os
+from collections.abc import Callable
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.combos import chosen_key
+from AirwaySegSlicer.dependencies import ensure_dependencies
+from AirwaySegSlicer.exporting import case_name
+from AirwaySegSlicer.finetuning import FinetuneOptions, Outcome, training_cases
+from AirwaySegSlicer.jobs import Listener
+from AirwaySegSlicer.panel import TRAINING, Panel, Section, errors_shown
+from AirwaySegSlicer.segmentsection import SegmentSection, time_left
+
+FOLDER_SETTING = "AirwaySeg/trainingFolder"
+
+
+class FinetuneSection(Section):
+    """Keeps a folder of corrected cases, and trains on them."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self.ui.outcomeTable.verticalHeader().setVisible(False)
+        self.ui.outcomeTable.horizontalHeader().setStretchLastSection(True)
+        self.ui.trainingFolderEdit.currentPath = str(qt.QSettings().value(FOLDER_SETTING, "") or "")
+        self.ui.trainingFolderEdit.connect("currentPathChanged(QString)", self.on_folder)
+        self.ui.casesList.connect("itemSelectionChanged()", self.update)
+        self.ui.newModelEdit.connect("textChanged(QString)", self.on_name)
+        self.ui.addCaseButton.connect("clicked(bool)", self.on_add)
+        self.ui.removeCaseButton.connect("clicked(bool)", self.on_remove)
+        self.ui.finetuneButton.connect("clicked(bool)", self.on_finetune)
+        self.ui.outcomeTable.setVisible(False)
+        self.list_cases()
+
+    def folder(self) -> str:
+        """The training folder; empty where none is chosen."""
+        return self.ui.trainingFolderEdit.currentPath
+
+    def update(self) -> None:
+        """The buttons say what can be done now."""
+        running, busy, folder = self.logic.runs.is_running(TRAINING), self.panel.is_busy(), self.folder()
+        self.ui.addCaseButton.enabled = bool(folder) and self.panel.airways() is not None and not busy
+        self.ui.removeCaseButton.enabled = bool(self.ui.casesList.selectedItems()) and not busy and not running
+        self.ui.finetuneButton.text = _("Stop fine-tuning") if running else _("Start fine-tuning")
+        ready = self.ui.casesList.count > 0 and bool(self.ui.newModelEdit.text.strip())
+        self.ui.finetuneButton.enabled = running or ready
+        self.ui.finetuneProgressBar.visible = running
+
+    def on_folder(self, path: str) -> None:
+        """Remember the folder on this computer, and list its cases."""
+        qt.QSettings().setValue(FOLDER_SETTING, path)
+        self.list_cases()
+        self.update()
+
+    def on_name(self, text: str) -> None:
+        """Without a name there is no training."""
+        self.update()
+
+    def list_cases(self) -> None:
+        """Show the folder's cases."""
+        self.ui.casesList.clear()
+        for case in training_cases(self.folder()):
+            edits = _("corrections not known") if case.edited_voxels is None else _("{count} voxels corrected")
+            item = qt.QListWidgetItem(f"{case.name} ({edits.format(count=case.edited_voxels)})")
+            item.setData(qt.Qt.UserRole, case.name)
+            self.ui.casesList.addItem(item)
+
+    def on_add(self, checked: bool = False) -> None:
+        """Add the chosen CT and its airways, after asking where a case would be replaced."""
+        with errors_shown():
+            airways = self.panel.airways()
+            ct = self.panel.ct()
+            name = case_name(ct.GetName()) if ct else ""
+            there = name in [case.name for case in training_cases(self.folder())]
+            question = _("The case {name} exists. Replace it?").format(name=name)
+            if there and not slicer.util.confirmOkCancelDisplay(question):
+                return
+            ensure_dependencies(self.panel.requirements)
+            done = _("Added {name}.")
+            self.logic.startAddCase(airways, self.folder(), there, Listener(self.after(done)))
+        self.panel.update()
+
+    def on_remove(self, checked: bool = False) -> None:
+        """Remove the chosen case, after asking."""
+        with errors_shown():
+            name = str(self.ui.casesList.selectedItems()[0].data(qt.Qt.UserRole))
+            question = _("Remove the case {name} from the training folder?").format(name=name)
+            if slicer.util.confirmOkCancelDisplay(question):
+                done = _("Removed {name}.")
+                self.logic.startRemoveCase(self.folder(), name, Listener(self.after(done)))
+        self.panel.update()
+
+    def after(self, sentence: str) -> Callable[[str | None, str], None]:
+        """What follows a change of the folder: list the cases and say what was done."""
+
+        def on_finished(name: str | None, message: str) -> None:
+            if self.panel.closed:
+                return
+            self.list_cases()
+            self.ui.finetuneLabel.text = sentence.format(name=name) if name else message or _("Cancelled.")
+            self.panel.update()
+            if message:
+                slicer.util.errorDisplay(message)
+
+        return on_finished
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def on_finetune(self, checked: bool = False) -> None:
+        """Start, or stop; what was learned until then stays."""
+        if self.logic.runs.is_running(TRAINING):
+            self.logic.runs.cancel(TRAINING)
+            return
+        with errors_shown():
+            ensure_dependencies(self.panel.requirements)
+            device = chosen_key(self.ui.deviceComboBox) or "auto"
+            name = case_name(self.ui.newModelEdit.text.strip())
+            model = self.panel.parameters.model if self.panel.parameters else "default"
+            options = FinetuneOptions(os.path.abspath(self.folder()), model, name, device)
+            self.ui.outcomeTable.setVisible(False)
+            self.ui.finetuneProgressBar.maximum = 0
+            self.ui.finetuneLabel.text = _("Starting.")
+            self.logic.startFinetune(options, Listener(self.on_finished, self.show_progress))
+        self.update()
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar."""
+        if self.panel.closed:
+            return
+        self.ui.finetuneProgressBar.maximum = total
+        self.ui.finetuneProgressBar.value = done
+        left = time_left(self.logic.runs.seconds_left(TRAINING))
+        self.ui.finetuneLabel.text = f"{stage}: {done} / {total}{left}"
+
+    def on_finished(self, outcome: Outcome | None, message: str) -> None:
+        """Show before and after, and the verdict; a better model is listed."""
+        if self.panel.closed:
+            return
+        stopped = _("Stopped. Start again with the same name to continue.")
+        self.ui.finetuneLabel.text = verdict(outcome) if outcome else message or stopped
+        if outcome:
+            self.show_outcome(outcome)
+            for section in self.panel.sections:
+                if isinstance(section, SegmentSection):
+                    section.probe()
+        self.update()
+        if message:
+            slicer.util.errorDisplay(message)
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        """A row for each measure of each held-out case."""
+        table = self.ui.outcomeTable
+        table.setRowCount(len(outcome.rows))
+        for number, (what, before, after) in enumerate(outcome.rows):
+            for column, text in enumerate((what, f"{before:.1f}", f"{after:.1f}")):
+                table.setItem(number, column, qt.QTableWidgetItem(text))
+        table.resizeColumnsToContents()
+        table.setVisible(True)
+
+
+def verdict(outcome: Outcome) -> str:
+    """Whether the model is better, in a sentence."""
+    if outcome.better:
+        return _("Better, and listed as {name}: {reason}").format(name=outcome.name, reason=outcome.reason)
+    return _("Not better, and not listed: {reason}").format(reason=outcome.reason)
