@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import qt
 import slicer
 
 from AirwaySegSlicer.branches import Place
@@ -13,6 +14,7 @@ class Picking:
 
     def __init__(self, on_end: Callable[[Place | None], None]) -> None:
         self._on_end = on_end
+        self._place: Place | None = None
         logic = slicer.app.applicationLogic()
         self._interaction, self._selection = logic.GetInteractionNode(), logic.GetSelectionNode()
         self._before = self._selection.GetActivePlaceNodeID()
@@ -34,18 +36,23 @@ class Picking:
 
     def cancel(self) -> None:
         """Stop waiting."""
-        self._finish(None)
+        self._finish()
 
     def _on_point(self, caller: slicer.vtkMRMLNode, event: str) -> None:
         world = [0.0, 0.0, 0.0]
         self.node.GetNthControlPointPositionWorld(0, world)
-        self._finish(tuple(world))
+        self._place = tuple(world)
+        self._end_soon()
 
     def _on_mode(self, caller: slicer.vtkMRMLNode, event: str) -> None:
         if self._interaction.GetCurrentInteractionMode() != self._interaction.Place:
-            self._finish(None)
+            self._end_soon()
 
-    def _finish(self, world: Place | None) -> None:
+    def _end_soon(self) -> None:
+        """Not at once: the view is still busy with the point, and removing it under its hands crashes Slicer."""
+        qt.QTimer.singleShot(0, self._finish)
+
+    def _finish(self) -> None:
         if not self._tags:
             return
         for owner, tag in self._tags:
@@ -57,4 +64,4 @@ class Picking:
         self._selection.SetActivePlaceNodeID(self._before)
         if self.node.GetScene() is not None:
             remove_with_display(self.node)
-        self._on_end(world)
+        self._on_end(self._place)

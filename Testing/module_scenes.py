@@ -1,0 +1,123 @@
+"""What the tests of the Slicer module share: a drawn CT in Slicer's scene, what the commands leave, Slicer's Python."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import slicer
+from phantoms import a_forked_tree, draw_tubes
+
+from AirwaySegSlicer.jobs import Audience
+from AirwaySegSlicer.nodes import all_nodes, ijk_to_ras, write_volume
+
+REPORT = {
+    "program": "AirwaySeg 0.1.0",
+    "finished": "2026-01-02T03:04:05+00:00",
+    "model": {"name": "default", "sha256": "ab12"},
+    "settings": {"weights": "default", "device": "auto"},
+    "decisions": {"device": "cpu"},
+    "warnings": ["The slices are 5 mm apart."],
+}
+# Columns, rows and slices of the CT run to the patient's front, right and head, and no edge is as long as another.
+IJK_TO_RAS = np.array([[0, -0.9, 0, 40], [1.1, 0, 0, -30], [0, 0, 1.2, -20], [0, 0, 0, 1.0]])
+
+
+def a_ct(name: str = "CT", moved: bool = False) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:
+    """A CT of a forked tree in the scene, and the tree's mask (Z, Y, X); ``moved`` puts it below a transform."""
+    # The tree is drawn as (z, y to the back, x to the left); columns of the CT run along y, rows along x.
+    drawn = draw_tubes(a_forked_tree(0.5), (85, 40, 100), (1.2, 1.1, 0.9))
+    mask = np.ascontiguousarray(drawn.transpose(0, 2, 1)[:, :, ::-1])
+    node = slicer.util.addVolumeFromArray(np.where(mask, -950, -700).astype(np.int16), IJK_TO_RAS, name)
+    if moved:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+        turned = np.array([[0, -1, 0, 5], [1, 0, 0, -7], [0, 0, 1, 9], [0, 0, 0, 1.0]])
+        slicer.util.updateTransformMatrixFromArray(transform, turned)
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    return node, mask
+
+
+def write_result(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: np.ndarray) -> str:
+    """A folder as `airwayseg segment --no-measure` leaves it; without traces in the scene."""
+    os.makedirs(folder, exist_ok=True)
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetIJKToRASMatrix(ijk_to_ras(ct))
+    node.SetAndObserveImageData(type(ct.GetImageData())())
+    slicer.util.updateVolumeFromArray(node, mask.astype(np.uint8))
+    write_volume(node, os.path.join(folder, "airways.nrrd"))
+    Path(folder, "report.json").write_text(json.dumps(REPORT))
+    return str(folder)
+
+
+def python_slicer(folder: Path) -> str:
+    """A folder for the PATH with an executable PythonSlicer that is this Python with its packages."""
+    script = folder / "PythonSlicer"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    script.chmod(0o755)
+    return str(folder)
+
+
+def launch_real(arguments, useStartupEnvironment=True, updateEnvironment=None, cwd=None, blocking=True, **callbacks):
+    """As `slicer.util.launchConsoleProcess`, blocking only."""
+    assert blocking and not callbacks
+    environment = {**os.environ, **(updateEnvironment or {})}
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment
+    )
+
+
+class StandIn:
+    """In the place of `launchConsoleProcess`: does ``work(arguments)`` instead of the command, at once or on `end`.
+
+    ``work`` returns the lines that the command prints, or raises `Failed` with the last one.
+    """
+
+    def __init__(self, work: Callable[[list[str]], list[str]]) -> None:
+        self.work = work
+        self.commands: list[list[str]] = []
+        self.end: Callable[[], None] = lambda: None
+
+    def __call__(self, arguments, blocking, logCallback=None, completedCallback=None, **options):
+        assert not blocking
+        self.commands.append(list(arguments))
+
+        def end() -> None:
+            try:
+                lines, code = self.work(arguments[3:]), 0
+            except Failed as failure:
+                lines, code = [str(failure)], 2
+            for line in lines:
+                logCallback(line)
+            completedCallback(code)
+
+        self.end = end
+        return Running()
+
+
+class Failed(Exception):
+    """The command ends with this sentence."""
+
+
+class Running:
+    """A process that is alive until it is killed."""
+
+    pid = 2**22 + 1  # of no process
+
+    def poll(self) -> None:
+        """It runs."""
+
+
+def ends_of(start: Callable[[Audience], object]) -> tuple[object, str]:
+    """Result and sentence of work that is started with the real command and waited for."""
+    ends: list[tuple[object, str]] = []
+    start(Audience(lambda *end: ends.append(end), launch=launch_real, blocking=True))
+    assert len(ends) == 1
+    return ends[0]
+
+
+def snapshot() -> dict[str, int]:
+    """Every node of the scene with the time of its last change."""
+    return {node.GetID(): node.GetMTime() for node in all_nodes()}
