@@ -237,7 +237,8 @@ class ctkPathLineEdit(PathWidget):
     validInputChanged = QtCore.Signal(bool)
     _signals = {"currentPathChanged(QString)": "currentPathChanged", "validInputChanged(bool)": "validInputChanged"}
     Dirs, Files, Drives, NoSymLinks = 0x1, 0x2, 0x4, 0x8
-    Readable, Writable, Executable, Hidden, NoDotAndDotDot = 0x10, 0x20, 0x40, 0x100, 0x1000
+    Readable, Writable, Executable, Hidden, System = 0x10, 0x20, 0x40, 0x100, 0x200
+    NoDotAndDotDot, NoDot, NoDotDot = 0x1000, 0x2000, 0x4000
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)

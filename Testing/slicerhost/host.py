@@ -7,6 +7,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable
+from importlib import import_module
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -15,7 +16,7 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from slicerhost import ctkwidgets, dialogs, mrmlwidgets, pythonqt
+from slicerhost import ctkwidgets, dialogs, modulebase, mrmlwidgets, pythonfiles, pythonqt, segmenteditor
 from slicerhost.application import Application, CoreModule
 from slicerhost.scene import World
 
@@ -30,6 +31,9 @@ class Host:
         qt.QMessageBox, qt.QFileDialog = dialogs.QMessageBox, dialogs.QFileDialog
         ctkwidgets.install()
         mrmlwidgets.install()
+        slicer.qMRMLSegmentEditorWidget = segmenteditor.qMRMLSegmentEditorWidget
+        slicer.qSlicerScriptedLoadableModule = modulebase.ModuleParent
+        slicer.qSlicerScriptedLoadableModuleWidget = modulebase.ModuleWidgetParent
         for name in ("modules", "moduleNames"):
             setattr(slicer, name, types.ModuleType(f"slicer.{name}"))
             sys.modules[f"slicer.{name}"] = getattr(slicer, name)
@@ -38,6 +42,8 @@ class Host:
         self.app = slicer.app = Application(self.world)
         for name, logic in self.world.module_logics.items():
             self.app.moduleManager()._add(name, CoreModule(name, logic))
+        pythonfiles.install()
+        qt.QUiLoader = import_module("slicerhost.uifile").QUiLoader  # it looks into ctk, which is there only now
         self.main_window = MainWindow()
         self.panels: list = []
         self.failures: list[BaseException] = []

@@ -72,7 +72,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._attributes = []
         self._follower = SceneFollower(lambda caller, event: self._update())
         self._box.activated.connect(self._on_activated)
-        self.destroyed.connect(lambda follower=self._follower: follower.follow(None, ()))
+        self.destroyed.connect(lambda gone, follower=self._follower: follower.follow(None, ()))
 
     def _update(self) -> None:
         """Follow the scene: list its nodes, keep the current one, choose one where there must be one."""

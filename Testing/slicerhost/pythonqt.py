@@ -8,13 +8,15 @@ import ctypes
 import functools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 QObject = QtCore.QObject
+_loading = []
 _plain_get = QObject.__getattribute__
 _plain_connect, _plain_disconnect = QObject.connect, QObject.disconnect
 
@@ -44,6 +46,16 @@ def _hold_singletons() -> None:
     if sys.version_info < (3, 12):
         for item in (None, True, False):
             ctypes.c_ssize_t.from_address(id(item)).value += 1 << 40
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While PySide6 loads a panel."""
+    _loading.append(True)
+    try:
+        yield
+    finally:
+        _loading.pop()
 
 
 def from_cpp(kind: type) -> bool:
@@ -94,6 +106,9 @@ def _is_pyside(kind: type) -> bool:
 
 
 def _set(self: QObject, name: str, value: Any) -> None:
+    if isinstance(value, QtCore.SignalInstance):
+        self.__dict__[name] = value  # PySide6 keeps a signal that was asked for.
+        return
     kind = type(self)
     found = _property_of(kind, name)
     if found is not None:
@@ -104,6 +119,8 @@ def _set(self: QObject, name: str, value: Any) -> None:
         self.__dict__[name] = value
     elif name.encode() in [bytes(item) for item in QObject.dynamicPropertyNames(self)]:
         QObject.setProperty(self, name, value)
+    elif _loading:
+        return  # PySide6 makes the children of a loaded panel its attributes; PythonQt does not.
     elif hasattr(kind, name):
         raise AttributeError(f"{name} of {kind.__name__} is a method or signal and cannot be overwritten")
     else:
