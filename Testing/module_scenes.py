@@ -31,7 +31,10 @@ def a_ct(name: str = "CT", moved: bool = False) -> tuple[slicer.vtkMRMLScalarVol
     # The tree is drawn as (z, y to the back, x to the left); columns of the CT run along y, rows along x.
     drawn = draw_tubes(a_forked_tree(0.5), (85, 40, 100), (1.2, 1.1, 0.9))
     mask = np.ascontiguousarray(drawn.transpose(0, 2, 1)[:, :, ::-1])
-    node = slicer.util.addVolumeFromArray(np.where(mask, -950, -700).astype(np.int16), IJK_TO_RAS, name)
+    hu = np.where(mask, -950, -700).astype(np.int16)
+    hu[:, :6] = 300  # Without bone it would be no CT.
+    hu[mask] = -950
+    node = slicer.util.addVolumeFromArray(hu, IJK_TO_RAS, name)
     if moved:
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
         turned = np.array([[0, -1, 0, 5], [1, 0, 0, -7], [0, 0, 1, 9], [0, 0, 0, 1.0]])
