@@ -11,6 +11,7 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from slicerhost import dialogs, pythonqt
 
 HEADER_HEIGHT = 24
+UNLIMITED = 2**24 - 1  # pixels: Qt's largest size
 
 
 def stored(kind: type | str, default: Any, changed: Callable[[Any], None] | None = None) -> QtCore.Property:
@@ -84,7 +85,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
             self._hidden = [child for child in inside if not child.isHidden()]
             for child in self._hidden:
                 child.setVisible(False)
-        self.setMaximumHeight(QtWidgets.QWIDGETSIZE_MAX if shown else HEADER_HEIGHT)
+        self.setMaximumHeight(UNLIMITED if shown else HEADER_HEIGHT)
         self.updateGeometry()
         self.contentsCollapsed.emit(not shown)
 

@@ -224,7 +224,9 @@ class SampleDataLogic:
         slicer.modules.sampleDataSourceCategories.setdefault(category, {})["title"] = title
 
     @staticmethod
-    def registerCustomSampleDataSource(category: str = "Custom", sampleName: str | None = None, **source: object) -> None:
+    def registerCustomSampleDataSource(
+        category: str = "Custom", sampleName: str | None = None, **source: object
+    ) -> None:
         """Add a data set; an unknown argument raises TypeError."""
         known = {"uris", "fileNames", "nodeNames", "customDownloader", "thumbnailFileName", "loadFileTypes"}
         known |= {"loadFiles", "loadFileProperties", "checksums", "loadFileType"}

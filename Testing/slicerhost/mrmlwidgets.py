@@ -125,7 +125,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     selectNodeUponCreation, baseName = stored(bool, True), stored(str, "")
     hideChildNodeTypes, interactionNodeSingletonTag = stored("QStringList", []), stored(str, "")
     currentNodeID = QtCore.Property(
-        str, lambda self: self._current.GetID() if self._current else "", lambda self, value: self.setCurrentNodeID(value)
+        str,
+        lambda self: self._current.GetID() if self._current else "",
+        lambda self, value: self.setCurrentNodeID(value),
     )
 
     def mrmlScene(self) -> slicer.vtkMRMLScene | None:

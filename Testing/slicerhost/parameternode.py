@@ -198,7 +198,9 @@ def connector_of(widget: Any, parameter: Parameter) -> Connector:
     kind, widget_kind = parameter.kind, type(widget)
     if parameter.is_node and widget_kind is slicer.qMRMLNodeComboBox:
         widget.nodeTypes = [kind.__name__]
-        return Connector("currentNodeChanged", lambda box: box.currentNode(), lambda box, node: box.setCurrentNode(node))
+        return Connector(
+            "currentNodeChanged", lambda box: box.currentNode(), lambda box, node: box.setCurrentNode(node)
+        )
     if kind is bool and widget_kind in (QtWidgets.QCheckBox, ctk.ctkCheckBox, QtWidgets.QPushButton):
         if widget_kind is QtWidgets.QPushButton:
             widget.checkable = True

@@ -33,7 +33,9 @@ def install() -> None:
     if REAL_FOLDER:
         folder = os.path.join(REAL_FOLDER, "slicer")
         if not os.path.isfile(os.path.join(folder, "ScriptedLoadableModule.py")):
-            raise FileNotFoundError(f"SLICER_PYTHON is {REAL_FOLDER}, where slicer/ScriptedLoadableModule.py is missing")
+            raise FileNotFoundError(
+                f"SLICER_PYTHON is {REAL_FOLDER}, where slicer/ScriptedLoadableModule.py is missing"
+            )
         slicer.__path__.append(folder)
         return
     for name, items in STAND_INS.items():
