@@ -3,6 +3,7 @@
 import tempfile
 from types import SimpleNamespace
 
+import numpy as np
 import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
@@ -291,5 +292,5 @@ def middle_of_scene() -> list[float] | None:
                 highs.append(bounds[1::2])
     if not lows:
         return None
-    low, high = [min(axis) for axis in zip(*lows)], [max(axis) for axis in zip(*highs)]
-    return [(a + b) / 2 for a, b in zip(low, high)]
+    middle = (np.min(lows, axis=0) + np.max(highs, axis=0)) / 2
+    return middle.tolist()

@@ -1,4 +1,4 @@
-"""Questions and messages, answered without a window: what the user would read is kept, and answers come from a queue."""
+"""Questions and messages, answered without a window: what the user would read is kept, answers come from a queue."""
 
 import sys
 from typing import Any

@@ -102,23 +102,22 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 # Slicer's side of a module -------------------------------------------------------------------------------------------
 
 
+def _kept(key: str) -> property:
+    return property(lambda self: self._values.get(key), lambda self, value: self._values.__setitem__(key, value))
+
+
 class ModuleParent(QtCore.QObject):
     """qSlicerScriptedLoadableModule: what Slicer keeps of a scripted module."""
-
-    _title = ""
 
     def __init__(self, name: str, path: str) -> None:
         super().__init__()
         self._values = {"name": name, "path": path, "hidden": False}
         self._widget = None
 
-    def _value(key: str) -> property:
-        return property(lambda self: self._values.get(key), lambda self, value: self._values.__setitem__(key, value))
-
-    name, path, title, icon, hidden = map(_value, ("name", "path", "title", "icon", "hidden"))
-    categories, dependencies, contributors = map(_value, ("categories", "dependencies", "contributors"))
-    helpText, acknowledgementText = map(_value, ("helpText", "acknowledgementText"))
-    index, associatedNodeTypes = map(_value, ("index", "associatedNodeTypes"))
+    name, path, title, icon, hidden = map(_kept, ("name", "path", "title", "icon", "hidden"))
+    categories, dependencies, contributors = map(_kept, ("categories", "dependencies", "contributors"))
+    helpText, acknowledgementText = map(_kept, ("helpText", "acknowledgementText"))
+    index, associatedNodeTypes = map(_kept, ("index", "associatedNodeTypes"))
 
     def widgetRepresentation(self) -> "ModuleWidgetParent | None":
         """The panel, once it was opened."""

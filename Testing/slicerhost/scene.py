@@ -42,7 +42,7 @@ SHOWN_IN_HIERARCHY = (
 
 
 class World:
-    """A scene and what Slicer's core puts around it: application logic, module logics, colours, layout, slice logics."""
+    """A scene and what Slicer's core puts around it: the modules' logics, colours, layout and views."""
 
     def __init__(self) -> None:
         self.scene = slicer.mrmlScene = slicer.vtkMRMLScene()

@@ -1,5 +1,6 @@
 """Stand-in of Slicer's Segment Editor: its node, selection and undo are real, its effects only remember their use."""
 
+from collections.abc import Callable
 from typing import Any
 
 import slicer
@@ -37,6 +38,15 @@ class Effect:
     def onApply(self) -> None:
         """Note that it was applied."""
         self._calls.append(("apply", self.name))
+
+
+def _note(name: str) -> Callable[..., None]:
+    """A method that is only remembered."""
+
+    def method(self, *arguments):
+        self._calls.append((name, *arguments))
+
+    return method
 
 
 @slots_of(*(f"{name}Visible" for name in SHOWN), "undoEnabled", "maximumNumberOfUndoStates", "readOnly")
@@ -174,12 +184,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def redo(self) -> None:
         """Forward again."""
         self._history.RestoreNextState()
-
-    def _note(name: str):
-        def method(self, *arguments):
-            self._calls.append((name, *arguments))
-
-        return method
 
     installKeyboardShortcuts, uninstallKeyboardShortcuts = map(
         _note, ("installKeyboardShortcuts", "uninstallKeyboardShortcuts")
