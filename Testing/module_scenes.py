@@ -9,19 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
 from AirwaySegSlicer.jobs import Audience
 from AirwaySegSlicer.nodes import all_nodes, ijk_to_ras, write_volume
 
-REPORT = {
-    "program": "AirwaySeg 0.1.0",
-    "finished": "2026-01-02T03:04:05+00:00",
-    "model": {"name": "default", "sha256": "ab12"},
-    "settings": {"weights": "default", "device": "auto"},
-    "decisions": {"device": "cpu"},
-    "warnings": ["The slices are 5 mm apart."],
-}
 # Columns, rows and slices of the CT run to the patient's front, right and head, and no edge is as long as another.
 IJK_TO_RAS = np.array([[0, -0.9, 0, 40], [1.1, 0, 0, -30], [0, 0, 1.2, -20], [0, 0, 0, 1.0]])
 
@@ -55,10 +48,18 @@ def write_result(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: n
     return str(folder)
 
 
-def python_slicer(folder: Path) -> str:
-    """A folder for the PATH with an executable PythonSlicer that is this Python with its packages."""
+def python_slicer(folder: Path, stand_ins: bool = False) -> str:
+    """A folder for the PATH with an executable PythonSlicer that is this Python with its packages.
+
+    With ``stand_ins`` slow commands are those of module_commands.py.
+    """
     script = folder / "PythonSlicer"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    real = f'exec "{sys.executable}"'
+    stand_in = f'{real} "{Path(__file__).with_name("module_commands.py")}" "$@"'
+    ours = ("AirwaySegLib segment", "AirwaySegLib measure", "AirwaySegTraining finetune", "AirwaySegSlicer.probe ")
+    wanted = " | ".join(f'"{command}"*' for command in ours)
+    choice = f'case "$2 $3" in {wanted}) {stand_in};; esac\n' if stand_ins else ""
+    script.write_text(f'#!/bin/sh\n{choice}{real} "$@"\n')
     script.chmod(0o755)
     return str(folder)
 

@@ -13,6 +13,9 @@ from AirwaySegSlicer.picking import Picking
 from AirwaySegSlicer.radiusplot import show_radius_plot
 from AirwaySegSlicer.segmentsection import stage_name, time_left
 
+COLUMN_WIDTHS = (55, 45, 60, 70)
+"""In pixels, so that a name fits beside them in a narrow panel."""
+
 
 class ResultSection(Section):
     """Shows the branches of the chosen airways."""
@@ -24,6 +27,8 @@ class ResultSection(Section):
         table = self.ui.branchTable
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setStretchLastSection(True)
+        for column, width in enumerate(COLUMN_WIDTHS):
+            table.setColumnWidth(column, width)
         table.setSortingEnabled(True)
         table.connect("itemSelectionChanged()", self.on_selection)
         self.ui.measureButton.connect("clicked(bool)", self.on_measure)
@@ -58,8 +63,6 @@ class ResultSection(Section):
                 item.setData(qt.Qt.DisplayRole, value)
                 table.setItem(number, column, item)
         table.setSortingEnabled(True)
-        for column in range(4):
-            table.resizeColumnToContents(column)
         table.blockSignals(blocked)
 
     def chosen_branch(self) -> int | None:

@@ -1,0 +1,103 @@
+"""In the place of slow commands: quick children that print and leave what the real ones do.
+
+Called as PythonSlicer: -m PACKAGE COMMAND ... With AIRWAYSEG_STAND_IN=slow they work until they are killed, with
+AIRWAYSEG_STAND_IN=fail they end with a sentence.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+REPORT = {
+    "program": "AirwaySeg 0.1.0",
+    "finished": "2026-01-02T03:04:05+00:00",
+    "model": {"name": "default", "sha256": "ab12"},
+    "settings": {"weights": "default"},
+    "decisions": {"device": "cpu"},
+    "warnings": ["The slices are 5 mm apart."],
+}
+PROBE = {
+    "python": "3.12.10",
+    "missing": [],
+    "driver": "",
+    "freeDisk": 5e10,
+    "torch": {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False},
+    "models": ["default", "mine"],
+}
+OUTCOME = {
+    "before": {"p1": {"tld": 0.80, "bd": 0.70, "precision": 0.90, "dsc": 0.85}},
+    "after": {"p1": {"tld": 0.85, "bd": 0.75, "precision": 0.91, "dsc": 0.86}},
+    "remembered_before": {"tld": 0.90, "precision": 0.95},
+    "remembered_after": {"tld": 0.89, "precision": 0.95},
+    "better": True,
+    "reason": "it rose by 4.0 points.",
+    "name": "mine",
+}
+
+
+def tell(stage: str, done: int, total: int) -> None:
+    """A line of progress."""
+    print(json.dumps({"stage": stage, "done": done, "total": total, "seconds_left": 3.0}), flush=True)
+
+
+def misbehave() -> None:
+    """What the environment asks for."""
+    wish = os.environ.get("AIRWAYSEG_STAND_IN", "")
+    if wish == "slow":
+        time.sleep(60)
+    if wish == "fail":
+        sys.exit("airwayseg: The scan shows no chest.")
+
+
+def segment(arguments: list[str]) -> None:
+    """Airway is what is darker than -900 HU."""
+    tell("infer", 1, 2)
+    misbehave()
+    print("airwayseg: a line for the log", flush=True)
+    folder = arguments[arguments.index("-o") + 1]
+    os.mkdir(folder)
+    with open(arguments[0], "rb") as stream:
+        header, voxels = stream.read().split(b"\n\n", 1)
+    dark = (np.frombuffer(voxels, "<i2") < -900).astype(np.uint8)
+    with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
+        stream.write(header.replace(b"type: short", b"type: uchar") + b"\n\n" + dark.tobytes())
+    with open(os.path.join(folder, "report.json"), "w") as stream:
+        json.dump(REPORT, stream)
+
+
+def measure(arguments: list[str]) -> None:
+    """The real command, or what it left for the same mask before, kept in AIRWAYSEG_KEPT."""
+    with open(arguments[0], "rb") as stream:
+        key = hashlib.sha256(stream.read() + json.dumps(arguments[3:]).encode()).hexdigest()
+    kept, folder = os.path.join(os.environ["AIRWAYSEG_KEPT"], key), arguments[arguments.index("-o") + 1]
+    if not os.path.isdir(kept):
+        done = subprocess.run([sys.executable, "-m", "AirwaySegLib", "measure", *arguments])
+        if done.returncode:
+            sys.exit(done.returncode)
+        shutil.copytree(folder, kept)
+    else:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
+def finetune(arguments: list[str]) -> None:
+    """It became better."""
+    tell("train", 1, 2)
+    misbehave()
+    folder = arguments[arguments.index("-o") + 1]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "finetune.json"), "w") as stream:
+        json.dump(OUTCOME, stream)
+
+
+if __name__ == "__main__":
+    package, rest = sys.argv[2], sys.argv[3:]
+    if package == "AirwaySegSlicer.probe":
+        print(json.dumps({"probe": PROBE}))
+    else:
+        {"segment": segment, "measure": measure, "finetune": finetune}[rest[0]](rest[1:])
