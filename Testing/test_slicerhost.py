@@ -1,48 +1,16 @@
 """Tests of slicerhost: what Slicer's window does, its stand-ins do, and what it refuses, they refuse."""
 
-import importlib.util
-import os
-import stat
 import sys
-from pathlib import Path
+import time
 from typing import Annotated
 
 import numpy as np
 import pytest
-from PIL import Image
 
 slicer, slicerhost, vtk = (
     pytest.importorskip(name, reason=f"{name} cannot be imported here", exc_type=ImportError)
     for name in ("slicer", "slicerhost", "vtk")
 )
-
-# The command as the panel sees it: progress, a mask of every voxel above 100, a report.
-COMMAND = f"""#!{sys.executable}
-import json, os, sys, time
-import SimpleITK
-arguments = sys.argv[3:]
-if arguments[0] != "segment":
-    sys.exit("airwayseg: no such command here.")
-folder = arguments[arguments.index("-o") + 1]
-print(json.dumps(dict(stage="infer", done=1, total=2)), flush=True)
-ct = SimpleITK.ReadImage(arguments[1])
-if SimpleITK.GetArrayFromImage(ct).max() < 100:
-    sys.exit("airwayseg: There is no airway in it.")
-os.mkdir(folder)
-SimpleITK.WriteImage(SimpleITK.Cast(ct > 100, SimpleITK.sitkUInt8), os.path.join(folder, "airways.nrrd"))
-with open(os.path.join(folder, "report.json"), "w") as file:
-    json.dump(dict(model=dict(name="stand-in"), warnings=[]), file)
-"""
-
-
-@pytest.fixture
-def a_python_slicer(tmp_path, monkeypatch):
-    """A PythonSlicer on the PATH that stands for the command."""
-    path = tmp_path / "PythonSlicer"
-    path.write_text(COMMAND)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    return path
 
 
 @pytest.fixture
@@ -57,11 +25,10 @@ def ctk(slicer_host):
     return sys.modules["ctk"]
 
 
-def a_volume(name: str = "CT", brightest: int = 120) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume of 4 x 5 x 6 voxels (z, y, x) with the numbers below `brightest`, rows and columns exchanged."""
+def a_volume(name: str = "CT") -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of 4 x 5 x 6 voxels (z, y, x) with the numbers from 0 to 119, rows and columns exchanged."""
     ijk_to_ras = np.array([[0, 0.6, 0, 10], [-0.8, 0, 0, 20], [0, 0, 1.5, -30], [0, 0, 0, 1.0]])
-    voxels = np.minimum(np.arange(120), brightest - 1).astype(np.int16).reshape(4, 5, 6)
-    return slicer.util.addVolumeFromArray(voxels, ijk_to_ras, name)
+    return slicer.util.addVolumeFromArray(np.arange(120, dtype=np.int16).reshape(4, 5, 6), ijk_to_ras, name)
 
 
 def hierarchy() -> slicer.vtkMRMLSubjectHierarchyNode:
@@ -261,6 +228,19 @@ def test_a_file_dialog_takes_its_path_from_the_answers(slicer_host, qt, tmp_path
     assert qt.QFileDialog.getExistingDirectory(None, "Folder") == str(tmp_path)
 
 
+def test_an_address_is_noted_and_not_opened(slicer_host, qt):
+    qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/a"))
+    assert slicer_host.messages == [("open", "https://example.org/a")]
+
+
+def test_the_host_knows_how_long_the_window_stood_still(slicer_host, qt):
+    slicer_host.pump()
+    assert slicer_host.longest_block_s < 0.05
+    qt.QTimer.singleShot(0, lambda: time.sleep(0.06))
+    slicer_host.pump(0.02)
+    assert slicer_host.longest_block_s >= 0.06
+
+
 # Slicer's widgets -----------------------------------------------------------------------------------------------------
 
 
@@ -429,103 +409,3 @@ def test_a_widget_that_slicer_does_not_connect_is_refused(choices, qt):
         choices.connectParametersToGui({"shown": qt.QLineEdit()})
     with pytest.raises(ValueError, match="Cannot find"):
         choices.connectParametersToGui({"hidden": qt.QCheckBox()})
-
-
-# The module -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_stand_in_of_slicers_files_has_the_real_ones_names():
-    """Against Slicer's own files, where SLICER_PYTHON names their folder."""
-    folder = os.environ.get("SLICER_PYTHON")
-    if not folder:
-        pytest.skip("SLICER_PYTHON names no folder with Slicer's Python files")
-    slicerhost.start()
-    from slicerhost.pythonfiles import STAND_INS
-
-    for name in STAND_INS:
-        found = importlib.util.find_spec(f"slicer.{name}")
-        assert Path(found.origin).parent == Path(folder) / "slicer"
-
-
-@pytest.mark.usefixtures("a_python_slicer")
-def test_the_module_opens_and_segments(slicer_host):
-    volume = a_volume()
-    widget = slicerhost.open_module(slicer_host)
-    assert widget.ui.inputSelector.currentNode() is volume
-    slicerhost.click(widget.ui.segmentButton)
-    slicer_host.pump(lambda: widget._parameterNode.airways)
-    node = widget._parameterNode.airways
-    segment_id = node.GetSegmentation().GetNthSegmentID(0)
-    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
-    assert np.array_equal(mask != 0, slicer.util.arrayFromVolume(volume) > 100)
-
-
-@pytest.mark.usefixtures("a_python_slicer")
-def test_a_failure_is_shown_once_and_leaves_the_scene_as_it_was(slicer_host):
-    a_volume(brightest=90)
-    widget = slicerhost.open_module(slicer_host)
-    slicerhost.click(widget.ui.segmentButton)
-    slicer_host.pump(lambda: slicer_host.messages)
-    assert slicer_host.messages == [("error", "There is no airway in it.")]
-    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-
-
-# Pictures -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pictures(slicer_host):
-    """The pictures' module, where VTK can draw."""
-    from slicerhost import pictures
-
-    if pictures.why_not():
-        pytest.skip(pictures.why_not())
-    return pictures
-
-
-@pytest.fixture
-def a_green_rod(pictures):
-    """A volume of 40 x 40 x 40 mm, black, with a green segment of 8 x 8 mm along the whole height."""
-    volume = slicer.util.addVolumeFromArray(np.full((40, 40, 40), -900, np.int16), np.eye(4), "CT")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segment = node.GetSegmentation().AddEmptySegment("rod", "rod", (0, 1, 0))
-    mask = np.zeros((40, 40, 40), np.uint8)
-    mask[:, 16:24, 16:24] = 1
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
-    node.CreateClosedSurfaceRepresentation()
-    slicer.util.setSliceViewerLayers(background=volume, fit=True)
-    return node
-
-
-def greener(path: Path) -> np.ndarray:
-    """Pixels (y, x) in which green is clearly the strongest colour."""
-    red, green, blue = np.asarray(Image.open(path).convert("RGB"), dtype=int).transpose(2, 0, 1)
-    return green > np.maximum(red, blue) + 50
-
-
-@pytest.mark.usefixtures("a_green_rod")
-def test_a_slice_shows_the_segment_where_it_is(pictures, tmp_path):
-    axial = greener(pictures.slice_png(tmp_path / "a.png", "Axial", 20, (200, 200)))
-    coronal = greener(pictures.slice_png(tmp_path / "c.png", "Coronal", 20, (200, 200)))
-    beside = greener(pictures.slice_png(tmp_path / "b.png", "Coronal", 2, (200, 200)))
-    assert axial.shape == (200, 200) and axial[90:110, 90:110].all()
-    assert coronal.sum() > 3 * axial.sum() > 0 and not beside.any()
-
-
-@pytest.mark.usefixtures("a_green_rod")
-def test_the_3d_view_shows_a_rod_that_stands(pictures, tmp_path):
-    rows, columns = np.nonzero(greener(pictures.view3d_png(tmp_path / "v.png", (200, 200))))
-    assert np.ptp(rows) > 3 * np.ptp(columns) > 0
-
-
-@pytest.mark.usefixtures("a_green_rod", "a_python_slicer")
-def test_panel_and_views_come_into_one_picture(slicer_host, pictures, tmp_path):
-    widget = slicerhost.open_module(slicer_host)
-    panel = pictures.panel_png(tmp_path / "panel.png", widget.parent)
-    slices = [pictures.slice_png(tmp_path / f"{name}.png", name) for name in ("Axial", "Coronal", "Sagittal")]
-    view = pictures.view3d_png(tmp_path / "view.png")
-    sheet = Image.open(pictures.compose(tmp_path / "all.png", panel, slices, view))
-    assert Image.open(panel).width == 400 and sheet.width == 400 + 2 * 404
-    assert greener(tmp_path / "all.png")[:, 400:].sum() > 4 * 400

@@ -4,7 +4,7 @@ With it the module AirwaySeg runs in the tests: its logic on real nodes, its pan
 What a stand-in does not know raises, so that a test cannot pass on something that Slicer would refuse.
 """
 
-from slicerhost.driving import choose, click, enter, leave, open_module
+from slicerhost.driving import choose, click, enter, leave, load_module, open_module
 from slicerhost.host import Host, start
 
-__all__ = ["Host", "choose", "click", "enter", "leave", "open_module", "start"]
+__all__ = ["Host", "choose", "click", "enter", "leave", "load_module", "open_module", "start"]

@@ -123,13 +123,13 @@ class ModuleManager(QtCore.QObject):
 class CoreModule:
     """slicer.modules.<name> of a module written in C++: a name and the real logic."""
 
-    def __init__(self, name: str, logic: slicer.vtkMRMLAbstractLogic) -> None:
+    def __init__(self, name: str, logic: slicer.vtkMRMLAbstractLogic | None) -> None:
         self.name = name
         self.title = name
         self._logic = logic
 
-    def logic(self) -> slicer.vtkMRMLAbstractLogic:
-        """The real logic."""
+    def logic(self) -> slicer.vtkMRMLAbstractLogic | None:
+        """The real logic; None for a module that has none."""
         return self._logic
 
 

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
 Box = QtWidgets.QMessageBox
 KINDS = {Box.Critical: "error", Box.Warning: "warning", Box.Question: "question"}
@@ -111,3 +111,25 @@ class QFileDialog(QtWidgets.QFileDialog):
     def getSaveFileName(parent=None, title="", folder="", pattern="") -> str:
         """The next answer as a file to write."""
         return conversation.path(title)
+
+
+class QInputDialog(QtWidgets.QInputDialog):
+    """A typed text taken from the answers; `qt.QInputDialog`."""
+
+    @staticmethod
+    def getText(parent, title, label, mode=QtWidgets.QLineEdit.Normal, text="") -> str:
+        """The next answer; as in PythonQt only the text comes back, empty after Cancel."""
+        return conversation.path(label)
+
+
+class QDesktopServices(QtGui.QDesktopServices):
+    """Opens nothing; `qt.QDesktopServices`."""
+
+    @staticmethod
+    def openUrl(url: QtCore.QUrl) -> bool:
+        """Keep the address among the messages."""
+        conversation.tell("open", url.toString())
+        return True
+
+
+REPLACED = (QMessageBox, QFileDialog, QInputDialog, QDesktopServices)

@@ -1,6 +1,7 @@
 """Opens a module as Slicer does and uses its panel as a person does: what cannot be seen or is disabled is refused."""
 
 import importlib
+import sys
 from typing import Any
 
 import shiboken6
@@ -28,15 +29,25 @@ class Panel:
         shiboken6.delete(self.outer)
 
 
+def load_module(host: Host, name: str) -> ModuleParent:
+    """What Slicer does with a module when it starts, once: make its first class, then tell that all are there."""
+    module = host.app.moduleManager().module(name)
+    if module is None:
+        code = importlib.import_module(name)
+        module = ModuleParent(name, code.__file__)
+        host.app.moduleManager()._add(name, module)
+        setattr(slicer.modules, f"{name}Instance", getattr(code, name)(module))
+        host.app.startupCompleted.emit()
+        host.check()
+    return module
+
+
 def open_module(host: Host, name: str = "AirwaySeg") -> Any:
     """The module's widget after setup() and enter(); its folder is on sys.path."""
-    code = importlib.import_module(name)
-    module = ModuleParent(name, code.__file__)
-    host.app.moduleManager()._add(name, module)
-    setattr(slicer.modules, f"{name}Instance", getattr(code, name)(module))
+    module = load_module(host, name)
     outer = ModuleWidgetParent()
     outer.resize(PANEL_WIDTH, PANEL_HEIGHT)
-    widget = getattr(code, f"{name}Widget")(outer)
+    widget = getattr(sys.modules[name], f"{name}Widget")(outer)
     outer._python, module._widget = widget, outer
     setattr(slicer.modules, f"{name}Widget", widget)
     widget.setup()
@@ -71,7 +82,7 @@ def refuse_unusable(widget: QtWidgets.QWidget) -> None:
 def click(button: QtWidgets.QAbstractButton) -> None:
     """Press a button or the header of a section; what a slot raises, unseen by the user, is raised here."""
     refuse_unusable(button)
-    button.click()
+    start().run_unbroken(button.click)
     start().pump()
 
 

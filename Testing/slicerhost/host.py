@@ -21,6 +21,8 @@ from slicerhost.application import Application, CoreModule
 from slicerhost.scene import World
 
 LIMIT_S = 20.0
+# Modules that a panel may send the user to, but that have no logic to ask for.
+WITHOUT_LOGIC = ("Data", "SegmentEditor", "ExtensionsManager")
 
 
 class Host:
@@ -28,7 +30,8 @@ class Host:
 
     def __init__(self) -> None:
         qt = pythonqt.install()
-        qt.QMessageBox, qt.QFileDialog = dialogs.QMessageBox, dialogs.QFileDialog
+        for kind in dialogs.REPLACED:
+            setattr(qt, kind.__name__, kind)
         ctkwidgets.install()
         mrmlwidgets.install()
         slicer.qMRMLSegmentEditorWidget = segmenteditor.qMRMLSegmentEditorWidget
@@ -42,11 +45,14 @@ class Host:
         self.app = slicer.app = Application(self.world)
         for name, logic in self.world.module_logics.items():
             self.app.moduleManager()._add(name, CoreModule(name, logic))
+        for name in WITHOUT_LOGIC:
+            self.app.moduleManager()._add(name, CoreModule(name, None))
         pythonfiles.install()
         qt.QUiLoader = import_module("slicerhost.uifile").QUiLoader  # it looks into ctk, which is there only now
         self.main_window = MainWindow()
         self.panels: list = []
         self.failures: list[BaseException] = []
+        self.longest_block_s = 0.0
         self._plain_hook = sys.excepthook
         sys.excepthook = self._keep_failure
         atexit.register(self._close)
@@ -71,6 +77,13 @@ class Host:
         self.app.processEvents()
         self.conversation.clear()
         self.failures.clear()
+        self.longest_block_s = 0.0
+
+    def run_unbroken(self, function: Callable[[], object]) -> None:
+        """Call a function, and note in `longest_block_s` how long the window would have stood still."""
+        start = time.perf_counter()
+        function()
+        self.longest_block_s = max(self.longest_block_s, time.perf_counter() - start)
 
     def pump(self, until: float | Callable[[], bool] = 0.0, limit_s: float = LIMIT_S) -> None:
         """Run the event loop for some seconds or until a condition holds.
@@ -84,7 +97,7 @@ class Host:
         """
         start = time.monotonic()
         while True:
-            self.app.processEvents()
+            self.run_unbroken(self.app.processEvents)
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
             self.check()
             passed_s = time.monotonic() - start

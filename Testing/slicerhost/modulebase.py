@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import os
+import sys
 import unittest
 
 import slicer
@@ -22,6 +23,13 @@ class ScriptedLoadableModule:
         icon = self.resourcePath(f"Icons/{self.moduleName}.png")
         if os.path.isfile(icon):
             parent.icon = QtGui.QIcon(icon)
+        slicer.selfTests = {**getattr(slicer, "selfTests", {}), self.moduleName: self.runTest}
+
+    def runTest(self, msec: int = 100, **options: object) -> None:
+        """Run the module's own tests."""
+        tests = getattr(sys.modules[type(self).__module__], f"{self.moduleName}Test")()
+        tests.messageDelay = msec
+        tests.runTest(**options)
 
     def resourcePath(self, name: str) -> str:
         """Path of a file of the module's folder Resources."""
