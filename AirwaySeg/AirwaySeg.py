@@ -34,6 +34,7 @@ from AirwaySegSlicer.nodes import CENTERLINE, companion
 from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, show_overlay, shown_overlay
 from AirwaySegSlicer.panel import AIRWAYS, PROBE, TRAINING, Panel
 from AirwaySegSlicer.probe import missing_packages
+from AirwaySegSlicer.sampledata import register_sample_data
 from AirwaySegSlicer.sections import make_sections
 from AirwaySegSlicer.segmentation import SegmentOptions, start_segmentation
 from AirwaySegSlicer.segments import new_segmentation
@@ -53,6 +54,7 @@ class AirwaySeg(ScriptedLoadableModule):
             "branch by branch. It runs on this computer; no data leaves it. Not a medical device."
         )
         self.parent.acknowledgementText = _("The network is WingsNet (Zheng et al., arXiv:2011.11952).")
+        slicer.app.connect("startupCompleted()", register_sample_data)
 
 
 @parameterNodeWrapper

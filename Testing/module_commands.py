@@ -95,9 +95,22 @@ def finetune(arguments: list[str]) -> None:
         json.dump(OUTCOME, stream)
 
 
+def simulate(arguments: list[str]) -> None:
+    """A CT of 3 x 4 x 5 voxels."""
+    folder = os.path.join(arguments[arguments.index("-o") + 1], "cases", "sim-1-0000")
+    os.makedirs(folder)
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 3 4 5\nendian: little\n"
+        "space directions: (0.7,0,0) (0,0.7,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: raw\n\n"
+    )
+    with open(os.path.join(folder, "ct.nrrd"), "wb") as stream:
+        stream.write(header.encode() + np.full(60, -700, "<i2").tobytes())
+
+
 if __name__ == "__main__":
     package, rest = sys.argv[2], sys.argv[3:]
     if package == "AirwaySegSlicer.probe":
         print(json.dumps({"probe": PROBE}))
     else:
-        {"segment": segment, "measure": measure, "finetune": finetune}[rest[0]](rest[1:])
+        commands = {"segment": segment, "measure": measure, "finetune": finetune, "simulate": simulate}
+        commands[rest[0]](rest[1:])

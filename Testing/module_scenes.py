@@ -56,8 +56,9 @@ def python_slicer(folder: Path, stand_ins: bool = False) -> str:
     script = folder / "PythonSlicer"
     real = f'exec "{sys.executable}"'
     stand_in = f'{real} "{Path(__file__).with_name("module_commands.py")}" "$@"'
-    ours = ("AirwaySegLib segment", "AirwaySegLib measure", "AirwaySegTraining finetune", "AirwaySegSlicer.probe ")
-    wanted = " | ".join(f'"{command}"*' for command in ours)
+    library = ("AirwaySegLib segment", "AirwaySegLib measure")
+    training = ("AirwaySegTraining finetune", "AirwaySegTraining simulate")
+    wanted = " | ".join(f'"{command}"*' for command in (*library, *training, "AirwaySegSlicer.probe "))
     choice = f'case "$2 $3" in {wanted}) {stand_in};; esac\n' if stand_ins else ""
     script.write_text(f'#!/bin/sh\n{choice}{real} "$@"\n')
     script.chmod(0o755)

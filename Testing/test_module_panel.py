@@ -13,6 +13,7 @@ branches = pytest.importorskip("AirwaySegSlicer.branches")
 correction = pytest.importorskip("AirwaySegSlicer.correction")
 nodes = pytest.importorskip("AirwaySegSlicer.nodes")
 overlays = pytest.importorskip("AirwaySegSlicer.overlays")
+segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
 segments = pytest.importorskip("AirwaySegSlicer.segments")
 
 
@@ -472,6 +473,7 @@ def test_a_saved_and_reloaded_scene_shows_its_tree_without_any_work(an_overlay, 
     assert an_overlay.airways.GetName() == "CT airways"
     assert an_overlay.ui.branchTable.rowCount == 7
     assert overlays.shown_overlay(an_overlay.airways) == "generation"
+    assert segmentation.provenance(an_overlay.airways) == scenes.REPORT
     assert not an_overlay.logic.runs.is_running("airways") and not an_overlay.host.messages
     select_branch(an_overlay, 3)
     assert nodes.companion(an_overlay.airways, nodes.HIGHLIGHT) is not None
@@ -499,6 +501,17 @@ def test_the_panel_fits_into_400_pixels(a_desk):
         a_desk.open(name)
     a_desk.host.pump(0.05)
     assert a_desk.ui.AirwaySeg.minimumSizeHint.width() <= 400
+
+
+def test_the_sample_is_registered_drawn_here_and_shown(a_desk):
+    [source] = slicer.modules.sampleDataSources["AirwaySeg"]
+    source = source if isinstance(source, dict) else vars(source)
+    assert source["sampleName"] == "SimulatedChestCT"
+    source["customDownloader"](source)
+    a_desk.host.pump(lambda: slicer.util.getNodes("SimulatedChestCT*"))
+    sample = slicer.util.getNode("SimulatedChestCT*")
+    assert sample.GetImageData().GetDimensions() == (3, 4, 5)
+    assert {node.GetBackgroundVolumeID() for node in overlays.slice_composites()} == {sample.GetID()}
 
 
 def test_the_self_test_of_the_module_passes(a_desk):

@@ -42,7 +42,7 @@ NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is coloured: its file, and of the branch map which array of the centerline's branches."""
+    """What is coloured: its title, its file, and of the branch map which array of the centerline's branches."""
 
     key: str
     title: str
@@ -65,12 +65,13 @@ OVERLAYS = {
 
 @dataclass(frozen=True)
 class OverlayLook:
-    """Where an overlay is shown, and how opaque over the slices (0..1)."""
+    """Where an overlay is shown, how opaque over the slices (0..1), and the legend's title, if not the usual one."""
 
     surface: bool = True
     slices: bool = False
     opacity: float = 0.6
     legend: bool = True
+    title: str = ""
 
 
 def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
@@ -96,7 +97,7 @@ def show_overlay(
     if look.slices:
         _show_slices(segmentation_node, map_node, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
-        _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay)
+        _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -122,25 +123,23 @@ def value_volume(
     segmentation_node: slicer.vtkMRMLSegmentationNode, overlay: Overlay, maps: Maps
 ) -> slicer.vtkMRMLScalarVolumeNode:
     """The overlay's values (float) in the airways' box, `NOTHING` outside them, as a volume that is in no scene."""
-    import numpy as np
-
     branches = read_volume(maps.path(segmentation_node, BRANCHES))
     ids = slicer.util.arrayFromVolume(branches)
     if overlay.column:
         values = branch_values(companion(segmentation_node, CENTERLINE), overlay.column)[ids]
-    else:
-        map_node = read_volume(maps.path(segmentation_node, overlay.file))
-        values = np.where(ids > 0, slicer.util.arrayFromVolume(map_node), NOTHING)
-    slicer.util.updateVolumeFromArray(branches, values.astype(np.float32))
-    return branches
+        slicer.util.updateVolumeFromArray(branches, values)
+        return branches
+    distances = read_volume(maps.path(segmentation_node, overlay.file))
+    slicer.util.arrayFromVolume(distances)[ids == 0] = NOTHING
+    return distances
 
 
 def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Array:
-    """A measure of the branches by their id; that of id 0 is `NOTHING`."""
+    """A measure of the branches by their id, float32; that of id 0 is `NOTHING`."""
     import numpy as np
 
     ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
-    values = np.full(int(ids.max(initial=0)) + 1, NOTHING)
+    values = np.full(int(ids.max(initial=0)) + 1, NOTHING, np.float32)
     values[ids] = slicer.util.arrayFromModelCellData(centerline_node, column)
     return values
 
@@ -266,12 +265,14 @@ def _show_slices(
 ) -> None:
     map_node.SetName("overlay")
     slicer.mrmlScene.AddNode(map_node)
-    map_node.CreateDefaultDisplayNodes()
     add_companion(segmentation_node, SLICES, map_node, "overlay")
     table, (low, high) = colours
-    display = map_node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(_colour_table(overlay, table))
+    # Slicer's default display node would look for a window first, which takes longer than all the rest.
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
     display.AutoWindowLevelOff()
+    slicer.mrmlScene.AddNode(display)
+    map_node.SetAndObserveDisplayNodeID(display.GetID())
+    display.SetAndObserveColorNodeID(_colour_table(overlay, table))
     display.SetWindowLevelMinMax(low, high)
     display.AutoThresholdOff()
     display.SetThreshold(NOTHING / 2, high + 1)
@@ -312,9 +313,9 @@ def _restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> No
             composite.SetForegroundOpacity(float(opacity))
 
 
-def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay) -> None:
+def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay, title: str) -> None:
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(overlay.title)
+    legend.SetTitleText(title or overlay.title)
     named = overlay.key in (GENERATION, LOBE)
     legend.SetUseColorNamesForLabels(named)
     count = node.GetDisplayNode().GetColorNode().GetNumberOfColors() if named else 5

@@ -62,6 +62,7 @@ class OverlaySection(Section):
             parameters.overlayOnSlices,
             parameters.overlayOpacity,
             parameters.overlayLegend,
+            legend_title(parameters.overlay),
         )
         with errors_shown():
             if not parameters.overlay or not needs_measuring(airways, self.logic.maps):
@@ -105,3 +106,16 @@ def overlay_items() -> list[tuple[str, str]]:
         (_("Distance to the wall"), "toWall"),
         (_("Distance from the carina"), "fromCarina"),
     ]
+
+
+def legend_title(key: str) -> str:
+    """What stands above the colours in the views."""
+    titles = {
+        "generation": _("Generation"),
+        "lobe": _("Lobe (estimate)"),
+        "diameter": _("Mean diameter (mm)"),
+        "toCenterline": _("To the centerline (mm)"),
+        "toWall": _("To the wall (mm)"),
+        "fromCarina": _("From the carina (mm)"),
+    }
+    return titles.get(key, "")
