@@ -347,7 +347,7 @@ def test_the_editor_selects_the_first_segment_and_undoes_an_edit(slicer_host):
 
 @pytest.fixture
 def a_parameter_class(slicer_host):
-    """A class of four choices."""
+    """A class of five choices."""
     from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
     @parameterNodeWrapper
@@ -356,6 +356,7 @@ def a_parameter_class(slicer_host):
         opacity: Annotated[float, WithinRange(0, 1)] = 0.5
         colour: Annotated[str, Choice(["red", "blue"])] = "red"
         shown: bool
+        count: int = 3
 
     return Choices
 
@@ -370,7 +371,7 @@ def test_choices_have_defaults_and_are_checked(choices):
     assert (choices.volume, choices.opacity, choices.colour, choices.shown) == (None, 0.5, "red", False)
     choices.volume = a_volume()
     assert choices.volume.GetName() == "CT"
-    for name, wrong in (("opacity", 2.0), ("opacity", None), ("colour", "green")):
+    for name, wrong in (("opacity", 2.0), ("opacity", None), ("colour", "green"), ("count", True)):
         with pytest.raises(ValueError):
             setattr(choices, name, wrong)
     for name, wrong in (("shown", 1), ("volume", choices.parameterNode)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from slicerhost import dialogs, pythonqt
+from slicerhost import dialogs
 
 HEADER_HEIGHT = 24
 UNLIMITED = 2**24 - 1  # pixels: Qt's largest size
@@ -306,6 +306,3 @@ def install() -> types.ModuleType:
     vars(module).update(own, **{name: without_stand_in(name) for name in named}, ctkMessageBox=dialogs.ctkMessageBox)
     sys.modules["ctk"] = module
     return module
-
-
-assert pythonqt.from_cpp(ctkSliderWidget)  # so that it takes no unknown attribute

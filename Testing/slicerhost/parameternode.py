@@ -117,6 +117,8 @@ class Parameter:
         accepted = (int, float) if self.kind is float else self.kind
         if value is None and not self.is_node:
             raise ValueError(f"{self.name} must not be None")
+        if isinstance(value, bool) and self.kind in (int, float):
+            raise ValueError(f"{self.name} takes no {value}: it could not be read back")
         if value is not None and not isinstance(value, accepted):
             raise TypeError(f"{self.name} must be of type {self.kind}, is {type(value)} {value!r}")
         for validator in self.validators:
@@ -195,38 +197,49 @@ def connector_of(widget: Any, parameter: Parameter) -> Connector:
     """How this widget shows this parameter; RuntimeError for a pair that Slicer does not connect."""
     import ctk
 
-    kind, widget_kind = parameter.kind, type(widget)
-    if parameter.is_node and widget_kind is slicer.qMRMLNodeComboBox:
+    kind, shown = parameter.kind, type(widget)
+    if parameter.is_node and shown is slicer.qMRMLNodeComboBox:
         widget.nodeTypes = [kind.__name__]
         return Connector(
             "currentNodeChanged", lambda box: box.currentNode(), lambda box, node: box.setCurrentNode(node)
         )
-    if kind is bool and widget_kind in (QtWidgets.QCheckBox, ctk.ctkCheckBox, QtWidgets.QPushButton):
-        if widget_kind is QtWidgets.QPushButton:
+    if kind is bool and shown in (QtWidgets.QCheckBox, ctk.ctkCheckBox, QtWidgets.QPushButton):
+        if shown is QtWidgets.QPushButton:
             widget.checkable = True
         return _attribute("toggled", "checked")
-    numbers = (QtWidgets.QDoubleSpinBox, ctk.ctkSliderWidget, slicer.qMRMLSliderWidget)
-    numbers += (ctk.ctkDoubleSpinBox, slicer.qMRMLSpinBox)
-    if kind in (int, float) and widget_kind in numbers:
-        _set_range(widget, parameter, widget_kind in (ctk.ctkSliderWidget, slicer.qMRMLSliderWidget))
-        if kind is int:
-            widget.decimals = 0
-        return Connector("valueChanged", lambda box: kind(box.value), lambda box, value: setattr(box, "value", value))
-    if kind is int and widget_kind in (QtWidgets.QSlider, QtWidgets.QSpinBox):
-        _set_range(widget, parameter, widget_kind is QtWidgets.QSlider)
-        return _attribute("valueChanged", "value")
-    if widget_kind in (QtWidgets.QComboBox, ctk.ctkComboBox) and not parameter.is_node:
+    number = _number(widget, parameter)
+    if number is not None:
+        return number
+    if shown in (QtWidgets.QComboBox, ctk.ctkComboBox) and not parameter.is_node:
         return _combo(widget, parameter)
-    if kind is str and widget_kind is QtWidgets.QLineEdit:
+    if kind is str and shown is QtWidgets.QLineEdit:
         return _attribute("textChanged", "text")
-    if kind is pathlib.Path and widget_kind in (ctk.ctkPathLineEdit, ctk.ctkDirectoryButton):
-        signal, name = ("currentPathChanged", "currentPath")
-        if widget_kind is ctk.ctkDirectoryButton:
-            signal, name = ("directoryChanged", "directory")
+    paths = {ctk.ctkPathLineEdit: ("currentPathChanged", "currentPath")}
+    paths[ctk.ctkDirectoryButton] = ("directoryChanged", "directory")
+    if kind is pathlib.Path and shown in paths:
+        signal, name = paths[shown]
         return Connector(
             signal, lambda line: kind(getattr(line, name)), lambda line, value: setattr(line, name, str(value))
         )
-    raise RuntimeError(f"Unable to create GUI connector from datatype '{kind}' to widget type '{widget_kind}'")
+    raise RuntimeError(f"Unable to create GUI connector from datatype '{kind}' to widget type '{shown}'")
+
+
+def _number(widget: Any, parameter: Parameter) -> Connector | None:
+    """For whole numbers and fractions; None where the widget or the type is another."""
+    import ctk
+
+    kind, shown = parameter.kind, type(widget)
+    sliders = (ctk.ctkSliderWidget, slicer.qMRMLSliderWidget)
+    boxes = (QtWidgets.QDoubleSpinBox, ctk.ctkDoubleSpinBox, slicer.qMRMLSpinBox)
+    if kind in (int, float) and shown in sliders + boxes:
+        _set_range(widget, parameter, must_have=shown in sliders)
+        if kind is int:
+            widget.decimals = 0
+        return Connector("valueChanged", lambda box: kind(box.value), lambda box, value: setattr(box, "value", value))
+    if kind is int and shown in (QtWidgets.QSlider, QtWidgets.QSpinBox):
+        _set_range(widget, parameter, must_have=shown is QtWidgets.QSlider)
+        return _attribute("valueChanged", "value")
+    return None
 
 
 class Connection:
@@ -290,8 +303,7 @@ class Wrapper:
     def connectParametersToGui(self, widgets: dict[str, Any]) -> int:
         """The same for widgets that are given by the parameter's name."""
         for name in widgets:
-            if name not in type(self).allParameters:
-                raise ValueError(f"Cannot find a param with the given name: {name}")
+            self._parameter(name)
         tag = len(self._connections)
         self._connections[tag] = Connection(self, widgets)
         return tag
@@ -304,12 +316,27 @@ class Wrapper:
             connection.close()
 
     def getValue(self, name: str) -> Any:
-        """A parameter by name."""
-        return type(self).allParameters[name].read(self.parameterNode)
+        """A parameter by name; ValueError for an unknown one."""
+        return self._parameter(name).read(self.parameterNode)
 
     def setValue(self, name: str, value: Any) -> None:
-        """Set a parameter by name."""
-        type(self).allParameters[name].write(self.parameterNode, value)
+        """Set a parameter by name; ValueError for an unknown one."""
+        self._parameter(name).write(self.parameterNode, value)
+
+    def default(self, name: str) -> Default:
+        """The value of a parameter that was never set."""
+        return Default(self._parameter(name).default)
+
+    @classmethod
+    def dataType(cls, name: str) -> Any:
+        """The type of a parameter as it is written in the class."""
+        return cls._parameter(name).annotated
+
+    @classmethod
+    def _parameter(cls, name: str) -> Parameter:
+        if name not in cls.allParameters:
+            raise ValueError(f"Cannot find a param with the given name: {name}")
+        return cls.allParameters[name]
 
     def StartModify(self) -> bool:
         """Hold the node's events back."""
