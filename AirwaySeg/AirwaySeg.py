@@ -12,7 +12,7 @@ from typing import Annotated
 
 import slicer
 import vtk
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -38,6 +38,13 @@ from AirwaySegSlicer.sampledata import register_sample_data
 from AirwaySegSlicer.sections import make_sections
 from AirwaySegSlicer.segmentation import SegmentOptions, start_segmentation
 from AirwaySegSlicer.segments import new_segmentation
+
+try:
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
+except ImportError:
+    # Slicer makes its modules in alphabetical order, and these classes come with modules that are made after this one.
+    from vtkSlicerMarkupsModuleMRMLPython import vtkMRMLMarkupsROINode
+    from vtkSlicerSegmentationsModuleMRMLPython import vtkMRMLSegmentationNode
 
 
 class AirwaySeg(ScriptedLoadableModule):

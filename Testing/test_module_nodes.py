@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -262,3 +264,22 @@ def test_one_thing_at_a_time_runs_in_a_slot():
     runs.cancel("a")
     audiences[0].on_finished(None, "")
     assert process.cancelled and held == [(None, "")] and not runs.is_running("a")
+
+
+LOADED_LATER = """
+import sys, slicer
+later = [name for name in dir(slicer) if any(part in name for part in ("Segment", "Markups", "Plot", "Sequence"))]
+for name in later:
+    delattr(slicer, name)
+import AirwaySegSlicer.%s
+"""
+
+
+@pytest.mark.parametrize("name", ["exporting", "overlays", "branches", "radiusplot", "sampledata", "correction"])
+def test_the_module_loads_before_those_whose_classes_it_uses(name):
+    """Slicer makes its modules in alphabetical order, AirwaySeg among the first."""
+    folder = os.path.dirname(os.path.dirname(nodes.__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_LATER % name], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -156,6 +156,20 @@ def test_running_twice_replaces_or_adds_as_the_box_says(a_result):
     assert second.GetScene() is not None and third.GetName() != second.GetName()
 
 
+def test_a_result_that_comes_while_another_module_is_shown_is_chosen(a_desk):
+    a_desk.click("segmentButton")
+    slicerhost.leave(a_desk.widget)
+    a_desk.wait()
+    slicerhost.enter(a_desk.widget)
+    assert a_desk.airways.GetName() == "CT airways" and a_desk.ui.branchTable.rowCount == 7
+
+
+def test_of_a_replaced_result_no_file_is_left(a_result):
+    kept = len(files())
+    a_result.segment()
+    assert len(files()) == kept == 1
+
+
 def test_corrections_are_not_replaced_without_asking(a_result):
     corrected = a_result.mask.astype(np.uint8)
     corrected[60] = 0

@@ -3,6 +3,8 @@
 All of it is read from the centerline model, so that it works in a reloaded scene too.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

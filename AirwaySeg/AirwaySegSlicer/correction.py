@@ -1,5 +1,7 @@
 """What a person changed of the airways: counted, told apart voxel by voxel, taken back, and noticed as it happens."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """The section Correct: Slicer's Segment Editor on the airways, and a tree that follows the edits."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import qt
@@ -47,6 +49,7 @@ class CorrectSection(Section):
             if self.editor is None:
                 self.make_editor()
             self.start_editing()
+            self.count()
         self.panel.update()
 
     def make_editor(self) -> None:
@@ -136,7 +139,8 @@ class CorrectSection(Section):
         if airways is not self._watched:
             self._watched = airways
             self._watch.watch(airways)
-            self.count()
+            if not self.ui.correctSection.collapsed:
+                self.count()
 
     def count(self) -> None:
         """Say how much was corrected."""
@@ -157,7 +161,8 @@ class CorrectSection(Section):
         if self.panel.closed or self._watched is None or self._watched.GetScene() is None:
             return
         with errors_shown():
-            self.count()
+            if not self.ui.correctSection.collapsed:
+                self.count()
         if self.panel.parameters and self.panel.parameters.autoUpdate:
             if self.panel.is_busy():
                 self._waits = True

@@ -3,6 +3,8 @@
 Beside each result lies a provenance file that says which model made it and how much of it a person corrected.
 """
 
+from __future__ import annotations
+
 import datetime
 import json
 import os

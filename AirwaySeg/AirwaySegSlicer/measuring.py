@@ -4,6 +4,8 @@ Branch map and distance maps are large and wanted only when they are looked at, 
 session (`Maps`) until then.
 """
 
+from __future__ import annotations
+
 import csv
 import os
 import shutil
@@ -37,8 +39,10 @@ class Maps:
         mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
         for name in MAPS:
             shutil.move(os.path.join(folder, name), os.path.join(mine, name))
-        self.forget(segmentation_node)
-        self._folders[segmentation_node.GetID()] = mine
+        self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
+        gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
+        for folder in [old, *map(self._folders.pop, gone)]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode, name: str) -> str | None:
         """A map's file; None when the segmentation was not measured in this session."""

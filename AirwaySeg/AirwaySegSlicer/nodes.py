@@ -4,6 +4,8 @@ The nodes of a result are its segmentation and companions (centerline, table, ov
 references by role, so that they are found again in a saved and reloaded scene, whatever their names.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product

@@ -4,6 +4,8 @@ The surface is a model whose point arrays are named as the overlays, so that it 
 get a volume of the airways' box as the foreground of every view.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

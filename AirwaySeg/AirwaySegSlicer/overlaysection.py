@@ -1,5 +1,7 @@
 """The section Overlays: what the colours say, where they are shown, legend, centerline."""
 
+from __future__ import annotations
+
 import slicer
 from slicer.i18n import tr as _
 

@@ -1,5 +1,7 @@
 """What the sections of the panel share: the widgets, the logic, the choices, and how errors reach the user."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ MOST_ROUNDS = 3
 class Section:
     """A part of the panel. Every method may be called at any time; those that a section does not need do nothing."""
 
-    def __init__(self, panel: "Panel") -> None:
+    def __init__(self, panel: Panel) -> None:
         self.panel = panel
         self.ui = panel.ui
         self.logic = panel.logic

@@ -1,5 +1,7 @@
 """One click in any view: the user places a point, the caller hears where, and the point is gone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import qt

@@ -1,5 +1,7 @@
 """The lumen's radius along the way from the carina to a branch, as a plot of Slicer's."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import slicer

@@ -1,5 +1,7 @@
 """The section Result: a summary, a table of branches that follows the views and leads them, a radius plot."""
 
+from __future__ import annotations
+
 import qt
 import slicer
 from slicer.i18n import tr as _

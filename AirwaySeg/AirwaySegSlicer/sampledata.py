@@ -1,5 +1,7 @@
 """The sample CT in Slicer's module Sample Data: a simulated chest, drawn on this computer instead of downloaded."""
 
+from __future__ import annotations
+
 import os
 
 import slicer

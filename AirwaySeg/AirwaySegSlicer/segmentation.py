@@ -1,5 +1,7 @@
 """One segmentation from volume node to segmentation node: the CT out, the command, mask and provenance in."""
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Between masks in files and segments: the airways' segment, its voxels, and what a person changed of them."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import slicer

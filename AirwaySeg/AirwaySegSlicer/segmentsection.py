@@ -1,5 +1,7 @@
 """The sections Input and Segment airways: CT, model, device, one button that becomes Cancel, progress, log."""
 
+from __future__ import annotations
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -130,8 +132,9 @@ class SegmentSection(Section):
         warnings = warnings_of(airways) if airways is not None and airways.GetScene() else []
         text = " ".join([_("Finished."), *warnings]) if airways else message or _("Cancelled.")
         self.ui.statusLabel.text = text
-        if airways is not None and self.panel.parameters:
-            self.panel.parameters.airways = airways
+        if airways is not None and airways.GetScene() is not None:
+            # Also when another module is shown: the result is there when the user comes back.
+            (self.panel.parameters or self.logic.getParameterNode()).airways = airways
         self.panel.measured()
         if message:
             slicer.util.errorDisplay(message)
