@@ -108,7 +108,7 @@ def try_it() -> int:
 
 def test() -> int:
     """Run the linter, the type checker and every test; go on after a failure so that one run shows them all."""
-    install("dev,openvino")
+    install("dev,openvino,slicerhost")
     python = SCRIPTS / "python"
     workers = 2
     threads = max(1, (os.cpu_count() or 1) // workers)
