@@ -174,7 +174,7 @@ class CorrectSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.statusLabel.text = _("Measuring the tree")
-            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured))
+            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured, on_line=self.panel.log))
         self.panel.update()
 
     def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:

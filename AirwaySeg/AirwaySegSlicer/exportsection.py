@@ -50,7 +50,7 @@ class ExportSection(Section):
             if kind == CASE:
                 ensure_packages(self.panel.requirements)
                 self.ui.exportLabel.text = _("Writing the case …")
-                self.logic.startExportCase(airways, target, Listener(self.on_exported))
+                self.logic.startExportCase(airways, target, Listener(self.on_exported, on_line=self.panel.log))
             else:
                 self.show_written(self.logic.export(airways, target)[0])
         self.panel.update()

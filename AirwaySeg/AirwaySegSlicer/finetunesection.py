@@ -80,7 +80,7 @@ class FinetuneSection(Section):
                 return
             ensure_dependencies(self.panel.requirements)
             done = _("Added {name}.")
-            self.logic.startAddCase(airways, self.folder(), there, Listener(self.after(done)))
+            self.logic.startAddCase(airways, self.folder(), there, Listener(self.after(done), on_line=self.panel.log))
         self.panel.update()
 
     def on_remove(self, checked: bool = False) -> None:
@@ -90,7 +90,7 @@ class FinetuneSection(Section):
             question = _("Remove the case {name} from the training folder?").format(name=name)
             if slicer.util.confirmOkCancelDisplay(question):
                 done = _("Removed {name}.")
-                self.logic.startRemoveCase(self.folder(), name, Listener(self.after(done)))
+                self.logic.startRemoveCase(self.folder(), name, Listener(self.after(done), on_line=self.panel.log))
         self.panel.update()
 
     def after(self, sentence: str) -> Callable[[str | None, str], None]:
@@ -123,7 +123,7 @@ class FinetuneSection(Section):
             self.ui.outcomeTable.setVisible(False)
             self.ui.finetuneProgressBar.maximum = 0
             self.ui.finetuneLabel.text = _("Starting.")
-            self.logic.startFinetune(options, Listener(self.on_finished, self.show_progress))
+            self.logic.startFinetune(options, Listener(self.on_finished, self.show_progress, self.panel.log))
         self.update()
 
     def show_progress(self, stage: str, done: int, total: int) -> None:

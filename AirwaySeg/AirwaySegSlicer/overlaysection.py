@@ -72,7 +72,7 @@ class OverlaySection(Section):
             elif not first or shown_overlay(airways) != parameters.overlay:
                 ensure_packages(self.panel.requirements)
                 self.ui.statusLabel.text = _("Measuring the tree")
-                self.logic.startMeasure(airways, Listener(self.on_measured))
+                self.logic.startMeasure(airways, Listener(self.on_measured, on_line=self.panel.log))
                 self.panel.update()
 
     def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:

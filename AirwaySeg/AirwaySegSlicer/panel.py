@@ -65,6 +65,11 @@ class Panel:
         """The chosen CT."""
         return self.parameters.inputVolume if self.parameters else None
 
+    def log(self, line: str) -> None:
+        """Add a line of a command to the log."""
+        if not self.closed:
+            self.ui.logText.appendPlainText(line)
+
     def is_busy(self) -> bool:
         """Whether something works on the scene."""
         return self.logic.runs.is_running(AIRWAYS)

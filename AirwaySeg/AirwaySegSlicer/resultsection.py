@@ -102,7 +102,7 @@ class ResultSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.progressBar.maximum = 0
-            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured, self.show_progress))
+            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured, self.show_progress, self.panel.log))
         self.panel.update()
 
     def show_progress(self, stage: str, done: int, total: int) -> None:
@@ -147,6 +147,8 @@ class ResultSection(Section):
         number = nearest_branch(centerline, world) if centerline is not None else None
         if number is not None:
             self.choose_branch(number)
+        elif world is not None:
+            self.ui.statusLabel.text = _("There is no branch near that place.")
 
     def on_plot(self, checked: bool = False) -> None:
         """Plot the radius from the carina to the chosen branch."""

@@ -84,7 +84,7 @@ class SegmentSection(Section):
             if options.replace is None or self.may_replace(options.replace):
                 ensure_dependencies(self.panel.requirements)
                 self.begin()
-                listener = Listener(self.on_finished, self.show_progress, self.show_line)
+                listener = Listener(self.on_finished, self.show_progress, self.panel.log)
                 self.logic.startSegment(self.panel.ct(), options, listener)
         self.panel.update()
 
@@ -119,11 +119,6 @@ class SegmentSection(Section):
         self.ui.progressBar.value = done
         left = self.logic.runs.seconds_left(AIRWAYS)
         self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(left)}"
-
-    def show_line(self, line: str) -> None:
-        """Add a line to the log."""
-        if not self.panel.closed:
-            self.ui.logText.appendPlainText(line)
 
     def on_finished(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
         """Choose the result, or show the one sentence that says why there is none (empty after Cancel)."""
