@@ -102,7 +102,8 @@ class ResultSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.progressBar.maximum = 0
-            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured, self.show_progress, self.panel.log))
+            listener = Listener(self.on_measured, self.show_progress, self.panel.log)
+            self.logic.startMeasure(self.panel.airways(), listener)
         self.panel.update()
 
     def show_progress(self, stage: str, done: int, total: int) -> None:
