@@ -103,6 +103,7 @@ def test_measuring_again_replaces_the_tree(a_tree, a_measured_folder, tmp_path):
 
 def test_a_hidden_centerline_stays_hidden_when_it_is_measured_again(a_tree, a_measured_folder, tmp_path):
     _ct, _mask, airways, maps = a_tree
+    assert not nodes.companion(airways, nodes.CENTERLINE).GetDisplayNode().GetScalarVisibility()
     overlays.show_centerline(airways, False)
     take_in_again(airways, a_measured_folder, maps, tmp_path)
     assert not nodes.companion(airways, nodes.CENTERLINE).GetDisplayNode().GetVisibility()
@@ -265,7 +266,9 @@ def test_an_overlay_over_the_slices_gives_back_what_lay_there(a_tree):
     assert {composite.GetForegroundOpacity() for composite in composites} == {0.4}
     values = slicer.util.arrayFromVolume(volume)
     assert (values != overlays.NOTHING).sum() == mask.sum()
+    assert not airways.GetDisplayNode().GetVisibility2DFill()  # it would cover the colours
     overlays.hide_overlay(airways)
+    assert airways.GetDisplayNode().GetVisibility2DFill()
     assert {composite.GetForegroundVolumeID() for composite in composites} == {ct.GetID()}
     assert {composite.GetForegroundOpacity() for composite in composites} == {0.25}
 

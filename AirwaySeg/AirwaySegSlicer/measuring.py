@@ -96,8 +96,9 @@ def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode,
     add_companion(segmentation_node, TABLE, rows, "branches")
     display = model.GetDisplayNode()
     display.SetColor(1.0, 0.85, 0.25)
-    display.SetLineWidth(3)
+    display.SetLineWidth(2)
     display.SetLighting(False)
+    display.SetScalarVisibility(False)
     display.SetVisibility(visible)
 
 

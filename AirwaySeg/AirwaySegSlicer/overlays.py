@@ -34,7 +34,9 @@ NOTHING = -1.0
 """Value of voxels outside the airways, and of those that have none."""
 
 SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
-HID_SURFACE = ROLE + "hidSurface"
+HID = ROLE + "hid"
+COVERING = ("Visibility3D", "Visibility2DFill")
+"""What of a segmentation's display would cover the colours: its surface those in 3D, its fill those in the slices."""
 
 # From white over yellow, red, violet and blue to green: told apart with colour-blind eyes too.
 GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
@@ -107,10 +109,19 @@ def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     _restore_foreground(segmentation_node)
     remove_companion(segmentation_node, SLICES)
     remove_companion(segmentation_node, SURFACE)
-    if segmentation_node.GetAttribute(HID_SURFACE):
-        segmentation_node.GetDisplayNode().SetVisibility3D(True)
-    for attribute in (SHOWN, HID_SURFACE):
-        segmentation_node.RemoveAttribute(attribute)
+    for part in COVERING:
+        if segmentation_node.GetAttribute(HID + part):
+            getattr(segmentation_node.GetDisplayNode(), f"Set{part}")(True)
+            segmentation_node.RemoveAttribute(HID + part)
+    segmentation_node.RemoveAttribute(SHOWN)
+
+
+def _hide(segmentation_node: slicer.vtkMRMLSegmentationNode, part: str) -> None:
+    """Hide one of `COVERING` until the overlay goes, unless the user has hidden it."""
+    display = segmentation_node.GetDisplayNode()
+    if getattr(display, f"Get{part}")():
+        getattr(display, f"Set{part}")(False)
+        segmentation_node.SetAttribute(HID + part, "1")
 
 
 def shown_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
@@ -252,10 +263,7 @@ def _show_surface(
     display.SetScalarRange(low, high)
     display.SetScalarVisibility(True)
     display.SetVisibility2D(False)
-    shown = segmentation_node.GetDisplayNode()
-    if shown.GetVisibility3D():
-        shown.SetVisibility3D(False)
-        segmentation_node.SetAttribute(HID_SURFACE, "1")
+    _hide(segmentation_node, "Visibility3D")
 
 
 def _show_slices(
@@ -280,6 +288,7 @@ def _show_slices(
     display.SetThreshold(NOTHING / 2, high + 1)
     display.ApplyThresholdOn()
     display.InterpolateOff()
+    _hide(segmentation_node, "Visibility2DFill")
     for composite in slice_composites():
         before = composite.GetForegroundVolumeID() or ""
         segmentation_node.SetAttribute(_before(composite), f"{composite.GetForegroundOpacity()} {before}")

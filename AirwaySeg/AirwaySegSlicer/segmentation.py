@@ -28,6 +28,9 @@ from AirwaySegSlicer.segments import SEGMENT_ID, airway_segment, ct_of, new_segm
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
 
+SURFACE_OPACITY = 0.6
+"""The centerline shines through."""
+
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -88,6 +91,7 @@ def take_in(
         _note_provenance(node, report)
         _keep_initial(node, volume_node)
         node.CreateClosedSurfaceRepresentation()
+        node.GetDisplayNode().SetOpacity3D(SURFACE_OPACITY)
     if old:
         remove_result(old)
     return node
