@@ -42,13 +42,14 @@ def test_what_differs_from_the_initial_mask_was_edited(files, tmp_path):
     folder = data / "cases" / "scan-1"
     description = json.loads((folder / "case.json").read_text())
     assert description["edited_voxels"] == 12 * 16 + 1 and description["patient"] == "P7"
-    images = {name: sitk.ReadImage(str(folder / f"{name}.nrrd")) for name in ("ct", "label", "edited")}
+    images = {name: sitk.ReadImage(str(folder / f"{name}.nrrd")) for name in ("ct", "label", "initial", "edited")}
     original = sitk.ReadImage(str(files["ct"]))
     for image in images.values():
         assert np.allclose(image.GetOrigin(), original.GetOrigin()) and np.allclose(
             image.GetDirection(), original.GetDirection()
         )
-    assert np.array_equal(sitk.GetArrayFromImage(images["ct"]), sitk.GetArrayFromImage(original))
+    for name in ("ct", "label", "initial"):
+        assert np.array_equal(*(sitk.GetArrayFromImage(x) for x in (images[name], sitk.ReadImage(str(files[name])))))
     case = prepared_case(folder)
     assert len(case.centres.places[Kind.EDITED]) == 193
     edited = case.maps["edited"].whole()

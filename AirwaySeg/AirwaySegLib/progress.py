@@ -34,6 +34,9 @@ class JsonLines:
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
 
+    def close(self) -> None:
+        """Nothing is open, other than with a bar."""
+
 
 class Bar:
     """A tqdm bar a stage, on standard error so that standard output stays clean."""

@@ -12,7 +12,7 @@ from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, one_sentence
 from AirwaySegLib.evaluation import csv_text, json_text, table_text
 from AirwaySegLib.imagefile import case_name
-from AirwaySegLib.progress import Bar
+from AirwaySegLib.progress import Bar, JsonLines
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.pseudo import pseudo_case
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
-    progress = Bar()
+    progress = JsonLines() if getattr(options, "progress", "bar") == "json" else Bar()
     try:
         return options.run(options, progress)
     except KeyboardInterrupt:
@@ -142,10 +142,11 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--workers", type=int, default=1, help="processes that cut patches (default 1)")
+    parser.add_argument("--progress", choices=("bar", "json"), default="bar", help="how progress is shown")
     parser.set_defaults(run=_run_finetune)
 
 
-def _run_finetune(options: argparse.Namespace, progress: Bar) -> int:
+def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
     from AirwaySegTraining.finetune import finetune, usual_precision
 
     own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "seed", "device", "workers")

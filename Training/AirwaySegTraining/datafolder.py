@@ -53,7 +53,9 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> Path:
     ct, _ = read_ct(files.ct)
     label = _checked(read_on_grid(files.label, ct).array, files.label)
     arrays: dict[str, NDArray] = {"ct": _whole_hu(ct.array), "label": label}
-    edited = _edited(files, label, ct)
+    if files.initial is not None:
+        arrays["initial"] = (read_on_grid(files.initial, ct).array != 0).astype(np.uint8)
+    edited = _edited(files, label, arrays.get("initial"), ct)
     if edited is not None:
         arrays["edited"] = edited.astype(np.uint8)
     description = {
@@ -68,8 +70,8 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> Path:
         for key, array in arrays.items():
             write_nrrd(unfinished / f"{key}.nrrd", array, like=ct)
         (unfinished / "case.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
-    if edited is None:
-        (folder / "edited.nrrd").unlink(missing_ok=True)  # of a case that was replaced
+    for key in {"initial", "edited"} - set(arrays):
+        (folder / f"{key}.nrrd").unlink(missing_ok=True)  # of a case that was replaced
     return folder
 
 
@@ -90,12 +92,10 @@ def _checked(label: NDArray, path: Path) -> NDArray[np.uint8]:
     return label.astype(np.uint8)
 
 
-def _edited(files: CaseFiles, label: NDArray[np.uint8], ct: Volume) -> NDArray[np.bool_] | None:
+def _edited(files: CaseFiles, label: NDArray, initial: NDArray | None, ct: Volume) -> NDArray[np.bool_] | None:
     if files.edited is not None:
         return read_on_grid(files.edited, ct).array != 0
-    if files.initial is not None:
-        return (read_on_grid(files.initial, ct).array != 0) != (label == 1)
-    return None
+    return None if initial is None else (initial != 0) != (label == 1)
 
 
 def cases_table(data: Path) -> str:
