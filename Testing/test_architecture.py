@@ -50,7 +50,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return ast.parse(path.read_text("utf-8"), filename=str(path))
 
 
 def source_files() -> list[Path]:
@@ -155,7 +155,8 @@ def test_the_module_file_imports_nothing_heavy_when_slicer_starts():
 
 def cmake_list(path: Path, name: str) -> list[str]:
     """The entries of `set(NAME ...)`, comments left out."""
-    match = re.search(rf"set\({name}\s(.*?)\)", re.sub(r"\$\{MODULE_NAME\}", "AirwaySeg", path.read_text()), re.DOTALL)
+    text = re.sub(r"\$\{MODULE_NAME\}", "AirwaySeg", path.read_text("utf-8"))
+    match = re.search(rf"set\({name}\s(.*?)\)", text, re.DOTALL)
     assert match, f"{path} sets no {name}"
     return re.sub(r"#.*", "", match[1]).split()
 
@@ -185,12 +186,12 @@ def test_cmake_installs_exactly_the_files_of_the_tree(cmake_file, name, folder, 
 
 def extension_settings() -> dict[str, str]:
     """EXTENSION_* of the root CMakeLists.txt, keys in lower case without the prefix."""
-    text = (ROOT / "CMakeLists.txt").read_text()
+    text = (ROOT / "CMakeLists.txt").read_text("utf-8")
     return {key.lower(): value for key, value in re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text)}
 
 
 def s4ext_settings() -> dict[str, str]:
-    lines = (ROOT / "AirwaySeg.s4ext").read_text().splitlines()
+    lines = (ROOT / "AirwaySeg.s4ext").read_text("utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -201,7 +202,7 @@ def test_s4ext_says_what_cmake_says():
 
 
 def test_catalogue_entry_says_what_s4ext_says():
-    entry, s4ext = json.loads((ROOT / "AirwaySeg.json").read_text()), s4ext_settings()
+    entry, s4ext = json.loads((ROOT / "AirwaySeg.json").read_text("utf-8")), s4ext_settings()
     assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.2.json#")
     assert entry["build_dependencies"] == s4ext["depends"].split()
     assert (entry["scm_url"], entry["scm_revision"]) == (s4ext["scmurl"], s4ext["scmrevision"])
@@ -214,17 +215,18 @@ def test_extension_settings_survive_cmake_lists():
 
 
 def pyproject() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def test_the_version_stands_in_one_file_and_heads_the_changelog():
-    version = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', (LIBRARY / "__init__.py").read_text(), re.MULTILINE)
+    first = (LIBRARY / "__init__.py").read_text("utf-8")
+    version = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', first, re.MULTILINE)
     assert version and "version" in pyproject()["project"]["dynamic"]
-    assert re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version[1]
+    assert re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[0] == version[1]
 
 
 def test_slicer_installs_the_requirements_of_pyproject():
-    lines = (ROOT / "AirwaySeg/Resources/requirements.txt").read_text().splitlines()
+    lines = (ROOT / "AirwaySeg/Resources/requirements.txt").read_text("utf-8").splitlines()
     required = {line for line in lines if line and not line.startswith("#")}
     dependencies = set(pyproject()["project"]["dependencies"])
     in_slicer = {line for line in dependencies if re.match(r"(numpy|scipy|SimpleITK|torch)\b", line)}
@@ -234,7 +236,7 @@ def test_slicer_installs_the_requirements_of_pyproject():
 def test_constraints_pin_every_direct_dependency():
     project = pyproject()["project"]
     wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
-    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text().lower(), re.MULTILINE)
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text("utf-8").lower(), re.MULTILINE)
     assert not {re.match(r"[\w-]+", line)[0].lower() for line in wanted} - set(pinned)
 
 
@@ -257,7 +259,7 @@ def test_the_module_has_slicers_five_classes_in_order():
 
 def test_every_widget_that_the_panel_uses_is_in_the_ui_file():
     files = [MODULE, *(ROOT / "AirwaySeg/AirwaySegSlicer").glob("*.py")]
-    used = {name for path in files for name in re.findall(r"\bui\.(\w+)", path.read_text())}
+    used = {name for path in files for name in re.findall(r"\bui\.(\w+)", path.read_text("utf-8"))}
     assert len(used) > 20 and used <= ui_widgets()
 
 
@@ -303,7 +305,7 @@ def test_no_file_contains(pattern):
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in text_files()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)
         if re.search(pattern, line)
     ]
     assert not found, found
@@ -318,7 +320,7 @@ def length(function: Function) -> int:
 
 
 def test_files_and_functions_are_short():
-    long_files = [path.name for path in source_files() if len(path.read_text().splitlines()) > MAX_FILE_LINES]
+    long_files = [path.name for path in source_files() if len(path.read_text("utf-8").splitlines()) > MAX_FILE_LINES]
     everything = [(path.name, function) for path in source_files() for function in functions(path)]
     long_functions = [f"{name}: {item.name}" for name, item in everything if length(item) > MAX_FUNCTION_LINES]
     assert not long_files and not long_functions

@@ -80,6 +80,7 @@ def test_a_case_is_replaced_only_by_force_and_then_whole(files, tmp_path, capsys
     [
         (lambda label: label * 0, "no airway"),
         (lambda label: label * 3, "values other than"),
+        (lambda label: label * np.float32(0.9), "values other than"),
         (lambda label: label[:-1], "label.nii.gz"),
     ],
 )
@@ -96,10 +97,10 @@ def test_a_label_that_cannot_be_used_is_refused_and_leaves_nothing(files, tmp_pa
     assert not list((tmp_path / "data").rglob("*.nrrd"))
 
 
-@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b"])
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "mean"])
 def test_a_name_that_is_no_folder_of_its_own_is_refused(files, tmp_path, name):
     assert add(tmp_path / "data", files, "--name", name) == (0 if name == "" else 2)
-    assert not (tmp_path / "up").exists()
+    assert [path.name for path in tmp_path.rglob("ct.nrrd")] == (["ct.nrrd"] if name == "" else [])
 
 
 def test_the_list_says_what_is_there_and_what_is_wrong(files, tmp_path, capsys):
@@ -127,3 +128,41 @@ def test_a_case_is_removed_by_its_whole_name(files, tmp_path, capsys):
     assert main(["cases", "remove", str(data), "one"]) == 0
     assert [path.name for path in (data / "cases").iterdir()] == ["two"]
     assert [path.name for path in (data / ".prepared").iterdir()] == ["two"]
+
+
+def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(files, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    assert add(data, files, "--initial", files["initial"], "--patient", "P1") == 0
+    before = {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()}
+
+    def full_disk(*_args, **_keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("AirwaySegTraining.datafolder.write_nrrd", full_disk)
+    assert add(data, files, "--force") == 2
+    assert {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()} == before
+
+
+def test_what_is_left_out_was_not_corrected(files, tmp_path):
+    label = sitk.ReadImage(str(files["label"]))
+    array = sitk.GetArrayFromImage(label)
+    array[:, 20:22, 20:22] = 2
+    other = sitk.GetImageFromArray(array)
+    other.CopyInformation(label)
+    sitk.WriteImage(other, str(files["label"]))
+    assert add(tmp_path / "data", files, "--initial", files["label"]) == 0
+    assert json.loads((tmp_path / "data" / "cases" / "ct" / "case.json").read_text())["edited_voxels"] == 0
+
+
+def test_fractions_in_the_initial_mask_and_a_folder_that_is_no_case_are_said(files, tmp_path, capsys):
+    soft = sitk.Cast(sitk.ReadImage(str(files["initial"])), sitk.sitkFloat32) * 0.5
+    sitk.WriteImage(soft, str(files["initial"]))
+    assert add(tmp_path / "data", files, "--initial", files["initial"]) == 2
+    assert "holds fractions" in capsys.readouterr().err
+    (tmp_path / "data" / "cases" / "broken").mkdir(parents=True)
+    assert main(["cases", "list", str(tmp_path / "data")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("broken")
+    assert main(["cases", "remove", str(tmp_path / "data"), "broken", "other"]) == 2
+    assert (tmp_path / "data" / "cases" / "broken").exists(), "nothing goes where a name is wrong"
+    assert main(["cases", "remove", str(tmp_path / "data"), "broken"]) == 0
+    assert list((tmp_path / "data" / "cases").iterdir()) == []

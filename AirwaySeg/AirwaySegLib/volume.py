@@ -136,7 +136,7 @@ def read_on_grid(path: str | Path, ct: Volume) -> Volume:
     path = Path(path)
     if not path.is_file():
         raise AirwaySegError(f"{path} does not exist.")
-    grid = _volume_of(read_image_file(path), path, "")
+    grid = _volume_of(read_image_file(path, as_stored=True), path, "")
     check_same_grid(grid, ct, str(path))
     return grid
 

@@ -161,6 +161,9 @@ def main() -> int:
     for name in options.arms or known:
         if name not in known:
             parser.error(f"there is no arm {name!r}; there are {', '.join(known)}")
+        missing = [key for key, _ in known[name].shares if getattr(options, key) is None]
+        if missing:
+            parser.error(f"the arm {name} needs --{missing[0]}")
         print(row(name, evaluate(train(name, known[name], options), options)), flush=True)
     return 0
 

@@ -1,8 +1,8 @@
 """What fine-tuning on three cases of a strange scanner brings, and what it costs on the cases of before.
 
 The scanner is simulated: a sharper kernel and more noise than the weights are used to, and labels one voxel wider (the
-wall goes with the lumen). Three cases are fine-tuned on, two others of that scanner and two ordinary ones are segmented
-before and after.
+wall goes with the lumen). Of three cases two are trained on and one is held out; two others of that scanner and two
+ordinary ones are segmented before and after.
 
     .venv/bin/python Testing/benchmarks/finetune.py -o OUT [--weights NAME] [--steps N]
 """
@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from AirwaySegLib.evaluation import mean_and_deviation
 from AirwaySegLib.progress import Bar
-from AirwaySegTraining.degrade import Scanner, scan
+from AirwaySegTraining.degrade import Scanner, scan, whole_hu
 from AirwaySegTraining.simulate import SimulatedCase, simulate, simulate_case, write_case
 from AirwaySegTraining.validation import evaluate_model
 
@@ -33,7 +33,7 @@ def write_strange(output: Path, seeds: range) -> None:
         if folder.exists():
             continue
         case = simulate_case(seed, clean=True)
-        hu = np.clip(np.rint(scan(case.ct, STRANGE, np.random.default_rng(seed))), -1024, 3071).astype(np.int16)
+        hu = whole_hu(scan(case.ct, STRANGE, np.random.default_rng(seed)))
         wider = binary_dilation(case.label == 1)
         label = np.where(wider, 1, case.label).astype(np.uint8)
         write_case(SimulatedCase(hu, label, case.spacing_mm, {"patient": folder.name, "clean": False}), folder)

@@ -71,15 +71,19 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_simulate(options: argparse.Namespace, progress: Bar) -> int:
-    for name, least in (("cases", 1), ("seed", 0), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise AirwaySegError(f"--{name} is {getattr(options, name)}; it must be at least {least}.")
+    _check_least(options, cases=1, seed=0, workers=1)
     folders = simulate(
         options.output, options.cases, options.seed, progress, clean=options.clean, workers=options.workers
     )
     progress.close()
     print(f"{len(folders)} cases in {options.output / 'cases'}")
     return 0
+
+
+def _check_least(options: argparse.Namespace, **least: int) -> None:
+    for name, number in least.items():
+        if getattr(options, name) < number:
+            raise AirwaySegError(f"--{name} is {getattr(options, name)}; it must be at least {number}.")
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -148,9 +152,13 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 
 def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
     from AirwaySegTraining.finetune import finetune, usual_precision
+    from AirwaySegTraining.runstate import precision_of
 
     own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "seed", "device", "workers")
-    precision = usual_precision(options.device) if options.precision == "auto" else options.precision
+    precision = options.precision
+    if precision == "auto":
+        kept = precision_of(options.output / "last.pt") if options.resume else None
+        precision = kept or usual_precision(options.device)
     settings = FitSettings(
         **{name: getattr(options, name) for name in own},
         precision=precision,
@@ -170,6 +178,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="add a CT with its label")
     add.add_argument("data", type=Path, help="the data folder; the case goes into DATA/cases/<name>")
     add.add_argument("--ct", type=Path, required=True, help="NIfTI, NRRD or MetaImage file or DICOM folder")
+    add.add_argument("--series", help="which DICOM series, where a folder holds several: its number or UID")
     add.add_argument("--label", type=Path, required=True, help="0 background, 1 airway, 2 left out, on the CT's grid")
     add.add_argument("--initial", type=Path, help="the mask before it was corrected: what differs weighs more")
     add.add_argument("--edited", type=Path, help="not 0 where a person corrected the label, instead of --initial")
@@ -189,8 +198,13 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
 def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
     from AirwaySegTraining.datafolder import CaseFiles, add_case
 
-    files = CaseFiles(options.ct, options.label, options.initial, options.edited, options.patient, options.name)
-    print(add_case(options.data, files, force=options.force))
+    keys = ("ct", "label", "initial", "edited", "patient", "name", "series")
+    folder, warnings = add_case(
+        options.data, CaseFiles(**{key: getattr(options, key) for key in keys}), force=options.force
+    )
+    for warning in warnings:
+        print(f"airwayseg-train: {warning}", file=sys.stderr)
+    print(folder)
     return 0
 
 
@@ -202,11 +216,10 @@ def _run_cases_list(options: argparse.Namespace, _progress: Bar) -> int:
 
 
 def _run_cases_remove(options: argparse.Namespace, _progress: Bar) -> int:
-    from AirwaySegTraining.datafolder import remove_case
+    from AirwaySegTraining.datafolder import remove_cases
 
-    for name in options.names:
-        remove_case(options.data, name)
-        print(f"removed {name}")
+    remove_cases(options.data, options.names)
+    print(f"removed {', '.join(options.names)}")
     return 0
 
 
@@ -266,6 +279,7 @@ def _add_paste(parser: argparse.ArgumentParser) -> None:
 def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
     from AirwaySegTraining.paste import paste
 
+    _check_least(options, cases=1, seed=0)
     folders = paste(options.data, options.output, options.cases, options.seed, progress)
     progress.close()
     print(f"{len(folders)} cases in {options.output / 'cases'}")
@@ -274,7 +288,7 @@ def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
 
 def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="an .npz file")
-    parser.add_argument("--patients", type=int, default=8, help="how many; each gives 4 patches (default 8)")
+    parser.add_argument("--patients", type=int, default=6, help="how many; each gives 4 patches (default 6)")
     parser.add_argument("--seed", type=int, default=7000, help="the same seed gives the same patches (default 7000)")
     parser.add_argument("--force", action="store_true", help="replace a file that is already there")
     parser.set_defaults(run=_run_rehearsal)
@@ -283,7 +297,9 @@ def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
 def _run_rehearsal(options: argparse.Namespace, progress: Bar) -> int:
     from AirwaySegTraining.rehearsal import make_rehearsal
 
+    _check_least(options, patients=1, seed=0)
     check_free(options.output.parent, (options.output.name,), options.force)
+    options.output.absolute().parent.mkdir(parents=True, exist_ok=True)
     make_rehearsal(options.output, options.patients, options.seed, progress)
     return 0
 

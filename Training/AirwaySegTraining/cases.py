@@ -27,6 +27,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining import weightmaps
+from AirwaySegTraining.degrade import whole_hu
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.sampling import Centres, Kind, find_centres
 from AirwaySegTraining.team import Team
@@ -34,6 +35,9 @@ from AirwaySegTraining.team import Team
 Spacing = tuple[float, float, float]
 
 PREPARED = ".prepared"
+RESERVED = "mean"
+"""No case can have this name, which tables give to the mean of all cases."""
+
 VERSION = b"1"
 """To be raised when a map means something else than before: then everything is worked out again."""
 
@@ -101,6 +105,8 @@ def case_folders(data: Path) -> list[Path]:
     folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
     if not folders:
         raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
+    if any(folder.name == RESERVED for folder in folders):
+        raise AirwaySegError(f"A case cannot be called {RESERVED!r}: tables have a row of that name.")
     return folders
 
 
@@ -117,16 +123,13 @@ def read_case(folder: Path) -> Case:
         ct, _ = read_ct(folder / "ct.nrrd")
         label = read_on_grid(folder / "label.nrrd", ct)
         edited = read_on_grid(folder / "edited.nrrd", ct) if (folder / "edited.nrrd").exists() else None
+        checked_label(label.array, "label.nrrd")
         description = _description(folder)
         fingerprint = _fingerprint(folder)
     except (AirwaySegError, OSError, ValueError) as error:
         raise AirwaySegError(f"Case {folder.name}: {error}") from error
-    if label.array.min() < 0 or label.array.max() > IGNORE:
-        raise AirwaySegError(f"Case {folder.name}: label.nrrd holds values other than 0, 1 and 2.")
-    if not (label.array == 1).any():
-        raise AirwaySegError(f"Case {folder.name}: label.nrrd holds no airway (no voxel is 1).")
     canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
-    hu = np.clip(canonical.array, -1024, 3071).astype(np.int16)
+    hu = whole_hu(canonical.array)
     spacing_mm = canonical.spacing_mm
     line = weightmaps.skeleton_of(labels, spacing_mm)
     skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
@@ -138,6 +141,17 @@ def read_case(folder: Path) -> Case:
     return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps)
 
 
+def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
+    """The label as whole numbers; raises AirwaySegError if it holds anything but 0, 1 and 2, or no 1 at all."""
+    with np.errstate(invalid="ignore"):
+        whole = label.astype(np.uint8)
+    if not (whole == label).all() or whole.max() > IGNORE:  # NaN is equal to nothing
+        raise AirwaySegError(f"{name} holds values other than 0 (background), 1 (airway) and 2 (left out).")
+    if not (whole == 1).any():
+        raise AirwaySegError(f"{name} holds no airway: no voxel is 1.")
+    return whole
+
+
 def edited_map(centres: Centres) -> OnAirway:
     """1 on the voxels that a person corrected, which need not be airway, 0 elsewhere."""
     places = centres.places.get(Kind.EDITED, np.empty((0, 3), np.int32))
@@ -147,7 +161,10 @@ def edited_map(centres: Centres) -> OnAirway:
 
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "case.json"
-    description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"case.json is no JSON ({error})") from error
     if not isinstance(description, dict):
         raise ValueError("case.json holds no object")
     return description

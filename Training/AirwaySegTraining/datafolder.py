@@ -1,7 +1,9 @@
 """A folder of training cases as a person manages it: adding a corrected case, listing what is there, removing one."""
 
 import json
+import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,7 +16,8 @@ from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.volume import Volume, read_ct, read_on_grid, write_nrrd
-from AirwaySegTraining.cases import PREPARED, case_folders, read_case
+from AirwaySegTraining.cases import PREPARED, RESERVED, checked_label, prepared_case
+from AirwaySegTraining.degrade import whole_hu
 from AirwaySegTraining.rotation import IGNORE
 
 
@@ -24,7 +27,7 @@ class CaseFiles:
 
     ``edited`` is a mask that is not 0 on the corrected voxels; without it they are where ``label`` differs from
     ``initial``, the mask before the correction. ``patient`` keeps the cases of one person together (none: the case's
-    name); ``name`` is the CT's if it is None.
+    name); ``name`` is the CT's if it is None; ``series`` chooses one of several DICOM series.
     """
 
     ct: Path
@@ -33,10 +36,11 @@ class CaseFiles:
     edited: Path | None = None
     patient: str | None = None
     name: str | None = None
+    series: str | None = None
 
 
-def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> Path:
-    """Add a case to ``data``/cases and return its folder, which appears only when it is complete.
+def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path, list[str]]:
+    """Add a case to ``data``/cases; its folder, which appears only when it is complete, and warnings about the CT.
 
     Raises
     ------
@@ -45,34 +49,46 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> Path:
         and 2, or a case of that name is there and ``force`` is False.
     """
     name = files.name or case_name(files.ct)
-    if not name or Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith(".") or name == RESERVED:
         raise AirwaySegError(f"{name!r} cannot be the name of a case; give another with --name.")
     folder = data / "cases" / name
     if folder.exists() and not force:
         raise AirwaySegError(f"{folder} exists; use --force to replace it, or give another --name.")
-    ct, _ = read_ct(files.ct)
-    label = _checked(read_on_grid(files.label, ct).array, files.label)
-    arrays: dict[str, NDArray] = {"ct": _whole_hu(ct.array), "label": label}
+    ct, warnings = read_ct(files.ct, files.series)
+    label = checked_label(read_on_grid(files.label, ct).array, files.label.name)
+    arrays: dict[str, NDArray] = {"ct": whole_hu(ct.array), "label": label}
     if files.initial is not None:
-        arrays["initial"] = (read_on_grid(files.initial, ct).array != 0).astype(np.uint8)
-    edited = _edited(files, label, arrays.get("initial"), ct)
-    if edited is not None:
-        arrays["edited"] = edited.astype(np.uint8)
+        arrays["initial"] = _mask(files.initial, ct)
+    if files.edited is not None:
+        arrays["edited"] = _mask(files.edited, ct)
+    elif files.initial is not None:  # what is left out now says nothing of what was wrong
+        arrays["edited"] = ((arrays["initial"] != (label == 1)) & (label != IGNORE)).astype(np.uint8)
     description = {
         "source": f"corrected case, added with AirwaySeg {__version__}",
         "added": date.today().isoformat(),
         "patient": files.patient or name,
         "files": {key: path.name for key, path in _paths(files).items()},
-        "edited_voxels": None if edited is None else int(np.count_nonzero(edited)),
+        "edited_voxels": int(np.count_nonzero(arrays["edited"])) if "edited" in arrays else None,
         "label_values": {"0": "background", "1": "airway", "2": "left out"},
     }
-    with delivered_into(folder, last="case.json") as unfinished:
+    # A case that is replaced goes away whole: no moment has files of both.
+    target = folder.with_name(f".{name}.{secrets.token_hex(4)}.new") if folder.exists() else folder
+    with delivered_into(target, last="case.json") as unfinished:
         for key, array in arrays.items():
             write_nrrd(unfinished / f"{key}.nrrd", array, like=ct)
         (unfinished / "case.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
-    for key in {"initial", "edited"} - set(arrays):
-        (folder / f"{key}.nrrd").unlink(missing_ok=True)  # of a case that was replaced
-    return folder
+    if target != folder:
+        leaving = _put_away(folder)
+        target.rename(folder)
+        shutil.rmtree(leaving, ignore_errors=True)
+    return folder, warnings
+
+
+def _put_away(folder: Path) -> Path:
+    """Rename a case's folder at once, so that no half case is left, to a name that no reader looks at."""
+    leaving = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.removed")
+    folder.rename(leaving)
+    return leaving
 
 
 def _paths(files: CaseFiles) -> dict[str, Path]:
@@ -80,30 +96,27 @@ def _paths(files: CaseFiles) -> dict[str, Path]:
     return {key: path for key, path in paths.items() if path is not None}
 
 
-def _whole_hu(array: NDArray) -> NDArray[np.int16]:
-    return np.clip(np.rint(array), -1024, 3071).astype(np.int16)
+def _mask(path: Path, ct: Volume) -> NDArray[np.uint8]:
+    """1 where the file is not 0; raises AirwaySegError if it holds fractions, as a probability would."""
+    array = read_on_grid(path, ct).array
+    if not (array == np.rint(array)).all():
+        raise AirwaySegError(f"{path.name} holds fractions; it must be a mask of whole numbers.")
+    return (array != 0).astype(np.uint8)
 
 
-def _checked(label: NDArray, path: Path) -> NDArray[np.uint8]:
-    if label.min() < 0 or label.max() > IGNORE:
-        raise AirwaySegError(f"{path.name} holds values other than 0 (background), 1 (airway) and 2 (left out).")
-    if not (label == 1).any():
-        raise AirwaySegError(f"{path.name} holds no airway: no voxel is 1.")
-    return label.astype(np.uint8)
-
-
-def _edited(files: CaseFiles, label: NDArray, initial: NDArray | None, ct: Volume) -> NDArray[np.bool_] | None:
-    if files.edited is not None:
-        return read_on_grid(files.edited, ct).array != 0
-    return None if initial is None else (initial != 0) != (label == 1)
+def _folders(data: Path) -> list[Path]:
+    """Every folder that stands for a case, whole or not."""
+    return sorted(path for path in (data / "cases").glob("[!.]*") if path.is_dir())
 
 
 def cases_table(data: Path) -> str:
     """A row for every case: patient, voxels, spacing, airway, corrected voxels, and what is wrong with it if it is."""
+    if not _folders(data):
+        raise AirwaySegError(f"{data} holds no case yet: `cases add` makes {data / 'cases'}.")
     rows = [("case", "patient", "voxels (x y z)", "mm (x y z)", "airway ml", "corrected", "")]
-    for folder in case_folders(data):
+    for folder in _folders(data):
         try:
-            case = read_case(folder)
+            case = prepared_case(folder)
         except AirwaySegError as error:
             rows.append((folder.name, "", "", "", "", "", str(error)))
             continue
@@ -116,21 +129,21 @@ def cases_table(data: Path) -> str:
     return "\n".join("  ".join([*(cell.ljust(n) for cell, n in zip(row, wide)), row[6]]).rstrip() for row in rows)
 
 
-def remove_case(data: Path, name: str) -> None:
-    """Remove a case's folder, and what was worked out of it.
+def remove_cases(data: Path, names: Sequence[str]) -> None:
+    """Remove cases' folders, and what was worked out of them; none of them if one is unknown.
 
     Raises
     ------
     AirwaySegError
         If there is no such case, or it cannot be removed.
     """
-    known = [folder.name for folder in case_folders(data)]
-    if name not in known:
-        raise AirwaySegError(f"There is no case {name!r} in {data}; there are {', '.join(known)}.")
-    leaving = data / "cases" / f".{name}.removed"
-    try:
-        (data / "cases" / name).rename(leaving)  # at once, so that no half case is left
-        shutil.rmtree(leaving)
-        shutil.rmtree(data / PREPARED / name, ignore_errors=True)
-    except OSError as error:
-        raise AirwaySegError(f"The case {name} cannot be removed: {error.strerror or error}.") from error
+    known = [folder.name for folder in _folders(data)]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise AirwaySegError(f"There is no case {unknown[0]!r} in {data}; there are {', '.join(known) or 'none'}.")
+    for name in dict.fromkeys(names):
+        try:
+            shutil.rmtree(_put_away(data / "cases" / name))
+            shutil.rmtree(data / PREPARED / name, ignore_errors=True)
+        except OSError as error:
+            raise AirwaySegError(f"The case {name} cannot be removed: {error.strerror or error}.") from error

@@ -81,6 +81,11 @@ def moved(hu: Field, voxels: tuple[float, float]) -> Field:
     return out
 
 
+def whole_hu(hu: NDArray) -> NDArray[np.int16]:
+    """HU as a CT's file keeps them: rounded, from -1024 to 3071."""
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+
+
 def noise(shape: tuple[int, ...], sd_hu: float, grain: float, rng: np.random.Generator) -> Field:
     """Correlated Gaussian noise of standard deviation ``sd_hu`` and grain of ``grain`` voxels."""
     field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (grain * 0.7, grain, grain), truncate=3)

@@ -1,17 +1,19 @@
 """Fine-tuning on a handful of corrected cases, with an honest answer to the question whether the network is better."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from AirwaySegLib.delivery import write_text
+from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.openvino_backend import has_bfloat16
 from AirwaySegLib.pipeline import load_model
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.weights import SUFFIX, list_weights, load_weights, save_weights, user_folder
+from AirwaySegLib.weights import SUFFIX, find_weights, list_weights, load_weights, save_weights, user_folder
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
 from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file, remembered
@@ -59,7 +61,9 @@ class Outcome:
 
 
 def _row(title: str, before: float, after: float) -> str:
-    return f"  {title:32}{100 * before:8.1f}{100 * after:8.1f}"
+    # NaN is the precision of nothing found.
+    cells = (f"{100 * value:8.1f}" if value == value else f"{'-':>8}" for value in (before, after))
+    return f"  {title:32}" + "".join(cells)
 
 
 def finetune(
@@ -83,26 +87,54 @@ def finetune(
     Raises
     ------
     AirwaySegError
-        As `loop.fit`, or if the name is taken.
+        As `loop.fit`, or if the name is taken or the user's folder for weights cannot be written.
     """
-    name = name or output.resolve().name
-    if Path(name).name != name or name in list_weights():
-        raise AirwaySegError(f"{name!r} is the name of other weights or no plain name; choose another with --name.")
     started_from = settings.start_from or "default"
+    name = name or output.resolve().name
+    _check(name, started_from, output, resume)
+    old = _remembered(started_from, settings)
     target = fit(data, output, replace(settings, start_from=started_from), progress, resume=resume)
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
-    old, new = (_remembered(weights, settings) for weights in (started_from, str(target)))
+    new = _remembered(str(target), settings)
     better, reason = verdict(before, after, old, new)
     outcome = Outcome(before, after, old, new, better, reason, str(target))
+    _write(outcome, output)
     if better:
         net, info, _ = load_weights(target)
         listed = user_folder() / f"{name}{SUFFIX}"
-        numbers = {"before": before, "after": after}
-        save_weights(listed, net, replace(info, name=name, provenance={**info.provenance, "held_out": numbers}))
+        about = {"run": str(output.resolve()), "held_out": _plain({"before": before, "after": after})}
+        save_weights(listed, net, replace(info, name=name, provenance={**info.provenance, **about}), force=resume)
         outcome = replace(outcome, weights=str(listed), name=name)
-    write_text(output / "finetune.json", json.dumps(asdict(outcome), indent=1))
+        _write(outcome, output)
     return outcome
+
+
+def _check(name: str, started_from: str, output: Path, resume: bool) -> None:
+    """Refuse before the training what would spoil its end."""
+    if "WORLD_SIZE" in os.environ:
+        raise AirwaySegError("finetune runs in one process; under torchrun use fit --recipe finetune --start-from.")
+    if Path(name).name != name:
+        raise AirwaySegError(f"{name!r} is no plain name for weights; choose another with --name.")
+    if name in list_weights():
+        _, info, _ = load_weights(name)
+        if not (resume and info.provenance.get("run") == str(output.resolve())):
+            raise AirwaySegError(f"There are weights called {name!r} already; choose another name with --name.")
+    if find_weights(started_from).resolve().parent == output.resolve():
+        raise AirwaySegError(f"{output} holds the weights to begin with; choose another folder for the new ones.")
+    check_free(user_folder(), (), force=True)
+
+
+def _write(outcome: Outcome, output: Path) -> None:
+    write_text(output / "finetune.json", json.dumps(_plain(asdict(outcome)), indent=1))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for NaN, which JSON does not know."""
+    return {
+        key: _plain(value) if isinstance(value, dict) else None if value != value else value
+        for key, value in values.items()
+    }
 
 
 def usual_precision(device: str) -> str:
@@ -119,7 +151,7 @@ def _remembered(weights: str, settings: FitSettings) -> dict[str, float]:
 def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[bool, str]:
     """Whether the network is better, and why."""
     if not before or set(before) != set(after):
-        return False, "with the cases of a single patient nothing can be held out, so nobody can know; add another's."
+        return False, "no case was held out (that takes two patients in a data folder), so nobody can know."
     gain = mean_score(after) - mean_score(before)
     measures = ", ".join(key.upper() if len(key) < 4 else key for key in CHOSEN_BY)
     if gain < LEAST_GAIN:

@@ -46,6 +46,8 @@ class FitSettings:
         for name in ("steps_scale", "checkpoint_every", "validate_every"):
             if not getattr(self, name) > 0:
                 raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be above 0.")
+        if self.steps is not None and self.steps < 1:
+            raise AirwaySegError(f"--steps is {self.steps}; it must be at least 1.")
         for name in ("validation", "rehearsal"):
             if not 0 <= getattr(self, name) < 1:
                 raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be from 0 to below 1.")

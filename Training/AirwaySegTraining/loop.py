@@ -27,7 +27,7 @@ from AirwaySegTraining.hardskeleton import with_missed
 from AirwaySegTraining.objective import stage_loss
 from AirwaySegTraining.patches import Batches, Source, case_maps
 from AirwaySegTraining.recipes import Recipe, Stage
-from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file
+from AirwaySegTraining.rehearsal import SIDE, rehearsal_cases, rehearsal_file
 from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.runstate import Run, save_model, start_run
 from AirwaySegTraining.team import Team, joined_team
@@ -58,6 +58,8 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         If recipe or data cannot be used, ``output`` holds a run and ``resume`` is False, or the disk is full.
     """
     recipe = settings.full_recipe()
+    if settings.rehearsal > 0 and max(stage.patch for stage in recipe.stages) > SIDE:
+        raise AirwaySegError(f"Simulated patches are {SIDE} voxels wide: choose a smaller --patch or --rehearsal 0.")
     checkpoint = output / "last.pt"
     if checkpoint.exists() and not resume:
         raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
@@ -71,6 +73,9 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
         if checkpoint.exists():
             run.load(checkpoint, team.device)
+        elif team.leads:  # what a run left that was stopped before its first checkpoint
+            for name in ("log.csv", "validation.csv", "best.safetensors"):
+                (output / name).unlink(missing_ok=True)
         held = held_out(groups, settings.validation, settings.seed)
         kept = [[case for case in group if case not in held] for group in groups]
         if settings.rehearsal > 0:

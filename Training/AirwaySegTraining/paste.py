@@ -16,7 +16,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.preprocessing import body_mask, lung_mask
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.cases import Case, case_folders, prepared_case
-from AirwaySegTraining.degrade import Scanner
+from AirwaySegTraining.degrade import Scanner, whole_hu
 from AirwaySegTraining.rendering import Grid, paint_tubes
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.simulate import SimulatedCase, is_visible, write_case
@@ -136,7 +136,7 @@ def pasted_case(case: Case, seed: int) -> SimulatedCase:
         "clean": False,
         "label_values": {"0": "background", "1": "airway", "2": "left out"},
     }
-    return SimulatedCase(np.clip(np.rint(hu), -1024, 3071).astype(np.int16), label, case.spacing_mm, description)
+    return SimulatedCase(whole_hu(hu), label, case.spacing_mm, description)
 
 
 def _draw(

@@ -24,8 +24,8 @@ from AirwaySegTraining.sampling import Kind, Mixture, cut, draw_start, find_cent
 from AirwaySegTraining.simulate import simulate_case
 from AirwaySegTraining.validation import as_scanned
 
-SIDE = 80
-FLOOR_HU, STEP_HU = -1024, 12
+SIDE = 96
+FLOOR_HU, STEP_HU = -1024, 16
 
 OF_EACH_PATIENT = (Kind.THIN, Kind.THIN, Kind.WIDE, Kind.BORDER)
 """Where a patient's patches lie."""
@@ -40,13 +40,15 @@ def rehearsal_file() -> Path:
 
 
 def make_rehearsal(path: Path, patients: int, seed: int, progress: Progress) -> None:
-    """Simulate patients and write their patches.
+    """Simulate patients, at least `HELD_OUT`, and write their patches.
 
     Raises
     ------
     AirwaySegError
-        If the file cannot be written.
+        If there are too few patients or the file cannot be written.
     """
+    if patients < HELD_OUT:
+        raise AirwaySegError(f"--patients is {patients}; it must be at least {HELD_OUT}, so that one is held out.")
     cts, labels, spacings = [], [], []
     for done, case_seed in enumerate(np.random.SeedSequence(seed).generate_state(patients)):
         progress("simulate", done, patients)
@@ -82,6 +84,8 @@ def rehearsal_cases(path: Path, wanted: tuple[str, ...] = ()) -> tuple[list[Case
     try:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in ("ct", "label", "spacing_mm", "patient")}
+        if len({len(array) for array in arrays.values()}) != 1:
+            raise ValueError("the arrays do not belong together")
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
         raise AirwaySegError(f"{path}, the patches against forgetting, is missing or damaged.") from error
     cases = [_patch_case(arrays, number, wanted) for number in range(len(arrays["ct"]))]

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,10 @@ class Run:
         """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
         try:
             state = torch.load(path, map_location=device, weights_only=True)
-            before, after = state["settings"], asdict(self.settings)
+            before, after = {**asdict(FitSettings()), **state["settings"]}, asdict(self.settings)
             other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
-            same_recipe, same_cases = (
-                state["recipe"] == self.recipe.as_dict(),
-                state["fingerprints"] == self.fingerprints,
-            )
+            same_recipe = _completed(state["recipe"]) == _completed(self.recipe.as_dict())
+            same_cases = state["fingerprints"] == self.fingerprints
         except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
             raise AirwaySegError(f"{path} is damaged or no checkpoint of `fit`.") from error
         if other:
@@ -93,6 +91,20 @@ class Run:
         self.step, self.best = state["step"], state["best"]
         self.enter(state["place"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with the defaults of what stages could not say yet when it was kept."""
+    defaults = {item.name: item.default for item in fields(Stage) if item.default is not MISSING}
+    return {**recipe, "stages": [{**defaults, **stage} for stage in recipe["stages"]]}
+
+
+def precision_of(checkpoint: Path) -> str | None:
+    """The precision of the training that left a checkpoint; None if it cannot be read."""
+    try:
+        return str(torch.load(checkpoint, map_location="cpu", weights_only=True)["settings"]["precision"])
+    except Exception:  # as in `Run.load`, which then says what is wrong
+        return None
 
 
 def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], device: torch.device) -> Run:

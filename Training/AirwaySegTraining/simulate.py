@@ -19,7 +19,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import Volume, write_nrrd
 from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
-from AirwaySegTraining.degrade import Scanner, draw_scanner, scan
+from AirwaySegTraining.degrade import Scanner, draw_scanner, scan, whole_hu
 from AirwaySegTraining.patient import Patient, describe, draw_patient, grow_arteries, grow_veins, peripheral_vessels
 from AirwaySegTraining.rendering import Grid, paint_tubes
 from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
@@ -139,8 +139,7 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
         "scanner": None if clean else scanner.as_dict(),
         "tree": describe(airways),
     }
-    ct = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
-    return SimulatedCase(ct, label, grid.spacing_mm, description)
+    return SimulatedCase(whole_hu(hu), label, grid.spacing_mm, description)
 
 
 def write_case(case: SimulatedCase, folder: Path) -> None:

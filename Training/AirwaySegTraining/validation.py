@@ -18,7 +18,7 @@ from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.volume import Volume
 from AirwaySegLib.weights import ModelInfo
 from AirwaySegTraining.cases import Case, OnAirway, case_folders, prepared_case
-from AirwaySegTraining.degrade import draw_scanner, scan
+from AirwaySegTraining.degrade import draw_scanner, scan, whole_hu
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.weightmaps import hard_skeleton
 
@@ -52,7 +52,7 @@ def as_scanned(case: Case) -> NDArray:
     if not case.clean:
         return np.asarray(case.ct)
     rng = np.random.default_rng(int(case.fingerprint, 16))
-    return np.clip(np.rint(scan(np.asarray(case.ct), draw_scanner(rng), rng)), -1024, 3071).astype(np.int16)
+    return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng), rng))
 
 
 def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
