@@ -9,7 +9,7 @@ from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 
 # What finetune.json calls its measures, and the panel.
-MEASURES = {"tld": "tree length", "bd": "branches", "precision": "precision", "dsc": "Dice"}
+MEASURES = {"tld": "tree length", "bd": "branches", "precision": "precision", "dsc": "Dice", "near": "near airways"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _rows(about: dict) -> list[tuple[str, float, float]]:
         (f"{case}: {title}", 100 * before[key], 100 * after[key])
         for case, before, after in pairs
         for key, title in MEASURES.items()
-        if key in before and key in after
+        if before.get(key) is not None and after.get(key) is not None  # None: of nothing found
     ]
 
 
