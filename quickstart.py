@@ -21,8 +21,6 @@ ENVIRONMENT = ROOT / ".venv"
 SCRIPTS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 LOG = ENVIRONMENT / "install.log"
 SAMPLE = ROOT / "sample"
-# Tests on Slicer's scene and rendering.
-IN_SLICER = ("test_module_*.py", "test_slicerhost*.py", "test_panel_file.py")
 # What pip prints, in lower case, and what it means for the user.
 PIP_CAUSES = (
     ("no space left", "the disk is full"),
@@ -115,15 +113,12 @@ def test() -> int:
     workers = 2
     threads = max(1, (os.cpu_count() or 1) // workers)
     pytest = (python, "-m", "pytest", "-n", str(workers))
-    # Apart, because drawing with Mesa and PyTorch's Triton bring LLVM in two versions, which end a process together.
-    in_slicer = [path for pattern in IN_SLICER for path in sorted((ROOT / "Testing").glob(pattern))]
     failed = [
         tool
         for tool, code in {
             "ruff": run(python, "-m", "ruff", "check", "."),
             "mypy": run(python, "-m", "mypy"),
-            "pytest": run(*pytest, *(f"--ignore={path}" for path in in_slicer), threads=threads),
-            "pytest of the Slicer module": run(*pytest, *in_slicer, threads=threads),
+            "pytest": run(*pytest, threads=threads),
         }.items()
         if code
     ]

@@ -1,9 +1,13 @@
 """Phantoms that several tests share: a small chest whose every part is known."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
+# PyTorch looks for Triton, which brings an LLVM of its own; beside the one that draws offscreen it ends the process.
+sys.modules.setdefault("triton", None)
 
 SPACING_MM = (2.5, 1.6, 1.6)
 
@@ -79,6 +83,18 @@ def a_quiet_chest(a_chest: Chest) -> np.ndarray:
     """HU of the drawn chest without noise, for a stand-in that looks at single voxels."""
     hu = np.where(a_chest.hu > -500, 40, np.where(a_chest.lungs, -860, -1000))
     return np.where(a_chest.trachea | a_chest.bronchi, -950, hu).astype(np.int16)
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Threads that wait for each other are slow where a test has not the machine to itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class DarkIsAirway:

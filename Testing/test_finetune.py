@@ -42,15 +42,13 @@ TINY = FitSettings(
 )
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch, tmp_path):
-    """Threads that wait for each other are slow where a test has not the machine to itself; a user's folder."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def a_users_folder(monkeypatch, tmp_path):
+    """Weights that are listed do not go into the folder of whoever runs the tests."""
     monkeypatch.setenv("AIRWAYSEG_MODELS", str(tmp_path / "models"))
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def a_tube(shape=(40, 40, 40)):

@@ -8,20 +8,11 @@ import pytest
 
 slicer = pytest.importorskip("slicer")
 scenes = pytest.importorskip("module_scenes")
+OUTCOME = pytest.importorskip("module_commands").OUTCOME
 finetuning = pytest.importorskip("AirwaySegSlicer.finetuning")
 installation = pytest.importorskip("AirwaySegSlicer.installation")
 probe = pytest.importorskip("AirwaySegSlicer.probe")
 process = pytest.importorskip("AirwaySegSlicer.process")
-
-OUTCOME = {
-    "before": {"p1": {"tld": 0.80, "bd": 0.7, "precision": 0.9, "dsc": 0.85}},
-    "after": {"p1": {"tld": 0.85, "bd": 0.75, "precision": 0.91, "dsc": 0.86}},
-    "remembered_before": {"tld": 0.9, "near": 0.95},
-    "remembered_after": {"tld": 0.89, "near": 0.95},
-    "better": True,
-    "reason": "it rose by 4.0 points.",
-    "name": "mine",
-}
 
 
 def add_case(data, name, **about):

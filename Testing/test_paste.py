@@ -47,7 +47,7 @@ def a_case(a_case_folder):
 
 @pytest.fixture(scope="module")
 def pasted(a_case):
-    return pasted_case(a_case, 3)
+    return pasted_case(a_case, look_at(a_case), 3)
 
 
 def test_air_noise_and_free_lung_are_measured(a_case):
@@ -80,7 +80,8 @@ def test_a_pasted_lumen_is_dark(a_case, pasted):
 def test_the_scans_own_noise_lies_over_what_is_pasted(a_case, pasted):
     # A chequered grain of 3 HU vanishes in what is measured of the lung, so the same trees are drawn over it.
     grain = np.where(np.indices(SHAPE).sum(axis=0) % 2, 3, -3).astype(np.int16)
-    other = pasted_case(replace(a_case, ct=np.asarray(a_case.ct) + grain), 3)
+    grained = replace(a_case, ct=np.asarray(a_case.ct) + grain)
+    other = pasted_case(grained, look_at(grained), 3)
     assert np.array_equal(other.label, pasted.label)
     new = (pasted.label == 1) & (np.asarray(a_case.label) != 1)
     difference = other.ct.astype(int) - pasted.ct
@@ -98,7 +99,7 @@ def test_nothing_changes_far_from_what_was_pasted_and_the_label_stays(a_case, pa
 
 
 def test_the_same_seed_pastes_the_same_and_another_does_not(a_case, pasted):
-    again, other = pasted_case(a_case, 3), pasted_case(a_case, 4)
+    again, other = pasted_case(a_case, look_at(a_case), 3), pasted_case(a_case, look_at(a_case), 4)
     assert np.array_equal(again.ct, pasted.ct) and np.array_equal(again.label, pasted.label)
     assert not np.array_equal(other.label, pasted.label)
 
@@ -109,7 +110,7 @@ def test_a_case_without_airway_or_lung_is_refused_by_name(a_case):
         (replace(a_case, ct=np.full(SHAPE, 40, np.int16)), "no free lung"),
     ):
         with pytest.raises(AirwaySegError, match=f"Case chest has {said}"):
-            pasted_case(wrong, 0)
+            pasted_case(wrong, look_at(wrong), 0)
 
 
 def test_the_command_writes_cases_of_the_same_patient(a_case_folder, tmp_path, capsys):

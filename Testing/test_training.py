@@ -37,14 +37,7 @@ TINY = FitSettings(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Threads that wait for each other are slow where a test has not the machine to itself."""
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

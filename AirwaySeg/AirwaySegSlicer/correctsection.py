@@ -174,17 +174,8 @@ class CorrectSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.statusLabel.text = _("Measuring the tree")
-            self.logic.startMeasure(self.panel.airways(), Listener(self.on_measured, on_line=self.panel.log))
+            self.logic.startMeasure(self.panel.airways(), Listener(self.panel.on_measured, on_line=self.panel.log))
         self.panel.update()
-
-    def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
-        """Show the new tree, or the one sentence that says why there is none."""
-        if self.panel.closed:
-            return
-        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
-        self.panel.measured()
-        if message:
-            slicer.util.errorDisplay(message)
 
     def on_take_back(self, checked: bool = False) -> None:
         """Return to the network's mask, as one step that can be undone."""

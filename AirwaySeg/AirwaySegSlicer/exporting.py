@@ -9,6 +9,9 @@ import datetime
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import slicer
 import vtk
@@ -18,7 +21,7 @@ from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.segmentation import provenance
-from AirwaySegSlicer.segments import Array, airway_segment_id, ct_of, mask_on_ct
+from AirwaySegSlicer.segments import Array, closed_surface, ct_of, mask_on_ct
 
 PROVENANCE = "provenance.json"
 MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
@@ -28,22 +31,37 @@ def export_node(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) ->
     """Write what the path's ending asks for, and its provenance; the files written.
 
     .nrrd, .nii and .nii.gz: the mask on the CT's grid; .stl: the surface (in LPS); .vtp: the centerline; .csv: the
-    table of branches. Raises RuntimeError for another ending, and where there is nothing to write.
+    table of branches. A file of that name is replaced, when the new one is whole. Raises RuntimeError for another
+    ending, and where there is nothing to write.
     """
-    if path.endswith(MASK_ENDINGS):
-        ct = ct_of(segmentation_node)
-        write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), path, compress=True)
-    elif path.endswith(".stl"):
-        _write(slicer.vtkMRMLModelStorageNode(), surface_model(segmentation_node), path)
-    elif path.endswith(".vtp"):
-        _write(slicer.vtkMRMLModelStorageNode(), _measured(segmentation_node, CENTERLINE), path)
-    elif path.endswith(".csv"):
-        _write(slicer.vtkMRMLTableStorageNode(), _measured(segmentation_node, TABLE), path)
-    else:
-        raise RuntimeError(f"{os.path.basename(path)} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
+    with _written_whole(path) as unfinished:
+        if path.endswith(MASK_ENDINGS):
+            ct = ct_of(segmentation_node)
+            write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), unfinished, compress=True)
+        elif path.endswith(".stl"):
+            _write(slicer.vtkMRMLModelStorageNode(), surface_model(segmentation_node), unfinished)
+        elif path.endswith(".vtp"):
+            _write(slicer.vtkMRMLModelStorageNode(), _measured(segmentation_node, CENTERLINE), unfinished)
+        elif path.endswith(".csv"):
+            _write(slicer.vtkMRMLTableStorageNode(), _measured(segmentation_node, TABLE), unfinished)
+        else:
+            raise RuntimeError(f"{os.path.basename(path)} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
     about = f"{re.sub(r'[.](nii[.]gz|[a-z]+)$', '', path)}.{PROVENANCE}"
     write_provenance(segmentation_node, about)
     return [path, about]
+
+
+@contextmanager
+def _written_whole(path: str) -> Iterator[str]:
+    """A path beside this one with the same ending; what the block wrote there takes the name when it ends well."""
+    folder, name = os.path.split(os.path.abspath(path))
+    unfinished = os.path.join(folder, f".{os.getpid()}.{name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with suppress(OSError):
+            os.remove(unfinished)
 
 
 def _measured(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> slicer.vtkMRMLNode:
@@ -70,12 +88,8 @@ def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkM
 
 def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLModelNode:
     """The airways' closed surface as a model in no scene."""
-    polydata, model = vtk.vtkPolyData(), slicer.vtkMRMLModelNode()
-    segmentation_node.CreateClosedSurfaceRepresentation()
-    segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), polydata)
-    if not polydata.GetNumberOfPoints():
-        raise RuntimeError(f"{segmentation_node.GetName()} has no surface.")
-    model.SetAndObservePolyData(polydata)
+    model = slicer.vtkMRMLModelNode()
+    model.SetAndObservePolyData(closed_surface(segmentation_node))
     return model
 
 
@@ -91,7 +105,7 @@ def write_provenance(segmentation_node: slicer.vtkMRMLSegmentationNode, path: st
         "corrected_voxels": corrected,
         "segmented_by": provenance(segmentation_node),
     }
-    with open(path, "w", encoding="utf-8") as stream:
+    with _written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as stream:
         json.dump(document, stream, indent=1)
 
 
@@ -112,11 +126,8 @@ def start_case_export(
         return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
 
     def collect(temporary: str) -> str:
-        # Renaming would fail between disks.
-        with open(os.path.join(temporary, "airways.nrrd"), "rb") as mask:
-            content = mask.read()
-        with open(os.path.join(folder, "airways.nrrd"), "wb") as copy:
-            copy.write(content)
+        with _written_whole(os.path.join(folder, "airways.nrrd")) as unfinished:
+            shutil.copyfile(os.path.join(temporary, "airways.nrrd"), unfinished)
         write_provenance(segmentation_node, os.path.join(folder, PROVENANCE))
         return folder
 
@@ -136,8 +147,8 @@ def start_adding_case(
 ) -> ConsoleProcess:
     """Add CT, corrected mask and edited voxels to a training folder; the audience's result is the case's name.
 
-    The mask before correction is where mask and edited voxels differ. Of a segmentation from elsewhere it is not known
-    what was edited. With ``replace`` a case of that name is replaced.
+    The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
+    With ``replace`` a case of that name is replaced.
     """
     ct = ct_of(segmentation_node)
     name = case_name(ct.GetName())

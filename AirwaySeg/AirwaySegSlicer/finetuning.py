@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 
 from AirwaySegSlicer.jobs import Audience, start_job
@@ -100,8 +99,3 @@ def _rows(about: dict) -> list[tuple[str, float, float]]:
 def start_removing_case(data: str, name: str, audience: Audience) -> ConsoleProcess:
     """Remove a case from a training folder; the audience's result is its name."""
     return start_job(audience, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)
-
-
-def forget_run(options: FinetuneOptions) -> None:
-    """Remove the checkpoints of a run, so that the next one of this name starts anew."""
-    shutil.rmtree(run_folder(options), ignore_errors=True)

@@ -25,7 +25,7 @@ from AirwaySegSlicer.nodes import (
     remove_companion,
     undone_on_failure,
 )
-from AirwaySegSlicer.segments import airway_segment_id
+from AirwaySegSlicer.segments import closed_surface
 
 Array = Any
 
@@ -163,11 +163,7 @@ def coloured_surface(
     """The segment's closed surface in the scene, with the values of the nearest voxels at its points."""
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-    polydata = vtk.vtkPolyData()
-    segmentation_node.CreateClosedSurfaceRepresentation()
-    segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), polydata)
-    if not polydata.GetNumberOfPoints():
-        raise RuntimeError(f"{segmentation_node.GetName()} has no surface.")
+    polydata = closed_surface(segmentation_node)
     scalars = numpy_to_vtk(values_near(vtk_to_numpy(polydata.GetPoints().GetData()), map_node), deep=True)
     scalars.SetName(overlay.key)
     polydata.GetPointData().AddArray(scalars)

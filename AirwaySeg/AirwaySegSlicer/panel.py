@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import one_line
 
@@ -95,6 +96,15 @@ class Panel:
         for section in self.sections:
             section.measured()
         self.update()
+
+    def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
+        """Show the new tree, or the one sentence that says why there is none (empty after Cancel)."""
+        if self.closed:
+            return
+        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
+        self.measured()
+        if message:
+            slicer.util.errorDisplay(message)
 
     def enter(self) -> None:
         """The module is shown."""

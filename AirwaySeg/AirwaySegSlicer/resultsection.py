@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.branches import BranchRow, Place, branch_rows, hide_branch, nearest_branch, show_branch, summary
@@ -102,7 +101,7 @@ class ResultSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.progressBar.maximum = 0
-            listener = Listener(self.on_measured, self.show_progress, self.panel.log)
+            listener = Listener(self.panel.on_measured, self.show_progress, self.panel.log)
             self.logic.startMeasure(self.panel.airways(), listener)
         self.panel.update()
 
@@ -113,15 +112,6 @@ class ResultSection(Section):
         self.ui.progressBar.maximum = total
         self.ui.progressBar.value = done
         self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(self.logic.runs.seconds_left(AIRWAYS))}"
-
-    def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
-        """Show the tree, or the one sentence that says why there is none."""
-        if self.panel.closed:
-            return
-        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
-        self.panel.measured()
-        if message:
-            slicer.util.errorDisplay(message)
 
     def measured(self) -> None:
         """The branch that was highlighted may be another one now."""

@@ -153,6 +153,16 @@ def segment_mask(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vt
     return cropped(whole, box)
 
 
+def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtkPolyData:
+    """A copy of the airways' closed surface, made if there is none; raises RuntimeError where there can be none."""
+    surface = vtk.vtkPolyData()
+    segmentation_node.CreateClosedSurfaceRepresentation()
+    segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), surface)
+    if not surface.GetNumberOfPoints():
+        raise RuntimeError(f"{segmentation_node.GetName()} has no surface.")
+    return surface
+
+
 def segment_image(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkOrientedImageData:
     """A copy of the airways' labelmap as the segmentation holds it, shared layers told apart."""
     image = slicer.vtkOrientedImageData()

@@ -14,6 +14,7 @@ from AirwaySegLib.openvino_backend import has_bfloat16
 from AirwaySegLib.pipeline import load_model
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import SUFFIX, find_weights, list_weights, load_weights, save_weights, user_folder
+from AirwaySegTraining.cases import Case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
 from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file, remembered
@@ -93,11 +94,12 @@ def finetune(
     started_from = settings.start_from or "default"
     name = name or output.resolve().name
     _check(name, started_from, output, resume)
-    old = _remembered(started_from, settings)
+    asked = rehearsal_cases(rehearsal_file())[1]
+    old = _remembered(started_from, asked, settings)
     target = fit(data, output, replace(settings, start_from=started_from), progress, resume=resume)
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
-    new = _remembered(str(target), settings)
+    new = _remembered(str(target), asked, settings)
     better, reason = verdict(before, after, old, new)
     outcome = Outcome(before, after, old, new, better, reason, str(target))
     _write(outcome, output)
@@ -144,9 +146,9 @@ def usual_precision(device: str) -> str:
     return "bfloat16" if on_gpu or has_bfloat16() else "float32"
 
 
-def _remembered(weights: str, settings: FitSettings) -> dict[str, float]:
+def _remembered(weights: str, asked: list[Case], settings: FitSettings) -> dict[str, float]:
     with joined_team(settings.device) as team:
-        return remembered(load_model(weights), rehearsal_cases(rehearsal_file())[1], team.device.type)
+        return remembered(load_model(weights), asked, team.device.type)
 
 
 def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[bool, str]:

@@ -114,16 +114,9 @@ def place_trees(case: Case, lung: Lung, rng: np.random.Generator) -> list[list[B
     return trees
 
 
-def pasted_case(case: Case, seed: int) -> SimulatedCase:
-    """The case with small trees in its lungs; the same seed gives the same ones.
-
-    Raises
-    ------
-    AirwaySegError
-        As `look_at`.
-    """
+def pasted_case(case: Case, lung: Lung, seed: int) -> SimulatedCase:
+    """The case with small trees in its lungs (see `look_at`); the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
-    lung = look_at(case)
     trees = place_trees(case, lung, rng)
     label, drawn_hu = np.array(case.label), np.zeros(case.label.shape, np.float32)
     for tree in trees:
@@ -183,15 +176,19 @@ def paste(data: Path, output: Path, cases: int, seed: int, progress: Progress) -
     Raises
     ------
     AirwaySegError
-        If a case cannot be used or the folder cannot be written.
+        If a case cannot be used (see `look_at`) or the folder cannot be written.
     """
-    todo = [(folder, k) for folder in case_folders(data) for k in range(cases)]
-    targets = []
-    for done, (folder, k) in enumerate(todo):
-        progress("paste", done, len(todo))
-        target = output / "cases" / f"{folder.name}-pasted-{k:02d}"
-        if not (target / "case.json").exists():
-            write_case(pasted_case(prepared_case(folder), seed + k), target)
-        targets.append(target)
-    progress("paste", len(todo), len(todo))
+    folders = case_folders(data)
+    targets: list[Path] = []
+    for folder in folders:
+        mine = [output / "cases" / f"{folder.name}-pasted-{k:02d}" for k in range(cases)]
+        todo = [(k, target) for k, target in enumerate(mine) if not (target / "case.json").exists()]
+        if todo:
+            case = prepared_case(folder)
+            lung = look_at(case)
+        for k, target in todo:
+            progress("paste", len(targets) + k, len(folders) * cases)
+            write_case(pasted_case(case, lung, seed + k), target)
+        targets += mine
+    progress("paste", len(targets), len(targets))
     return targets
