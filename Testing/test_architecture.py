@@ -25,17 +25,19 @@ MODELS = ROOT / "Resources/Models"
 FLOORS = {
     0: (
         "errors progress settings guardrails gzipping imagefile dicom volume delivery "
-        "coarse preprocessing trachea components network weights lumen trunk skeleton tree treeshape"
+        "coarse preprocessing trachea components network weights lumen trunk skeleton tree treeshape bridges connector"
     ),
     1: (
         "inference openvino_backend planner threshold preview parse metrics protocols evaluation "
-        "centerline sections treebuild anatomy lobes distances suspects fragments treefiles treepictures"
+        "centerline sections treebuild anatomy lobes distances suspects fragments treefiles treepictures "
+        "attention connecting paths repair repairpictures"
     ),
-    2: "measuring pipeline batch __main__",
+    2: "measuring repairing pipeline batch __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 # Every other file can be imported where PyTorch is not installed.
 NEEDS_TORCH = {"network", "weights", "inference", "openvino_backend", "planner", "pipeline", "batch"}
+NEEDS_TORCH |= {"connector", "connecting"}
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.
 MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "subprocess", "collections", "dataclasses", "typing"}
