@@ -7,8 +7,8 @@ The second command only makes the page of simulated CTs, beside real ones, which
 """
 
 import argparse
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,7 +30,6 @@ PAGE_SEEDS = (11, 12, 14, 16)
 """The simulated patients of the page."""
 
 LUNG_WINDOW_HU = (-1050, 100)
-ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
 
 
 def main() -> int:
@@ -58,50 +57,9 @@ def segmentation_pictures() -> int:
         for name in ("preview.png", "tree.png"):
             shutil.copy(Path(folder) / "result" / name, SCREENSHOTS / name)
             print(SCREENSHOTS / name)
-        slicer_picture(ct, Path(folder))
-    return 0
-
-
-def slicer_picture(ct: Path, folder: Path) -> None:
-    """The module's panel beside Slicer's own slices and 3D view, with the result of `folder`/result in the scene.
-
-    The panel is drawn on stand-ins for Slicer's widgets, the views by Slicer's own rendering.
-    """
-    import slicerhost
-    from slicerhost import pictures
-
-    host = slicerhost.start()
-    if pictures.why_not():
-        print(pictures.why_not(), file=sys.stderr)
-        return
-    import slicer
-    from module_scenes import python_slicer
-
-    from AirwaySegSlicer import nodes, segmentation
-
-    os.environ["PATH"] = python_slicer(folder) + os.pathsep + os.environ["PATH"]
-    host.clear()
-    volume = nodes.read_volume(str(ct))
-    volume.SetName("Chest CT")
-    slicer.mrmlScene.AddNode(volume)
-    volume.CreateDefaultDisplayNodes()
-    volume.GetDisplayNode().SetAutoWindowLevel(False)
-    volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW_HU)
-    slicer.util.setSliceViewerLayers(background=volume)
-    airways = segmentation.take_in(str(folder / "result"), volume)
-    widget = slicerhost.open_module(host)
-    widget._parameterNode.inputVolume = volume
-    widget._parameterNode.airways = airways
-    slicerhost.click(widget.ui.measureButton)
-    host.pump(lambda: not widget.logic.runs.is_running("airways"), limit_s=120)
-    slicerhost.choose(widget.ui.overlayComboBox, "generation")
-    slicerhost.choose(widget.ui.branchTable, 8)
-    host.pump(0.2)
-    size = (420, 420)
-    views = [pictures.slice_png(folder / f"{name}.png", name, None, size) for name in ORIENTATIONS]
-    view3d = pictures.view3d_png(folder / "view3d.png", size)
-    panel = pictures.panel_png(folder / "panel.png", widget.parent, 400)
-    print(pictures.compose(SCREENSHOTS / "slicer.png", panel, views, view3d))
+        # In a process of its own: the LLVM of PyTorch's Triton ends one that draws offscreen.
+        script = Path(__file__).with_name("slicer_screenshot.py")
+        return subprocess.call([sys.executable, script, ct, f"{folder}/result"])
 
 
 def simulation_page(target: Path, real: list[Path]) -> int:

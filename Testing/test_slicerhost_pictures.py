@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vtk
 from PIL import Image
 
 slicer, slicerhost = (
@@ -67,5 +68,27 @@ def test_panel_and_views_come_into_one_picture(slicer_host, pictures, tmp_path, 
     slices = [pictures.slice_png(tmp_path / f"{name}.png", name) for name in ("Axial", "Coronal", "Sagittal")]
     view = pictures.view3d_png(tmp_path / "view.png")
     sheet = Image.open(pictures.compose(tmp_path / "all.png", panel, slices, view))
-    assert Image.open(panel).width == 400 and sheet.width == 400 + 2 * 404
-    assert greener(tmp_path / "all.png")[:, 400:].sum() > 4 * 400
+    assert Image.open(panel).width == 400 and sheet.width == 400 + 3 * 404
+    assert greener(tmp_path / "all.png")[420:, 400:].sum() > 4 * 400
+    assert greener(tmp_path / "all.png")[20:420, 400:800].sum() > 400
+
+
+@pytest.mark.usefixtures("slicer_host")
+def test_a_legend_is_drawn_in_a_view_that_was_there_before(pictures, tmp_path):
+    view = pictures.View3D((300, 300))
+    ball, values = vtk.vtkSphereSource(), vtk.vtkElevationFilter()
+    values.SetInputConnection(ball.GetOutputPort())
+    values.Update()
+    model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
+    model.SetAndObservePolyData(values.GetOutput())
+    model.CreateDefaultDisplayNodes()
+    view.fit()
+    without = np.asarray(Image.open(view.save(tmp_path / "without.png")), dtype=int)
+    colours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode")
+    colours.SetTypeToRainbow()
+    model.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(model)
+    legend.SetVisibility(True)
+    with_legend = np.asarray(Image.open(view.save(tmp_path / "with.png")), dtype=int)
+    changed = np.abs(with_legend - without).max(axis=2) > 20
+    assert changed[:, 220:].sum() > 200 and not changed[:, :60].any()

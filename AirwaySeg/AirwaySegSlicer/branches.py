@@ -112,6 +112,7 @@ def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) 
     add_companion(segmentation_node, HIGHLIGHT, model, "chosen branch")
     display = model.GetDisplayNode()
     display.SetColor(*HIGHLIGHT_COLOR)
+    display.SetAmbient(0.4)  # It glows among the colours of an overlay.
     display.SetVisibility2D(True)
     display.SetSliceIntersectionThickness(3)
     middle = [0.0, 0.0, 0.0]

@@ -83,9 +83,7 @@ def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Map
     return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node, BRANCHES) is None
 
 
-def show_overlay(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps
-) -> None:
+def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
     """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
     if needs_measuring(segmentation_node, maps):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import slicer
 import vtk
-from PIL import Image
+from PIL import Image, ImageDraw
 from PySide6 import QtCore, QtWidgets
 
 SLICE_MANAGERS = (
@@ -27,6 +27,9 @@ VIEW_MANAGERS = (
     "vtkMRMLColorLegendDisplayableManager",
 )
 VIEW_OF_ORIENTATION = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
+GAP, BAR_HEIGHT, BACKGROUND = 4, 18, (60, 60, 60)
+# As in vtkMRMLSliceNode and the 3D view's own bar.
+BAR_COLOURS = {"Red": (243, 74, 51), "Green": (110, 176, 75), "Yellow": (237, 213, 76), "3D": (116, 120, 190)}
 # Tried in a process of its own, because VTK ends the process where no way to draw is found.
 PROBE = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.Render(); print(w.GetClassName())"
 
@@ -74,43 +77,79 @@ class Drawing:
         return Path(path)
 
 
+class SliceView(Drawing):
+    """A slice view: Axial, Coronal or Sagittal, fitted to what it shows."""
+
+    def __init__(self, orientation: str, size: tuple[int, int]) -> None:
+        self.logic = slicer.app.applicationLogic().GetSliceLogicByLayoutName(VIEW_OF_ORIENTATION[orientation])
+        self.node, self.size = self.logic.GetSliceNode(), size
+        self.node.SetOrientation(orientation)
+        self.node.SetDimensions(*size, 1)
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        super().__init__(self.node, factory, SLICE_MANAGERS, size)
+        self.fit()
+
+    def fit(self, zoom: float = 1.0) -> None:
+        """Show everything, or the middle of it larger."""
+        self.logic.FitSliceToAll(*self.size)
+        self.logic.SnapSliceOffsetToIJK()
+        width, height, depth = self.node.GetFieldOfView()
+        self.node.SetFieldOfView(width / zoom, height / zoom, depth)
+
+    def save(self, path: str | Path) -> Path:
+        """Draw and write a PNG file."""
+        mapper, actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        if self.logic.GetImageDataConnection() is not None:
+            mapper.SetInputConnection(self.logic.GetImageDataConnection())
+            actor.SetMapper(mapper)
+            actor.GetProperty().SetDisplayLocationToBackground()
+            self.renderer.AddViewProp(actor)
+        super().save(path)
+        self.renderer.RemoveViewProp(actor)
+        return Path(path)
+
+
+class View3D(Drawing):
+    """The 3D view."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
+        node.SetBoxVisible(False)
+        node.SetAxisLabelsVisible(False)
+        factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
+        super().__init__(node, factory, VIEW_MANAGERS, size)
+
+    def fit(self, direction: tuple = (0, 1, 0), zoom: float = 1.0) -> None:
+        """Show everything, or the middle of it larger; `direction` (RAS) points from the middle to the eye."""
+        camera = self.renderer.GetActiveCamera()
+        middle = camera.GetFocalPoint()
+        camera.SetPosition(*(a + 100 * b for a, b in zip(middle, direction, strict=True)))
+        camera.SetViewUp(0, 0, 1)
+        self.renderer.ResetCamera()
+        camera.Dolly(zoom)
+        self.renderer.ResetCameraClippingRange()
+
+
 def slice_png(
     path: str | Path, orientation: str = "Axial", offset: float | None = None, size: tuple[int, int] = (400, 400)
 ) -> Path:
-    """A slice view: Axial, Coronal or Sagittal, at an offset in mm (None: where the view is), width x height pixels."""
-    logic = slicer.app.applicationLogic().GetSliceLogicByLayoutName(VIEW_OF_ORIENTATION[orientation])
-    node = logic.GetSliceNode()
-    node.SetOrientation(orientation)
-    node.SetDimensions(*size, 1)
-    logic.FitSliceToAll(*size)
-    logic.SnapSliceOffsetToIJK()
+    """A fitted slice view at an offset in mm (None: where the view is), width x height pixels."""
+    view = SliceView(orientation, size)
     if offset is not None:
-        logic.SetSliceOffset(offset)
-    drawing = Drawing(node, slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance(), SLICE_MANAGERS, size)
-    mapper, actor = vtk.vtkImageMapper(), vtk.vtkActor2D()
-    mapper.SetColorWindow(255)
-    mapper.SetColorLevel(127.5)
-    if logic.GetImageDataConnection() is not None:
-        mapper.SetInputConnection(logic.GetImageDataConnection())
-        actor.SetMapper(mapper)
-        actor.GetProperty().SetDisplayLocationToBackground()
-        drawing.renderer.AddViewProp(actor)
-    return drawing.save(path)
+        view.logic.SetSliceOffset(offset)
+    return view.save(path)
 
 
 def view3d_png(path: str | Path, size: tuple[int, int] = (400, 400), direction: tuple = (0, 1, 0)) -> Path:
-    """The 3D view, fitted to what it shows; `direction` (RAS) points from the middle to the eye: front by default."""
-    widget = slicer.app.layoutManager().threeDWidget(0)
-    node = widget.mrmlViewNode()
-    node.SetBoxVisible(False)
-    node.SetAxisLabelsVisible(False)
-    drawing = Drawing(node, slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance(), VIEW_MANAGERS, size)
-    camera = drawing.renderer.GetActiveCamera()
-    middle = camera.GetFocalPoint()
-    camera.SetPosition(*(a + 100 * b for a, b in zip(middle, direction, strict=True)))
-    camera.SetViewUp(0, 0, 1)
-    drawing.renderer.ResetCamera()
-    return drawing.save(path)
+    """The 3D view, fitted to what it shows; `direction` (RAS) points from the middle to the eye: front by default.
+
+    A colour legend is drawn only by a `View3D` that was there before it, as Slicer's views are.
+    """
+    view = View3D(size)
+    view.fit(direction)
+    return view.save(path)
 
 
 def panel_png(path: str | Path, widget: QtWidgets.QWidget, width: int = 400) -> Path:
@@ -124,16 +163,28 @@ def panel_png(path: str | Path, widget: QtWidgets.QWidget, width: int = 400) -> 
 
 
 def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Path) -> Path:
-    """Slicer's window: the panel at the left, the 3D view and up to three slices (files) in two rows beside it."""
-    images = [Image.open(name).convert("RGB") for name in (view3d, *slices)]
-    width, height = (max(getattr(image, side) for image in images) for side in ("width", "height"))
-    left = Image.open(panel).convert("RGB")
-    gap = 4
-    sheet = Image.new("RGB", (left.width + 2 * width + 2 * gap, max(left.height, 2 * height + gap)), (60, 60, 60))
+    """Slicer's conventional layout: the panel at the left, the 3D view (files) above a row of axial, coronal, sagittal.
+
+    Each view stands below its bar in the colour that Slicer gives it.
+    """
+    left, above, *row = (Image.open(name).convert("RGB") for name in (panel, view3d, *slices))
+    width = max(above.width, sum(image.width for image in row) + GAP * (len(row) - 1))
+    height = above.height + max(image.height for image in row) + 2 * BAR_HEIGHT + GAP
+    sheet = Image.new("RGB", (left.width + GAP + width, max(left.height, height)), BACKGROUND)
+    sheet.paste(left.getpixel((left.width - 1, left.height - 1)), (0, 0, left.width, sheet.height))
     sheet.paste(left, (0, 0))
-    # Slicer's four-up layout: axial and 3D above, coronal and sagittal below.
-    places = [(1, 0), (0, 0), (0, 1), (1, 1)]
-    for image, (column, row) in zip(images, places, strict=False):
-        sheet.paste(image, (left.width + gap + column * (width + gap), row * (height + gap)))
+    _paste_view(sheet, above, (left.width + GAP, 0), "3D")
+    x = left.width + GAP
+    for image, name in zip(row, VIEW_OF_ORIENTATION.values(), strict=False):
+        _paste_view(sheet, image, (x, above.height + BAR_HEIGHT + GAP), name)
+        x += image.width + GAP
     sheet.save(path)
     return Path(path)
+
+
+def _paste_view(sheet: Image.Image, view: Image.Image, corner: tuple[int, int], name: str) -> None:
+    x, y = corner
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((x, y, x + view.width - 1, y + BAR_HEIGHT - 1), BAR_COLOURS[name])
+    draw.text((x + 5, y + 3), name[0] if name != "3D" else "1", (20, 20, 20))
+    sheet.paste(view, (x, y + BAR_HEIGHT))
