@@ -14,6 +14,7 @@ import torch
 from published_wingsnet import PublishedWingsNet
 
 from AirwaySegLib import weights
+from AirwaySegLib.connector import Connector
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.weights import ModelInfo, import_published, load_weights, save_weights
@@ -106,6 +107,52 @@ def test_names_are_found_in_the_user_folder_before_the_bundled_ones(
     assert load_weights()[1].name == "default"
     with pytest.raises(AirwaySegError, match=r"'absent'.*default, mine, other"):
         load_weights("absent")
+
+
+CONNECTOR = ModelInfo("breakage", 2, 1, "batch", (-1000, 200), patch_zyx=(64, 64, 64), architecture="connector")
+
+
+def test_a_connector_makes_the_round_trip(tmp_path: Path) -> None:
+    net = Connector()
+    net(torch.rand(2, 2, 16, 16, 16))  # so that the running statistics are not the usual ones
+    save_weights(tmp_path / "breakage.safetensors", net, CONNECTOR)
+    again, info, _ = load_weights(tmp_path / "breakage.safetensors", "connector")
+    assert info == CONNECTOR and not again.training
+    x = torch.rand(1, 2, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(again(x), net.eval()(x))
+
+
+def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "breakage.safetensors", Connector(), CONNECTOR)
+    with pytest.raises(AirwaySegError, match="holds a connector, and here a wingsnet is needed"):
+        load_weights(tmp_path / "breakage.safetensors")
+    with pytest.raises(AirwaySegError, match="holds a wingsnet, and here a connector is needed"):
+        load_weights(a_file(tmp_path), "connector")
+    with pytest.raises(AirwaySegError, match="does not fit"):
+        save_weights(
+            tmp_path / "x.safetensors",
+            Connector(),
+            dataclasses.replace(CONNECTOR, architecture="wingsnet", second_window_hu=(0, 1)),
+        )
+    with pytest.raises(AirwaySegError, match="a connector has 2 channels"):
+        dataclasses.replace(CONNECTOR, norm="instance")
+
+
+def test_each_kind_has_its_own_names(tmp_path: Path, a_user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = tmp_path / "bundled"
+    monkeypatch.setattr(weights, "bundled_folders", lambda: [bundled])
+    save_weights(bundled / "default.safetensors", WingsNet(), ModelInfo("default"))
+    save_weights(bundled / "breakage.safetensors", Connector(), CONNECTOR)
+    save_weights(a_user_folder / "breakage.safetensors", WingsNet(), ModelInfo("breakage"))
+    (a_user_folder / "cut.safetensors").write_bytes(b"\xff" * 100)
+    assert list(weights.list_weights()) == ["breakage", "cut", "default"]
+    assert weights.list_weights("connector") == {"breakage": bundled / "breakage.safetensors"}
+    assert list(weights.list_weights(None)) == ["breakage", "cut", "default"]
+    assert load_weights("breakage", "connector")[1] == CONNECTOR
+    assert load_weights("breakage")[1].architecture == "wingsnet"
+    with pytest.raises(AirwaySegError, match=r"'absent'.*\(breakage\)"):
+        load_weights("absent", "connector")
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from AirwaySegLib.connector import Connector
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
 
@@ -27,10 +28,20 @@ SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
 """The bundled weights that are used when none are named."""
 
+BREAKAGE_NAME = "breakage"
+"""The bundled weights of the connection network."""
+
+Architecture = Literal["wingsnet", "connector"]
+ARCHITECTURES: tuple[Architecture, ...] = ("wingsnet", "connector")
+"""The kinds of networks: the one that segments, and the one that connects what is broken."""
+
 FORMAT_VERSION = 1
 HEADER_KEY = "airwayseg"
 LARGEST_FILE = 256 * 2**20
 """WingsNet takes 6 MB; a file above this size is something else and not worth reading into memory."""
+
+LARGEST_HEADER = 2**20
+"""A header with its description takes some 10 kB."""
 
 PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
 """Zheng et al. 2021 clamp to [-1000, 600] HU."""
@@ -63,7 +74,7 @@ class ModelInfo:
     spacing_mm_max: Triple = (1.25, 0.9, 0.9)
     bfloat16: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
-    architecture: str = "wingsnet"
+    architecture: Architecture = "wingsnet"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -77,22 +88,36 @@ class ModelInfo:
         spacing = zip((0.0, 0.0, 0.0), self.spacing_mm_min, self.spacing_mm_max, strict=True)
         return [
             (f"format version {self.format_version} is newer than this program", self.format_version <= FORMAT_VERSION),
-            (f"architecture {self.architecture!r} is unknown", self.architecture == "wingsnet"),
+            (f"architecture {self.architecture!r} is unknown", self.architecture in ARCHITECTURES),
             (f"in_channels {self.in_channels} is neither 1 nor 2", self.in_channels in (1, 2)),
             (f"classes {self.classes} is not within 1 to 8", 1 <= self.classes <= 8),
             (f"norm {self.norm!r} is neither 'instance' nor 'batch'", self.norm in ("instance", "batch")),
             (f"window_hu {self.window_hu} is empty", self.window_hu[0] < self.window_hu[1]),
-            ("two channels need second_window_hu", (self.in_channels == 2) == (self.second_window_hu is not None)),
+            ("two channels need second_window_hu", self._ct_channels() == 1 + (self.second_window_hu is not None)),
             (
                 f"second_window_hu {self.second_window_hu} is empty",
                 self.second_window_hu is None or self.second_window_hu[0] < self.second_window_hu[1],
             ),
             (f"patch_zyx {self.patch_zyx} are not multiples of {SIDE_MULTIPLE} from {SMALLEST_SIDE} to 512", sides),
+            (
+                f"a connector has {Connector.in_channels} channels, {Connector.classes} class, norm {Connector.norm!r}",
+                self.architecture != "connector" or self.shape() == _shape(Connector),
+            ),
             ("spacing_mm_min is not below spacing_mm_max", all(zero < low <= high for zero, low, high in spacing)),
         ]
 
-    def build(self) -> WingsNet:
+    def shape(self) -> tuple[int, int, Norm]:
+        """Channels, classes and norm: what a network is checked against."""
+        return self.in_channels, self.classes, self.norm
+
+    def _ct_channels(self) -> int:
+        """Channels that show the CT; one more of a connector's is the attention."""
+        return self.in_channels - (self.architecture == "connector")
+
+    def build(self) -> WingsNet | Connector:
         """The network that these values describe, with fresh weights."""
+        if self.architecture == "connector":
+            return Connector()
         return WingsNet(self.in_channels, self.classes, self.norm)
 
     def to_json(self) -> str:
@@ -137,7 +162,11 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def save_weights(path: Path, net: WingsNet, info: ModelInfo, force: bool = False) -> None:
+def _shape(net: WingsNet | Connector | type[Connector]) -> tuple[int, int, Norm]:
+    return net.in_channels, net.classes, net.norm
+
+
+def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: bool = False) -> None:
     """Write network and description; a kill at any moment leaves the old file or the new one, never a part.
 
     Raises
@@ -145,7 +174,7 @@ def save_weights(path: Path, net: WingsNet, info: ModelInfo, force: bool = False
     AirwaySegError
         If `path` exists and `force` is False, if `info` does not describe `net`, or if the folder is not writable.
     """
-    if (info.in_channels, info.classes, info.norm) != (net.in_channels, net.classes, net.norm):
+    if info.shape() != _shape(net) or isinstance(net, Connector) != (info.architecture == "connector"):
         raise AirwaySegError(f"The description of {info.name} does not fit its network; {path} was not written.")
     if path.exists() and not force:
         raise AirwaySegError(f"{path} exists; use --force to overwrite it.")
@@ -176,22 +205,40 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def load_weights(name_or_path: str | Path = DEFAULT_NAME) -> tuple[WingsNet, ModelInfo, str]:
+@overload
+def load_weights(
+    name_or_path: str | Path = DEFAULT_NAME, architecture: Literal["wingsnet"] = "wingsnet"
+) -> tuple[WingsNet, ModelInfo, str]: ...
+
+
+@overload
+def load_weights(
+    name_or_path: str | Path, architecture: Literal["connector"]
+) -> tuple[Connector, ModelInfo, str]: ...
+
+
+def load_weights(
+    name_or_path: str | Path = DEFAULT_NAME, architecture: Architecture = "wingsnet"
+) -> tuple[WingsNet | Connector, ModelInfo, str]:
     """The network in evaluation mode on the CPU, its description, and the file's SHA-256 as hex.
 
     Parameters
     ----------
     name_or_path
         A name of `list_weights`, or a file.
+    architecture
+        The kind of network that is wanted.
 
     Raises
     ------
     AirwaySegError
-        One sentence for every file that is not a whole weights file of ours.
+        One sentence for every file that is not a whole weights file of ours, or holds another kind of network.
     """
-    path = find_weights(name_or_path)
+    path = find_weights(name_or_path, architecture)
     data = _read(path)
     info = _description(path, data)
+    if info.architecture != architecture:
+        raise AirwaySegError(f"{path} holds a {info.architecture}, and here a {architecture} is needed.")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -276,22 +323,46 @@ def bundled_folders(library: Path = LIBRARY) -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def list_weights() -> dict[str, Path]:
-    """Every known name with its file, sorted; a user's file hides a bundled one of the same name."""
+def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:
+    """Every known name of one kind of network, or of any, with its file, sorted.
+
+    A user's file hides a bundled one of the same name and kind. What cannot be read counts as the kind that segments,
+    so that a damaged file is still seen, and said to be damaged when it is used.
+    """
     found: dict[str, Path] = {}
     for folder in (*reversed(bundled_folders()), user_folder()):
-        found |= {path.stem: path for path in folder.glob(f"*{SUFFIX}")}
+        paths = folder.glob(f"*{SUFFIX}")
+        found |= {path.stem: path for path in paths if architecture in (None, architecture_of(path))}
     return dict(sorted(found.items()))
 
 
-def find_weights(name_or_path: str | Path) -> Path:
-    """The file of a name or path; raises AirwaySegError with the known names if there is none."""
+def architecture_of(path: Path) -> Architecture:
+    """The kind of network in a weights file, from its header alone; see `list_weights` for one without."""
+    try:
+        with open(path, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, LARGEST_HEADER)))
+        described = json.loads(header["__metadata__"][HEADER_KEY])["architecture"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return "wingsnet"
+    return next((kind for kind in ARCHITECTURES if kind == described), "wingsnet")
+
+
+def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsnet") -> Path:
+    """The file of a name or path, of the given kind if the name has one of it.
+
+    Raises
+    ------
+    AirwaySegError
+        With the known names of that kind, if there is none.
+    """
     path = Path(name_or_path)
     if path.is_file():
         return path
-    known = list_weights()
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
+    known = list_weights(architecture)
+    of_any_kind = list_weights(None) | known
+    if str(name_or_path) in of_any_kind:
+        return of_any_kind[str(name_or_path)]
     names = ", ".join(known) or "none"
     raise AirwaySegError(f"There are no weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
 
