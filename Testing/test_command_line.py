@@ -19,6 +19,7 @@ from AirwaySegLib.__main__ import main
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.pipeline import Airways
+from AirwaySegLib.repairing import Mender
 from AirwaySegLib.tree import AirwayTree
 from AirwaySegLib.volume import read_ct
 from AirwaySegLib.weights import ModelInfo, save_weights
@@ -55,7 +56,7 @@ def a_trained_network(monkeypatch):
 
     def load_dark(name: str):
         model = load(name)
-        model.backend = DarkIsAirway()
+        model.backend, model.mender = DarkIsAirway(), Mender("path", 0.5)
         return model
 
     monkeypatch.setattr(batches, "load_model", load_dark)
@@ -122,7 +123,7 @@ def test_progress_as_json_lines_ends_with_the_result(a_ct, some_weights, a_train
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert code == 0 and lines[-1] == {"result": str(tmp_path / "r")}
     stages = [line["stage"] for line in lines[:-1]]
-    assert list(dict.fromkeys(stages)) == ["read", "prepare", "infer", "select", "write", "measure"]
+    assert list(dict.fromkeys(stages)) == ["read", "prepare", "infer", "select", "repair", "write", "measure"]
     windows = [line for line in lines if line.get("stage") == "infer"]
     assert windows[-1]["done"] == windows[-1]["total"] > 1 and windows[-1]["seconds_left"] == 0
 
@@ -184,6 +185,8 @@ def test_inputs_of_one_name_get_their_folders_name_or_are_refused():
         (["--threshold", "1.5"], "threshold is 1.5"),
         (["--weights", "nobody"], "no weights 'nobody'"),
         (["--shard", "5/2"], "shard '5/2'"),
+        (["--repair-threshold", "2"], "repair_threshold is 2"),
+        (["--repair", "network", "--repair-weights", "nobody"], "no weights 'nobody'"),
     ],
 )
 def test_wrong_options_are_one_sentence(a_ct, tmp_path, options, sentence, capsys):

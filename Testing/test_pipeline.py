@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from conftest import DarkIsAirway
 
-from AirwaySegLib.errors import Cancelled
+from AirwaySegLib import pipeline
+from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.pipeline import Journal, Model, segment
 from AirwaySegLib.progress import silent
+from AirwaySegLib.repairing import Mender
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.volume import Volume
 from AirwaySegLib.weights import ModelInfo
@@ -18,7 +20,7 @@ WINDOW_HU = (-1000.0, 600.0)
 def _model(**changes) -> Model:
     wide = {"spacing_mm_min": (0.1, 0.1, 0.1), "spacing_mm_max": (9.0, 9.0, 9.0)}
     info = ModelInfo(name="dark", window_hu=WINDOW_HU, patch_zyx=(64, 64, 64), **{**wide, **changes})
-    return Model(WingsNet(), info, "0" * 64, DarkIsAirway())
+    return Model(WingsNet(), info, "0" * 64, DarkIsAirway(), Mender("path", 0.5))
 
 
 def _dice(one: np.ndarray, two: np.ndarray) -> float:
@@ -34,7 +36,7 @@ def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest, a_qu
     assert airways.probability.dtype == np.uint8 and airways.probability.shape == a_chest.hu.shape
     assert journal.warnings == []
     assert journal.decisions["threshold"] == 0.5 and journal.decisions["calibration_hu"] == 0
-    assert set(journal.seconds) == {"prepare", "infer", "select"}
+    assert set(journal.seconds) == {"prepare", "infer", "select", "repair"}
 
 
 def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_chest, a_quiet_chest):
@@ -78,3 +80,61 @@ def test_cancelling_ends_it(a_chest, a_quiet_chest):
 
     with pytest.raises(Cancelled):
         segment(Volume(a_quiet_chest, a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), cancel)
+
+
+# Repair --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def a_broken_chest(a_chest, a_quiet_chest) -> tuple[Volume, np.ndarray]:
+    """A chest whose right main bronchus is full of something over two slices, and what hangs below it."""
+    hu = a_quiet_chest.copy()
+    gap = slice(38, 40)
+    hu[gap, :, :88][a_chest.bronchi[gap, :, :88]] = -400
+    behind = a_chest.bronchi.copy()
+    behind[gap.start :], behind[:, :, 88:] = False, False
+    return Volume(hu, a_chest.spacing_mm, (5.0, 6.0, 7.0)), behind
+
+
+def test_what_hangs_behind_a_breakage_is_joined_and_the_report_says_so(a_broken_chest):
+    volume, behind = a_broken_chest
+    assert behind.sum() > 500
+    journal, whole = Journal(), Journal()
+    without = segment(volume, _model(), SegmentSettings(repair="none"), whole, silent)
+    assert without.repaired is None and not without.mask[behind].any() and "repair" not in whole.seconds
+    stages = []
+    joined = segment(volume, _model(), SegmentSettings(), journal, lambda stage, *_: stages.append(stage))
+    assert joined.mask[without.mask].all() and joined.mask[behind].all()
+    assert np.array_equal(joined.probability, without.probability)
+    told = journal.decisions["repair"]
+    assert told["applied"] == told["fragments_joined"] == 1 and told["method"] == "path"
+    assert told["voxels_added"] == (joined.mask & ~without.mask).sum()
+    assert "repair" in stages and journal.seconds["repair"] >= 0 and journal.warnings == []
+    place = (np.array(joined.repaired.applied[0].place_mm) - volume.origin_mm) / volume.spacing_mm[::-1]
+    assert 37 <= place[2] <= 40 and joined.mask[tuple(np.rint(place[::-1]).astype(int))]
+
+
+def test_a_repair_that_fails_costs_a_warning_and_not_the_tree(a_broken_chest, monkeypatch):
+    def fails(*_arguments):
+        raise AirwaySegError("It is too much.")
+
+    volume, _ = a_broken_chest
+    journal = Journal()
+    monkeypatch.setattr(pipeline, "repair", fails)
+    airways = segment(volume, _model(), SegmentSettings(), journal, silent)
+    assert airways.mask.any() and airways.repaired is None
+    assert journal.warnings == ["Nothing was repaired: It is too much."]
+
+
+def test_cancelling_the_repair_ends_it(a_broken_chest):
+    def cancel(stage: str, _done: int, _total: int) -> None:
+        if stage == "repair":
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        segment(a_broken_chest[0], _model(), SegmentSettings(), Journal(), cancel)
+
+
+def test_without_a_trachea_nothing_is_repaired(a_chest, a_quiet_chest):
+    volume = Volume(a_quiet_chest[:46], a_chest.spacing_mm)
+    assert segment(volume, _model(), SegmentSettings(), Journal(), silent).repaired is None

@@ -1,4 +1,4 @@
-"""The command `airwayseg`: segment, measure, evaluate, weights. Bad input gives one sentence and exit code 2."""
+"""The command `airwayseg`: segment, repair, measure, evaluate, weights. Bad input gives a sentence and exit code 2."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from types import FrameType
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"airwayseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
+    _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
     _add_weights(commands.add_parser("weights", help="list, show or import the network's weights"))
@@ -69,25 +70,42 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--series", help="which DICOM series of a folder: its number, UID or a part of its description")
     for setting in fields(SegmentSettings):
-        meaning = str(setting.metadata["meaning"])
-        default = "chosen" if setting.default is None else setting.default
-        parser.add_argument(
-            "--" + setting.name.replace("_", "-"),
-            type=str if isinstance(setting.default, str) else float,
-            choices=setting.metadata.get("choices"),
-            default=setting.default,
-            help=f"{meaning} (default: {default})",
-        )
+        _add_setting(parser, setting)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
     parser.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
 
+def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
+    """The flag of one setting."""
+    meaning = str(setting.metadata["meaning"])
+    default = "chosen" if setting.default is None else setting.default
+    parser.add_argument(
+        "--" + setting.name.replace("_", "-"),
+        type=str if isinstance(setting.default, str) else float,
+        choices=setting.metadata.get("choices"),
+        default=setting.default,
+        help=f"{meaning} (default: {default})",
+    )
+
+
 def _add_progress_and_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how progress is shown")
     parser.add_argument("--force", action="store_true", help="replace results that are already there")
     _add_verbose(parser)
+
+
+def _add_repair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--ct", type=Path, help="the CT on the same grid; without it paths follow the mask alone")
+    parser.add_argument("--probability", type=Path, help="0..255 on the same grid: paths follow it")
+    for setting in fields(SegmentSettings):
+        if setting.name.startswith("repair") or setting.name == "device":
+            _add_setting(parser, setting)
+    _add_progress_and_force(parser)
+    parser.set_defaults(run=_repair)
 
 
 def _add_measure(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +175,26 @@ def _segment(options: argparse.Namespace) -> int:
         else:
             print(f"{folder / 'airways.nrrd'}\n{folder / 'preview.png'}")
     return EXIT_FAILED if failed else 0
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from AirwaySegLib.repairing import RepairRequest, run_repair
+
+    request = RepairRequest(
+        mask=options.mask,
+        output=options.output,
+        ct=options.ct,
+        probability=options.probability,
+        method=options.repair,
+        threshold=options.repair_threshold,
+        weights=options.repair_weights,
+        device=options.device,
+        force=options.force,
+    )
+    with _shown(options.progress) as progress:
+        text = run_repair(request, progress)
+    print(json.dumps({"result": str(options.output)}) if options.progress == "json" else text)
+    return 0
 
 
 def _measure(options: argparse.Namespace) -> int:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib import __version__, measuring
+from AirwaySegLib import __version__, measuring, repairing
 from AirwaySegLib.delivery import check_free, delivered_into
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.imagefile import case_name
-from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, segment
+from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
 from AirwaySegLib.preview import draw_preview
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
@@ -28,7 +28,7 @@ from AirwaySegLib.volume import Volume, read_ct, to_canonical, write_nrrd
 log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
-FILES = (MASK, PROBABILITY, PREVIEW, REPORT)
+FILES = (MASK, PROBABILITY, PREVIEW, *repairing.FILES, REPORT)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     """
     cases = result_folders(batch)
     model = load_model(settings.weights)
+    mender_of(model, settings)  # what cannot be had is said before the first CT
     finished: list[Path] = []
     failed: list[Path] = []
     for path, folder in cases:
@@ -157,17 +158,18 @@ def _measure(folder: Path, ct: Volume, airways: Airways, journal: Journal, progr
 
 
 def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:
-    """Mask, probability and preview."""
+    """Mask, probability, preview and what tells of the repair."""
     write_nrrd(folder / MASK, airways.mask.astype(np.uint8), ct)
     progress("write", 1, len(FILES))
     write_nrrd(folder / PROBABILITY, airways.probability, ct)
     progress("write", 2, len(FILES))
     canonical = to_canonical(ct)
-    mask = to_canonical(Volume(airways.mask, ct.spacing_mm, ct.origin_mm, ct.direction)).array
+    mask = to_canonical(replace(ct, array=airways.mask))
     millilitres = float(airways.mask.sum()) * float(np.prod(ct.spacing_mm)) / 1000
     caption = f"{title}: {millilitres:.1f} ml of airway lumen. Research use only."
-    draw_preview(canonical.array, mask, canonical.spacing_mm, caption).save(folder / PREVIEW)
+    draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption).save(folder / PREVIEW)
     progress("write", 3, len(FILES))
+    repairing.write_repairs(folder, airways.repaired or repairing.unrepaired(mask), ct, canonical.array, title)
 
 
 def make_report(

@@ -71,7 +71,7 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
     if request.ct is not None:
         ct, _ = read_ct(request.ct)
         check_same_grid(mask, ct, str(request.mask))
-    probability = _read_probability(request.probability, mask) if request.probability else None
+    probability = read_probability(request.probability, mask) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, last=TREE) as unfinished:
         airways = measure(mask, unfinished, probability, progress)
@@ -84,8 +84,14 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
     return summary_text(airways.tree)
 
 
-def _read_probability(path: Path, mask: Volume) -> NDArray[np.uint8]:
-    """A probability map 0..255 on the mask's grid."""
+def read_probability(path: Path, mask: Volume) -> NDArray[np.uint8]:
+    """Read a probability map (Z, Y, X), 0..255, on the mask's grid.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read, lies on another grid, or holds other values.
+    """
     values = read_on_grid(path, mask).array
     if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
         raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")

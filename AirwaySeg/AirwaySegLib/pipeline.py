@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import Box, fill_holes
+from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.inference import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.planner import plan
@@ -23,8 +24,9 @@ from AirwaySegLib.preprocessing import (
     target_spacing,
 )
 from AirwaySegLib.progress import Progress
+from AirwaySegLib.repairing import Mender, Repaired, Source, open_mender, part_of, repair
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.threshold import Choice, choose_airways
+from AirwaySegLib.threshold import Choice, choose_airways, loose_fragments
 from AirwaySegLib.trachea import Trachea, find_trachea
 from AirwaySegLib.volume import Volume, from_canonical, to_canonical
 from AirwaySegLib.weights import ModelInfo, load_weights
@@ -37,12 +39,13 @@ ABOVE_TRACHEA_MM = 6.0
 
 @dataclass
 class Model:
-    """Weights that are loaded once for many CTs, with what runs them (opened for the first CT)."""
+    """Weights that are loaded once for many CTs, with what runs them and what repairs (opened for the first CT)."""
 
     net: WingsNet
     info: ModelInfo
     sha256: str
     backend: Backend | None = None
+    mender: Mender | None = None
 
 
 @dataclass
@@ -82,10 +85,25 @@ class Scan:
 
 @dataclass(frozen=True)
 class Airways:
-    """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X)."""
+    """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
+
+    ``repaired`` tells what of the mask is repair; None where nothing was looked for.
+    """
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.uint8]
+    repaired: Repaired | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the first stage found within the box: the tree (a bool `Volume`), and what it was found in."""
+
+    tree: Volume
+    hu: NDArray
+    offset_hu: float
+    probability: NDArray[np.uint8]
+    threshold: float
 
 
 def load_model(name_or_path: str) -> Model:
@@ -118,10 +136,18 @@ def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Jo
     with journal.stage("select"):
         choice = select(probability, ct.spacing_mm, around, settings, journal)
     progress("select", 1, 1)
-    return Airways(
-        from_canonical(in_whole(choice.mask, around.box, ct), volume),
-        from_canonical(in_whole(probability, around.box, ct), volume),
-    )
+    repaired = None
+    if around.trachea is not None and settings.repair != "none" and choice.mask.any():
+        found = Found(part_of(ct, around.box, choice.mask), hu, offset_hu, probability, choice.threshold)
+        with journal.stage("repair"):
+            repaired = mend(found, mender_of(model, settings), journal, progress)
+    if repaired is None:
+        mask = in_whole(choice.mask, around.box, ct)
+    else:
+        repaired = repaired.further_in(around.box)
+        mask = repaired.whole_mask(ct.array.shape)
+    probability = in_whole(probability, around.box, ct)
+    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired)
 
 
 def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
@@ -200,6 +226,30 @@ def select(
     journal.decisions["threshold"] = choice.threshold
     journal.warnings += choice.warnings
     return replace(choice, mask=fill_holes(choice.mask))
+
+
+def mender_of(model: Model, settings: SegmentSettings) -> Mender:
+    """What repairs, opened for the first CT of a batch."""
+    if model.mender is None:
+        model.mender = open_mender(settings)
+    return model.mender
+
+
+def mend(found: Found, mender: Mender, journal: Journal, progress: Progress) -> Repaired | None:
+    """Join loose fragments to the tree; None, with a warning, where that fails: it must not cost the user the tree."""
+    journal.warnings += mender.warnings
+    tree = found.tree.array
+    whole = fill_holes(tree | loose_fragments(found.probability, tree, found.threshold))
+    hu = np.rint(found.hu + found.offset_hu).astype(np.int16)
+    try:
+        repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), mender, progress)
+    except Cancelled:
+        raise
+    except AirwaySegError as error:
+        journal.warnings.append(f"Nothing was repaired: {error}")
+        return None
+    journal.decisions["repair"] = repaired.summary(mender)
+    return repaired
 
 
 def in_whole(part: NDArray, box: Box, ct: Volume) -> NDArray:

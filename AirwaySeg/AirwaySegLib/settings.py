@@ -19,12 +19,15 @@ class SegmentSettings:
     backend: str = _setting("auto", "what runs it on the CPU", choices=("auto", "torch", "openvino"))
     precision: str = _setting("auto", "arithmetic of the network", choices=("auto", "float32", "bfloat16"))
     overlap: float = _setting(0.25, "share by which windows overlap", least=0.0, most=0.75)
-    window_weights: str = _setting(
-        "gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant")
-    )
+    window_weights: str = _setting("gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant"))
     threshold: float | None = _setting(
         None, "probability from which a voxel is airway; left out, it is chosen for each scan", least=0.05, most=0.95
     )
+    repair: str = _setting(
+        "both", "what joins loose fragments to the tree", choices=("both", "network", "path", "none")
+    )
+    repair_threshold: float = _setting(0.5, "score from which a proposed repair is applied", least=0.0, most=1.0)
+    repair_weights: str = _setting("breakage", "name of the repair network's weights, or a .safetensors file")
 
     def __post_init__(self) -> None:
         """Refuse a value outside its limits, by name."""

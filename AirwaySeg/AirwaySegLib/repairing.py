@@ -1,0 +1,378 @@
+"""Fragments joined to the tree: bridges from the network or from paths, what is decided, and the files that tell of it.
+
+Used by `airwayseg repair` for masks from anywhere, and by `pipeline.segment`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.bridges import MAIN, Bridge
+from AirwaySegLib.components import Box, bounding_box, label_components
+from AirwaySegLib.delivery import check_free, delivered_into, write_text
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.imagefile import case_name
+from AirwaySegLib.measuring import read_probability
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_json
+from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of
+from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.treebuild import ParsedAirways, parse_airways
+from AirwaySegLib.volume import (
+    Volume,
+    check_same_grid,
+    from_canonical,
+    places_to_lps,
+    read_ct,
+    read_mask,
+    to_canonical,
+    voxels_from_canonical,
+    write_nrrd,
+    write_sparse_nrrd,
+)
+
+if TYPE_CHECKING:
+    from AirwaySegLib.connector import Connector
+
+MASK, REPAIRS, LOOSE, PICTURE, PROPOSALS = (
+    "airways.nrrd",
+    "repairs.nrrd",
+    "fragments.nrrd",
+    "repairs.png",
+    "repairs.json",
+)
+FILES = (REPAIRS, LOOSE, PICTURE, PROPOSALS)
+"""What tells of a repair; `PROPOSALS` last."""
+
+AROUND_VOXELS = 40
+"""What is looked at around the components: half of the network's patch, and the width of a gap."""
+
+MOST_LOOSE = 65_535
+"""What a map of 16 bits can number."""
+
+
+@dataclass(frozen=True)
+class RepairRequest:
+    """What to repair and where to put it.
+
+    ``ct`` (HU) and ``probability`` (0..255) lie on the mask's grid; ``method``, ``threshold``, ``weights`` and
+    ``device`` are those of `SegmentSettings`; ``force`` replaces results.
+    """
+
+    mask: Path
+    output: Path
+    ct: Path | None = None
+    probability: Path | None = None
+    method: str = SegmentSettings.repair
+    threshold: float = SegmentSettings.repair_threshold
+    weights: str = SegmentSettings.repair_weights
+    device: str = SegmentSettings.device
+    force: bool = False
+
+    @property
+    def settings(self) -> SegmentSettings:
+        """The same as settings, refused where they are outside their limits."""
+        return SegmentSettings(
+            repair=self.method, repair_threshold=self.threshold, repair_weights=self.weights, device=self.device
+        )
+
+
+@dataclass(frozen=True)
+class Mender:
+    """What finds bridges, opened once for many masks.
+
+    ``method`` is what of the wanted one is possible; ``connector`` is there for "network" and "both". ``weights`` says
+    whose weights they are, and ``warnings`` what is missing.
+    """
+
+    method: str
+    threshold: float
+    device: str = "cpu"
+    connector: "Connector | None" = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """The result, on a part of a canonical grid.
+
+    ``grid`` has the components' numbers (Z, Y, X) as its array, ``corner`` (3,) is where it begins in the whole.
+    """
+
+    grid: Volume
+    corner: NDArray[np.int32]
+    proposals: list[Proposal]
+
+    @property
+    def applied(self) -> list[Proposal]:
+        """Those proposals that changed the mask."""
+        return [proposal for proposal in self.proposals if proposal.state == APPLIED]
+
+    def loose(self) -> NDArray[np.uint16]:
+        """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
+        labels = self.grid.array
+        own = (labels > MAIN) & (labels <= MOST_LOOSE)
+        own &= ~np.isin(labels, list(fragments_of(self.proposals)))
+        return np.where(own, labels, 0).astype(np.uint16)
+
+    def whole_mask(self, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """The repaired mask on the whole canonical grid."""
+        mask = np.zeros(shape, bool)
+        mask[self.box] = repaired_mask(self.grid.array, self.proposals)
+        return mask
+
+    @property
+    def box(self) -> Box:
+        """Which part of the whole it is."""
+        z, y, x = (slice(int(low), int(low) + n) for low, n in zip(self.corner, self.grid.array.shape, strict=True))
+        return z, y, x
+
+    def further_in(self, box: Box) -> "Repaired":
+        """The same, counted on a grid of which the present one is this box."""
+        return replace(self, corner=self.corner + np.array([part.start for part in box], np.int32))
+
+    def summary(self, mender: Mender) -> dict[str, object]:
+        """What a report tells of it."""
+        fragments = np.count_nonzero(np.bincount(self.grid.array.ravel())[MAIN + 1 :])
+        return {
+            "method": mender.method,
+            "threshold": mender.threshold,
+            "weights": dict(mender.weights),
+            "fragments": int(fragments),
+            "fragments_joined": len(fragments_of(self.proposals)),
+            "proposals": len(self.proposals),
+            "applied": len(self.applied),
+            "voxels_added": int(np.count_nonzero(repaired_mask(self.grid.array, self.proposals)))
+            - int(np.count_nonzero(self.grid.array == MAIN)),
+        }
+
+
+def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
+    """Load the network if it is wanted and there is a CT for it to see.
+
+    Where "both" is wanted and the network cannot be had, paths alone are left, with a warning.
+
+    Raises
+    ------
+    AirwaySegError
+        If the network is wanted alone and cannot be had.
+    """
+    plain = Mender(settings.repair, settings.repair_threshold)
+    if settings.repair not in ("network", "both"):
+        return plain
+    try:
+        if not with_ct:
+            raise AirwaySegError("The repair network needs the CT.")
+        connector, weights, device = _open_network(settings)
+    except AirwaySegError as error:
+        if settings.repair == "network":
+            raise
+        return replace(plain, method="path", warnings=(f"{error} Fragments are joined by paths alone.",))
+    return replace(plain, device=device, connector=connector, weights=weights)
+
+
+def _open_network(settings: SegmentSettings) -> "tuple[Connector, dict[str, str], str]":
+    """The network, whose weights it has, and the device it runs on."""
+    try:
+        from AirwaySegLib.connecting import load_connector
+        from AirwaySegLib.planner import choose_device
+    except ImportError as error:
+        raise AirwaySegError(f"The repair network needs PyTorch ({error}).") from error
+    connector, info, sha256 = load_connector(settings.repair_weights)
+    return connector, {"name": info.name, "sha256": sha256}, choose_device(settings.device)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is repaired, all on one canonical grid (Z, Y, X): what is not 0 in ``mask`` is airway.
+
+    ``hu`` is the CT, int16, ``probability`` that of the first stage, 0..255, and ``tree`` the voxels of the main tree;
+    each may be missing. Without ``tree`` the largest component is the main one.
+    """
+
+    mask: Volume
+    hu: NDArray[np.int16] | None = None
+    probability: NDArray[np.uint8] | None = None
+    tree: NDArray[np.bool_] | None = None
+
+    def within(self, box: Box) -> "Source":
+        """A part of it, in its place in the patient."""
+        return Source(
+            part_of(self.mask, box, self.mask.array[box]),
+            None if self.hu is None else self.hu[box],
+            None if self.probability is None else self.probability[box],
+            None if self.tree is None else self.tree[box],
+        )
+
+
+def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
+    """Join fragments of a mask to its tree, as far as that is sure enough.
+
+    Raises
+    ------
+    AirwaySegError
+        If the mask is empty or no airway tree. `errors.Cancelled` when ``progress`` raised it.
+    """
+    progress("repair", 0, 3)
+    box = bounding_box(source.mask.array, margin=AROUND_VOXELS)
+    if box is None:
+        raise AirwaySegError(f"{source.mask.path or 'The mask'} is empty: there is nothing to repair.")
+    near = source.within(box)
+    labels = number_components(near.mask.array, near.tree)
+    proposals: list[Proposal] = []
+    if mender.method != "none" and labels.max() > MAIN:
+        parsed = parse_airways(near.mask)
+        progress("repair", 1, 3)
+        bridges = find_bridges(near, labels, parsed, mender, progress)
+        progress("repair", 2, 3)
+        proposals = decide(bridges, parsed, labels, mender.threshold)
+    progress("repair", 3, 3)
+    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals)
+
+
+def find_bridges(
+    source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
+) -> list[Bridge]:
+    """The network's bridges, and the paths between what these leave apart."""
+    from AirwaySegLib.paths import Evidence, path_bridges
+
+    bridges: list[Bridge] = []
+    spacing_mm = source.mask.spacing_mm
+    if mender.connector is not None and source.hu is not None:
+        from AirwaySegLib.connecting import network_bridges
+
+        bridges += network_bridges(source.hu, labels, spacing_mm, mender.connector, mender.device, progress)
+    if mender.method in ("path", "both"):
+        paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
+        bridges += unspoken_for(paths, bridges)
+    return bridges
+
+
+def unrepaired(mask: Volume) -> Repaired:
+    """What tells that in a mask (canonical, may be empty) nothing was looked for: all of it is tree."""
+    box = bounding_box(mask.array) or (slice(0, 1),) * 3
+    labels = (mask.array[box] != 0).astype(np.int32)
+    return Repaired(part_of(mask, box, labels), np.array([part.start for part in box], np.int32), [])
+
+
+def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
+    """Components of a mask: `bridges.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
+
+    Where ``tree`` is None or lies outside the mask, the largest component is the main one.
+    """
+    labels = label_components(mask)
+    held = np.bincount(labels[tree] if tree is not None else [0], minlength=2)
+    main = int(held[1:].argmax()) + 1
+    if main != MAIN:
+        numbers = np.arange(int(labels.max()) + 1, dtype=np.int32)
+        numbers[1:main] += 1
+        numbers[main] = MAIN
+        labels = numbers[labels]
+    return labels
+
+
+def unspoken_for(paths: list[Bridge], network: list[Bridge]) -> list[Bridge]:
+    """Those paths that join what the network's bridges, all of them together, leave apart."""
+    group: dict[int, int] = {}
+
+    def first(number: int) -> int:
+        while number in group:
+            number = group[number]
+        return number
+
+    for bridge in network:
+        for other in bridge.joins[1:]:
+            one, two = sorted((first(bridge.joins[0]), first(other)))
+            if one != two:
+                group[two] = one
+    return [path for path in paths if len({first(number) for number in path.joins}) > 1]
+
+
+def part_of(whole: Volume, box: Box, array: NDArray) -> Volume:
+    """A box of a canonical grid with another array in it, in its place in the patient."""
+    corner_mm = np.array([[part.start for part in box]]) * np.asarray(whole.spacing_mm)
+    x_mm, y_mm, z_mm = (float(value) for value in places_to_lps(corner_mm, whole)[0])
+    return replace(whole, array=array, origin_mm=(x_mm, y_mm, z_mm))
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def run_repair(request: RepairRequest, progress: Progress) -> str:
+    """Repair a mask file; the text says what was found.
+
+    Raises
+    ------
+    AirwaySegError
+        If a file cannot be read or written, lies on another grid, the mask is empty, or the wanted network cannot be
+        had.
+    """
+    settings = request.settings
+    check_free(request.output, (MASK, *FILES), request.force)
+    mender = open_mender(settings, with_ct=request.ct is not None)
+    progress("read", 0, 1)
+    mask, source = _read(request)
+    progress("read", 1, 1)
+    repaired = repair(source, mender, progress)
+    progress("write", 0, 1)
+    with delivered_into(request.output, last=PROPOSALS) as unfinished:
+        whole = repaired.whole_mask(source.mask.array.shape)
+        write_nrrd(unfinished / MASK, from_canonical(whole, mask).astype(np.uint8), mask)
+        write_repairs(unfinished, repaired, mask, source.hu, case_name(request.mask))
+    progress("write", 1, 1)
+    return "\n".join([*mender.warnings, summary_text(repaired)])
+
+
+def _read(request: RepairRequest) -> tuple[Volume, Source]:
+    """The mask on its own grid, and everything on its canonical axes."""
+    mask = read_mask(request.mask)
+    hu = probability = None
+    if request.ct is not None:
+        ct, _ = read_ct(request.ct)
+        check_same_grid(mask, ct, str(request.mask))
+        array = to_canonical(ct).array
+        hu = array if array.dtype == np.int16 else np.rint(array).astype(np.int16)
+    if request.probability is not None:
+        values = read_probability(request.probability, mask)
+        probability = to_canonical(replace(mask, array=values)).array
+    return mask, Source(to_canonical(mask), hu, probability)
+
+
+def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | None, title: str) -> None:
+    """Write `FILES` into an existing folder; `PROPOSALS` comes last.
+
+    The maps lie on the grid of ``like``, which needs not be canonical. ``hu`` (int16) is the CT on its canonical axes;
+    with it the picture has slices.
+    """
+    labels = repaired.grid.array
+    for name, values in ((REPAIRS, repairs_map(labels.shape, repaired.proposals)), (LOOSE, repaired.loose())):
+        voxels = np.argwhere(values)
+        turned = voxels_from_canonical(voxels + repaired.corner, like)
+        write_sparse_nrrd(folder / name, turned, values[tuple(voxels.T)], like)
+    near = None if hu is None else hu[repaired.box]
+    draw_repairs(labels, repaired.proposals, repaired.grid.spacing_mm, near, title).save(folder / PICTURE)
+    write_text(folder / PROPOSALS, to_json([_moved(proposal, repaired.corner) for proposal in repaired.proposals]))
+
+
+def _moved(proposal: Proposal, corner: NDArray[np.int32]) -> Proposal:
+    """The same proposal with voxels that count on the whole canonical grid."""
+    bridge = proposal.bridge
+    return replace(proposal, bridge=replace(bridge, voxels=(bridge.voxels + corner).astype(np.int32)))
+
+
+def summary_text(repaired: Repaired) -> str:
+    """What was found, a line for each proposal that is applied or waits for somebody to look at it."""
+    return "\n".join([facts(repaired.grid.array, repaired.proposals), *map(line_of, repaired.proposals)])
+
+
+def line_of(proposal: Proposal) -> str:
+    """One line: number, state, from what to what, and why it is not applied."""
+    bridge = proposal.bridge
+    what = f"{proposal.number}: {proposal.state}, {bridge.method} {bridge.score:.2f}, gap {bridge.length_mm:.1f} mm"
+    brought = f", fragments {', '.join(map(str, proposal.fragments))}" if proposal.fragments else ""
+    return f"{what}{brought} to branch {proposal.branch}. {proposal.reason}".rstrip()
