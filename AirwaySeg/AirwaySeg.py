@@ -52,7 +52,7 @@ class AirwaySeg(ScriptedLoadableModule):
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
-        self.parent.title = _("Airway Segmentation")
+        self.parent.title = "AirwaySeg"  # The catalogue has another "Airway Segmentation" already.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
         self.parent.contributors = ["AirwaySeg maintainers"]

@@ -17,8 +17,8 @@ from slicerhost import pictures
 TARGET = Path(__file__).parents[1] / "Resources" / "Screenshots" / "slicer.png"
 LUNG_WINDOW_HU = (-1050, 200)
 ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
-VIEW_SIZE, SLICE_SIZE = (1028, 678), (340, 340)
-ZOOM, ZOOM_3D = 1.7, 1.5
+VIEW_SIZE, SLICE_SIZE = (938, 708), (310, 310)
+ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
 """From the middle of the tree to the eye (RAS)."""
 

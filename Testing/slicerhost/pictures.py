@@ -178,7 +178,7 @@ def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Pat
     for image, name in zip(row, VIEW_OF_ORIENTATION.values(), strict=False):
         _paste_view(sheet, image, (x, above.height + BAR_HEIGHT + GAP), name)
         x += image.width + GAP
-    sheet.save(path)
+    sheet.save(path, optimize=True)
     return Path(path)
 
 
