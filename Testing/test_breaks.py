@@ -107,10 +107,10 @@ def test_thinned_ends_are_thinner_than_plain_ones(a_tree):
     assert per_break[1] > 1.1 * per_break[0]
 
 
-def test_wide_gaps_are_at_least_six_millimetres_along_the_branch(a_tree):
+def test_most_wide_gaps_are_wider_than_six_millimetres(a_tree):
     broken = broken_by(a_tree, kinds=only(breaks.WIDE), share=1.0)
     gaps = [one.gap_mm for one in broken.breaks]
-    assert min(gaps) > 4.5 and np.median(gaps) > 6
+    assert min(gaps) > 4 and np.median(gaps) > 6
 
 
 def test_no_stranger_touches_the_tree_or_another_and_none_is_a_speck(a_tree):

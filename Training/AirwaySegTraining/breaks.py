@@ -31,7 +31,8 @@ STUB_MM = 1.0
 """What is left of a branch before a break, outside its parent's lumen, at least; at a fork nothing is."""
 
 WIDE_MM = (6.0, 12.0)
-"""Gaps of the kind `WIDE`: mucus and motion hide more than a third of a branch."""
+"""Gaps of the kind `WIDE`: mucus and motion hide more than a third of a branch. Of a branch that is too short for it
+and forks, all but the stub goes."""
 
 THINNED_MM, CORE = (2.0, 4.0), 0.5
 """Stretch on both sides of a gap that is thinned, and the share of the radius that stays."""
@@ -207,7 +208,9 @@ def _cut(
     """A cut of the given kind; None if the branch is too short for it."""
     gap_mm = max(rng.uniform(*lengths) * branch.length_mm, 2 * max(airways.lumen.spacing_mm))
     if kind == FORK:
-        return _cut_at_fork(airways, branch, gap_mm)
+        return _cut_at_fork(airways, branch, gap_mm, kind)
+    if kind == WIDE:
+        gap_mm = rng.uniform(*WIDE_MM)
     first, last = _first_mm(branch) + STUB_MM, branch.length_mm - (0 if branch.children else LEFT_MM)
     if kind == SEVERAL:
         middle = (first + last) / 2
@@ -216,10 +219,11 @@ def _cut(
             _gap(middle + LEFT_MM / 2, last, gap_mm / 2, rng),
         ]
     else:
-        gaps = [_gap(first, last, rng.uniform(*WIDE_MM) if kind == WIDE else gap_mm, rng)]
+        gaps = [_gap(first, last, gap_mm, rng)]
     found = [gap for gap in gaps if gap is not None]
     if len(found) < len(gaps):
-        return None
+        whole = kind == WIDE and branch.children
+        return _cut_at_fork(airways, branch, 2 * (branch.length_mm - first), kind) if whole else None
     rows = [airways.stretch(branch.id, *gap) for gap in found]
     if kind == THINNED:
         reach = rng.uniform(*THINNED_MM)
@@ -228,15 +232,19 @@ def _cut(
     return _Cut(kind, np.concatenate(rows), [(branch.id, to_mm) for _, to_mm in found])
 
 
-def _cut_at_fork(airways: _Airways, branch: Branch, gap_mm: float) -> _Cut:
-    """The fork at a branch's end, so that its children come loose; of a tip its own beginning."""
+def _cut_at_fork(airways: _Airways, branch: Branch, gap_mm: float, kind: str) -> _Cut:
+    """The fork at a branch's end, so that its children come loose; of a tip its own beginning.
+
+    Half of the gap lies on each side of the fork; of a wide one, which takes the whole branch, only the children's
+    beginnings within its lumen lie beyond.
+    """
     starts = [airways.tree.branch(child) for child in branch.children] or [branch]
-    share = 2 if branch.children else 1
-    pieces = [(one.id, min(_first_mm(one) + gap_mm / share, one.length_mm)) for one in starts]
+    beyond_mm = 0.0 if kind == WIDE else gap_mm / 2 if branch.children else gap_mm
+    pieces = [(one.id, min(_first_mm(one) + beyond_mm, one.length_mm)) for one in starts]
     rows = [airways.stretch(number, -1, to_mm) for number, to_mm in pieces]
     if branch.children:
         rows.append(airways.stretch(branch.id, branch.length_mm - gap_mm / 2, np.inf))
-    return _Cut(FORK, np.concatenate(rows), pieces)
+    return _Cut(kind, np.concatenate(rows), pieces)
 
 
 def _first_mm(branch: Branch) -> float:
