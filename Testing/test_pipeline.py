@@ -110,7 +110,7 @@ def test_what_hangs_behind_a_breakage_is_joined_and_the_report_says_so(a_broken_
     assert told["applied"] == told["fragments_joined"] == 1 and told["method"] == "path"
     assert told["voxels_added"] == (joined.mask & ~without.mask).sum()
     assert "repair" in stages and journal.seconds["repair"] >= 0 and journal.warnings == []
-    place = (np.array(joined.repaired.applied[0].place_mm) - volume.origin_mm) / volume.spacing_mm[::-1]
+    place = (np.array(joined.repaired.proposals[0].place_mm) - volume.origin_mm) / volume.spacing_mm[::-1]
     assert 37 <= place[2] <= 40 and joined.mask[tuple(np.rint(place[::-1]).astype(int))]
 
 

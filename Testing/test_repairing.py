@@ -111,6 +111,9 @@ def test_map_and_list_tell_of_the_same_voxels_and_place(a_result, a_broken_tree)
     of_bridge = numbers == applied[0].number
     assert np.array_equal(of_bridge, mask & ~a_broken_tree)
     assert {tuple(voxel) for voxel in np.argwhere(of_bridge)} == {tuple(voxel) for voxel in applied[0].bridge.voxels}
+    told = json.loads((a_result / repairing.PROPOSALS).read_text())["summary"]
+    assert told["method"] == "path" and told["applied"] == 1
+    assert told["voxels_added"] == mask.sum() - (label_components(a_broken_tree) == 1).sum()
     image = sitk.ReadImage(str(a_result / repairing.REPAIRS))
     assert image[image.TransformPhysicalPointToIndex(applied[0].place_mm)] == applied[0].number
 
@@ -194,7 +197,7 @@ def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_
     source = Source(mask, np.pad(ct_of(a_whole_tree), wide, constant_values=-820))
     result = repair(source, Mender("both", 0.5, "cpu", connector=object()), silent)
     assert seen["hu"].shape == seen["labels"].shape < mask.array.shape and seen["spacing_mm"] == SPACING_MM
-    assert [proposal.bridge.method for proposal in result.applied] == [NETWORK]
+    assert [proposal.bridge.method for proposal in result.proposals] == [NETWORK]
     assert np.array_equal(result.whole_mask(mask.array.shape), np.pad(a_whole_tree, wide))
 
 
@@ -276,8 +279,9 @@ def test_what_is_empty_flat_or_long_is_drawn_too(shape):
         (np.full((9, 9, 9), -1000, np.int16), "it is a CT"),
         (np.full((9, 9, 9), 0.5, np.float32), "fractions"),
         (np.ones((9, 9), np.uint8), "three axes"),
+        (np.ones((101, 100, 100), np.uint8), "1010 ml"),
     ],
-    ids=["empty", "CT", "fractions", "flat"],
+    ids=["empty", "CT", "fractions", "flat", "lungs"],
 )
 def test_what_is_no_mask_is_refused_in_a_sentence_and_leaves_nothing(values, sentence, tmp_path, capsys):
     sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "mask.nrrd"))

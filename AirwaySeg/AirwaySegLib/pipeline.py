@@ -248,7 +248,7 @@ def mend(found: Found, mender: Mender, journal: Journal, progress: Progress) -> 
     except AirwaySegError as error:
         journal.warnings.append(f"Nothing was repaired: {error}")
         return None
-    journal.decisions["repair"] = repaired.summary(mender)
+    journal.decisions["repair"] = repaired.summary()
     return repaired
 
 

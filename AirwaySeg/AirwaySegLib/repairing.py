@@ -3,6 +3,7 @@
 Used by `airwayseg repair` for masks from anywhere, and by `pipeline.segment`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib import __version__
 from AirwaySegLib.bridges import MAIN, Bridge
 from AirwaySegLib.components import Box, bounding_box, label_components
 from AirwaySegLib.delivery import check_free, delivered_into, write_text
@@ -50,6 +52,9 @@ FILES = (REPAIRS, LOOSE, PICTURE, PROPOSALS)
 
 AROUND_VOXELS = 40
 """What is looked at around the components: half of the network's patch, and the width of a gap."""
+
+MOST_ML = 1000.0
+"""Airways hold about 150 ml; what holds more than a litre is a mask of something else, and its tree takes minutes."""
 
 MOST_LOOSE = 65_535
 """What a map of 16 bits can number."""
@@ -102,16 +107,13 @@ class Repaired:
     """The result, on a part of a canonical grid.
 
     ``grid`` has the components' numbers (Z, Y, X) as its array, ``corner`` (3,) is where it begins in the whole.
+    ``how`` says by which method, threshold and weights.
     """
 
     grid: Volume
     corner: NDArray[np.int32]
     proposals: list[Proposal]
-
-    @property
-    def applied(self) -> list[Proposal]:
-        """Those proposals that changed the mask."""
-        return [proposal for proposal in self.proposals if proposal.state == APPLIED]
+    how: dict[str, object] = field(default_factory=dict)
 
     def loose(self) -> NDArray[np.uint16]:
         """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
@@ -136,19 +138,17 @@ class Repaired:
         """The same, counted on a grid of which the present one is this box."""
         return replace(self, corner=self.corner + np.array([part.start for part in box], np.int32))
 
-    def summary(self, mender: Mender) -> dict[str, object]:
-        """What a report tells of it."""
-        fragments = np.count_nonzero(np.bincount(self.grid.array.ravel())[MAIN + 1 :])
+    def summary(self) -> dict[str, object]:
+        """What a report tells of it, as plain values."""
+        labels = self.grid.array
+        joined = repaired_mask(labels, self.proposals)
         return {
-            "method": mender.method,
-            "threshold": mender.threshold,
-            "weights": dict(mender.weights),
-            "fragments": int(fragments),
+            **self.how,
+            "fragments": int(np.count_nonzero(np.bincount(labels.ravel())[MAIN + 1 :])),
             "fragments_joined": len(fragments_of(self.proposals)),
             "proposals": len(self.proposals),
-            "applied": len(self.applied),
-            "voxels_added": int(np.count_nonzero(repaired_mask(self.grid.array, self.proposals)))
-            - int(np.count_nonzero(self.grid.array == MAIN)),
+            "applied": sum(proposal.state == APPLIED for proposal in self.proposals),
+            "voxels_added": int(np.count_nonzero(joined) - np.count_nonzero(labels == MAIN)),
         }
 
 
@@ -222,6 +222,12 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
     box = bounding_box(source.mask.array, margin=AROUND_VOXELS)
     if box is None:
         raise AirwaySegError(f"{source.mask.path or 'The mask'} is empty: there is nothing to repair.")
+    millilitres = float(np.count_nonzero(source.mask.array[box])) * float(np.prod(source.mask.spacing_mm)) / 1000
+    if millilitres > MOST_ML:
+        name = source.mask.path or "The mask"
+        raise AirwaySegError(
+            f"{name} holds {millilitres:.0f} ml, more than any airway tree: is it a mask of the lungs?"
+        )
     near = source.within(box)
     labels = number_components(near.mask.array, near.tree)
     proposals: list[Proposal] = []
@@ -232,7 +238,8 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
         progress("repair", 2, 3)
         proposals = decide(bridges, parsed, labels, mender.threshold)
     progress("repair", 3, 3)
-    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals)
+    how: dict[str, object] = {"method": mender.method, "threshold": mender.threshold, "weights": dict(mender.weights)}
+    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
 
 
 def find_bridges(
@@ -356,7 +363,9 @@ def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | 
         write_sparse_nrrd(folder / name, turned, values[tuple(voxels.T)], like)
     near = None if hu is None else hu[repaired.box]
     draw_repairs(labels, repaired.proposals, repaired.grid.spacing_mm, near, title).save(folder / PICTURE)
-    write_text(folder / PROPOSALS, to_json([_moved(proposal, repaired.corner) for proposal in repaired.proposals]))
+    document = json.loads(to_json([_moved(proposal, repaired.corner) for proposal in repaired.proposals]))
+    made = {"program": f"AirwaySeg {__version__}", "summary": repaired.summary()}
+    write_text(folder / PROPOSALS, json.dumps(document | made, indent=1))
 
 
 def _moved(proposal: Proposal, corner: NDArray[np.int32]) -> Proposal:
