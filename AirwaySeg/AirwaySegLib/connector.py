@@ -5,7 +5,6 @@ and Deep Breakage Connection), section 2.2: a U-Net with three halvings. Letters
 voxels.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,10 +32,11 @@ class Layer(nn.Module):
 
 
 class Connector(nn.Module):
-    """U-Net of four levels, each of two layers on the way down and two on the way up.
+    """U-Net of four levels, with two layers on each way of a level, one on the first.
 
     Normalised by running statistics, so that what is predicted at a gap does not depend on the other patches or on what
-    else a patch holds. Upwards, features are mixed down to the level's width before their sides are doubled.
+    else a patch holds. Upwards, features are mixed down to the level's width before their sides are doubled, and added
+    to those of the way down: at full resolution, where most of the time goes, this halves the work of concatenating.
     """
 
     in_channels, classes = IN_CHANNELS, 1
@@ -46,9 +46,10 @@ class Connector(nn.Module):
         super().__init__()
         into = (IN_CHANNELS, *WIDTHS)
         self.down = nn.ModuleList(nn.Sequential(Layer(a, b), Layer(b, b)) for a, b in zip(into, WIDTHS))
+        self.down[0] = Layer(IN_CHANNELS, WIDTHS[0])
         upwards = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
         self.mix = nn.ModuleList(nn.Conv3d(deep, width, 1) for deep, width in upwards)
-        self.up = nn.ModuleList(nn.Sequential(Layer(2 * b, b), Layer(b, b)) for _, b in upwards)
+        self.up = nn.ModuleList(nn.Sequential(Layer(b, b), Layer(b, b)) for _, b in upwards)
         self.head = nn.Conv3d(WIDTHS[0], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Connector(nn.Module):
         skips.pop()
         for mix, layers in zip(self.mix, self.up, strict=True):
             wide = functional.interpolate(mix(x), scale_factor=2.0, mode="nearest")
-            x = layers(torch.cat((wide, skips.pop()), dim=1))
+            x = layers(wide + skips.pop())
         return self.head(x)
 
 

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
     _add_finetune(commands.add_parser("finetune", help="improve weights on a handful of corrected cases"))
+    _add_breakage(commands.add_parser("breakage", help="train the network that connects broken branches"))
     _add_evaluate(commands.add_parser("evaluate", help="how weights do on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
     _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
@@ -124,6 +125,38 @@ def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
     values = {field.name: getattr(options, field.name) for field in fields(FitSettings)}
     values["shares"] = tuple(options.shares)
     target = fit(options.data, options.output, FitSettings(**values), progress, resume=options.resume)
+    progress.close()
+    print(f"Weights: {target}")
+    return 0
+
+
+def _add_breakage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd "
+                        "and, where a first stage has run, prediction.nrrd")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    parser.add_argument("--steps", type=int, default=4000, help="updates of the weights (default 4000)")
+    parser.add_argument("--batch", type=int, default=4, help="patches a step (default 4)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default 0.002)")
+    parser.add_argument("--trees", type=int, default=1, help="broken trees made of each case (default 1)")
+    parser.add_argument("--patches", type=int, default=32, help="patches kept of each broken tree (default 32)")
+    parser.add_argument("--validation", type=float, default=0.1, help="share of the patients held out (default 0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, breaks and patches (default 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--precision", default="bfloat16", help="bfloat16 or float32 (default bfloat16)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make patches (default 1)")
+    parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between two checkpoints (default 200)")
+    parser.add_argument("--start-from", help="weights to begin with: a name or a file")
+    parser.set_defaults(run=_run_breakage)
+
+
+def _run_breakage(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.breakage import BreakageSettings, train_breakage
+
+    values = {field.name: getattr(options, field.name) for field in fields(BreakageSettings)}
+    target = train_breakage(
+        options.data, options.output, BreakageSettings(**values), progress, resume=options.resume
+    )
     progress.close()
     print(f"Weights: {target}")
     return 0

@@ -121,14 +121,15 @@ def draw_patch(
     augmentation = stage.augmentation()
     point = case.centres.draw(mixture, rng)
     placement = draw_placement(point, case.centres.shape, stage.patch, case.spacing_mm, augmentation, rng)
-    scanner = draw_scanner(rng) if case.clean else _mild_scanner(rng)
+    scanner = draw_scanner(rng) if case.clean else mild_scanner(rng)
     hu = scan(image_patch(case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
     label = label_patch(case.label, placement, stage.label_threshold)
     maps = {name: case.maps[name] for name in patch_maps(stage)}
     return hu, label, map_patches(maps, placement)
 
 
-def _mild_scanner(rng: np.random.Generator) -> Scanner:
+def mild_scanner(rng: np.random.Generator) -> Scanner:
+    """What is added to a CT that has a scanner's blur and noise already; see `draw_patch`."""
     noise_hu = rng.uniform(3, 25) if rng.random() < 0.5 else 1.0
     blur = rng.uniform(0.4, 0.8) if rng.random() < 0.3 else 0.2
     return Scanner(blur, blur, 0.0, noise_hu, 0.6, 0.0, rng.uniform(-30, 30), rng.uniform(0.97, 1.03), -1024.0)

@@ -1,0 +1,270 @@
+"""Training of the connection network on simulated breaks and on what a first stage left broken.
+
+DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation and Deep Breakage
+Connection), section 2.2 and 2.3: two channels, Dice and cross-entropy. A step's patches depend on the seed and the
+step's number alone, so a resumed run sees what an unbroken one would have.
+"""
+
+import copy
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from AirwaySegLib import __version__
+from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE
+from AirwaySegLib.connector import Connector
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.planner import choose_device
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
+from AirwaySegTraining.breakagedata import MISSING, OPEN, BreakagePatches, PooledTree, PoolSettings, make_pool
+from AirwaySegTraining.cases import Case, case_folders, prepared_groups
+from AirwaySegTraining.loop import set_rate, update_average, usable_cpus
+from AirwaySegTraining.runlog import RunLog
+from AirwaySegTraining.team import Team
+from AirwaySegTraining.validation import held_out
+
+WARM_UP, LAST_SHARE = 50, 0.02
+"""Steps in which the rate rises, and the share of it that the cosine ends at."""
+
+DECAY, CLIP, KEPT = 1e-4, 2.0, 0.998
+"""Weight decay, largest norm of the gradients, and what the average keeps of itself in a step."""
+
+MOST_BREAKERS = 4
+"""Processes that break trees before the training, each with a gigabyte, unless more --workers are wanted."""
+
+FREE_ON_RESUME = ("device", "workers", "checkpoint_every")
+"""Settings that may differ when a run is continued: they do not change the weights."""
+
+
+@dataclass(frozen=True)
+class BreakageSettings:
+    """One training: ``trees`` broken ones of each case, up to ``patches`` of each in the pool; ``validation`` is the
+    share of the patients that are held out."""
+
+    steps: int = 4000
+    batch: int = 4
+    rate: float = 2e-3
+    trees: int = 1
+    patches: int = 32
+    validation: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "bfloat16"
+    workers: int = 1
+    checkpoint_every: int = 200
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use."""
+        for name, least in (
+            *((name, 1) for name in ("steps", "batch", "trees", "patches", "checkpoint_every")),
+            *((name, 0) for name in ("seed", "workers")),
+        ):
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise AirwaySegError(f"--{flag} is {getattr(self, name)}; it must be at least {least}.")
+        if not self.rate > 0:
+            raise AirwaySegError(f"--rate is {self.rate}; it must be above 0.")
+        if not 0 <= self.validation < 1:
+            raise AirwaySegError(f"--validation is {self.validation}; it must be from 0 to below 1.")
+        if self.precision not in ("bfloat16", "float32"):
+            raise AirwaySegError(f"--precision is {self.precision!r}; it must be bfloat16 or float32.")
+
+
+@dataclass
+class BreakageRun:
+    """A training between two steps."""
+
+    net: Connector
+    average: Connector
+    info: ModelInfo
+    settings: BreakageSettings
+    fingerprints: list[str]
+    device: torch.device
+    step: int = 0
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with an optimiser without moments."""
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.settings.rate, weight_decay=DECAY)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "settings": asdict(self.settings),
+            "fingerprints": self.fingerprints,
+            "step": self.step,
+        }
+        unfinished = path.with_suffix(".unfinished")
+        try:
+            torch.save(state, unfinished)
+            os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
+            unfinished.unlink(missing_ok=True)
+            raise AirwaySegError(f"{path} cannot be written; is the disk full?") from error
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            before, after = state["settings"], asdict(self.settings)
+            other = [name for name in after if name not in FREE_ON_RESUME and before.get(name) != after[name]]
+            same_cases = state["fingerprints"] == self.fingerprints
+        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+            raise AirwaySegError(f"{path} is damaged or no checkpoint of `breakage`.") from error
+        if other:
+            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
+        if not same_cases:
+            raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+def train_breakage(
+    data: Sequence[Path], output: Path, settings: BreakageSettings, progress: Progress, *, resume: bool = False
+) -> Path:
+    """Train the connection network on the cases in ``data`` and return the file of its weights.
+
+    ``output`` gets the pool of patches, last.pt, from which a run is resumed, log.csv, and model.safetensors, the
+    averaged weights at each checkpoint.
+
+    Raises
+    ------
+    AirwaySegError
+        If the data cannot be used, ``output`` holds a run and ``resume`` is False, or the disk is full.
+    """
+    checkpoint = output / "last.pt"
+    if checkpoint.exists() and not resume:
+        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
+    device = torch.device(choose_device(settings.device))
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cpus())
+    groups = prepared_groups(data, (), Team(0, 1, device), settings.workers, progress)
+    cases = [case for group in groups for case in group]
+    held = held_out(groups, settings.validation, settings.seed)
+    run = start_breakage(settings, cases, device)
+    if checkpoint.exists():
+        run.load(checkpoint)
+    kept = {case.name for case in cases if case not in held}
+    folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
+    pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
+    breakers = max(settings.workers, min(MOST_BREAKERS, usable_cpus()))
+    train(run, make_pool(folders, pool, breakers, progress), output, progress)
+    return output / "model.safetensors"
+
+
+def start_breakage(settings: BreakageSettings, cases: Sequence[Case], device: torch.device) -> BreakageRun:
+    """Fresh or given weights and their average, at step 0, on the device."""
+    torch.manual_seed(settings.seed)
+    spacings = np.array([case.spacing_mm for case in cases])
+    if settings.start_from:
+        net, before, _ = load_weights(settings.start_from, "connector")
+        spacings = np.vstack([spacings, before.spacing_mm_min, before.spacing_mm_max])
+    else:
+        net = Connector()
+    info = ModelInfo(
+        name="run",
+        in_channels=Connector.in_channels,
+        norm=Connector.norm,
+        window_hu=BREAKAGE_WINDOW_HU,
+        patch_zyx=(SIDE, SIDE, SIDE),
+        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
+        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
+        architecture="connector",
+    )
+    net = net.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
+    return BreakageRun(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], device)
+
+
+def train(run: BreakageRun, trees: Sequence[PooledTree], output: Path, progress: Progress) -> None:
+    """All steps that are left."""
+    settings, log = run.settings, RunLog(output, run.step)
+    run.net.train()
+    for batch in log.timed(_loader(run, trees)):
+        rate = set_rate(run.optimizer, rate_at(run.step, settings))
+        log.step(*train_step(run, batch))
+        update_average(run.average, run.net, min(KEPT, (run.step + 1) / (run.step + 10)))
+        run.step += 1
+        progress("train", run.step, settings.steps)
+        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+            log.write(run.step, "breakage", rate)
+            save_connector(run, output / "model.safetensors", {})
+            run.save(output / "last.pt")
+    log.close()
+
+
+def train_step(run: BreakageRun, batch: dict[str, Tensor]) -> tuple[float, float]:
+    """One update on a batch: the loss, and the norm of its gradients."""
+    image = batch["image"].to(run.device, memory_format=torch.channels_last_3d)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+        logits = run.net(image)
+    loss = breakage_loss(logits.float(), batch["state"].to(run.device))
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.net.parameters(), CLIP)
+    if torch.isfinite(norm):
+        run.optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
+    """Dice loss and mean cross-entropy of the voxels that count, of the whole batch together.
+
+    ``logits`` and ``state`` are (B, 1, Z, Y, X). Over the batch, so that a patch in which nothing is missing is no
+    division of nothing by nothing.
+    """
+    counts = state != OPEN
+    missing = (state == MISSING).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, missing, weight=counts.float(), reduction="sum")
+    found = logits.sigmoid() * counts
+    dice = (2 * (found * missing).sum() + 1) / (found.sum() + missing.sum() + 1)
+    return 1 - dice + entropy / counts.sum().clamp(min=1)
+
+
+def rate_at(step: int, settings: BreakageSettings) -> float:
+    """Learning rate at a step, counted from 0: warm-up, then a cosine."""
+    falling = LAST_SHARE + (1 - LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.rate * min(1.0, (step + 1) / WARM_UP) * falling
+
+
+def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None:
+    """Write the averaged weights with how they came about, and ``more`` about them."""
+    provenance = {
+        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
+        "settings": asdict(run.settings),
+        "steps": run.step,
+        "cases": len(run.fingerprints),
+        **more,
+    }
+    info = ModelInfo(**{**vars(run.info), "name": target.parent.name, "provenance": provenance})
+    net = copy.deepcopy(run.average).to("cpu", memory_format=torch.contiguous_format).eval()
+    save_weights(target, net, info, force=True)
+
+
+def _loader(run: BreakageRun, trees: Sequence[PooledTree]) -> DataLoader:
+    """The batches that are left, made by processes of their own."""
+    workers = run.settings.workers if sys.platform == "linux" else 0
+    return DataLoader(
+        BreakagePatches(trees, run.settings.batch, run.settings.seed),
+        batch_size=None,
+        sampler=range(run.step, run.settings.steps),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
