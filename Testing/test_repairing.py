@@ -87,7 +87,7 @@ def test_a_broken_branch_is_joined_and_nothing_of_the_tree_is_lost(a_result, a_b
     assert label_components(mask).max() == 1
     assert mask[a_broken_tree].all()
     added = mask & ~a_broken_tree
-    assert added.any() and added[GAP].sum() == added.sum()
+    assert added.any() and added[GAP].sum() > 0.7 * added.sum()
     assert (added & a_whole_tree).sum() > 0.7 * added.sum()
 
 
@@ -164,7 +164,7 @@ def test_the_component_that_holds_the_tree_is_the_main_one_even_if_it_is_smaller
 def test_without_the_networks_weights_both_become_paths_and_the_network_alone_is_refused():
     wanted = {"repair_weights": "nobody"}
     mender = open_mender(SegmentSettings(repair="both", **wanted))
-    assert mender.method == "path" and mender.connector is None
+    assert mender.method == "path" and mender.network is None
     assert "nobody" in mender.warnings[0] and "paths alone" in mender.warnings[0]
     with pytest.raises(AirwaySegError, match="nobody"):
         open_mender(SegmentSettings(repair="network", **wanted))
@@ -181,21 +181,18 @@ def test_without_a_ct_the_network_is_refused_in_a_sentence(a_broken_tree, tmp_pa
     assert open_mender(SegmentSettings(repair="both"), with_ct=False).method == "path"
 
 
-def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_broken_tree, a_whole_tree, monkeypatch):
-    from AirwaySegLib import connecting
-
+def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_broken_tree, a_whole_tree):
     seen = {}
 
-    def stand_in(hu, labels, spacing_mm, connector, device, progress):
+    def network(hu, labels, spacing_mm, progress):
         seen.update(hu=hu, labels=labels, spacing_mm=spacing_mm)
         gap = np.argwhere((hu < -900) & (labels == 0)).astype(np.int32)
         return [Bridge((1, 2), gap, 0.95, NETWORK, 5.0)]
 
-    monkeypatch.setattr(connecting, "network_bridges", stand_in)
     wide = [(50, 50)] * 3
     mask = Volume(np.pad(a_broken_tree, wide), SPACING_MM)
     source = Source(mask, np.pad(ct_of(a_whole_tree), wide, constant_values=-820))
-    result = repair(source, Mender("both", 0.5, "cpu", connector=object()), silent)
+    result = repair(source, Mender("both", 0.5, network), silent)
     assert seen["hu"].shape == seen["labels"].shape < mask.array.shape and seen["spacing_mm"] == SPACING_MM
     assert [proposal.bridge.method for proposal in result.proposals] == [NETWORK]
     assert np.array_equal(result.whole_mask(mask.array.shape), np.pad(a_whole_tree, wide))

@@ -4,10 +4,9 @@ Used by `airwayseg repair` for masks from anywhere, and by `pipeline.segment`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,8 @@ from AirwaySegLib.volume import (
     write_sparse_nrrd,
 )
 
-if TYPE_CHECKING:
-    from AirwaySegLib.connector import Connector
+Network = Callable[[NDArray[np.int16], NDArray[np.int32], tuple[float, float, float], Progress], list[Bridge]]
+"""From HU, components, spacing (z, y, x) and progress to bridges."""
 
 MASK, REPAIRS, LOOSE, PICTURE, PROPOSALS = (
     "airways.nrrd",
@@ -90,14 +89,13 @@ class RepairRequest:
 class Mender:
     """What finds bridges, opened once for many masks.
 
-    ``method`` is what of the wanted one is possible; ``connector`` is there for "network" and "both". ``weights`` says
-    whose weights they are, and ``warnings`` what is missing.
+    ``method`` is what of the wanted one is possible; ``network`` is there for "network" and "both". ``weights`` says
+    whose weights it has, and ``warnings`` what is missing.
     """
 
     method: str
     threshold: float
-    device: str = "cpu"
-    connector: "Connector | None" = None
+    network: Network | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -168,23 +166,30 @@ def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
     try:
         if not with_ct:
             raise AirwaySegError("The repair network needs the CT.")
-        connector, weights, device = _open_network(settings)
+        network, weights = _open_network(settings)
     except AirwaySegError as error:
         if settings.repair == "network":
             raise
         return replace(plain, method="path", warnings=(f"{error} Fragments are joined by paths alone.",))
-    return replace(plain, device=device, connector=connector, weights=weights)
+    return replace(plain, network=network, weights=weights)
 
 
-def _open_network(settings: SegmentSettings) -> "tuple[Connector, dict[str, str], str]":
-    """The network, whose weights it has, and the device it runs on."""
+def _open_network(settings: SegmentSettings) -> tuple[Network, dict[str, str]]:
+    """The network with its weights on its device, and whose weights they are."""
     try:
-        from AirwaySegLib.connecting import load_connector
+        from AirwaySegLib.connecting import load_connector, network_bridges
         from AirwaySegLib.planner import choose_device
     except ImportError as error:
         raise AirwaySegError(f"The repair network needs PyTorch ({error}).") from error
     connector, info, sha256 = load_connector(settings.repair_weights)
-    return connector, {"name": info.name, "sha256": sha256}, choose_device(settings.device)
+    device = choose_device(settings.device)
+
+    def bridges(
+        hu: NDArray, labels: NDArray, spacing_mm: tuple[float, float, float], progress: Progress
+    ) -> list[Bridge]:
+        return network_bridges(hu, labels, spacing_mm, connector, device, progress)
+
+    return bridges, {"name": info.name, "sha256": sha256}
 
 
 @dataclass(frozen=True)
@@ -250,10 +255,8 @@ def find_bridges(
 
     bridges: list[Bridge] = []
     spacing_mm = source.mask.spacing_mm
-    if mender.connector is not None and source.hu is not None:
-        from AirwaySegLib.connecting import network_bridges
-
-        bridges += network_bridges(source.hu, labels, spacing_mm, mender.connector, mender.device, progress)
+    if mender.network is not None and source.hu is not None:
+        bridges += mender.network(source.hu, labels, spacing_mm, progress)
     if mender.method in ("path", "both"):
         paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
         bridges += unspoken_for(paths, bridges)
