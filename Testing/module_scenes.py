@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+import slicerhost as slicerhost  # for slicer.i18n, which the files below import
 from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
 from AirwaySegSlicer.jobs import Audience
 from AirwaySegSlicer.nodes import all_nodes, ijk_to_ras, write_volume
+
+assert slicerhost  # Imported for what it makes importable.
 
 # Columns, rows and slices of the CT run to the patient's front, right and head, and no edge is as long as another.
 IJK_TO_RAS = np.array([[0, -0.9, 0, 40], [1.1, 0, 0, -30], [0, 0, 1.2, -20], [0, 0, 0, 1.0]])

@@ -10,6 +10,7 @@ from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import CENTERLINE, HIGHLIGHT, add_companion, companion, remove_companion, undone_on_failure
 
@@ -57,11 +58,15 @@ def summary(rows: list[BranchRow]) -> str:
     if not tree:
         return ""
     loose = {row.component for row in rows} - {1}
-    text = (
-        f"{len(tree)} branches, {sum(row.length_mm for row in tree) / 1000:.2f} m, "
-        f"down to generation {max(row.generation for row in tree)}"
+    text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragments")
+    if len(loose) == 1:
+        text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragment")
+    return text.format(
+        count=len(tree),
+        metres=f"{sum(row.length_mm for row in tree) / 1000:.2f}",
+        generation=max(row.generation for row in tree),
+        loose=len(loose),
     )
-    return f"{text}; {len(loose)} loose fragment{'' if len(loose) == 1 else 's'}"
 
 
 def branch_points(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
@@ -75,7 +80,7 @@ def branch_points(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tupl
     ids = polydata.GetCellData().GetArray("branch_id")
     cell = next((cell for cell in range(ids.GetNumberOfValues()) if int(ids.GetValue(cell)) == number), None)
     if cell is None:
-        raise RuntimeError(f"There is no branch {number}.")
+        raise RuntimeError(_("There is no branch {number}.").format(number=number))
     points = vtk.vtkIdList()
     polydata.GetCellPoints(cell, points)
     places = [points.GetId(place) for place in range(points.GetNumberOfIds())]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import INITIAL, companion
 from AirwaySegSlicer.segments import airway_segment_id, array_of, ct_of, labelmap_name, mask_on_ct, segment_image
@@ -26,7 +27,9 @@ def initial_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkM
     """The mask as it was before correction; RuntimeError for a segmentation that this module has not made."""
     initial = companion(segmentation_node, INITIAL)
     if initial is None:
-        raise RuntimeError(f"What {segmentation_node.GetName()} was before correction is not known.")
+        raise RuntimeError(
+            _("What {name} was before correction is not known.").format(name=segmentation_node.GetName())
+        )
     return initial
 
 
@@ -34,7 +37,7 @@ def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
     """Count the corrected voxels; RuntimeError when the mask before correction is not known."""
     before, after = segment_image(initial_of(segmentation_node)), segment_image(segmentation_node)
     if not slicer.vtkOrientedImageDataResample.DoGeometriesMatchIgnoreOrigin(before, after):
-        old, new, _ = edited_voxels(segmentation_node, ct_of(segmentation_node))
+        old, new, _edited = edited_voxels(segmentation_node, ct_of(segmentation_node))
         return Edits(int((new > old).sum()), int((old > new).sum()))
     extents = list(zip(before.GetExtent(), after.GetExtent(), strict=True))
     extent = [max(pair) if place % 2 else min(pair) for place, pair in enumerate(extents)]

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+from slicer.i18n import tr as _
+
 
 def ensure_packages(requirements_path: str) -> None:
     """Bring in the requirements file's packages: all that measuring needs; raises RuntimeError when that fails."""
@@ -19,6 +21,6 @@ def ensure_dependencies(requirements_path: str) -> None:
     try:
         import PyTorchUtils
     except ModuleNotFoundError as error:
-        raise RuntimeError("Install the extension PyTorch with the Extensions Manager first.") from error
+        raise RuntimeError(_("Install the extension PyTorch with the Extensions Manager first.")) from error
     if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
-        raise RuntimeError("PyTorch is needed and was not installed.")
+        raise RuntimeError(_("PyTorch is needed and was not installed."))

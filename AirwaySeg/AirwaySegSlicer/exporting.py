@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.correction import count_edits, edited_voxels
 from AirwaySegSlicer.jobs import Audience, start_job
@@ -45,7 +46,8 @@ def export_node(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) ->
         elif path.endswith(".csv"):
             _write(slicer.vtkMRMLTableStorageNode(), _measured(segmentation_node, TABLE), unfinished)
         else:
-            raise RuntimeError(f"{os.path.basename(path)} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
+            sentence = _("{file} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
+            raise RuntimeError(sentence.format(file=os.path.basename(path)))
     about = f"{re.sub(r'[.](nii[.]gz|[a-z]+)$', '', path)}.{PROVENANCE}"
     write_provenance(segmentation_node, about)
     return [path, about]
@@ -67,14 +69,14 @@ def _written_whole(path: str) -> Iterator[str]:
 def _measured(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> slicer.vtkMRMLNode:
     node = companion(segmentation_node, role)
     if node is None:
-        raise RuntimeError(f"Measure {segmentation_node.GetName()} first.")
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
     return node
 
 
 def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode, path: str) -> None:
     storage.SetFileName(path)
     if not storage.WriteData(node):
-        raise RuntimeError(f"{path} could not be written.")
+        raise RuntimeError(_("{path} could not be written.").format(path=path))
 
 
 def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLLabelMapVolumeNode:

@@ -133,7 +133,7 @@ class FinetuneSection(Section):
         self.ui.finetuneProgressBar.maximum = total
         self.ui.finetuneProgressBar.value = done
         left = time_left(self.logic.runs.seconds_left(TRAINING))
-        self.ui.finetuneLabel.text = f"{stage}: {done} / {total}{left}"
+        self.ui.finetuneLabel.text = f"{training_stage(stage)}: {done} / {total}{left}"
 
     def on_finished(self, outcome: Outcome | None, message: str) -> None:
         """Show before and after, and the verdict; a better model is listed."""
@@ -159,6 +159,17 @@ class FinetuneSection(Section):
                 table.setItem(number, column, qt.QTableWidgetItem(text))
         table.resizeColumnsToContents()
         table.setVisible(True)
+
+
+def training_stage(stage: str) -> str:
+    """What the command does, in the user's words."""
+    names = {
+        "prepare": _("Preparing the cases"),
+        "train": _("Training"),
+        "validate": _("Looking at held-out cases"),
+        "evaluate": _("Comparing with held-out cases"),
+    }
+    return names.get(stage, stage)
 
 
 def verdict(outcome: Outcome) -> str:

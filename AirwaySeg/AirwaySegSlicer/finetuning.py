@@ -4,11 +4,10 @@ import json
 import os
 from dataclasses import dataclass
 
+from slicer.i18n import tr as _
+
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
-
-# What finetune.json calls its measures, and the panel.
-MEASURES = {"tld": "tree length", "bd": "branches", "precision": "precision", "dsc": "Dice", "near": "near airways"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def finetune_arguments(options: FinetuneOptions) -> list[str]:
 def start_finetuning(options: FinetuneOptions, audience: Audience) -> ConsoleProcess:
     """Start a run; its result is an `Outcome`. What a stopped run has learned stays in its folder."""
     if not training_cases(options.data):
-        raise RuntimeError("The training folder holds no case yet.")
+        raise RuntimeError(_("The training folder holds no case yet."))
     return start_job(
         audience, lambda folder: finetune_arguments(options), lambda folder: read_outcome(run_folder(options)), TRAINING
     )
@@ -82,16 +81,27 @@ def read_outcome(folder: str) -> Outcome:
             about = json.load(stream)
         return Outcome(_rows(about), bool(about["better"]), str(about["reason"]), str(about["name"] or ""))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError("The fine-tuning left no readable finetune.json.") from error
+        raise RuntimeError(_("The fine-tuning left no readable finetune.json.")) from error
+
+
+def measures() -> dict[str, str]:
+    """What finetune.json calls its measures, and the panel."""
+    return {
+        "tld": _("tree length"),
+        "bd": _("branches"),
+        "precision": _("precision"),
+        "dsc": _("Dice"),
+        "near": _("near airways"),
+    }
 
 
 def _rows(about: dict) -> list[tuple[str, float, float]]:
     pairs = [(case, about["before"][case], about["after"][case]) for case in about["after"]]
-    pairs.append(("simulated", about["remembered_before"], about["remembered_after"]))
+    pairs.append((_("simulated"), about["remembered_before"], about["remembered_after"]))
     return [
         (f"{case}: {title}", 100 * before[key], 100 * after[key])
         for case, before, after in pairs
-        for key, title in MEASURES.items()
+        for key, title in measures().items()
         if before.get(key) is not None and after.get(key) is not None  # None: of nothing found
     ]
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass, field, replace
 
+from slicer.i18n import tr as _
+
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import ConsoleProcess
 
@@ -42,7 +44,7 @@ def start_probe(audience: Audience) -> ConsoleProcess:
 
     def collect(folder: str) -> Installation:
         if not seen:
-            raise RuntimeError("The installation could not be looked at.")
+            raise RuntimeError(_("The installation could not be looked at."))
         return judge(seen[-1])
 
     return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, "AirwaySegSlicer.probe")
@@ -59,54 +61,58 @@ def judge(probe: dict) -> Installation:
 
 def _packages(probe: dict) -> Finding:
     if probe["missing"]:
-        return Finding(f"Python lacks {', '.join(probe['missing'])}.", "Press Install what is missing.")
-    return Finding(f"Python {probe['python']} has the packages that AirwaySeg needs.")
+        what = _("Python lacks {packages}.").format(packages=", ".join(probe["missing"]))
+        return Finding(what, _("Press Install what is missing."))
+    return Finding(_("Python {version} has the packages that AirwaySeg needs.").format(version=probe["python"]))
 
 
 def _torch(torch: dict) -> Finding:
     error = torch.get("error", "")
     if error.startswith("ModuleNotFoundError: No module named 'torch'"):
-        return Finding("PyTorch is not installed.", "Press Install what is missing.")
+        return Finding(_("PyTorch is not installed."), _("Press Install what is missing."))
     if error:
-        fix = "Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing."
-        return Finding(f"PyTorch is damaged ({error}).", fix)
-    return Finding(f"PyTorch {torch['version']} works.")
+        fix = _("Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing.")
+        return Finding(_("PyTorch is damaged ({error}).").format(error=error), fix)
+    return Finding(_("PyTorch {version} works.").format(version=torch["version"]))
 
 
 def _gpu(probe: dict) -> Finding:
     torch, driver = probe["torch"], probe["driver"]
     if torch.get("gpus") or torch.get("mps"):
-        return Finding(f"The GPU works: {_device_line(probe)}.")
+        return Finding(_("The GPU works: {device}.").format(device=_device_line(probe)))
     if not driver or "error" in torch:
-        return Finding("There is no GPU that PyTorch could use; the network runs on the CPU, in a minute or two.")
+        return Finding(_("There is no GPU that PyTorch could use; the network runs on the CPU, in a minute or two."))
     if not torch["cudaVersion"]:
-        fix = "Open the module PyTorch, uninstall PyTorch and install it again with a CUDA computation backend."
-        return Finding(f"There is a GPU ({driver}), but this PyTorch is for the CPU only.", fix)
-    fix = f"Update the NVIDIA driver to one that supports CUDA {torch['cudaVersion']}."
-    return Finding(f"PyTorch for CUDA {torch['cudaVersion']} cannot use the GPU and its driver ({driver}).", fix)
+        what = _("There is a GPU ({driver}), but this PyTorch is for the CPU only.").format(driver=driver)
+        fix = _("Open the module PyTorch, uninstall PyTorch and install it again with a CUDA computation backend.")
+        return Finding(what, fix)
+    what = _("PyTorch for CUDA {version} cannot use the GPU and its driver ({driver}).")
+    fix = _("Update the NVIDIA driver to one that supports CUDA {version}.").format(version=torch["cudaVersion"])
+    return Finding(what.format(version=torch["cudaVersion"], driver=driver), fix)
 
 
 def _disk(probe: dict) -> Finding:
-    free = f"{probe['freeDisk'] / 1e9:.1f} GB"
+    free = f"{probe['freeDisk'] / 1e9:.1f}"
     if probe["freeDisk"] < LEAST_DISK:
-        fix = "Free some space, or choose another temporary folder in Edit > Application Settings > General."
-        return Finding(f"The disk of Slicer's temporary folder has only {free} free.", fix)
-    return Finding(f"The disk of Slicer's temporary folder has {free} free.")
+        fix = _("Free some space, or choose another temporary folder in Edit > Application Settings > General.")
+        return Finding(_("The disk of Slicer's temporary folder has only {free} GB free.").format(free=free), fix)
+    return Finding(_("The disk of Slicer's temporary folder has {free} GB free.").format(free=free))
 
 
 def _models(probe: dict) -> Finding:
     if probe["models"]:
-        return Finding(f"Models: {', '.join(probe['models'])}.")
+        return Finding(_("Models: {names}.").format(names=", ".join(probe["models"])))
     broken = probe["missing"] or "error" in probe["torch"]
-    fix = "Mend the findings above first." if broken else "Install the extension AirwaySeg again."
-    return Finding("No model can be read.", fix)
+    fix = _("Mend the findings above first.") if broken else _("Install the extension AirwaySeg again.")
+    return Finding(_("No model can be read."), fix)
 
 
 def _device_line(probe: dict) -> str:
     torch = probe["torch"]
     if "error" in torch:
-        return "PyTorch is not ready; see Check installation"
+        return _("PyTorch is not ready; see Check installation")
     if torch["gpus"]:
         gpu = torch["gpus"][0]
-        return f"CUDA: {gpu['free'] / 2**30:.1f} of {gpu['total'] / 2**30:.0f} GB free ({gpu['name']})"
-    return "Apple GPU (MPS)" if torch["mps"] else "CPU: no GPU that PyTorch can use"
+        free, total = (f"{gpu['free'] / 2**30:.1f}", f"{gpu['total'] / 2**30:.0f}")
+        return _("CUDA: {free} of {total} GB free ({name})").format(free=free, total=total, name=gpu["name"])
+    return _("Apple GPU (MPS)") if torch["mps"] else _("CPU: no GPU that PyTorch can use")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.process import LIBRARY, ConsoleProcess, ignore_line
 
@@ -113,7 +114,7 @@ class Runs:
 
     def _begin(self, slot: str, starter: Starter, listener: Listener, blocking: bool) -> None:
         if self.is_running(slot):
-            raise RuntimeError("Something is running already; wait for it or cancel it first.")
+            raise RuntimeError(_("Something is running already; wait for it or cancel it first."))
         ended = []
 
         def on_finished(result: Any, message: str) -> None:

@@ -13,6 +13,7 @@ import tempfile
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure, write_volume
@@ -83,7 +84,8 @@ def start_measuring(
 def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> None:
     """Put the centerline and the table of a measured folder into the scene, instead of earlier ones."""
     if segmentation_node.GetScene() is None:
-        raise RuntimeError(f"{segmentation_node.GetName()} was removed from the scene before its tree was ready.")
+        sentence = _("{name} was removed from the scene before its tree was ready.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
     model = read_model(os.path.join(folder, CENTERLINE_FILE))
     rows = read_rows(os.path.join(folder, TABLE_FILE))
     visible = centerline_is_visible(segmentation_node)
@@ -115,7 +117,7 @@ def read_model(path: str) -> slicer.vtkMRMLModelNode:
     node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
     storage.SetFileName(path)
     if not storage.ReadData(node) or node.GetPolyData() is None:
-        raise RuntimeError(f"{os.path.basename(path)} could not be read.")
+        raise RuntimeError(_("{file} could not be read.").format(file=os.path.basename(path)))
     return node
 
 

@@ -12,6 +12,7 @@ from itertools import product
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 ROLE = "AirwaySeg."
 INITIAL, CENTERLINE, TABLE = ROLE + "initial", ROLE + "centerline", ROLE + "table"
@@ -26,20 +27,23 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
     """Raise RuntimeError, one sentence, for what is no single CT image."""
     if volume_node is None:
-        raise RuntimeError("Choose a chest CT first.")
+        raise RuntimeError(_("Choose a chest CT first."))
     name = volume_node.GetName()
     if volume_node.IsA("vtkMRMLMultiVolumeNode"):
-        raise RuntimeError(f"{name} is a multi-volume; extract the one frame that is to be segmented first.")
+        sentence = _("{name} is a multi-volume; extract the one frame that is to be segmented first.")
+        raise RuntimeError(sentence.format(name=name))
     if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise RuntimeError(f"{name} is a label map, not a CT.")
+        raise RuntimeError(_("{name} is a label map, not a CT.").format(name=name))
     image = volume_node.GetImageData()
     if image is None or not all(image.GetDimensions()):
-        raise RuntimeError(f"{name} holds no image.")
+        raise RuntimeError(_("{name} holds no image.").format(name=name))
     if image.GetNumberOfScalarComponents() != 1:
-        raise RuntimeError(f"{name} has {image.GetNumberOfScalarComponents()} values a voxel; a CT has one.")
+        sentence = _("{name} has {count} values a voxel; a CT has one.")
+        raise RuntimeError(sentence.format(name=name, count=image.GetNumberOfScalarComponents()))
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
         if browser.GetSequenceNode(volume_node) is not None:
-            raise RuntimeError(f"{name} is a frame of a sequence and changes with it; make a copy of the one frame.")
+            sentence = _("{name} is a frame of a sequence and changes with it; make a copy of the one frame.")
+            raise RuntimeError(sentence.format(name=name))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -55,7 +59,8 @@ def write_volume(volume_node: slicer.vtkMRMLVolumeNode, path: str, compress: boo
     storage.SetFileName(path)
     storage.SetUseCompression(int(compress))
     if not storage.WriteData(volume_node):
-        raise RuntimeError(f"The volume {volume_node.GetName()} could not be written to {path}.")
+        sentence = _("The volume {name} could not be written to {path}.")
+        raise RuntimeError(sentence.format(name=volume_node.GetName(), path=path))
 
 
 def read_volume(path: str) -> slicer.vtkMRMLScalarVolumeNode:
@@ -63,7 +68,7 @@ def read_volume(path: str) -> slicer.vtkMRMLScalarVolumeNode:
     node, storage = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(path)
     if not storage.ReadData(node) or node.GetImageData() is None:
-        raise RuntimeError(f"{path} could not be read.")
+        raise RuntimeError(_("{path} could not be read.").format(path=path))
     return node
 
 
@@ -117,7 +122,8 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
         places = [corner[axis] for corner in corners]
         low, high = max(0, round(min(places))), min(count, round(max(places)) + 1)
         if low >= high:
-            raise RuntimeError(f"The region {roi_node.GetName()} does not lie in {volume_node.GetName()}.")
+            sentence = _("The region {region} does not lie in {name}.")
+            raise RuntimeError(sentence.format(region=roi_node.GetName(), name=volume_node.GetName()))
         box.append((low, high))
     return tuple(box)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.measuring import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL, Maps
 from AirwaySegSlicer.nodes import (
@@ -87,7 +88,7 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
     if needs_measuring(segmentation_node, maps):
-        raise RuntimeError(f"Measure {segmentation_node.GetName()} first.")
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
     map_node = value_volume(segmentation_node, overlay, maps)
     with undone_on_failure():
         surface = coloured_surface(segmentation_node, map_node, overlay) if look.surface else None
@@ -205,7 +206,7 @@ def _colours(
 
     highest = float(slicer.util.arrayFromVolume(map_node).max())
     if overlay.key == LOBE:
-        names = ["no lobe", *lobe_names(companion(segmentation_node, CENTERLINE))]
+        names = [_("no lobe"), *lobe_names(companion(segmentation_node, CENTERLINE))]
         return list(zip(names, ramp(LOBE_COLOURS, len(LOBE_COLOURS.split())), strict=True)), (-0.5, len(names) - 0.5)
     if overlay.key == GENERATION:
         count = int(highest) + 1
@@ -219,7 +220,7 @@ def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
     cells = centerline_node.GetPolyData().GetCellData()
     numbers, words = cells.GetArray("lobe"), cells.GetAbstractArray("lobe_name")
     known = {int(numbers.GetValue(cell)): words.GetValue(cell) for cell in range(numbers.GetNumberOfValues())}
-    return [known.get(number, f"lobe {number}") for number in range(1, 6)]
+    return [known.get(number, _("lobe {number}").format(number=number)) for number in range(1, 6)]
 
 
 def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
@@ -311,7 +312,7 @@ def _restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> No
     """What lay over the slices before the overlay, unless the user has put something else there meanwhile."""
     node = companion(segmentation_node, SLICES)
     for composite in slice_composites():
-        opacity, _, before = (segmentation_node.GetAttribute(_before(composite)) or "").partition(" ")
+        opacity, _space, before = (segmentation_node.GetAttribute(_before(composite)) or "").partition(" ")
         segmentation_node.RemoveAttribute(_before(composite))
         if opacity and node is not None and composite.GetForegroundVolumeID() == node.GetID():
             composite.SetForegroundVolumeID(before or None)

@@ -7,6 +7,14 @@ import signal
 import subprocess
 from collections.abc import Callable
 
+try:
+    from slicer.i18n import tr as _
+except ImportError:  # Outside Slicer nothing is translated.
+
+    def _(text: str) -> str:
+        return text
+
+
 MODULE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARY, TRAINING = "AirwaySegLib", "AirwaySegTraining"
 
@@ -80,14 +88,15 @@ class ConsoleProcess:
 
     def _complete(self, exit_code: int) -> None:
         failed = exit_code != 0 and not self.cancelled
-        self._on_completed((self._last_line or f"The command ended with code {exit_code}.") if failed else "")
+        without_words = _("The command ended with code {code}.").format(code=exit_code)
+        self._on_completed((self._last_line or without_words) if failed else "")
 
 
 def slicer_python() -> str:
     """Slicer's Python interpreter; raises RuntimeError when it is not on the path."""
     python = shutil.which("PythonSlicer")
     if not python:
-        raise RuntimeError("Slicer's Python (PythonSlicer) was not found.")
+        raise RuntimeError(_("Slicer's Python (PythonSlicer) was not found."))
     return python
 
 
@@ -96,7 +105,7 @@ def package_folder(module: str) -> str:
     for folder in (MODULE_FOLDER, os.path.join(os.path.dirname(MODULE_FOLDER), "Training")):
         if os.path.isdir(os.path.join(folder, module.split(".")[0])):
             return folder
-    raise RuntimeError(f"{module} is not installed beside the module AirwaySeg.")
+    raise RuntimeError(_("{package} is not installed beside the module AirwaySeg.").format(package=module))
 
 
 def parse_progress(line: str) -> tuple[str, int, int] | None:

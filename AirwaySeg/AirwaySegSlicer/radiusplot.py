@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.branches import branch_points, branch_rows
 from AirwaySegSlicer.nodes import (
@@ -60,9 +61,9 @@ def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: 
         series.SetMarkerStyle(series.MarkerStyleNone)
         series.SetColor(*PLOT_COLOR)
         chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
-        chart.SetTitle(f"From the carina to branch {number}")
-        chart.SetXAxisTitle(DISTANCE)
-        chart.SetYAxisTitle(RADIUS)
+        chart.SetTitle(_("From the carina to branch {number}").format(number=number))
+        chart.SetXAxisTitle(_("Distance from the carina (mm)"))
+        chart.SetYAxisTitle(_("Radius (mm)"))
         chart.SetLegendVisibility(False)
     add_companion(segmentation_node, PLOT_CHART, chart, "radius plot")
     add_companion(segmentation_node, PLOT_SERIES, series, "radius to the branch")

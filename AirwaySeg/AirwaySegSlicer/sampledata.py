@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.nodes import read_volume
@@ -33,7 +34,7 @@ def draw_sample(source: object = None) -> ConsoleProcess:
     from AirwaySegSlicer.dependencies import ensure_packages
 
     ensure_packages(os.path.join(os.path.dirname(os.path.dirname(__file__)), "Resources", "requirements.txt"))
-    slicer.util.showStatusMessage("Drawing a simulated chest CT ...", 20000)
+    slicer.util.showStatusMessage(_("Drawing a simulated chest CT …"), 20000)
     return start_sample(Audience(_on_finished, launch=slicer.util.launchConsoleProcess))
 
 

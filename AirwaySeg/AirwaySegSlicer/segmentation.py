@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.nodes import (
@@ -79,7 +80,8 @@ def take_in(
     The scene stays as it was when something fails. Raises RuntimeError when the volume is no longer in the scene.
     """
     if volume_node.GetScene() is None:
-        raise RuntimeError(f"{volume_node.GetName()} was removed from the scene before its airways were ready.")
+        sentence = _("{name} was removed from the scene before its airways were ready.")
+        raise RuntimeError(sentence.format(name=volume_node.GetName()))
     segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
     report = _read_report(os.path.join(folder, "report.json"))
     old = replace if replace is not None and replace.GetScene() is not None else None
@@ -110,7 +112,7 @@ def _read_report(path: str) -> dict:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (OSError, ValueError) as error:
-        raise RuntimeError("The segmentation left no readable report.json.") from error
+        raise RuntimeError(_("The segmentation left no readable report.json.")) from error
 
 
 def _note_provenance(node: slicer.vtkMRMLSegmentationNode, report: dict) -> None:

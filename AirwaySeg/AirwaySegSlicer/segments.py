@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import Box, cropped, ijk_to_ras, shifted
 
@@ -42,7 +43,7 @@ def airway_segment(
     array = slicer.util.arrayFromVolume(mask_node)
     box = nonzero_box(array)
     if box is None:
-        raise RuntimeError(f"No airways were found in {volume_node.GetName()}.")
+        raise RuntimeError(_("No airways were found in {name}.").format(name=volume_node.GetName()))
     extent = [
         edge + first
         for (low, high), first in zip(box, first_voxel(mask_node, volume_node), strict=True)
@@ -101,7 +102,8 @@ def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolum
     first = [round(place) for place in origin]
     off = max(abs(place - whole) for place, whole in zip(origin, first, strict=True))
     if off > 0.01 or any(low < 0 or low + mine > all_ for low, (mine, all_) in zip(first, counts, strict=True)):
-        raise RuntimeError(f"The mask does not lie on the grid of {volume_node.GetName()}.")
+        sentence = _("The mask does not lie on the grid of {name}.")
+        raise RuntimeError(sentence.format(name=volume_node.GetName()))
     return first
 
 
@@ -111,12 +113,12 @@ def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolum
 def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
     """The id of our segment, else of the first one; raises RuntimeError when there is none."""
     if segmentation_node is None:
-        raise RuntimeError("Choose a segmentation of the airways first.")
+        raise RuntimeError(_("Choose a segmentation of the airways first."))
     segmentation = segmentation_node.GetSegmentation()
     if segmentation.GetSegment(SEGMENT_ID):
         return SEGMENT_ID
     if not segmentation.GetNumberOfSegments():
-        raise RuntimeError(f"{segmentation_node.GetName()} has no segment.")
+        raise RuntimeError(_("{name} has no segment.").format(name=segmentation_node.GetName()))
     return segmentation.GetNthSegmentID(0)
 
 
@@ -125,7 +127,7 @@ def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLSc
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     volume_node = segmentation_node.GetNodeReference(role)
     if volume_node is None:
-        raise RuntimeError(f"The CT of {segmentation_node.GetName()} is not in the scene.")
+        raise RuntimeError(_("The CT of {name} is not in the scene.").format(name=segmentation_node.GetName()))
     return volume_node
 
 
@@ -137,7 +139,7 @@ def segment_mask(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vt
     image = segment_image(segmentation_node)
     box = nonzero_box(array_of(image)) if image.GetNumberOfPoints() else None
     if box is None:
-        raise RuntimeError(f"The airways of {segmentation_node.GetName()} are empty.")
+        raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     whole = slicer.vtkMRMLLabelMapVolumeNode()
@@ -159,7 +161,7 @@ def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtk
     segmentation_node.CreateClosedSurfaceRepresentation()
     segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), surface)
     if not surface.GetNumberOfPoints():
-        raise RuntimeError(f"{segmentation_node.GetName()} has no surface.")
+        raise RuntimeError(_("{name} has no surface.").format(name=segmentation_node.GetName()))
     return surface
 
 
@@ -167,7 +169,7 @@ def segment_image(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.v
     """A copy of the airways' labelmap as the segmentation holds it, shared layers told apart."""
     image = slicer.vtkOrientedImageData()
     if not segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image):
-        raise RuntimeError(f"{segmentation_node.GetName()} has no voxels.")
+        raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
     return image
 
 
@@ -180,5 +182,6 @@ def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtk
     image = segment_image(segmentation_node)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, grid, on_grid, False):
-        raise RuntimeError(f"{segmentation_node.GetName()} does not fit on the grid of {ct.GetName()}.")
+        sentence = _("{name} does not fit on the grid of {ct}.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
     return array_of(on_grid).copy()

@@ -143,6 +143,7 @@ def stage_name(stage: str) -> str:
         "infer": _("Running the network"),
         "select": _("Choosing the airways"),
         "write": _("Writing the result"),
+        "repair": _("Joining what is broken off"),
         "measure": _("Measuring the tree"),
     }
     return names.get(stage, stage)

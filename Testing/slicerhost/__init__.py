@@ -11,5 +11,8 @@ ScriptedLoadableModule, parameterNodeWrapper, i18n and packaging, unless SLICER_
 
 from slicerhost.driving import choose, click, enter, leave, load_module, open_module
 from slicerhost.host import Host, start
+from slicerhost.pythonfiles import make_importable
+
+make_importable()
 
 __all__ = ["Host", "choose", "click", "enter", "leave", "load_module", "open_module", "start"]

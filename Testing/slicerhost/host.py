@@ -47,7 +47,7 @@ class Host:
             self.app.moduleManager()._add(name, CoreModule(name, logic))
         for name in WITHOUT_LOGIC:
             self.app.moduleManager()._add(name, CoreModule(name, None))
-        pythonfiles.install()
+        pythonfiles.install_sample_data()
         qt.QUiLoader = import_module("slicerhost.uifile").QUiLoader  # it looks into ctk, which is there only now
         self.main_window = MainWindow()
         self.panels: list = []

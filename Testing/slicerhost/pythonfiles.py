@@ -26,23 +26,28 @@ STAND_INS = {
 PARAMETERS = ("parameterNodeWrapper", "Default", "Validator", "WithinRange", "Minimum", "Maximum", "Choice")
 
 
-def install() -> None:
-    """Make them importable as slicer.<name>."""
-    slicer.modules.sampleDataSources, slicer.modules.sampleDataSourceCategories = {}, {}
-    make_module("SampleData", {"SampleDataLogic": modulebase.SampleDataLogic})
+def make_importable() -> None:
+    """Make them importable as slicer.<name>, also before the host has started; once is enough."""
     if REAL_FOLDER:
         folder = os.path.join(REAL_FOLDER, "slicer")
         if not os.path.isfile(os.path.join(folder, "ScriptedLoadableModule.py")):
             raise FileNotFoundError(
                 f"SLICER_PYTHON is {REAL_FOLDER}, where slicer/ScriptedLoadableModule.py is missing"
             )
-        slicer.__path__.append(folder)
+        if folder not in slicer.__path__:
+            slicer.__path__.append(folder)
         return
     for name, items in STAND_INS.items():
         module = make_module(f"slicer.{name}", {item: getattr(modulebase, item) for item in items})
         setattr(slicer, name, module)
     items = {item: getattr(parameternode, item) for item in PARAMETERS}
     slicer.parameterNodeWrapper = make_module("slicer.parameterNodeWrapper", items)
+
+
+def install_sample_data() -> None:
+    """Make SampleData importable, with no samples yet; the host has started."""
+    slicer.modules.sampleDataSources, slicer.modules.sampleDataSourceCategories = {}, {}
+    make_module("SampleData", {"SampleDataLogic": modulebase.SampleDataLogic})
 
 
 def make_module(name: str, items: dict[str, object]) -> types.ModuleType:
