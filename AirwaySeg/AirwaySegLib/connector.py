@@ -14,6 +14,9 @@ from AirwaySegLib.network import SIDE_MULTIPLE, SMALLEST_SIDE, Norm
 WIDTHS = (16, 32, 64, 128)
 """Channels of the levels, from the patch's own resolution to an eighth of it: few where a convolution is dear."""
 
+RARE = -4.0
+"""Logit to begin with: of a hundred voxels that are looked at, hardly one is missing."""
+
 IN_CHANNELS = 2
 """CT and attention."""
 
@@ -51,6 +54,7 @@ class Connector(nn.Module):
         self.mix = nn.ModuleList(nn.Conv3d(deep, width, 1) for deep, width in upwards)
         self.up = nn.ModuleList(nn.Sequential(Layer(b, b), Layer(b, b)) for _, b in upwards)
         self.head = nn.Conv3d(WIDTHS[0], 1, 1)
+        nn.init.constant_(self.head.get_parameter("bias"), RARE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of "airway is missing here".

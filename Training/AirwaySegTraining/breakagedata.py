@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from AirwaySegLib.attention import breakage_attention, patch_centres
 from AirwaySegLib.components import label_components
-from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, LEAST_ATTENTION, SIDE, touched_by
+from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE, asked_about, touched_by
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.preprocessing import normalise
 from AirwaySegLib.progress import Progress
@@ -89,18 +89,18 @@ def states_of(mask: Mask, missing: Mask, left_out: Mask, spacing_mm: tuple[float
 ]:
     """Components, attention and states (all (Z, Y, X)) of a broken mask in which ``missing`` is missing.
 
-    Only where attention is at least `LEAST_ATTENTION`, outside the mask, does a voxel count. `MISSING` are those pieces
-    of what is missing there that join two components; other pieces, of thinned walls and of ends, are left `OPEN`, and
-    so is what the label leaves open.
+    Only where the network is asked (`connecting.asked_about`), outside the mask, does a voxel count. `MISSING` are
+    those pieces of what is missing there that join two components; other pieces, of thinned walls and of ends, are left
+    `OPEN`, and so is what the label leaves open.
     """
     labels = label_components(mask)
     attention = breakage_attention(labels, spacing_mm)
-    looked_at = attention >= LEAST_ATTENTION
-    pieces = label_components(missing & looked_at & ~mask)
+    asked = asked_about(attention)
+    pieces = label_components(missing & asked & ~mask)
     voxels = np.argwhere(pieces).astype(np.int32)
     pairs = touched_by(voxels, pieces[tuple(voxels.T)].astype(np.intp), labels)
     joining = np.bincount(pairs[:, 0], minlength=int(pieces.max(initial=0)) + 1) >= 2
-    states = np.where(looked_at & ~mask & ~missing & ~left_out, EMPTY, OPEN).astype(np.uint8)
+    states = np.where(asked & ~mask & ~missing & ~left_out, EMPTY, OPEN).astype(np.uint8)
     states[joining[pieces]] = MISSING
     return labels, attention, states
 
