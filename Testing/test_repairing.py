@@ -21,7 +21,17 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.preview import BACKGROUND
 from AirwaySegLib.progress import silent
 from AirwaySegLib.repair import APPLIED, PROPOSED, REFUSED, Proposal, from_json
-from AirwaySegLib.repairing import FILES, MASK, Mender, Source, number_components, open_mender, repair, unspoken_for
+from AirwaySegLib.repairing import (
+    FILES,
+    MASK,
+    Mender,
+    Source,
+    number_components,
+    open_mender,
+    repair,
+    unrepaired,
+    unspoken_for,
+)
 from AirwaySegLib.repairpictures import COLOURS, JOINED, LOOSE, draw_repairs
 from AirwaySegLib.repairpictures import TREE as TREE_LAYER
 from AirwaySegLib.settings import SegmentSettings
@@ -161,15 +171,53 @@ def test_the_component_that_holds_the_tree_is_the_main_one_even_if_it_is_smaller
     assert np.array_equal(number_components(mask, np.zeros_like(mask)), labels)
 
 
-def test_without_the_networks_weights_both_become_paths_and_the_network_alone_is_refused():
-    wanted = {"repair_weights": "nobody"}
-    mender = open_mender(SegmentSettings(repair="both", **wanted))
+def test_where_nothing_was_looked_for_nothing_is_loose():
+    for voxels in (0, 9):
+        mask = np.zeros((20, 20, 20), bool)
+        mask[5 : 5 + voxels, 5, 5] = mask[5 : 5 + voxels, 15, 15] = True
+        told = unrepaired(Volume(mask, SPACING_MM))
+        assert not told.loose().any() and told.proposals == [] and told.summary()["fragments"] == 0
+        assert np.array_equal(told.whole_mask(mask.shape), mask)
+
+
+def test_without_the_networks_weights_both_become_paths_and_the_network_alone_is_refused(monkeypatch):
+    def missing(name):
+        raise AirwaySegError(f"There are no weights {name!r}.")
+
+    monkeypatch.setattr("AirwaySegLib.connecting.load_connector", missing)
+    mender = open_mender(SegmentSettings(repair="both"))
     assert mender.method == "path" and mender.network is None
-    assert "nobody" in mender.warnings[0] and "paths alone" in mender.warnings[0]
-    with pytest.raises(AirwaySegError, match="nobody"):
-        open_mender(SegmentSettings(repair="network", **wanted))
+    assert "no weights" in mender.warnings[0] and "paths alone" in mender.warnings[0]
     for plain in ("path", "none"):
-        assert open_mender(SegmentSettings(repair=plain, **wanted)).warnings == ()
+        assert open_mender(SegmentSettings(repair=plain)).warnings == ()
+    with pytest.raises(AirwaySegError, match="no weights 'breakage'"):
+        open_mender(SegmentSettings(repair="network"))
+    # whoever names weights wants these
+    with pytest.raises(AirwaySegError, match="no weights 'mine'"):
+        open_mender(SegmentSettings(repair="both", repair_weights="mine"))
+
+
+@pytest.fixture
+def a_connector(tmp_path) -> Path:
+    """Untrained weights of the repair network."""
+    from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU
+    from AirwaySegLib.connector import Connector
+    from AirwaySegLib.weights import ModelInfo, save_weights
+
+    window = BREAKAGE_WINDOW_HU
+    info = ModelInfo("mine", 2, 1, "batch", window, None, (64, 64, 64), architecture="connector")
+    save_weights(tmp_path / "mine.safetensors", Connector(), info)
+    return tmp_path / "mine.safetensors"
+
+
+def test_with_weights_the_network_runs_and_the_list_names_them(
+    a_connector, a_broken_tree, a_whole_tree, tmp_path, one_thread
+):
+    mask, ct = written(a_broken_tree, tmp_path / "m.nrrd"), written(ct_of(a_whole_tree), tmp_path / "ct.nrrd")
+    command = ["repair", mask, "--ct", ct, "--repair-weights", a_connector, "--device", "cpu", "-o", tmp_path / "r"]
+    assert airwayseg(*command) == 0
+    told = json.loads((tmp_path / "r" / repairing.PROPOSALS).read_text())["summary"]
+    assert told["method"] == "both" and told["weights"]["name"] == "mine" and len(told["weights"]["sha256"]) == 64
 
 
 def test_without_a_ct_the_network_is_refused_in_a_sentence(a_broken_tree, tmp_path, capsys):
@@ -178,7 +226,8 @@ def test_without_a_ct_the_network_is_refused_in_a_sentence(a_broken_tree, tmp_pa
     said = capsys.readouterr().err
     assert "needs the CT" in said and said.count("\n") == 1
     assert not (tmp_path / "r").exists()
-    assert open_mender(SegmentSettings(repair="both"), with_ct=False).method == "path"
+    assert airwayseg("repair", mask, "-o", tmp_path / "r") == 0
+    assert json.loads((tmp_path / "r" / repairing.PROPOSALS).read_text())["summary"]["method"] == "path"
 
 
 def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_broken_tree, a_whole_tree):

@@ -4,6 +4,7 @@ Used by `airwayseg repair` for masks from anywhere, and by `pipeline.segment`.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_json
-from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of
+from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of, sizes_of
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.treebuild import ParsedAirways, parse_airways
 from AirwaySegLib.volume import (
@@ -38,6 +39,8 @@ from AirwaySegLib.volume import (
 
 Network = Callable[[NDArray[np.int16], NDArray[np.int32], tuple[float, float, float], Progress], list[Bridge]]
 """From HU, components, spacing (z, y, x) and progress to bridges."""
+
+log = logging.getLogger("airwayseg")
 
 MASK, REPAIRS, LOOSE, PICTURE, PROPOSALS = (
     "airways.nrrd",
@@ -116,9 +119,10 @@ class Repaired:
     def loose(self) -> NDArray[np.uint16]:
         """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
         labels = self.grid.array
-        own = (labels > MAIN) & (labels <= MOST_LOOSE)
-        own &= ~np.isin(labels, list(fragments_of(self.proposals)))
-        return np.where(own, labels, 0).astype(np.uint16)
+        numbers = np.arange(max(int(labels.max()), MAIN) + 1)
+        numbers[[0, MAIN, *fragments_of(self.proposals)]] = 0
+        numbers[MOST_LOOSE + 1 :] = 0
+        return numbers.astype(np.uint16)[labels]
 
     def whole_mask(self, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
         """The repaired mask on the whole canonical grid."""
@@ -139,14 +143,14 @@ class Repaired:
     def summary(self) -> dict[str, object]:
         """What a report tells of it, as plain values."""
         labels = self.grid.array
-        joined = repaired_mask(labels, self.proposals)
+        joined, sizes = repaired_mask(labels, self.proposals), sizes_of(labels)
         return {
             **self.how,
-            "fragments": int(np.count_nonzero(np.bincount(labels.ravel())[MAIN + 1 :])),
+            "fragments": int(np.count_nonzero(sizes[MAIN + 1 :])),
             "fragments_joined": len(fragments_of(self.proposals)),
             "proposals": len(self.proposals),
             "applied": sum(proposal.state == APPLIED for proposal in self.proposals),
-            "voxels_added": int(np.count_nonzero(joined) - np.count_nonzero(labels == MAIN)),
+            "voxels_added": int(np.count_nonzero(joined)) - int(sizes[MAIN]),
         }
 
 
@@ -158,7 +162,7 @@ def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
     Raises
     ------
     AirwaySegError
-        If the network is wanted alone and cannot be had.
+        If the network is wanted alone, or with other weights than usual, and cannot be had.
     """
     plain = Mender(settings.repair, settings.repair_threshold)
     if settings.repair not in ("network", "both"):
@@ -168,7 +172,7 @@ def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
             raise AirwaySegError("The repair network needs the CT.")
         network, weights = _open_network(settings)
     except AirwaySegError as error:
-        if settings.repair == "network":
+        if settings.repair == "network" or settings.repair_weights != SegmentSettings.repair_weights:
             raise
         return replace(plain, method="path", warnings=(f"{error} Fragments are joined by paths alone.",))
     return replace(plain, network=network, weights=weights)
@@ -250,7 +254,7 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
 ) -> list[Bridge]:
-    """The network's bridges, and the paths between what these leave apart."""
+    """The network's bridges, and the paths between what those of them that are sure enough leave apart."""
     from AirwaySegLib.paths import Evidence, path_bridges
 
     bridges: list[Bridge] = []
@@ -259,7 +263,7 @@ def find_bridges(
         bridges += mender.network(source.hu, labels, spacing_mm, progress)
     if mender.method in ("path", "both"):
         paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
-        bridges += unspoken_for(paths, bridges)
+        bridges += unspoken_for(paths, [bridge for bridge in bridges if bridge.score >= mender.threshold])
     return bridges
 
 
@@ -326,7 +330,7 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
     check_free(request.output, (MASK, *FILES), request.force)
     mender = open_mender(settings, with_ct=request.ct is not None)
     progress("read", 0, 1)
-    mask, source = _read(request)
+    mask, source, about_ct = _read(request)
     progress("read", 1, 1)
     repaired = repair(source, mender, progress)
     progress("write", 0, 1)
@@ -335,22 +339,25 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
         write_nrrd(unfinished / MASK, from_canonical(whole, mask).astype(np.uint8), mask)
         write_repairs(unfinished, repaired, mask, source.hu, case_name(request.mask))
     progress("write", 1, 1)
-    return "\n".join([*mender.warnings, summary_text(repaired)])
+    for warning in [*mender.warnings, *about_ct]:
+        log.warning("%s: %s", case_name(request.mask), warning)
+    return summary_text(repaired)
 
 
-def _read(request: RepairRequest) -> tuple[Volume, Source]:
-    """The mask on its own grid, and everything on its canonical axes."""
+def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
+    """The mask on its own grid, everything on its canonical axes, and warnings about the CT."""
     mask = read_mask(request.mask)
     hu = probability = None
+    warnings: list[str] = []
     if request.ct is not None:
-        ct, _ = read_ct(request.ct)
+        ct, warnings = read_ct(request.ct)
         check_same_grid(mask, ct, str(request.mask))
         array = to_canonical(ct).array
         hu = array if array.dtype == np.int16 else np.rint(array).astype(np.int16)
     if request.probability is not None:
         values = read_probability(request.probability, mask)
         probability = to_canonical(replace(mask, array=values)).array
-    return mask, Source(to_canonical(mask), hu, probability)
+    return mask, Source(to_canonical(mask), hu, probability), warnings
 
 
 def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | None, title: str) -> None:

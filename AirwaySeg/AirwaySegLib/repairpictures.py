@@ -108,12 +108,17 @@ def facts(labels: NDArray[np.integer], proposals: list[Proposal]) -> str:
     """One line: fragments, proposals by state, and the voxels that the tree gained."""
     states = [proposal.state for proposal in proposals]
     joined = fragments_of(proposals)
-    sizes = np.bincount(labels.ravel())
+    sizes = sizes_of(labels)
     fragments = np.count_nonzero(sizes[MAIN + 1 :])
     gained = int(sizes[list(joined)].sum()) + sum(len(p.bridge.voxels) for p in proposals if p.state == APPLIED)
     words = [f"fragments: {fragments}", f"proposals: {len(proposals)}"]
     words += [f"{state}: {states.count(state)}" for state in (APPLIED, PROPOSED, REFUSED)]
     return "   ·   ".join([*words, f"fragments joined: {len(joined)}", f"voxels added: {gained}"])
+
+
+def sizes_of(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Voxels of each component by its number."""
+    return np.bincount(labels[labels > 0], minlength=MAIN + 1)  # of the background there are a thousand times as many
 
 
 def fragments_of(proposals: list[Proposal]) -> set[int]:
