@@ -52,7 +52,7 @@ def main() -> int:
     corrected, strange, ordinary = (options.output / name for name in ("corrected", "strange", "ordinary"))
     write_strange(corrected, range(SEED, SEED + 3))
     write_strange(strange, range(SEED + 3, SEED + 5))
-    simulate(ordinary, 2, SEED, Bar())
+    simulate(ordinary, 2, SEED + 5, Bar())  # other patients than those trained on
     command = ["finetune", "--weights", options.weights, "--data", str(corrected), "-o", str(options.output / "run")]
     start = time.monotonic()
     if airwayseg_train([*command, *(["--steps", str(options.steps)] if options.steps else [])]):
