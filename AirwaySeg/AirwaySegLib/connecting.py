@@ -219,7 +219,7 @@ def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bri
         return []
     pieces = Lumen((shape[0], shape[1], shape[2]), work.spacing_mm, voxels).components
     pairs = touched_by(voxels, pieces, labels)
-    group = _groups(int(labels.max()), before)
+    group = groups_of(int(labels.max()), before)
     order = np.argsort(pieces, kind="stable")
     parts = np.split(order, np.searchsorted(pieces[order], np.arange(1, int(pieces.max()) + 1)))
     joins = np.split(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(1, len(parts))))
@@ -252,7 +252,7 @@ def _gap_mm(work: _Work, piece: Voxels, joins: tuple[int, ...]) -> float:
     return farthest
 
 
-def _groups(count: int, bridges: Sequence[Bridge]) -> NDArray[np.int32]:
+def groups_of(count: int, bridges: Sequence[Bridge]) -> NDArray[np.int32]:
     """Number of the group of joined components that each of 0..``count`` is in; 0 is in its own, number 0."""
     links = [(bridge.joins[0], other) for bridge in bridges for other in bridge.joins[1:]]
     first, second = np.array(links, np.int64).reshape(-1, 2).T
@@ -262,7 +262,7 @@ def _groups(count: int, bridges: Sequence[Bridge]) -> NDArray[np.int32]:
 
 def _joined(labels: Labels, bridges: Sequence[Bridge]) -> Labels:
     """The labels with the bridges filled in and what they join under one number."""
-    group = _groups(int(labels.max()), bridges).astype(np.int32)
+    group = groups_of(int(labels.max()), bridges).astype(np.int32)
     joined = group[labels]
     for bridge in bridges:
         joined[tuple(bridge.voxels.T)] = group[bridge.joins[0]]

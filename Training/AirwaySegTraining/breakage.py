@@ -9,6 +9,7 @@ import copy
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,23 +17,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from AirwaySegLib import __version__
-from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE
+from AirwaySegLib.components import label_components
+from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE, groups_of, network_bridges
 from AirwaySegLib.connector import Connector
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.evaluation import mean_and_deviation
 from AirwaySegLib.planner import choose_device
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
-from AirwaySegTraining.breakagedata import MISSING, OPEN, BreakagePatches, PooledTree, PoolSettings, make_pool
+from AirwaySegTraining.breakagedata import (
+    MISSING,
+    OPEN,
+    BreakagePatches,
+    PooledTree,
+    PoolSettings,
+    broken_trees,
+    make_pool,
+)
 from AirwaySegTraining.cases import Case, case_folders, prepared_groups
 from AirwaySegTraining.loop import set_rate, update_average, usable_cpus
 from AirwaySegTraining.runlog import RunLog
 from AirwaySegTraining.team import Team
-from AirwaySegTraining.validation import held_out
+from AirwaySegTraining.validation import as_scanned, held_out
 
 WARM_UP, LAST_SHARE = 50, 0.02
 """Steps in which the rate rises, and the share of it that the cosine ends at."""
@@ -40,8 +52,14 @@ WARM_UP, LAST_SHARE = 50, 0.02
 DECAY, CLIP, KEPT = 1e-4, 2.0, 0.998
 """Weight decay, largest norm of the gradients, and what the average keeps of itself in a step."""
 
+RARE_WEIGHT = 10.0
+"""Of a missing voxel in the cross-entropy: of those that count one in a thousand is missing."""
+
 MOST_BREAKERS = 4
 """Processes that break trees before the training, each with a gigabyte, unless more --workers are wanted."""
+
+SURE, NARROW_MM = 0.5, 10.0
+"""Score from which a bridge is applied where nothing else is wanted, and the gaps that a repair has to close."""
 
 FREE_ON_RESUME = ("device", "workers", "checkpoint_every")
 """Settings that may differ when a run is continued: they do not change the weights."""
@@ -141,8 +159,8 @@ def train_breakage(
 ) -> Path:
     """Train the connection network on the cases in ``data`` and return the file of its weights.
 
-    ``output`` gets the pool of patches, last.pt, from which a run is resumed, log.csv, and model.safetensors, the
-    averaged weights at each checkpoint.
+    ``output`` gets the pool of patches, last.pt, from which a run is resumed, log.csv, model.safetensors, the averaged
+    weights at each checkpoint, and at the end validation.csv with the `rejoining` of the held-out cases.
 
     Raises
     ------
@@ -165,7 +183,7 @@ def train_breakage(
     folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
     pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
     breakers = max(settings.workers, min(MOST_BREAKERS, usable_cpus()))
-    train(run, make_pool(folders, pool, breakers, progress), output, progress)
+    train(run, make_pool(folders, pool, breakers, progress), held, output, progress)
     return output / "model.safetensors"
 
 
@@ -192,8 +210,10 @@ def start_breakage(settings: BreakageSettings, cases: Sequence[Case], device: to
     return BreakageRun(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], device)
 
 
-def train(run: BreakageRun, trees: Sequence[PooledTree], output: Path, progress: Progress) -> None:
-    """All steps that are left."""
+def train(
+    run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], output: Path, progress: Progress
+) -> None:
+    """All steps that are left, and then a look at the cases held out."""
     settings, log = run.settings, RunLog(output, run.step)
     run.net.train()
     for batch in log.timed(_loader(run, trees)):
@@ -206,6 +226,14 @@ def train(run: BreakageRun, trees: Sequence[PooledTree], output: Path, progress:
             log.write(run.step, "breakage", rate)
             save_connector(run, output / "model.safetensors", {})
             run.save(output / "last.pt")
+    cases = {}
+    for done, case in enumerate(held):
+        progress("validate", done, len(held))
+        cases[case.name] = rejoining(run.average, case, settings.seed, run.device.type)
+    if cases:
+        means, _ = mean_and_deviation(cases)
+        log.write_validation(run.step, cases, means)
+        save_connector(run, output / "model.safetensors", {"held_out": sorted(cases), "rejoining": means})
     log.close()
 
 
@@ -231,10 +259,41 @@ def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
     """
     counts = state != OPEN
     missing = (state == MISSING).float()
-    entropy = functional.binary_cross_entropy_with_logits(logits, missing, weight=counts.float(), reduction="sum")
+    weight = counts + (RARE_WEIGHT - 1) * missing
+    entropy = functional.binary_cross_entropy_with_logits(logits, missing, weight=weight, reduction="sum")
     found = logits.sigmoid() * counts
     dice = (2 * (found * missing).sum() + 1) / (found.sum() + missing.sum() + 1)
-    return 1 - dice + entropy / counts.sum().clamp(min=1)
+    return 1 - dice + entropy / weight.sum().clamp(min=1)
+
+
+def rejoining(network: nn.Module, case: Case, seed: int, device: str) -> dict[str, float]:
+    """How the network mends a case's broken tree by itself, as the product runs it, each share 0..1.
+
+    ``rejoined`` of the breaks, ``rejoined_10mm`` of those no wider, and ``false_joins`` of the false pieces; NaN of
+    none. A break is rejoined if the components on both its sides are joined, directly or through others.
+    """
+    begun = time.monotonic()
+    (broken,) = broken_trees(case, seed, 1)
+    labels = label_components(broken.mask)
+    hu = as_scanned(case).astype(np.int16)
+    bridges = network_bridges(hu, labels, case.spacing_mm, network, device)
+    group = groups_of(int(labels.max()), [bridge for bridge in bridges if bridge.score >= SURE])
+    mended = np.array([group[labels[one.before]] == group[labels[one.beyond]] for one in broken.breaks], float)
+    narrow = np.array([one.gap_mm <= NARROW_MM for one in broken.breaks], bool)
+    strangers = np.setdiff1d(labels[broken.strangers], 0)
+    joined = np.bincount(group)[group[strangers]] > 1
+    return {
+        "rejoined": _share(mended),
+        "rejoined_10mm": _share(mended[narrow]),
+        "false_joins": _share(joined),
+        "breaks": float(len(mended)),
+        "strangers": float(len(strangers)),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _share(found: NDArray) -> float:
+    return float(found.mean()) if len(found) else float("nan")
 
 
 def rate_at(step: int, settings: BreakageSettings) -> float:

@@ -26,7 +26,7 @@ from AirwaySegLib.preprocessing import normalise
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.treebuild import parse_airways
 from AirwaySegLib.volume import Volume, read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.breaks import BreakSettings, break_tree
+from AirwaySegTraining.breaks import BreakSettings, Broken, break_tree
 from AirwaySegTraining.cases import Case, prepared_case
 from AirwaySegTraining.degrade import draw_scanner, scan
 from AirwaySegTraining.patches import MARGIN, mild_scanner
@@ -116,16 +116,15 @@ def chosen_centres(
     return centres[chosen[:most]], holds[chosen[:most]]
 
 
-def broken_trees(case: Case, seed: int, count: int) -> Iterator[tuple[Mask, Mask]]:
-    """Broken masks of a case and what is missing in each; the case is parsed once."""
+def broken_trees(case: Case, seed: int, count: int) -> Iterator[Broken]:
+    """Broken trees of a case, each with another share of its branches broken; the case is parsed once."""
     airway = np.asarray(case.label) == 1
     parsed = parse_airways(Volume(airway.astype(np.uint8), case.spacing_mm))
     for number in range(count):
         rng = np.random.default_rng([seed, int(case.fingerprint, 16), number])
         settings = BreakSettings(share=rng.uniform(*BROKEN_SHARE), strangers=STRANGERS)
         left_out = np.asarray(case.label) == IGNORE
-        broken = break_tree(parsed, airway, case.spacing_mm, rng, settings, np.asarray(case.ct), left_out)
-        yield broken.mask, broken.removed
+        yield break_tree(parsed, airway, case.spacing_mm, rng, settings, np.asarray(case.ct), left_out)
 
 
 def predicted_tree(folder: Path, case: Case) -> tuple[Mask, Mask]:
@@ -187,7 +186,7 @@ def _pooled(folders: Sequence[Path], settings: PoolSettings, workers: int) -> It
 def _pool_case(folder: Path, settings: PoolSettings) -> None:
     case = prepared_case(folder)
     files = pool_files(folder, case, settings)
-    trees = list(broken_trees(case, settings.seed, settings.trees))
+    trees = [(one.mask, one.removed) for one in broken_trees(case, settings.seed, settings.trees)]
     if len(files) > len(trees):
         trees.append(predicted_tree(folder, case))
     for (mask, missing), path in zip(trees, files, strict=True):
