@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
+import qt
 import slicer
 import vtk
 from slicer import vtkMRMLScalarVolumeNode
@@ -30,8 +31,8 @@ from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_
 from AirwaySegSlicer.installation import Installation, start_probe
 from AirwaySegSlicer.jobs import Listener, Runs, one_line
 from AirwaySegSlicer.measuring import Maps, start_measuring
-from AirwaySegSlicer.nodes import CENTERLINE, companion
-from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, show_overlay, shown_overlay
+from AirwaySegSlicer.nodes import CENTERLINE, Belongings, companion
+from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
 from AirwaySegSlicer.panel import AIRWAYS, PROBE, TRAINING, Panel
 from AirwaySegSlicer.probe import missing_packages
 from AirwaySegSlicer.sampledata import register_sample_data
@@ -117,6 +118,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -148,6 +150,16 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.setParameterNode(None)
             self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """The tree of a segmentation goes with it; not at once, as the scene is still at work."""
+        if not node.IsA("vtkMRMLSegmentationNode") or slicer.mrmlScene.IsClosing():
+            return
+        self.logic.forget(node)
+        belongings = Belongings(node)
+        if belongings.nodes:
+            qt.QTimer.singleShot(0, belongings.remove)
 
     def initializeParameterNode(self) -> None:
         """Observe the scene's parameter node and propose its first volume."""
@@ -195,6 +207,11 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Stop what works on the scene, and forget its files; a fine-tuning goes on."""
         self.runs.cancel(AIRWAYS)
         self.maps.clear()
+
+    def forget(self, airways: vtkMRMLSegmentationNode) -> None:
+        """The segmentation goes: put back what lay over the slices before its overlay, and remove its files."""
+        restore_foreground(airways)
+        self.maps.forget(airways)
 
     def close(self) -> None:
         """Stop everything."""

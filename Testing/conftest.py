@@ -1,5 +1,6 @@
 """Phantoms that several tests share: a small chest whose every part is known."""
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -119,3 +120,27 @@ def slicer_host():
     yield host
     host.check()
     host.clear()
+
+
+@pytest.fixture(scope="session")
+def kept_measures(tmp_path_factory) -> str:
+    """A folder in which the results of the real `airwayseg measure` are kept for the next test."""
+    return str(tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture
+def a_desk(slicer_host, kept_measures, tmp_path, monkeypatch):
+    """The module's panel beside a drawn CT; commands that need the network are stand-ins."""
+    from module_desk import Desk
+    from module_scenes import a_ct, python_slicer
+
+    monkeypatch.setenv("AIRWAYSEG_KEPT", kept_measures)
+    monkeypatch.setenv("PATH", python_slicer(tmp_path, stand_ins=True), prepend=os.pathsep)
+    return Desk(slicer_host, *a_ct())
+
+
+@pytest.fixture
+def a_measured_desk(a_desk):
+    """The panel with a measured result."""
+    assert a_desk.segment() is not None and not a_desk.host.messages
+    return a_desk

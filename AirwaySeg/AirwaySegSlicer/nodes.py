@@ -20,6 +20,9 @@ SURFACE, SLICES, HIGHLIGHT = ROLE + "surface", ROLE + "slices", ROLE + "highligh
 PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", ROLE + "plotChart"
 ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
 
+TREE = ROLE + "tree"
+"""Marks a folder of ours in the subject hierarchy."""
+
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First voxel and the one after the last along i, j and k."""
 
@@ -184,7 +187,9 @@ def _folder(segmentation_node: slicer.vtkMRMLSegmentationNode, item: int) -> int
         place = hierarchy.GetItemByDataNode(other) if other else 0
         if place and place != item and hierarchy.GetItemParent(place) != beside:
             return hierarchy.GetItemParent(place)
-    return hierarchy.CreateFolderItem(beside, f"{segmentation_node.GetName()} tree")
+    folder = hierarchy.CreateFolderItem(beside, f"{segmentation_node.GetName()} tree")
+    hierarchy.SetItemAttribute(folder, TREE, "1")
+    return folder
 
 
 def remove_companion(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> None:
@@ -215,6 +220,25 @@ def remove_with_display(node: slicer.vtkMRMLNode) -> None:
     for one in [node, *belongings]:
         if one.GetScene() is not None:
             slicer.mrmlScene.RemoveNode(one)
+
+
+class Belongings:
+    """What belongs to a segmentation that is about to go: noted while it can still be asked, removed afterwards."""
+
+    def __init__(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+        self.nodes = [node for node in (companion(segmentation_node, role) for role in ROLES) if node is not None]
+
+    def remove(self) -> None:
+        """Remove what is still there, and the folder that held it when that has become empty."""
+        hierarchy = subject_hierarchy()
+        nodes = [node for node in self.nodes if node.GetScene() is not None]
+        items = [item for item in map(hierarchy.GetItemByDataNode, nodes) if item]
+        folders = {hierarchy.GetItemParent(item) for item in items}
+        for node in nodes:
+            remove_with_display(node)
+        for folder in folders:
+            if hierarchy.GetItemAttribute(folder, TREE) and not hierarchy.GetNumberOfItemChildren(folder):
+                hierarchy.RemoveItem(folder)
 
 
 def remove_result(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:

@@ -105,7 +105,7 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Remove the overlay and show again what it covered."""
-    _restore_foreground(segmentation_node)
+    restore_foreground(segmentation_node)
     remove_companion(segmentation_node, SLICES)
     remove_companion(segmentation_node, SURFACE)
     for part in COVERING:
@@ -308,7 +308,7 @@ def _before(composite: slicer.vtkMRMLSliceCompositeNode) -> str:
     return f"{BEFORE}.{composite.GetLayoutName() or composite.GetID()}"
 
 
-def _restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """What lay over the slices before the overlay, unless the user has put something else there meanwhile."""
     node = companion(segmentation_node, SLICES)
     for composite in slice_composites():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import slicer
@@ -15,6 +16,7 @@ TERMINOLOGY = (
     "Segmentation category and type - DICOM master list~SCT^123037004^Anatomical Structure"
     "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
 )
+CODE = "110726009"
 AIRWAY_COLOR = (0.56, 0.83, 1.0)
 SEGMENT_ID = "airways"
 SMOOTHING_FACTOR = "0.2"  # More, and thin airways vanish in 3D.
@@ -111,15 +113,33 @@ def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolum
 
 
 def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
-    """The id of our segment, else of the first one; raises RuntimeError when there is none."""
+    """The id of the segment that holds the airways; raises RuntimeError when there is none, or no telling which.
+
+    It is ours, else the only one, else the only one that is called or coded airways, else the only visible one.
+    """
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
-    segmentation = segmentation_node.GetSegmentation()
+    segmentation, name = segmentation_node.GetSegmentation(), segmentation_node.GetName()
     if segmentation.GetSegment(SEGMENT_ID):
         return SEGMENT_ID
-    if not segmentation.GetNumberOfSegments():
-        raise RuntimeError(_("{name} has no segment.").format(name=segmentation_node.GetName()))
-    return segmentation.GetNthSegmentID(0)
+    ids = list(segmentation.GetSegmentIDs())
+    if not ids:
+        raise RuntimeError(_("{name} has no segment.").format(name=name))
+    display = segmentation_node.GetDisplayNode()
+    named = [one for one in ids if _is_called_airways(segmentation.GetSegment(one))]
+    shown = [one for one in ids if display is not None and display.GetSegmentVisibility(one)]
+    for candidates in (ids, named, shown):
+        if len(candidates) == 1:
+            return candidates[0]
+    sentence = _("{name} has {count} segments; show only the one with the airways, or call it Airways.")
+    raise RuntimeError(sentence.format(name=name, count=len(ids)))
+
+
+def _is_called_airways(segment: slicer.vtkSegment) -> bool:
+    """Whether its name says airway or bronchi, or its code is that of trachea and bronchus."""
+    tag, code = slicer.vtkSegment.GetTerminologyEntryTagName(), vtk.reference("")
+    segment.GetTag(tag, code)
+    return bool(re.search("airway|bronch", segment.GetName() or "", re.IGNORECASE)) or f"^{CODE}^" in str(code)
 
 
 def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode:
