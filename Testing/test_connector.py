@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from AirwaySegLib.connector import Connector
+from AirwaySegLib.connector import Connector, fast_form
 from AirwaySegLib.errors import AirwaySegError
 
 
@@ -37,6 +37,19 @@ def test_a_patch_is_answered_whatever_lies_beside_it_in_the_batch(a_connector: C
     one, other = torch.rand(1, 2, 16, 16, 16), 50 * torch.rand(1, 2, 16, 16, 16)
     with torch.no_grad():
         assert torch.allclose(a_connector(one)[0], a_connector(torch.cat((one, other)))[0], atol=1e-4)
+
+
+def test_the_fast_form_answers_the_same_and_leaves_the_network_as_it_is() -> None:
+    torch.manual_seed(0)
+    net, x = Connector(), torch.rand(2, 2, 16, 16, 16)
+    for _ in range(3):
+        net(x)  # so that the running statistics are not the usual ones
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fast = fast_form(net)
+    with torch.no_grad():
+        assert torch.allclose(fast(x), net.eval()(x), atol=1e-4)
+    assert not any(isinstance(part, torch.nn.BatchNorm3d) for part in fast.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16, 16), (1, 2, 16, 16, 20), (1, 2, 8, 16, 16), (2, 16, 16, 16)])

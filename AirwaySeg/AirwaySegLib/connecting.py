@@ -21,7 +21,7 @@ from torch import nn
 from AirwaySegLib.attention import breakage_attention, kept_components, patch_centres
 from AirwaySegLib.bridges import NETWORK, Bridge
 from AirwaySegLib.components import bounding_box
-from AirwaySegLib.connector import Connector
+from AirwaySegLib.connector import Connector, fast_form
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import FORWARD_OFFSETS, Lumen, Spacing
 from AirwaySegLib.openvino_backend import has_bfloat16
@@ -106,7 +106,8 @@ def network_bridges(
     if hu.shape != labels.shape:
         raise AirwaySegError(f"The CT has shape {hu.shape}, the mask {labels.shape}.")
     work = _Work(hu, labels, spacing_mm, np.zeros(labels.shape, np.uint8))
-    runner = _Runner(connector.to(device).eval(), torch.device(device), device == "cpu" and has_bfloat16())
+    network = fast_form(connector) if isinstance(connector, Connector) else connector.eval()
+    runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16())
     joined, seen = labels, np.empty((0, 3), np.int32)
     bridges: list[Bridge] = []
     for _ in range(MOST_ROUNDS):

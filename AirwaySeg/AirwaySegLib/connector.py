@@ -5,8 +5,11 @@ and Deep Breakage Connection), section 2.2: a U-Net with three halvings. Letters
 voxels.
 """
 
+import copy
+
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import SIDE_MULTIPLE, SMALLEST_SIDE, Norm
@@ -27,7 +30,7 @@ class Layer(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.convolution = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm3d(out_channels)
+        self.norm: nn.Module = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C in, Z, Y, X) -> (B, C out, Z, Y, X)."""
@@ -79,6 +82,19 @@ class Connector(nn.Module):
             wide = functional.interpolate(mix(x), scale_factor=2.0, mode="nearest")
             x = layers(wide + skips.pop())
         return self.head(x)
+
+
+def fast_form(connector: Connector) -> Connector:
+    """The network for inference, with the normalisation folded into the convolutions; the same answer up to rounding.
+
+    The weights are copied; `connector` is not changed and may be trained on.
+    """
+    fast = copy.deepcopy(connector).eval()
+    for layer in fast.modules():
+        if isinstance(layer, Layer) and isinstance(layer.norm, nn.BatchNorm3d):
+            layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
+            layer.norm = nn.Identity()
+    return fast
 
 
 def check_patch(x: Tensor) -> None:
