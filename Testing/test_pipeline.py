@@ -114,16 +114,21 @@ def test_what_hangs_behind_a_breakage_is_joined_and_the_report_says_so(a_broken_
     assert 37 <= place[2] <= 40 and joined.mask[tuple(np.rint(place[::-1]).astype(int))]
 
 
-def test_a_repair_that_fails_costs_a_warning_and_not_the_tree(a_broken_chest, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(AirwaySegError("It is too much."), "It is too much."), (RuntimeError("the GPU is full"), "the GPU is full")],
+)
+def test_a_repair_that_fails_costs_a_warning_and_not_the_tree(a_broken_chest, monkeypatch, error, words):
     def fails(*_arguments):
-        raise AirwaySegError("It is too much.")
+        raise error
 
     volume, _ = a_broken_chest
     journal = Journal()
     monkeypatch.setattr(pipeline, "repair", fails)
     airways = segment(volume, _model(), SegmentSettings(), journal, silent)
     assert airways.mask.any() and airways.repaired is None
-    assert journal.warnings == ["Nothing was repaired: It is too much."]
+    assert len(journal.warnings) == 1 and journal.warnings[0].startswith("Nothing was repaired")
+    assert words in journal.warnings[0]
 
 
 def test_cancelling_the_repair_ends_it(a_broken_chest):

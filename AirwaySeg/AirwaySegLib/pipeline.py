@@ -1,5 +1,6 @@
 """The whole way from a chest CT to its airway tree."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import Box, fill_holes
-from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.inference import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.planner import plan
@@ -30,6 +31,8 @@ from AirwaySegLib.threshold import Choice, choose_airways, loose_fragments
 from AirwaySegLib.trachea import Trachea, find_trachea
 from AirwaySegLib.volume import Volume, from_canonical, to_canonical
 from AirwaySegLib.weights import ModelInfo, load_weights
+
+log = logging.getLogger("airwayseg")
 
 Spacing = tuple[float, float, float]
 
@@ -245,8 +248,9 @@ def mend(found: Found, mender: Mender, journal: Journal, progress: Progress) -> 
         repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), mender, progress)
     except Cancelled:
         raise
-    except AirwaySegError as error:
-        journal.warnings.append(f"Nothing was repaired: {error}")
+    except Exception as error:  # such as a GPU whose memory is full
+        journal.warnings.append(f"Nothing was repaired: {one_sentence(error)}")
+        log.info("details", exc_info=error)
         return None
     journal.decisions["repair"] = repaired.summary()
     return repaired
