@@ -208,13 +208,13 @@ def _replace(path: Path, data: bytes) -> None:
 @overload
 def load_weights(
     name_or_path: str | Path = DEFAULT_NAME, architecture: Literal["wingsnet"] = "wingsnet"
-) -> tuple[WingsNet, ModelInfo, str]: ...
+) -> tuple[WingsNet, ModelInfo, str]:
+    """The network that segments."""
 
 
 @overload
-def load_weights(
-    name_or_path: str | Path, architecture: Literal["connector"]
-) -> tuple[Connector, ModelInfo, str]: ...
+def load_weights(name_or_path: str | Path, architecture: Literal["connector"]) -> tuple[Connector, ModelInfo, str]:
+    """The connection network."""
 
 
 def load_weights(
