@@ -35,7 +35,7 @@ def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest, a_qu
     assert _dice(airways.mask, expected) > 0.97
     assert airways.probability.dtype == np.uint8 and airways.probability.shape == a_chest.hu.shape
     assert journal.warnings == []
-    assert journal.decisions["threshold"] == 0.5 and journal.decisions["calibration_hu"] == 0
+    assert journal.decisions["threshold"] == 0.35 and journal.decisions["calibration_hu"] == 0
     assert set(journal.seconds) == {"prepare", "infer", "select", "repair"}
 
 

@@ -135,7 +135,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the weights that --weights finds by name")
+    listing = actions.add_parser("list", help="the weights that --weights and --repair-weights find by name, with the kind of network")
     listing.set_defaults(run=_list_weights)
     show = actions.add_parser("show", help="what a weights file says about itself, as JSON")
     show.add_argument("weights", help="name or file")
@@ -222,17 +222,21 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _list_weights(_options: argparse.Namespace) -> int:
-    from AirwaySegLib.weights import list_weights
+    from AirwaySegLib.weights import ARCHITECTURES, list_weights
 
-    for name, path in list_weights().items():
-        print(f"{name}\t{path}")
+    for kind in ARCHITECTURES:
+        for name, path in list_weights(kind).items():
+            print(f"{name}\t{kind}\t{path}")
     return 0
 
 
 def _show_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.weights import load_weights
+    from AirwaySegLib.weights import architecture_of, list_weights, load_weights
 
-    net, info, sha256 = load_weights(options.weights)
+    path = Path(options.weights)
+    of_repair = path.is_file() and architecture_of(path) == "connector"
+    of_repair = of_repair or options.weights in list_weights("connector").keys() - list_weights().keys()
+    net, info, sha256 = load_weights(options.weights, "connector") if of_repair else load_weights(options.weights)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     print(json.dumps({**json.loads(info.to_json()), "parameters": parameters, "sha256": sha256}, indent=1))
     return 0

@@ -14,8 +14,9 @@ from AirwaySegLib.components import (
     opening,
 )
 
-LEVELS = tuple(round(0.5 + 0.05 * step, 2) for step in range(8))
-"""Thresholds that are tried, from the most generous on."""
+LEVELS = tuple(round(0.35 + 0.05 * step, 2) for step in range(11))
+"""Thresholds that are tried, from the most generous on. Against one from 0.5 on, the bundled weights find half a point
+more of the tree's length and a point more of its branches for 0.3 points of precision (model card)."""
 
 LARGEST_GROWTH = 0.25
 """A step of one level down may enlarge the thin airways by this share; more is taken for a leak."""

@@ -98,7 +98,7 @@ def on_pair(model: Model, ct_path: str, mask_path: str) -> dict[str, float]:
     """Figures of a real CT against another network's mask; ``length`` is that of our centerlines over theirs."""
     ct, _ = read_ct(ct_path)
     theirs = read_mask(mask_path).array
-    ours = segment(ct, model, SegmentSettings(), Journal(), silent).mask
+    ours = segment(ct, model, SegmentSettings(repair="none"), Journal(), silent).mask
     return {
         "covered": tree_length_detected(ours, theirs),
         "outside": share_outside(ours, theirs),

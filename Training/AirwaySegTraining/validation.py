@@ -61,12 +61,12 @@ def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
 
 
 def validate(model: Model, case: Case, device: str) -> dict[str, float]:
-    """Segment the whole case as the product does, and compare by the protocol of ATM'22; see `as_numbers`.
+    """Segment the whole case as the product does, without repair, and compare by ATM'22's protocol; see `as_numbers`.
 
     Voxels that are left out do not count.
     """
     ct = Volume(as_scanned(case), case.spacing_mm)
-    mask = segment(ct, model, SegmentSettings(device=device), Journal(), silent).mask
+    mask = segment(ct, model, SegmentSettings(device=device, repair="none"), Journal(), silent).mask
     label = np.asarray(case.label)
     return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
 
