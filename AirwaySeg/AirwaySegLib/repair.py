@@ -166,7 +166,7 @@ class _Anatomy:
         self.parsed, self.labels = parsed, labels
         self.corner = np.array([part.start for part in parsed.box])
         self.branch_of_voxel = parsed.branch_of_voxel()
-        branches_of = _branches_by_component(parsed, labels, self.branch_of_voxel)
+        branches_of = branches_by_component(parsed, labels, self.branch_of_voxel)
         voxel_mm3 = float(np.prod(parsed.grid.spacing_mm))
         counts = np.bincount(labels[labels > 0])
         self.pieces = {
@@ -231,7 +231,7 @@ def _side(branch: Branch) -> str:
     return name.split(" ")[0]
 
 
-def _branches_by_component(
+def branches_by_component(
     parsed: ParsedAirways, labels: NDArray, branch_of_voxel: NDArray[np.uint16]
 ) -> dict[int, list[Branch]]:
     """The branches of each component, in which most of their voxels lie: a filled hole may hold a fragment."""
