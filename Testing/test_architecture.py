@@ -30,7 +30,7 @@ FLOORS = {
     1: (
         "inference openvino_backend planner threshold preview parse metrics protocols evaluation "
         "centerline sections treebuild anatomy lobes distances suspects fragments treefiles treepictures "
-        "attention connecting paths repair repairpictures"
+        "attention connecting pathpairs paths repair repairpictures"
     ),
     2: "measuring repairing pipeline batch __main__",
 }

@@ -19,6 +19,7 @@ from AirwaySegLib.delivery import check_free, delivered_into, write_text
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
+from AirwaySegLib.paths import Evidence, path_bridges
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_json
 from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of, sizes_of
@@ -255,8 +256,6 @@ def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
 ) -> list[Bridge]:
     """The network's bridges, and the paths between what those of them that are sure enough leave apart."""
-    from AirwaySegLib.paths import Evidence, path_bridges
-
     bridges: list[Bridge] = []
     spacing_mm = source.mask.spacing_mm
     if mender.network is not None and source.hu is not None:
