@@ -66,7 +66,7 @@ def segment(arguments: list[str]) -> None:
         header, voxels = stream.read().split(b"\n\n", 1)
     dark = (np.frombuffer(voxels, "<i2") < -900).astype(np.uint8)
     with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
-        stream.write(header.replace(b"type: short", b"type: uchar") + b"\n\n" + dark.tobytes())
+        stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + dark.tobytes())
     with open(os.path.join(folder, "report.json"), "w") as stream:
         json.dump(REPORT, stream)
 

@@ -284,3 +284,60 @@ def test_the_module_loads_before_those_whose_classes_it_uses(name):
         [sys.executable, "-c", LOADED_LATER % name], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# Piece by piece ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_a_volume_written_in_pieces_is_the_volume(tmp_path, monkeypatch, dtype):
+    nrrdfile = pytest.importorskip("AirwaySegSlicer.nrrdfile")
+    monkeypatch.setattr(nrrdfile, "PIECE", 1000)
+    array = np.random.default_rng(0).integers(0, 100, (7, 20, 30)).astype(dtype)
+    node = slicer.util.addVolumeFromArray(array, scenes.IJK_TO_RAS, "V")
+    pauses = list(nrrdfile.write_pieces(array[:, 2:], nodes.ijk_to_ras(node), str(tmp_path / "v.nrrd")))
+    again = nodes.read_volume(str(tmp_path / "v.nrrd"))
+    assert len(pauses) == 6 and slicer.util.arrayFromVolume(again).dtype == array.dtype
+    assert np.array_equal(slicer.util.arrayFromVolume(again), array[:, 2:])
+    matrix = slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(again))
+    assert np.allclose(matrix, scenes.IJK_TO_RAS, atol=1e-12)
+
+
+def a_job_in_pieces(launched, ends):
+    """A job that pauses twice before its command starts; its temporary folder."""
+    folders = []
+
+    def prepare(folder):
+        folders.append(folder)
+        yield
+        yield
+        return ["segment"]
+
+    audience = jobs.Audience(lambda *end: ends.append(end), launch=lambda *given, **options: launched.append(given))
+    return jobs.start_job(audience, prepare, lambda folder: "result"), folders
+
+
+@pytest.mark.usefixtures("slicers_python")
+def test_work_that_pauses_starts_its_command_when_it_is_ready(slicer_host):
+    launched, ends = [], []
+    a_job_in_pieces(launched, ends)
+    assert not launched
+    slicer_host.pump(lambda: bool(launched))
+    assert launched[0][0][3:] == ["segment"] and not ends
+
+
+@pytest.mark.usefixtures("slicers_python")
+def test_work_that_is_cancelled_in_a_pause_starts_nothing_and_leaves_nothing(slicer_host):
+    launched, ends = [], []
+    run, [folder] = a_job_in_pieces(launched, ends)
+    run.cancel()
+    slicer_host.pump(lambda: bool(ends))
+    assert ends == [(None, "")] and not launched and not os.path.exists(folder)
+
+
+def test_an_error_after_a_pause_is_a_sentence(slicer_host, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    launched, ends = [], []
+    _run, [folder] = a_job_in_pieces(launched, ends)
+    slicer_host.pump(lambda: bool(ends))
+    assert ends == [(None, "Slicer's Python (PythonSlicer) was not found.")] and not os.path.exists(folder)

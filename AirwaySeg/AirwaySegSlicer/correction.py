@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import INITIAL, companion
-from AirwaySegSlicer.segments import airway_segment_id, array_of, ct_of, labelmap_name, mask_on_ct, segment_image
+from AirwaySegSlicer.segments import airway_segment_id, ct_of, labelmap_name, mask_on_ct, segment_voxels
 
 Array = Any
 
@@ -35,26 +35,22 @@ def initial_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkM
 
 def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
     """Count the corrected voxels; RuntimeError when the mask before correction is not known."""
-    before, after = segment_image(initial_of(segmentation_node)), segment_image(segmentation_node)
-    if not slicer.vtkOrientedImageDataResample.DoGeometriesMatchIgnoreOrigin(before, after):
-        old, new, _edited = edited_voxels(segmentation_node, ct_of(segmentation_node))
-        return Edits(int((new > old).sum()), int((old > new).sum()))
-    extents = list(zip(before.GetExtent(), after.GetExtent(), strict=True))
-    extent = [max(pair) if place % 2 else min(pair) for place, pair in enumerate(extents)]
-    old, new = (_padded(image, extent) for image in (before, after))
-    return Edits(int((new & ~old).sum()), int((old & ~new).sum()))
-
-
-def _padded(image: slicer.vtkOrientedImageData, extent: list[int]) -> Array:
     import numpy as np
 
-    shape = [high - low + 1 for low, high in zip(extent[::2], extent[1::2], strict=True)][::-1]
-    whole = np.zeros(shape, bool)
-    if image.GetNumberOfPoints():
-        starts = [mine - all_ for mine, all_ in zip(image.GetExtent()[::2], extent[::2], strict=True)][::-1]
-        array = array_of(image)
-        whole[tuple(slice(start, start + count) for start, count in zip(starts, array.shape, strict=True))] = array != 0
-    return whole
+    before, after = segment_voxels(initial_of(segmentation_node)), segment_voxels(segmentation_node)
+    if not (slicer.util.arrayFromVTKMatrix(before.matrix) == slicer.util.arrayFromVTKMatrix(after.matrix)).all():
+        old, new, _edited = edited_voxels(segmentation_node, ct_of(segmentation_node))
+        return Edits(int((new > old).sum()), int((old > new).sum()))
+    both = 0
+    first = np.maximum(before.low, after.low)[::-1]
+    last = np.minimum(*(np.add(voxels.low[::-1], voxels.array.shape) for voxels in (before, after)))
+    if (first < last).all():
+        old, new = (
+            voxels.array[tuple(map(slice, first - voxels.low[::-1], last - voxels.low[::-1]))]
+            for voxels in (before, after)
+        )
+        both = np.count_nonzero(old & new)
+    return Edits(int(np.count_nonzero(after.array) - both), int(np.count_nonzero(before.array) - both))
 
 
 def edited_voxels(
@@ -69,7 +65,8 @@ def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Give the segment the voxels that it had before correction."""
     initial = initial_of(segmentation_node)
     image = slicer.vtkOrientedImageData()
-    image.DeepCopy(segment_image(initial))
+    if not initial.GetBinaryLabelmapRepresentation(airway_segment_id(initial), image):
+        raise RuntimeError(_("{name} has no voxels.").format(name=initial.GetName()))
     segmentation = segmentation_node.GetSegmentation()
     segment_id = airway_segment_id(segmentation_node)
     segmentation.SeparateSegmentLabelmap(segment_id)

@@ -17,9 +17,10 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.correction import count_edits, edited_voxels
-from AirwaySegSlicer.jobs import Audience, start_job
+from AirwaySegSlicer.correction import count_edits
+from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
+from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.segmentation import provenance
 from AirwaySegSlicer.segments import Array, closed_surface, ct_of, mask_on_ct
@@ -120,11 +121,14 @@ def start_case_export(
     """
     ct = ct_of(segmentation_node)
 
-    def prepare(temporary: str) -> list[str]:
+    def prepare(temporary: str) -> Steps:
         os.makedirs(folder, exist_ok=True)
         mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
-        write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), mask_path, compress=True)
-        write_volume(ct, ct_path)
+        mask = mask_on_ct(segmentation_node, ct)
+        yield
+        write_volume(label_volume(mask, ct), mask_path, compress=True)
+        yield
+        yield from write_pieces(slicer.util.arrayFromVolume(ct), ijk_to_ras(ct), ct_path)
         return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
 
     def collect(temporary: str) -> str:
@@ -155,14 +159,16 @@ def start_adding_case(
     ct = ct_of(segmentation_node)
     name = case_name(ct.GetName())
 
-    def prepare(temporary: str) -> list[str]:
+    def prepare(temporary: str) -> Steps:
         paths = {key: os.path.join(temporary, f"{key}.nrrd") for key in ("ct", "label", "initial")}
-        masks = {"label": mask_on_ct(segmentation_node, ct)}
-        if companion(segmentation_node, INITIAL) is not None:
-            masks["initial"] = edited_voxels(segmentation_node, ct)[0]
-        write_volume(ct, paths["ct"])
-        for key, mask in masks.items():
-            write_volume(label_volume(mask, ct), paths[key])
+        initial = companion(segmentation_node, INITIAL)
+        masks = {"label": segmentation_node} | ({"initial": initial} if initial is not None else {})
+        for key, node in masks.items():
+            mask = mask_on_ct(node, ct)
+            yield
+            yield from write_pieces(mask, ijk_to_ras(ct), paths[key])
+            yield
+        yield from write_pieces(slicer.util.arrayFromVolume(ct), ijk_to_ras(ct), paths["ct"])
         files = [part for key in ("ct", *masks) for part in (f"--{key}", paths[key])]
         return ["cases", "add", data, *files, "--name", name, *(["--force"] if replace else [])]
 

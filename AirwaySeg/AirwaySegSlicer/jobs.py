@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,20 +45,24 @@ class Audience(Listener):
     blocking: bool = False
 
 
+Steps = Generator[None, None, list[str]]
+"""Pauses, and returns the arguments of a command."""
+
 Starter = Callable[[Audience], ConsoleProcess]
 """Starts one kind of work for an audience."""
 
 
 def start_job(
     audience: Audience,
-    prepare: Callable[[str], list[str]],
+    prepare: Callable[[str], Steps | list[str]],
     collect: Callable[[str], Any],
     module: str = LIBRARY,
 ) -> ConsoleProcess:
     """Run a command on what ``prepare`` writes into a temporary folder.
 
-    ``prepare(folder)`` gives the command's arguments; ``collect(folder)`` makes the result when the command has ended
-    well. Errors of ``prepare`` and of the start are raised here, those of ``collect`` become the sentence.
+    ``prepare(folder)`` gives the command's arguments, or is a generator that returns them and pauses now and then, so
+    that the window lives; ``collect(folder)`` makes the result when the command has ended well. Errors of the start, up
+    to the first pause, are raised here; later ones, and those of ``collect``, become the sentence.
     """
     folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
 
@@ -76,11 +80,41 @@ def start_job(
 
     run = ConsoleProcess(audience.launch, audience.on_progress, on_completed, audience.on_line, module)
     try:
-        run.start(prepare(folder), audience.blocking)
+        steps = prepare(folder)
+        if isinstance(steps, list):
+            run.start(steps, audience.blocking)
+        else:
+            _walk(steps, run, audience.blocking, on_completed)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return run
+
+
+def _walk(steps: Steps, run: ConsoleProcess, blocking: bool, on_failed: Callable[[str], None]) -> None:
+    """Go to the next pause and come back from the event loop for the next step, or without pauses; then start."""
+    try:
+        next(steps)
+        while blocking:
+            next(steps)
+    except StopIteration as end:
+        run.start(end.value, blocking)
+        return
+
+    def go_on() -> None:
+        if run.cancelled:
+            steps.close()
+            on_failed("")
+            return
+        try:
+            _walk(steps, run, blocking, on_failed)
+        except Exception as error:
+            logging.exception("AirwaySeg could not start its work.")
+            on_failed(one_line(error))
+
+    import qt
+
+    qt.QTimer.singleShot(0, go_on)
 
 
 def one_line(error: Exception) -> str:

@@ -15,11 +15,12 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.jobs import Audience, start_job
-from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure, write_volume
+from AirwaySegSlicer.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
+from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
 from AirwaySegSlicer.segmentation import result_folder
-from AirwaySegSlicer.segments import segment_mask
+from AirwaySegSlicer.segments import airways_box
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 BRANCHES = "branches.nrrd"
@@ -69,9 +70,9 @@ def start_measuring(
     airways.
     """
 
-    def prepare(folder: str) -> list[str]:
+    def prepare(folder: str) -> Steps:
         path = os.path.join(folder, "mask.nrrd")
-        write_volume(segment_mask(segmentation_node), path)
+        yield from write_pieces(*airways_box(segmentation_node), path)
         return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:

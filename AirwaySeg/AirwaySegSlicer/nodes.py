@@ -75,24 +75,6 @@ def read_volume(path: str) -> slicer.vtkMRMLScalarVolumeNode:
     return node
 
 
-def cropped(volume_node: slicer.vtkMRMLScalarVolumeNode, box: Box) -> slicer.vtkMRMLScalarVolumeNode:
-    """A copy of the volume's voxels in the box, in the same place of the volume's space, in no scene."""
-    extract = vtk.vtkExtractVOI()
-    extract.SetInputData(volume_node.GetImageData())
-    extract.SetVOI(*(edge for low, high in box for edge in (low, high - 1)))
-    extract.Update()
-    image = vtk.vtkImageData()
-    image.DeepCopy(extract.GetOutput())
-    image.SetExtent(*(edge for low, high in box for edge in (0, high - 1 - low)))
-    image.SetOrigin(0, 0, 0)
-    image.SetSpacing(1, 1, 1)
-    part = slicer.vtkMRMLScalarVolumeNode()
-    part.SetName(volume_node.GetName())
-    part.SetAndObserveImageData(image)
-    part.SetIJKToRASMatrix(shifted(ijk_to_ras(volume_node), [low for low, _high in box]))
-    return part
-
-
 def ijk_to_ras(volume_node: slicer.vtkMRMLVolumeNode) -> vtk.vtkMatrix4x4:
     """The matrix from voxel indices to the volume's own space."""
     matrix = vtk.vtkMatrix4x4()

@@ -70,8 +70,10 @@ class ConsoleProcess:
             self._complete(self._process.wait())
 
     def cancel(self) -> None:
-        """Kill the process and everything it started."""
-        if self._process is not None and self._process.poll() is None:
+        """Kill the process and everything it started; one that was not started yet is not to be."""
+        if self._process is None:
+            self.cancelled = True
+        elif self._process.poll() is None:
             self.cancelled = True
             kill_tree(self._process.pid)
 

@@ -9,22 +9,23 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.jobs import Audience, start_job
+from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.nodes import (
     INITIAL,
     ROLE,
     add_companion,
     check_ct,
-    cropped,
+    ijk_to_ras,
     place_beside,
     read_volume,
     region_box,
     remove_result,
+    shifted,
     undone_on_failure,
-    write_volume,
 )
+from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
-from AirwaySegSlicer.segments import SEGMENT_ID, airway_segment, ct_of, new_segmentation
+from AirwaySegSlicer.segments import SEGMENT_ID, airway_segment, ct_of, new_segmentation, part_of
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
@@ -53,9 +54,12 @@ def start_segmentation(
     check_ct(volume_node)
     box = region_box(volume_node, options.region) if options.region else None
 
-    def prepare(folder: str) -> list[str]:
+    def prepare(folder: str) -> Steps:
         path = os.path.join(folder, "ct.nrrd")
-        write_volume(volume_node if box is None else cropped(volume_node, box), path)
+        array, matrix = slicer.util.arrayFromVolume(volume_node), ijk_to_ras(volume_node)
+        if box is not None:
+            array, matrix = part_of(array, box), shifted(matrix, [low for low, _high in box])
+        yield from write_pieces(array, matrix, path)
         settings = ["--weights", options.model, "--device", options.device]
         return ["segment", path, "-o", result_folder(folder), "--no-measure", "--progress", "json", *settings]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.nodes import Box, cropped, ijk_to_ras, shifted
+from AirwaySegSlicer.nodes import Box, ijk_to_ras, shifted
 
 # SCT 110726009: export to DICOM SEG then works by itself.
 TERMINOLOGY = (
@@ -151,28 +152,37 @@ def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLSc
     return volume_node
 
 
-def segment_mask(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """The airways' voxels as a label map (0 and 1) that is no larger than they are and in no scene.
+@dataclass(frozen=True)
+class Voxels:
+    """The airways' voxels: True and False (Z, Y, X), the first of them at ``low`` (i, j, k), and the grid's matrix."""
 
-    Raises RuntimeError when the segment is empty.
-    """
-    image = segment_image(segmentation_node)
-    box = nonzero_box(array_of(image)) if image.GetNumberOfPoints() else None
+    array: Array
+    low: tuple[int, int, int]
+    matrix: vtk.vtkMatrix4x4
+
+
+def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Voxels:
+    """The airways as the segmentation holds them, of a shared layer only them; RuntimeError where it holds none."""
+    segment = segmentation_node.GetSegmentation().GetSegment(airway_segment_id(segmentation_node))
+    image, matrix = segment.GetRepresentation(labelmap_name()), vtk.vtkMatrix4x4()
+    if image is None:
+        raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
+    image.GetImageToWorldMatrix(matrix)
+    if not image.GetNumberOfPoints():
+        import numpy as np
+
+        return Voxels(np.zeros((0, 0, 0), bool), (0, 0, 0), matrix)
+    return Voxels(array_of(image) == segment.GetLabelValue(), tuple(image.GetExtent()[::2]), matrix)
+
+
+def airways_box(segmentation_node: slicer.vtkMRMLSegmentationNode) -> tuple[Array, vtk.vtkMatrix4x4]:
+    """The airways (Z, Y, X) in the box that they fill, and the matrix of its grid; RuntimeError without airways."""
+    voxels = segment_voxels(segmentation_node)
+    box = nonzero_box(voxels.array) if voxels.array.size else None
     if box is None:
         raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    whole = slicer.vtkMRMLLabelMapVolumeNode()
-    whole.SetName(segmentation_node.GetName())
-    voxels = vtk.vtkImageData()
-    voxels.DeepCopy(image)
-    low = image.GetExtent()[::2]
-    voxels.SetExtent(*(edge for count in image.GetDimensions() for edge in (0, count - 1)))
-    voxels.SetOrigin(0, 0, 0)
-    voxels.SetSpacing(1, 1, 1)
-    whole.SetAndObserveImageData(voxels)
-    whole.SetIJKToRASMatrix(shifted(matrix, list(low)))
-    return cropped(whole, box)
+    low = [first + start for first, (start, _stop) in zip(voxels.low, box, strict=True)]
+    return part_of(voxels.array, box), shifted(voxels.matrix, low)
 
 
 def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtkPolyData:
@@ -185,21 +195,40 @@ def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtk
     return surface
 
 
-def segment_image(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkOrientedImageData:
-    """A copy of the airways' labelmap as the segmentation holds it, shared layers told apart."""
-    image = slicer.vtkOrientedImageData()
-    if not segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image):
-        raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
-    return image
-
-
 def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
     """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not touched."""
-    grid, on_grid = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    import numpy as np
+
+    voxels = segment_voxels(segmentation_node)
+    low = _place_on(voxels, ct)
+    if low is None:
+        return _resampled(segmentation_node, ct)
+    whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
+    first = np.array(low[::-1])
+    start, end = np.maximum(first, 0), np.minimum(first + voxels.array.shape, whole.shape)
+    if (start < end).all():  # Slicer's editor may leave voxels beside the CT, or none on it.
+        whole[tuple(map(slice, start, end))] = voxels.array[tuple(map(slice, start - first, end - first))]
+    return whole
+
+
+def _place_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
+    """Which voxel (i, j, k) of the CT is the first one of these; None where the grids are not parts of one."""
+    import numpy as np
+
+    mine, its = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in (voxels.matrix, ijk_to_ras(ct)))
+    between = np.linalg.solve(its, mine)
+    place = between @ np.array([*voxels.low, 1.0])
+    # Over the largest CT this is a hundredth of a voxel.
+    same = np.abs(between[:3, :3] - np.eye(3)).max() < 1e-5 and np.abs(place[:3] - np.rint(place[:3])).max() < 0.01
+    return [int(number) for number in np.rint(place[:3])] if same else None
+
+
+def _resampled(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    grid, on_grid, image = (slicer.vtkOrientedImageData() for _number in range(3))
     grid.SetExtent(*(edge for count in ct.GetImageData().GetDimensions() for edge in (0, count - 1)))
     grid.SetGeometryFromImageToWorldMatrix(ijk_to_ras(ct))
     grid.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    image = segment_image(segmentation_node)
+    segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, grid, on_grid, False):
         sentence = _("{name} does not fit on the grid of {ct}.")

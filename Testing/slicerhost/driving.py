@@ -89,6 +89,11 @@ def click(button: QtWidgets.QAbstractButton) -> None:
 def choose(widget: QtWidgets.QWidget, value: Any) -> None:
     """Choose a node in a node selector, a text or its data in a combo box, a row number in a table or list."""
     refuse_unusable(widget)
+    start().run_unbroken(lambda: _choose(widget, value))
+    start().pump()
+
+
+def _choose(widget: QtWidgets.QWidget, value: Any) -> None:
     if isinstance(widget, qMRMLNodeComboBox):
         if value not in widget._nodes:
             raise ValueError(f"{widget.objectName} does not offer {value.GetName() if value else None}")
@@ -106,4 +111,3 @@ def choose(widget: QtWidgets.QWidget, value: Any) -> None:
         widget.setCurrentRow(value)
     else:
         raise TypeError(f"nothing can be chosen in a {type(widget).__name__}")
-    start().pump()
