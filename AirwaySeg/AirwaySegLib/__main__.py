@@ -135,7 +135,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the weights that --weights and --repair-weights find by name, with the kind of network")
+    listing = actions.add_parser("list", help="the weights that are found by name, with the kind of network")
     listing.set_defaults(run=_list_weights)
     show = actions.add_parser("show", help="what a weights file says about itself, as JSON")
     show.add_argument("weights", help="name or file")
