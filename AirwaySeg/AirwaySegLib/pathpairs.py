@@ -39,6 +39,9 @@ EVERY_MM = 0.8
 WAYS_OF_A_FRAGMENT, MOST_WAYS = 5, 2000
 """Pairs that a path is searched for: the best of a fragment, and the best of all, so that it ends in seconds."""
 
+SOME = 100
+"""Points of a fragment that tell how far it is from all others."""
+
 LIKELY = 3.0
 """What a probable gap adds to a score's sum: enough to decide where the rest says neither yes nor no."""
 
@@ -106,28 +109,31 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
     ends = Points.joined([_free_ends(parsed, branch, number) for branch, number in aimed])
     shore = Points.joined([ends, *(_along(parsed, branch, number) for branch, number in aimed)])
     whole = {"slenderness": length / (2 * radius), "apart_mm": _apart_mm(shore, len(voxels))}
+    for values in whole.values():
+        values[MAIN] = np.inf  # of two fragments the less likely one counts, beside the tree the only one
     pairs = _pairs(ends.take(ends.components != MAIN), shore, whole)
     return (_best_pairs(pairs) if len(pairs) else None), aims
 
 
 ALONE = {
-    "one": -0.45,
+    "one": -0.35,
     "gap": -0.3,
-    "bend": -0.2,
-    "aside": -2.9,
-    "turn": -2.9,
-    "beside": -2.0,
-    "backwards": -0.6,
-    "wider": -2.7,
-    "thinner": -0.6,
-    "slender": 1.65,
-    "apart": 2.2,
+    "bend": -0.15,
+    "aside": -2.8,
+    "turn": -2.75,
+    "beside": -1.95,
+    "backwards": -0.5,
+    "wider": -2.8,
+    "thinner": -0.3,
+    "slender": 1.8,
+    "apart": 2.6,
 }
-"""Weights of `terms_of` where there is no CT, fitted (logistic regression) to 5 400 paths in twelve simulated
-trees with breaks, half a dozen strangers to every ten of them, and then shifted so that strangers count twice."""
+"""Weights of `terms_of` where there is no CT: a logistic regression on 5 400 paths in twelve broken trees, four of them
+in real lungs, with about six strangers to every ten pieces of airway; then shifted, because a missed airway and a
+stranger that was joined weigh alike there although most paths are neither."""
 
 WITH_CT = {
-    "one": 1.2,
+    "one": 1.7,
     "bend": -0.65,
     "aside": -2.0,
     "turn": -1.6,
@@ -138,8 +144,8 @@ WITH_CT = {
     "mean_cost": -3.2,
     "most_cost": -3.6,
 }
-"""The same with the CT, a third of the trees in real lungs; what the CT shows makes shape and place of the fragment
-superfluous. Shifted so that broken branches count more: hardly a stranger looks like an airway."""
+"""The same with a CT. What it shows makes the fragment's shape and place superfluous, and hardly a stranger looks like
+an airway, so that the sum was shifted towards joining."""
 
 
 def terms_of(facts: Facts) -> Facts:
@@ -150,8 +156,9 @@ def terms_of(facts: Facts) -> Facts:
     is no end but a branch's side, beside = 1 and backwards = how far cos of the angle with that branch's direction is
     below 0.2. wider, thinner: log of the ratio of radii, that beyond 1 and, at an end, that below. slender: log of the
     fragment's length in widths, from 1 to 4. apart: log of the median distance of its centerlines from all others in
-    5 mm, from 1 to 15 mm: vessels run along airways, airways part. wall: (contrast of `wall_contrast` - 30 HU) / 30 HU,
-    from -2 to 2. mean_cost, most_cost: of the path in the gap by the evidence.
+    5 mm, from 1 to 15 mm: vessels run along airways, airways part. wall: (contrast of `paths.wall_contrast` - 30 HU) /
+    30 HU, from -2 to 2. Of two fragments the lesser slender, apart and wall count.
+    mean_cost, most_cost: of the path in the gap by the evidence.
     """
     angle, turn = np.radians(facts["angle_deg"]), np.radians(facts["turn_deg"])
     free, gap_mm = facts["at_end"], facts["distance_mm"]
@@ -257,7 +264,7 @@ def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
         "turn_deg": np.degrees(np.arccos(np.where(other.axes.any(axis=1), _cosine(other.axes, -way), 0.5))),
         "at_end": other.free.astype(float),
         "radius_ratio": one.radii / np.maximum(other.radii, 1e-3),
-        **{name: values[number] for name, values in whole.items()},
+        **{name: np.minimum(values[number], values[other.components]) for name, values in whole.items()},
     }
     pairs = Pairs(one, other, facts)
     return pairs.take(np.flatnonzero(distance <= REACH_MM))
@@ -271,7 +278,8 @@ def _apart_mm(shore: Points, count: int) -> Floats:
     for number, rows in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
         if number != MAIN:
             # Among so many neighbours there is at least one that is not the fragment's own.
-            distance, nearest = everything.query(shore.places[rows], k=len(rows) + 1)
+            some = rows[:: 1 + len(rows) // SOME]
+            distance, nearest = everything.query(shore.places[some], k=len(rows) + 1)
             distance[shore.components[nearest] == number] = np.inf
             apart[number] = np.median(distance.min(axis=1))
     return apart
