@@ -74,10 +74,10 @@ def segment(arguments: list[str]) -> None:
 def measure(arguments: list[str]) -> None:
     """The real command, or what it left for the same mask before, kept in AIRWAYSEG_KEPT."""
     with open(arguments[0], "rb") as stream:
-        key = hashlib.sha256(stream.read() + json.dumps(arguments[3:]).encode()).hexdigest()
+        key = hashlib.sha256(stream.read() + json.dumps([sys.argv[2], *arguments[3:]]).encode()).hexdigest()
     kept, folder = os.path.join(os.environ["AIRWAYSEG_KEPT"], key), arguments[arguments.index("-o") + 1]
     if not os.path.isdir(kept):
-        done = subprocess.run([sys.executable, "-m", "AirwaySegLib", "measure", *arguments])
+        done = subprocess.run([sys.executable, "-m", sys.argv[2], "measure", *arguments])
         if done.returncode:
             sys.exit(done.returncode)
         shutil.copytree(folder, kept)

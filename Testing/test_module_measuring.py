@@ -129,10 +129,10 @@ def test_removing_the_result_removes_everything(slicer_host, a_measured_folder, 
 
 def test_files_of_maps_are_gone_when_they_are_forgotten(a_tree):
     _ct, _mask, airways, maps = a_tree
-    path = maps.path(airways, measuring.BRANCHES)
+    path = maps.path(airways)
     assert os.path.exists(path)
     maps.forget(airways)
-    assert not os.path.exists(path) and maps.path(airways, measuring.BRANCHES) is None
+    assert not os.path.exists(path) and maps.path(airways) is None
 
 
 # From row to views and back ------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Measuring a segmentation beside Slicer: its mask out, `airwayseg measure`, centerline and table into the scene.
 
-Branch map and distance maps are large and wanted only when they are looked at, so their files wait in a folder of the
-session (`Maps`) until then.
+What the overlays show is wanted only when it is looked at, so it waits in a file of the session (`Maps`) until then.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.measured import VOXELS
 from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
@@ -23,33 +23,29 @@ from AirwaySegSlicer.segmentation import result_folder
 from AirwaySegSlicer.segments import airways_box
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
-BRANCHES = "branches.nrrd"
-TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
-MAPS = (BRANCHES, TO_CENTERLINE, TO_WALL, FROM_CARINA)
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
 WORDS = {"name", "lobe"}
 
 
 class Maps:
-    """The map files of the results that were measured in this session, by segmentation node."""
+    """The files of what was measured in this session, by segmentation node."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
-        """Take over the map files of a measured folder, instead of earlier ones of this segmentation."""
+        """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
         mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
-        for name in MAPS:
-            shutil.move(os.path.join(folder, name), os.path.join(mine, name))
+        shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
         self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
         gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
         for folder in [old, *map(self._folders.pop, gone)]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode, name: str) -> str | None:
-        """A map's file; None when the segmentation was not measured in this session."""
+    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> str | None:
+        """The file of its voxels; None when the segmentation was not measured in this session."""
         folder = self._folders.get(segmentation_node.GetID())
-        return os.path.join(folder, name) if folder else None
+        return os.path.join(folder, VOXELS) if folder else None
 
     def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         """Remove the files of one segmentation."""
@@ -79,7 +75,7 @@ def start_measuring(
         take_in_tree(result_folder(folder), segmentation_node, maps)
         return segmentation_node
 
-    return start_job(audience, prepare, collect)
+    return start_job(audience, prepare, collect, "AirwaySegSlicer.measured")
 
 
 def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> None:

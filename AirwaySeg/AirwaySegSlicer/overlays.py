@@ -13,7 +13,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.measuring import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL, Maps
+from AirwaySegSlicer.airwayvoxels import NOTHING, AirwayVoxels
+from AirwaySegSlicer.measured import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL
+from AirwaySegSlicer.measuring import Maps
 from AirwaySegSlicer.nodes import (
     CENTERLINE,
     ROLE,
@@ -21,8 +23,6 @@ from AirwaySegSlicer.nodes import (
     SURFACE,
     add_companion,
     companion,
-    ijk_to_ras,
-    read_volume,
     remove_companion,
     undone_on_failure,
 )
@@ -31,8 +31,8 @@ from AirwaySegSlicer.segments import closed_surface
 Array = Any
 
 GENERATION, LOBE = "generation", "lobe"
-NOTHING = -1.0
-"""Value of voxels outside the airways, and of those that have none."""
+NAMED = (GENERATION, LOBE)
+"""Overlays of whole numbers, each of which has a name."""
 
 SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
 HID = ROLE + "hid"
@@ -81,7 +81,7 @@ class OverlayLook:
 
 def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
     """Whether overlays have to wait for `airwayseg measure`."""
-    return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node, BRANCHES) is None
+    return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node) is None
 
 
 def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
@@ -89,16 +89,18 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     overlay = OVERLAYS[key]
     if needs_measuring(segmentation_node, maps):
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    map_node = value_volume(segmentation_node, overlay, maps)
+    voxels = AirwayVoxels.read(maps.path(segmentation_node))
+    values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
     with undone_on_failure():
-        surface = coloured_surface(segmentation_node, map_node, overlay) if look.surface else None
+        surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None
+    volume = voxels.volume(values, overlay.key in NAMED) if look.slices else None
     hide_overlay(segmentation_node)
-    colours = _colours(overlay, segmentation_node, map_node)
+    colours = _colours(overlay, segmentation_node, float(values.max()))
     segmentation_node.SetAttribute(SHOWN, key)
     if surface is not None:
         _show_surface(segmentation_node, surface, overlay, colours)
-    if look.slices:
-        _show_slices(segmentation_node, map_node, overlay, colours, look.opacity)
+    if volume is not None:
+        _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
         _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
 
@@ -131,19 +133,10 @@ def shown_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
 # Values --------------------------------------------------------------------------------------------------------------
 
 
-def value_volume(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, overlay: Overlay, maps: Maps
-) -> slicer.vtkMRMLScalarVolumeNode:
-    """The overlay's values (float) in the airways' box, `NOTHING` outside them, as a volume that is in no scene."""
-    branches = read_volume(maps.path(segmentation_node, BRANCHES))
-    ids = slicer.util.arrayFromVolume(branches)
-    if overlay.column:
-        values = branch_values(companion(segmentation_node, CENTERLINE), overlay.column)[ids]
-        slicer.util.updateVolumeFromArray(branches, values)
-        return branches
-    distances = read_volume(maps.path(segmentation_node, overlay.file))
-    slicer.util.arrayFromVolume(distances)[ids == 0] = NOTHING
-    return distances
+def values_of(voxels: AirwayVoxels, overlay: Overlay, centerline_node: slicer.vtkMRMLModelNode) -> Array:
+    """The overlay's value of each voxel, (N,) float32."""
+    column = voxels.columns[overlay.file]
+    return branch_values(centerline_node, overlay.column)[column] if overlay.column else column
 
 
 def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Array:
@@ -157,13 +150,13 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
 
 
 def coloured_surface(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, map_node: slicer.vtkMRMLScalarVolumeNode, overlay: Overlay
+    segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: AirwayVoxels, values: Array, overlay: Overlay
 ) -> slicer.vtkMRMLModelNode:
     """The segment's closed surface in the scene, with the values of the nearest voxels at its points."""
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
     polydata = closed_surface(segmentation_node)
-    scalars = numpy_to_vtk(values_near(vtk_to_numpy(polydata.GetPoints().GetData()), map_node), deep=True)
+    scalars = numpy_to_vtk(voxels.near(vtk_to_numpy(polydata.GetPoints().GetData()), values), deep=True)
     scalars.SetName(overlay.key)
     polydata.GetPointData().AddArray(scalars)
     model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
@@ -172,39 +165,15 @@ def coloured_surface(
     return model
 
 
-def values_near(points: Array, map_node: slicer.vtkMRMLScalarVolumeNode) -> Array:
-    """Value of the nearest voxel of the airways at each point (N, 3), looked for up to a voxel away; (N,) float32.
-
-    `NOTHING` where there is none: smoothing may pull the surface farther off in a few places.
-    """
-    import numpy as np
-
-    inverse = vtk.vtkMatrix4x4()
-    vtk.vtkMatrix4x4.Invert(ijk_to_ras(map_node), inverse)
-    to_ijk = slicer.util.arrayFromVTKMatrix(inverse)
-    padded = np.pad(slicer.util.arrayFromVolume(map_node), 2, constant_values=NOTHING)
-    voxels = np.rint(points @ to_ijk[:3, :3].T + to_ijk[:3, 3]).astype(int)[:, ::-1] + 2
-    voxels = np.clip(voxels, 1, np.array(padded.shape) - 2)
-    values = padded[tuple(voxels.T)]
-    steps = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    for step in steps[np.argsort(np.abs(steps).sum(axis=1), kind="stable")]:
-        open_ = np.flatnonzero(values == NOTHING)
-        if not len(open_):
-            break
-        values[open_] = padded[tuple((voxels[open_] + step).T)]
-    return values
-
-
 # Display -------------------------------------------------------------------------------------------------------------
 
 
 def _colours(
-    overlay: Overlay, segmentation_node: slicer.vtkMRMLSegmentationNode, map_node: slicer.vtkMRMLScalarVolumeNode
+    overlay: Overlay, segmentation_node: slicer.vtkMRMLSegmentationNode, highest: float
 ) -> tuple[list[tuple[str, tuple[float, float, float]]], tuple[float, float]]:
     """Names with colours, and the range of values that they span."""
     import numpy as np
 
-    highest = float(slicer.util.arrayFromVolume(map_node).max())
     if overlay.key == LOBE:
         names = [_("no lobe"), *lobe_names(companion(segmentation_node, CENTERLINE))]
         return list(zip(names, ramp(LOBE_COLOURS, len(LOBE_COLOURS.split())), strict=True)), (-0.5, len(names) - 0.5)
@@ -322,7 +291,7 @@ def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Non
 def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay, title: str) -> None:
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(title or overlay.title)
-    named = overlay.key in (GENERATION, LOBE)
+    named = overlay.key in NAMED
     legend.SetUseColorNamesForLabels(named)
     count = node.GetDisplayNode().GetColorNode().GetNumberOfColors() if named else 5
     legend.SetMaxNumberOfColors(count if named else 256)

@@ -87,6 +87,10 @@ def steps_at(desk: Desk, folder: Path) -> dict[str, Callable[[], object]]:
         desk.mask[100:110, 200:300] = False
         slicer.util.updateSegmentBinaryLabelmapFromArray(desk.mask.view(np.uint8), desk.airways, "airways", desk.ct)
 
+    def surface() -> None:
+        desk.airways.RemoveClosedSurfaceRepresentation()
+        desk.host.run_unbroken(desk.airways.CreateClosedSurfaceRepresentation)
+
     def export(kind: str) -> Callable[[], None]:
         def press() -> None:
             desk.choose("exportComboBox", kind)
@@ -105,6 +109,7 @@ def steps_at(desk: Desk, folder: Path) -> dict[str, Callable[[], object]]:
     overlays = {key: (lambda key=key: desk.choose("overlayComboBox", key)) for key in ("generation", "fromCarina")}
     return {
         "segment: the CT out, mask and tree in": lambda: desk.click("segmentButton"),
+        "(of that, Slicer's own surface)": surface,
         "measure: mask out, tree in": lambda: desk.click("measureButton"),
         "choose a branch": lambda: desk.select_branch(9),
         "open Overlays": lambda: desk.open("overlaySection"),
