@@ -31,7 +31,7 @@ from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_
 from AirwaySegSlicer.installation import Installation, start_probe
 from AirwaySegSlicer.jobs import Listener, Runs, one_line
 from AirwaySegSlicer.measuring import Maps, start_measuring
-from AirwaySegSlicer.nodes import CENTERLINE, Belongings, companion
+from AirwaySegSlicer.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
 from AirwaySegSlicer.panel import AIRWAYS, PROBE, TRAINING, Panel
 from AirwaySegSlicer.probe import missing_packages
@@ -162,12 +162,10 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             qt.QTimer.singleShot(0, belongings.remove)
 
     def initializeParameterNode(self) -> None:
-        """Observe the scene's parameter node and propose its first volume."""
+        """Observe the scene's parameter node and propose its first CT."""
         self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.inputVolume:
-            firstVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if firstVolume:
-                self._parameterNode.inputVolume = firstVolume
+            self._parameterNode.inputVolume = first_ct()
 
     def setParameterNode(self, parameterNode: AirwaySegParameterNode | None) -> None:
         """Connect this parameter node to the panel instead of the one before; None connects nothing."""

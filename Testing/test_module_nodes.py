@@ -71,6 +71,18 @@ def test_a_label_map_and_colours_get_a_sentence():
     assert sentence_about(photo) == "P has 3 values a voxel; a CT has one."
 
 
+def test_the_first_volume_that_may_be_a_ct_is_proposed():
+    assert nodes.first_ct() is None
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode").SetHideFromEditors(True)
+    overlay = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    airways = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    airways.SetNodeReferenceID(nodes.SLICES, overlay.GetID())
+    assert nodes.first_ct() is None
+    ct = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    assert nodes.first_ct() is ct
+
+
 def test_a_frame_of_a_sequence_gets_a_sentence():
     ct, _mask = scenes.a_ct()
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
@@ -313,7 +325,11 @@ def a_job_in_pieces(launched, ends):
         yield
         return ["segment"]
 
-    audience = jobs.Audience(lambda *end: ends.append(end), launch=lambda *given, **options: launched.append(given))
+    def launch(arguments, completedCallback, **options):
+        launched.append(arguments)
+        completedCallback(0)
+
+    audience = jobs.Audience(lambda *end: ends.append(end), launch=launch)
     return jobs.start_job(audience, prepare, lambda folder: "result"), folders
 
 
@@ -322,8 +338,8 @@ def test_work_that_pauses_starts_its_command_when_it_is_ready(slicer_host):
     launched, ends = [], []
     a_job_in_pieces(launched, ends)
     assert not launched
-    slicer_host.pump(lambda: bool(launched))
-    assert launched[0][0][3:] == ["segment"] and not ends
+    slicer_host.pump(lambda: bool(ends))
+    assert launched[0][3:] == ["segment"] and ends == [("result", "")]
 
 
 @pytest.mark.usefixtures("slicers_python")

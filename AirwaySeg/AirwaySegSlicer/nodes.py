@@ -49,6 +49,14 @@ def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
             raise RuntimeError(sentence.format(name=name))
 
 
+def first_ct() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The scene's first volume that may be a CT: no label map, not hidden, no overlay of ours; None without one."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    overlays = [companion(node, SLICES) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    candidates = (node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode") and node not in overlays)
+    return next((node for node in candidates if not node.GetHideFromEditors()), None)
+
+
 # Files ---------------------------------------------------------------------------------------------------------------
 
 

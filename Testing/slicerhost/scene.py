@@ -110,8 +110,10 @@ class World:
         self.slice_logics.AddItem(logic)
 
     def clear(self) -> None:
-        """Close the scene as the user does; views and colours stay."""
+        """Close the scene as the user does, and forget how it was edited; views and colours stay."""
         self.scene.Clear(0)
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode"):
+            self.scene.RemoveNode(node)
         self.show_views()
 
 
