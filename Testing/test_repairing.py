@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from AirwaySegLib.repairing import (
     repair,
     unrepaired,
     unspoken_for,
+    weighed,
 )
 from AirwaySegLib.repairpictures import COLOURS, JOINED, LOOSE, draw_repairs
 from AirwaySegLib.repairpictures import TREE as TREE_LAYER
@@ -158,6 +160,14 @@ def test_paths_are_taken_only_where_the_network_leaves_something_apart():
     paths = [a_bridge(1, 2), a_bridge(1, 3), a_bridge(1, 4), a_bridge(3, 5), a_bridge(4, 5), a_bridge(1, 3, 6)]
     kept = [path.joins for path in unspoken_for(paths, network)]
     assert kept == [(1, 2), (1, 4), (3, 5), (1, 3, 6)]
+
+
+def test_where_paths_disagree_the_network_is_believed_half():
+    paths = [replace(a_bridge(1, 2), score=0.3), replace(a_bridge(2, 4), score=0.7), replace(a_bridge(1, 5), score=1.0)]
+    sure, alone = a_bridge(1, 2, 4, method=NETWORK), a_bridge(1, 6, method=NETWORK)
+    assert weighed(sure, paths).score == pytest.approx(0.8)
+    assert weighed(sure, paths).facts == {"network_score": 0.9, "path_score": 0.7}
+    assert weighed(alone, paths).score == pytest.approx(0.45)
 
 
 def test_the_component_that_holds_the_tree_is_the_main_one_even_if_it_is_smaller():

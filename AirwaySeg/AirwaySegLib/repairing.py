@@ -255,15 +255,29 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
 ) -> list[Bridge]:
-    """The network's bridges, and the paths between what those of them that are sure enough leave apart."""
+    """The network's bridges, the paths, or both: the network's with the paths' opinion, and the paths where these are
+    not sure enough."""
     bridges: list[Bridge] = []
     spacing_mm = source.mask.spacing_mm
     if mender.network is not None and source.hu is not None:
         bridges += mender.network(source.hu, labels, spacing_mm, progress)
     if mender.method in ("path", "both"):
         paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
+        bridges = [weighed(bridge, paths) for bridge in bridges]
         bridges += unspoken_for(paths, [bridge for bridge in bridges if bridge.score >= mender.threshold])
     return bridges
+
+
+def weighed(bridge: Bridge, paths: list[Bridge]) -> Bridge:
+    """The network's bridge with the mean of its score and that of the best path between what it joins, 0 for none.
+
+    The network sees the CT around a gap, the path how both sides lie to each other: false pieces that the one takes for
+    airway hardly ever please the other too (model card).
+    """
+    agreeing = [path.score for path in paths if len({*path.joins} & {*bridge.joins}) > 1]
+    path_score = max(agreeing, default=0.0)
+    facts = {**bridge.facts, "network_score": bridge.score, "path_score": path_score}
+    return replace(bridge, score=(bridge.score + path_score) / 2, facts=facts)
 
 
 def unrepaired(mask: Volume) -> Repaired:
