@@ -112,6 +112,17 @@ def test_a_speck_beside_a_tube_is_left_out_and_one_within_a_gap_is_not():
     assert attention[20, 20, 34] == 0.5 and attention[24, 20, 15] == 0
 
 
+def test_a_speck_that_is_a_ring_around_a_tube_lies_on_no_path():
+    labels = np.zeros((40, 15, 15), np.int32)
+    labels[:, 7, 7] = 1
+    labels[:30, 7, 8] = 1
+    labels[35, 5:10, 5:10] = 2
+    labels[35, 6:9, 6:9] = 0
+    labels[35, 7, 7] = 1
+    with np.errstate(all="raise"):
+        assert set(kept_components(labels)) == {1}
+
+
 def test_a_component_of_51_voxels_is_no_speck():
     labels = two_rods(gap=30)
     labels[30:33, 10:13, 10:16] = 3

@@ -1,12 +1,14 @@
 """Paths across gaps of drawn airways, alone and with a painted CT."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation
 
+from AirwaySegLib import pathpairs
 from AirwaySegLib.bridges import PATH, Bridge
 from AirwaySegLib.components import label_components
 from AirwaySegLib.pathpairs import ALONE, WITH_CT, score_of
@@ -51,6 +53,14 @@ def painted(airway: np.ndarray, vessels: np.ndarray | None = None) -> np.ndarray
 @pytest.fixture(scope="module")
 def whole() -> np.ndarray:
     return draw_tubes([TRUNK, LEFT, RIGHT], SHAPE, SPACING_MM)
+
+
+def test_points_along_a_line_end_with_it_however_its_length_is_rounded(monkeypatch):
+    along = np.array([0.0, 2.4, 4.8])  # six steps of 0.8 add up to a little more
+    places = np.column_stack([along, along, along])
+    monkeypatch.setattr(pathpairs, "_line", lambda *_: (places, np.ones(3), along))
+    points = pathpairs._along(None, SimpleNamespace(id=7), 2)
+    assert points.places.tolist() == places.tolist() and points.branches.tolist() == [7, 7, 7]
 
 
 def test_a_gap_in_a_straight_branch_is_bridged_along_it_on_a_mask_alone(whole):

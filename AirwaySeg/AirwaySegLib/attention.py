@@ -103,7 +103,8 @@ def _lies_on_a_path(labels: Labels, box: Box, larger: NDArray[np.bool_], unit: U
     order = np.flatnonzero(distance <= BETWEEN)
     order = order[np.argsort(distance[order], kind="stable")]
     _, first = np.unique(part[tuple(found[order].T)], return_index=True)
-    directions = towards[order[first]] / distance[order[first], None]
+    # 0 for what runs through the middle of a speck that is a ring.
+    directions = towards[order[first]] / np.maximum(distance[order[first], None], 1e-9)
     return bool((directions @ directions.T < OPPOSITE_COSINE).any())
 
 

@@ -237,7 +237,9 @@ def _free_ends(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
 def _along(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
     """Points of a branch every `EVERY_MM` with its direction."""
     places, radii, along = _line(parsed, branch)
-    rows = np.unique(np.searchsorted(along, np.arange(0, along[-1] + 1e-6, EVERY_MM)))
+    # At the very end a step's rounding may point one beyond the last row.
+    wanted = np.searchsorted(along, np.arange(0, along[-1] + 1e-6, EVERY_MM))
+    rows = np.unique(np.minimum(wanted, len(along) - 1))
     steps = np.gradient(places, axis=0) if len(places) > 1 else np.zeros((1, 3))
     return _points(places[rows], unit(steps[rows]), radii[rows], (number, branch.id), free=False)
 
@@ -248,7 +250,10 @@ def _points(places: Floats, axes: Floats, radii: Floats, owner: tuple[int, int],
 
 
 def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
-    """All pairs within reach; ``whole`` are facts of the fragments, by number."""
+    """All pairs within reach (beside much wider lumens than most somewhat less of it is searched).
+
+    ``whole`` are facts of the fragments, by number.
+    """
     near = cKDTree(shore.places).query_ball_point(ends.places, REACH_MM + 2 * float(np.median(shore.radii)))
     first = np.repeat(np.arange(len(near)), [len(rows) for rows in near])
     second = np.concatenate([np.asarray(rows, int) for rows in near])
