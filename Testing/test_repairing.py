@@ -21,7 +21,7 @@ from AirwaySegLib.components import label_components
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.preview import BACKGROUND
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repair import APPLIED, PROPOSED, REFUSED, Proposal, from_json
+from AirwaySegLib.repair import APPLIED, PROPOSED, REFUSED, Proposal, from_json, repaired_mask
 from AirwaySegLib.repairing import (
     FILES,
     MASK,
@@ -33,8 +33,9 @@ from AirwaySegLib.repairing import (
     unrepaired,
     unspoken_for,
     weighed,
+    whole_hu,
 )
-from AirwaySegLib.repairpictures import COLOURS, JOINED, LOOSE, draw_repairs
+from AirwaySegLib.repairpictures import COLOURS, JOINED, LOOSE, draw_repairs, voxels_added
 from AirwaySegLib.repairpictures import TREE as TREE_LAYER
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.volume import Volume
@@ -179,6 +180,25 @@ def test_the_component_that_holds_the_tree_is_the_main_one_even_if_it_is_smaller
     tree[2, 2, 22:24] = True
     assert [int(number_components(mask, tree)[2, 2, x]) for x in (0, 6, 22)] == [3, 2, MAIN]
     assert np.array_equal(number_components(mask, np.zeros_like(mask)), labels)
+
+
+def test_a_voxel_of_two_bridges_is_counted_once():
+    labels = np.zeros((3, 3, 40), np.int32)
+    labels[1, 1, :10], labels[1, 1, 15:20], labels[1, 1, 25:28] = MAIN, 2, 3
+    rows = np.argwhere(labels == 0)
+    rows = rows[(rows[:, :2] == 1).all(axis=1)].astype(np.int32)
+    near, far = (Bridge(joins, rows[rows[:, 2] < end], 0.9, PATH, 3.0) for joins, end in (((1, 2), 15), ((1, 3), 25)))
+    states = (near, (2,), APPLIED), (far, (3,), APPLIED), (far, (), REFUSED)
+    proposals = [Proposal(1, bridge, new, 1, (0.0, 0.0, 0.0), state, "") for bridge, new, state in states]
+    for some in (proposals[:0], proposals[:1], proposals[1:], proposals):
+        assert voxels_added(labels, some) == np.count_nonzero(repaired_mask(labels, some)) - 10
+
+
+def test_what_is_brighter_than_int16_holds_stays_bright():
+    hu = np.array([[[-1024, 0, 32767]]], np.int16)
+    assert whole_hu(hu) is hu
+    assert whole_hu(hu, 24.4).tolist() == [[[-1000, 24, 32767]]]
+    assert whole_hu(np.array([[[-999.6, 1e6]]], np.float32)).tolist() == [[[-1000, 32767]]]
 
 
 def test_where_nothing_was_looked_for_nothing_is_loose():

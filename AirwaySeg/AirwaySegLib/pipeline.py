@@ -25,7 +25,7 @@ from AirwaySegLib.preprocessing import (
     target_spacing,
 )
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repairing import Mender, Repaired, Source, open_mender, part_of, repair
+from AirwaySegLib.repairing import Mender, Repaired, Source, open_mender, part_of, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.threshold import Choice, choose_airways, loose_fragments
 from AirwaySegLib.trachea import Trachea, find_trachea
@@ -242,9 +242,9 @@ def mend(found: Found, mender: Mender, journal: Journal, progress: Progress) -> 
     """Join loose fragments to the tree; None, with a warning, where that fails: it must not cost the user the tree."""
     journal.warnings += mender.warnings
     tree = found.tree.array
-    whole = fill_holes(tree | loose_fragments(found.probability, tree, found.threshold))
-    hu = np.rint(found.hu + found.offset_hu).astype(np.int16)
     try:
+        whole = fill_holes(tree | loose_fragments(found.probability, tree, found.threshold))
+        hu = whole_hu(found.hu, found.offset_hu)
         repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), mender, progress)
     except Cancelled:
         raise

@@ -360,15 +360,15 @@ def _drawn(bridge: Bridge, box: Box) -> NDArray[np.bool_]:
     return drawn
 
 
+def to_plain(proposals: list[Proposal]) -> dict[str, Any]:
+    """What JSON can hold. Voxels are runs along x on canonical axes, rows (z, y, first x, count)."""
+    repairs = [_proposal_to_plain(proposal) for proposal in proposals]
+    return {"format": FORMAT, "space": "LPS", "unit": "mm", "repairs": repairs}
+
+
 def to_json(proposals: list[Proposal]) -> str:
-    """Text for `from_json`. Voxels are runs along x on canonical axes, rows (z, y, first x, count)."""
-    document = {
-        "format": FORMAT,
-        "space": "LPS",
-        "unit": "mm",
-        "repairs": [_proposal_to_plain(proposal) for proposal in proposals],
-    }
-    return json.dumps(document, indent=1)
+    """Text for `from_json`."""
+    return json.dumps(to_plain(proposals), indent=1)
 
 
 def from_json(text: str) -> list[Proposal]:

@@ -21,8 +21,8 @@ from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
 from AirwaySegLib.paths import Evidence, path_bridges
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_json
-from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of, sizes_of
+from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_plain
+from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.treebuild import ParsedAirways, parse_airways
 from AirwaySegLib.volume import (
@@ -144,14 +144,13 @@ class Repaired:
     def summary(self) -> dict[str, object]:
         """What a report tells of it, as plain values."""
         labels = self.grid.array
-        joined, sizes = repaired_mask(labels, self.proposals), sizes_of(labels)
         return {
             **self.how,
-            "fragments": int(np.count_nonzero(sizes[MAIN + 1 :])),
+            "fragments": int(np.count_nonzero(sizes_of(labels)[MAIN + 1 :])),
             "fragments_joined": len(fragments_of(self.proposals)),
             "proposals": len(self.proposals),
             "applied": sum(proposal.state == APPLIED for proposal in self.proposals),
-            "voxels_added": int(np.count_nonzero(joined)) - int(sizes[MAIN]),
+            "voxels_added": voxels_added(labels, self.proposals),
         }
 
 
@@ -287,6 +286,16 @@ def unrepaired(mask: Volume) -> Repaired:
     return Repaired(part_of(mask, box, labels), np.array([part.start for part in box], np.int32), [])
 
 
+def whole_hu(hu: NDArray, offset_hu: float = 0.0) -> NDArray[np.int16]:
+    """HU (Z, Y, X) plus an offset as whole numbers; what int16 cannot hold, such as metal, becomes its limit."""
+    if hu.dtype == np.int16 and offset_hu == 0:
+        return hu
+    whole, limits = np.empty(hu.shape, np.int16), np.iinfo(np.int16)
+    for place, plane in enumerate(hu):  # floats of one slice at a time take no memory to speak of
+        whole[place] = np.clip(np.rint(plane + offset_hu), limits.min, limits.max)
+    return whole
+
+
 def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
     """Components of a mask: `bridges.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
 
@@ -365,8 +374,7 @@ def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
     if request.ct is not None:
         ct, warnings = read_ct(request.ct)
         check_same_grid(mask, ct, str(request.mask))
-        array = to_canonical(ct).array
-        hu = array if array.dtype == np.int16 else np.rint(array).astype(np.int16)
+        hu = whole_hu(to_canonical(ct).array)
     if request.probability is not None:
         values = read_probability(request.probability, mask)
         probability = to_canonical(replace(mask, array=values)).array
@@ -386,7 +394,7 @@ def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | 
         write_sparse_nrrd(folder / name, turned, values[tuple(voxels.T)], like)
     near = None if hu is None else hu[repaired.box]
     draw_repairs(labels, repaired.proposals, repaired.grid.spacing_mm, near, title).save(folder / PICTURE)
-    document = json.loads(to_json([_moved(proposal, repaired.corner) for proposal in repaired.proposals]))
+    document = to_plain([_moved(proposal, repaired.corner) for proposal in repaired.proposals])
     made = {"program": f"AirwaySeg {__version__}", "summary": repaired.summary()}
     write_text(folder / PROPOSALS, json.dumps(document | made, indent=1))
 

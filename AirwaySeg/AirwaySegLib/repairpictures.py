@@ -108,12 +108,18 @@ def facts(labels: NDArray[np.integer], proposals: list[Proposal]) -> str:
     """One line: fragments, proposals by state, and the voxels that the tree gained."""
     states = [proposal.state for proposal in proposals]
     joined = fragments_of(proposals)
-    sizes = sizes_of(labels)
-    fragments = np.count_nonzero(sizes[MAIN + 1 :])
-    gained = int(sizes[list(joined)].sum()) + sum(len(p.bridge.voxels) for p in proposals if p.state == APPLIED)
+    fragments = np.count_nonzero(sizes_of(labels)[MAIN + 1 :])
     words = [f"fragments: {fragments}", f"proposals: {len(proposals)}"]
     words += [f"{state}: {states.count(state)}" for state in (APPLIED, PROPOSED, REFUSED)]
-    return "   ·   ".join([*words, f"fragments joined: {len(joined)}", f"voxels added: {gained}"])
+    words += [f"fragments joined: {len(joined)}", f"voxels added: {voxels_added(labels, proposals)}"]
+    return "   ·   ".join(words)
+
+
+def voxels_added(labels: NDArray[np.integer], proposals: list[Proposal]) -> int:
+    """What the tree gains by the applied proposals; a voxel of two bridges counts once."""
+    drawn = [proposal.bridge.voxels for proposal in proposals if proposal.state == APPLIED]
+    bridges = np.unique(np.concatenate([np.empty((0, 3), np.int32), *drawn]), axis=0)
+    return len(bridges) + int(sizes_of(labels)[list(fragments_of(proposals))].sum())
 
 
 def sizes_of(labels: NDArray[np.integer]) -> NDArray[np.int64]:
