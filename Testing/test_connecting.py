@@ -74,7 +74,7 @@ def test_a_doubtful_gap_is_bridged_with_a_score_below_a_half() -> None:
 def test_gaps_one_behind_the_other_are_all_bridged() -> None:
     hu, mask = a_tube(140, [(40, 46), (70, 78), (110, 114)])
     bridges = network_bridges(hu, label_components(mask), SPACING_MM, SeesAir())
-    assert sorted(bridge.joins for bridge in bridges) == [(1, 2), (1, 3), (2, 4)] or len(bridges) == 3
+    assert sorted(bridge.joins for bridge in bridges) == [(1, 4), (2, 3), (2, 4)]  # larger pieces come first
     joined = mask.copy()
     for bridge in bridges:
         joined[tuple(bridge.voxels.T)] = True

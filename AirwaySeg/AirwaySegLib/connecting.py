@@ -105,7 +105,8 @@ def network_bridges(
     """
     if hu.shape != labels.shape:
         raise AirwaySegError(f"The CT has shape {hu.shape}, the mask {labels.shape}.")
-    work = _Work(hu, labels, spacing_mm, np.zeros(labels.shape, np.uint8))
+    specks = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
+    work = _Work(hu, labels, spacing_mm, specks, np.zeros(labels.shape, np.uint8))
     network = fast_form(connector) if isinstance(connector, Connector) else connector.eval()
     runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16())
     joined, seen = labels, np.empty((0, 3), np.int32)
@@ -128,11 +129,16 @@ def network_bridges(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is looked at; ``probability`` (Z, Y, X), 0..255, holds the largest prediction so far of each voxel."""
+    """What is looked at.
+
+    ``specks`` says by number which components attention leaves out; ``probability`` (Z, Y, X), 0..255, holds the
+    largest prediction so far of each voxel.
+    """
 
     hu: NDArray[np.int16]
     labels: Labels
     spacing_mm: Spacing
+    specks: NDArray[np.bool_]
     probability: NDArray[np.uint8]
 
 
@@ -211,8 +217,7 @@ def _keep(whole: NDArray[np.uint8], probability: NDArray[np.float32], corner: ND
 
 def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bridge]:
     """Bridges of what has at least a probability, without those that join only what is joined ``before``."""
-    labels, shape = work.labels, work.labels.shape
-    specks = ~np.isin(np.arange(int(labels.max()) + 1), [0, *kept_components(labels, work.spacing_mm)])
+    labels, specks, shape = work.labels, work.specks, work.labels.shape
     flat = np.flatnonzero(work.probability >= round(255 * level))
     flat = flat[(labels.ravel()[flat] == 0) | specks[labels.ravel()[flat]]]
     voxels = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32)
