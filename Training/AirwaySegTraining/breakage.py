@@ -142,16 +142,17 @@ class BreakageRun:
             before, after = state["settings"], asdict(self.settings)
             other = [name for name in after if name not in FREE_ON_RESUME and before.get(name) != after[name]]
             same_cases = state["fingerprints"] == self.fingerprints
+            parts = [(self.net, state["net"]), (self.average, state["average"]), (self.optimizer, state["optimizer"])]
+            step = int(state["step"])
         except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
             raise AirwaySegError(f"{path} is damaged or no checkpoint of `breakage`.") from error
         if other:
             raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
         if not same_cases:
             raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        for part, values in parts:
+            part.load_state_dict(values)
+        self.step = step
 
 
 def train_breakage(
@@ -233,7 +234,8 @@ def train(
     if cases:
         means, _ = mean_and_deviation(cases)
         log.write_validation(run.step, cases, means)
-        save_connector(run, output / "model.safetensors", {"held_out": sorted(cases), "rejoining": means})
+        known = {name: value for name, value in means.items() if not math.isnan(value)}  # JSON knows no NaN
+        save_connector(run, output / "model.safetensors", {"held_out": sorted(cases), "rejoining": known})
     log.close()
 
 

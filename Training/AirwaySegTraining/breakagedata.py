@@ -189,8 +189,8 @@ def _pool_case(folder: Path, settings: PoolSettings) -> None:
     trees = [(one.mask, one.removed) for one in broken_trees(case, settings.seed, settings.trees)]
     if len(files) > len(trees):
         trees.append(predicted_tree(folder, case))
-    for (mask, missing), path in zip(trees, files, strict=True):
-        rng = np.random.default_rng([settings.seed, int(case.fingerprint, 16), len(files)])
+    for place, ((mask, missing), path) in enumerate(zip(trees, files, strict=True), start=1):
+        rng = np.random.default_rng([settings.seed, int(case.fingerprint, 16), place])
         labels, attention, states = states_of(mask, missing, np.asarray(case.label) == IGNORE, case.spacing_mm)
         centres, holds = chosen_centres(patch_centres(attention, labels), states, settings.patches, rng)
         small = np.rint(255 * attention).astype(np.uint8)
