@@ -88,7 +88,16 @@ def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
     small = [n for n, box in boxes.items() if _volume(box) <= most or np.count_nonzero(labels[box] == n) <= most]
     larger = np.ones(max(boxes, default=0) + 1, bool)
     larger[[0, *small]] = False
-    left_out = {number for number in small if not _lies_on_a_path(labels, boxes[number], larger, unit)}
+    sides = [[(part.start, part.stop) for part in box] for number, box in boxes.items() if larger[number]]
+    starts, stops = np.moveaxis(np.array(sides, int).reshape(-1, 3, 2), 2, 0)
+    left_out = set()
+    for number in small:
+        around = _grown(boxes[number], labels.shape, unit, BETWEEN)
+        first, last = zip(*((part.start, part.stop) for part in around))
+        # Of thousands of specks hardly one has the boxes of two larger components near.
+        near = ((starts < last) & (stops > first)).all(axis=1)
+        if np.count_nonzero(near) < 2 or not _lies_on_a_path(labels, boxes[number], larger, unit):
+            left_out.add(number)
     return {number: box for number, box in boxes.items() if number not in left_out}
 
 
