@@ -1,10 +1,14 @@
 """The whole way on a drawn chest: a stand-in for the network takes all that is dark, the pipeline finds the airways."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import DarkIsAirway
 
 from AirwaySegLib import pipeline
+from AirwaySegLib.bridges import NETWORK, Bridge
+from AirwaySegLib.connecting import touched_by
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.network import WingsNet
 from AirwaySegLib.pipeline import Journal, Model, segment
@@ -85,12 +89,22 @@ def test_cancelling_ends_it(a_chest, a_quiet_chest):
 # Repair --------------------------------------------------------------------------------------------------------------
 
 
+MUCUS_HU = -397
+
+
+def _sees_mucus(hu, labels, _spacing_mm, _progress) -> list[Bridge]:
+    """A stand-in for the repair network: one bridge of all that is mucus, between what it touches."""
+    voxels = np.argwhere((hu == MUCUS_HU) & (labels == 0)).astype(np.int32)
+    joins = sorted({number for _, number in touched_by(voxels, np.zeros(len(voxels), int), labels).tolist()})
+    return [Bridge(tuple(joins), voxels, 0.9, NETWORK, 3.0)]
+
+
 @pytest.fixture
 def a_broken_chest(a_chest, a_quiet_chest) -> tuple[Volume, np.ndarray]:
     """A chest whose right main bronchus is full of something over two slices, and what hangs below it."""
     hu = a_quiet_chest.copy()
     gap = slice(38, 40)
-    hu[gap, :, :88][a_chest.bronchi[gap, :, :88]] = -400
+    hu[gap, :, :88][a_chest.bronchi[gap, :, :88]] = MUCUS_HU
     behind = a_chest.bronchi.copy()
     behind[gap.start :], behind[:, :, 88:] = False, False
     return Volume(hu, a_chest.spacing_mm, (5.0, 6.0, 7.0)), behind
@@ -103,11 +117,12 @@ def test_what_hangs_behind_a_breakage_is_joined_and_the_report_says_so(a_broken_
     without = segment(volume, _model(), SegmentSettings(repair="none"), whole, silent)
     assert without.repaired is None and not without.mask[behind].any() and "repair" not in whole.seconds
     stages = []
-    joined = segment(volume, _model(), SegmentSettings(), journal, lambda stage, *_: stages.append(stage))
+    model = replace(_model(), mender=Mender("network", 0.5, _sees_mucus))
+    joined = segment(volume, model, SegmentSettings(), journal, lambda stage, *_: stages.append(stage))
     assert joined.mask[without.mask].all() and joined.mask[behind].all()
     assert np.array_equal(joined.probability, without.probability)
     told = journal.decisions["repair"]
-    assert told["applied"] == told["fragments_joined"] == 1 and told["method"] == "path"
+    assert told["applied"] == told["fragments_joined"] == 1 and told["method"] == "network"
     assert told["voxels_added"] == (joined.mask & ~without.mask).sum()
     assert "repair" in stages and journal.seconds["repair"] >= 0 and journal.warnings == []
     place = (np.array(joined.repaired.proposals[0].place_mm) - volume.origin_mm) / volume.spacing_mm[::-1]
