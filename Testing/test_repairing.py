@@ -277,6 +277,27 @@ def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_
     assert np.array_equal(result.whole_mask(mask.array.shape), np.pad(a_whole_tree, wide))
 
 
+def test_a_path_takes_the_place_of_a_bridge_that_is_refused(a_broken_tree, a_whole_tree):
+    gap = a_whole_tree & ~a_broken_tree
+    _, y, x = np.argwhere(gap).mean(axis=0).round().astype(int)
+    with_handle = gap.copy()
+    with_handle[GAP.start - 4 : GAP.stop + 4, y + 8, x] = True
+    for end in (GAP.start - 4, GAP.stop + 3):
+        with_handle[end, y : y + 9, x] = True
+    handle = np.argwhere(with_handle & ~a_broken_tree).astype(np.int32)
+
+    def network(hu, labels, spacing_mm, progress):
+        assert labels.shape == a_broken_tree.shape
+        return [Bridge((1, 2), handle, 0.99, NETWORK, 5.0)]
+
+    source = Source(Volume(a_broken_tree, SPACING_MM), ct_of(a_whole_tree))
+    result = repair(source, Mender("both", 0.5, network), silent)
+    states = {proposal.bridge.method: (proposal.state, proposal.reason) for proposal in result.proposals}
+    assert states[NETWORK][0] == REFUSED and "loop" in states[NETWORK][1]
+    assert states[PATH][0] == APPLIED
+    assert label_components(result.whole_mask(a_broken_tree.shape)).max() == 1
+
+
 # The picture ---------------------------------------------------------------------------------------------------------
 
 

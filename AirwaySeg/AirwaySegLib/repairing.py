@@ -21,7 +21,7 @@ from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
 from AirwaySegLib.paths import Evidence, path_bridges
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair import APPLIED, Proposal, decide, repaired_mask, repairs_map, to_plain
+from AirwaySegLib.repair import APPLIED, REFUSED, Proposal, decide, repaired_mask, repairs_map, to_plain
 from AirwaySegLib.repairpictures import draw_repairs, facts, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.treebuild import ParsedAirways, parse_airways
@@ -243,9 +243,9 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
     if mender.method != "none" and labels.max() > MAIN:
         parsed = parse_airways(near.mask)
         progress("repair", 1, 3)
-        bridges = find_bridges(near, labels, parsed, mender, progress)
+        network, paths = find_bridges(near, labels, parsed, mender, progress)
         progress("repair", 2, 3)
-        proposals = decide(bridges, parsed, labels, mender.threshold)
+        proposals = decide_on(network, paths, parsed, labels, mender.threshold)
     progress("repair", 3, 3)
     how: dict[str, object] = {"method": mender.method, "threshold": mender.threshold, "weights": dict(mender.weights)}
     return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
@@ -253,18 +253,30 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
 
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
-) -> list[Bridge]:
-    """The network's bridges, the paths, or both: the network's with the paths' opinion, and the paths where these are
-    not sure enough."""
-    bridges: list[Bridge] = []
+) -> tuple[list[Bridge], list[Bridge]]:
+    """The network's bridges, with the paths' opinion if both are wanted, and the paths."""
+    network: list[Bridge] = []
+    paths: list[Bridge] = []
     spacing_mm = source.mask.spacing_mm
     if mender.network is not None and source.hu is not None:
-        bridges += mender.network(source.hu, labels, spacing_mm, progress)
+        network = mender.network(source.hu, labels, spacing_mm, progress)
     if mender.method in ("path", "both"):
         paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
-        bridges = [weighed(bridge, paths) for bridge in bridges]
-        bridges += unspoken_for(paths, [bridge for bridge in bridges if bridge.score >= mender.threshold])
-    return bridges
+        network = [weighed(bridge, paths) for bridge in network]
+    return network, paths
+
+
+def decide_on(
+    network: list[Bridge], paths: list[Bridge], parsed: ParsedAirways, labels: NDArray[np.int32], threshold: float
+) -> list[Proposal]:
+    """Decide about the network's bridges, and the paths between what those of them leave apart that can be applied."""
+    sure = [bridge for bridge in network if bridge.score >= threshold]
+    proposals = decide([*network, *unspoken_for(paths, sure)], parsed, labels, threshold)
+    refused = {id(proposal.bridge) for proposal in proposals if proposal.state == REFUSED}
+    fine = [bridge for bridge in sure if id(bridge) not in refused]
+    if len(fine) == len(sure):
+        return proposals
+    return decide([*network, *unspoken_for(paths, fine)], parsed, labels, threshold)
 
 
 def weighed(bridge: Bridge, paths: list[Bridge]) -> Bridge:
