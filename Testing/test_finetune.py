@@ -227,6 +227,17 @@ def test_one_patient_gives_weights_but_no_verdict(a_data_folder, weights, small_
     assert "Not better: no case was held out" in out and "not listed" in out
 
 
+def test_to_follow_wider_labels_is_better_though_precision_falls():
+    before = {"one": {"tld": 0.974, "bd": 0.974, "precision": 0.993, "dsc": 0.799}}
+    after = {"one": {"tld": 0.997, "bd": 0.993, "precision": 0.902, "dsc": 0.919}}
+    kept = {"tld": 0.9, "near": 0.9}
+    assert verdict(before, after, kept, kept) == (
+        True,
+        "on the held-out cases the mean of TLD, BD, precision, DSC rose by 1.8 points.",
+    )
+    assert not verdict(before, {"one": {**after["one"], "dsc": 0.81}}, kept, kept)[0]
+
+
 def test_forgetting_is_not_better():
     before, after = {"one": scores(0.5)}, {"one": scores(0.9)}
     old = {"tld": 0.9, "near": 0.9}

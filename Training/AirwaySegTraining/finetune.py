@@ -22,8 +22,12 @@ from AirwaySegTraining.runlog import read_validation
 from AirwaySegTraining.team import joined_team
 from AirwaySegTraining.validation import CHOSEN_BY, mean_score
 
+JUDGED_BY = (*CHOSEN_BY, "dsc")
+"""The measures of ATM'22. Where a person draws wider than the weights did, precision falls as soon as they follow: only
+with the Dice coefficient beside it is that no loss."""
+
 LEAST_GAIN = 0.005
-"""The score of the held-out cases (`validation.mean_score`) must rise by this much to be called better."""
+"""The mean of `JUDGED_BY` over the held-out cases must rise by this much to be called better."""
 
 LARGEST_LOSS = 0.01
 """Tree length, or the share of voxels near airways, may fall by this much on the simulated patches."""
@@ -155,8 +159,8 @@ def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, f
     """Whether the network is better, and why."""
     if not before or set(before) != set(after):
         return False, "no case was held out (that takes two patients in a data folder), so nobody can know."
-    gain = mean_score(after) - mean_score(before)
-    measures = ", ".join(key.upper() if len(key) < 4 else key for key in CHOSEN_BY)
+    gain = mean_score(after, JUDGED_BY) - mean_score(before, JUDGED_BY)
+    measures = ", ".join(key.upper() if len(key) < 4 else key for key in JUDGED_BY)
     if gain < LEAST_GAIN:
         return False, f"on the held-out cases the mean of {measures} changed by {100 * gain:+.1f} points only."
     for key in old:

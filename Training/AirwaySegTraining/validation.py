@@ -91,12 +91,12 @@ def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Pr
     return Report("atm22", cases)
 
 
-def mean_score(cases: dict[str, dict[str, float]]) -> float:
-    """What the best network is chosen by: the mean of `CHOSEN_BY` over the cases.
+def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHOSEN_BY) -> float:
+    """What the best network is chosen by: the mean of the ``measures`` over the cases.
 
     The precision of a network that finds nothing counts as 0; other NaN, of nothing to find, do not count.
     """
-    chosen = {name: {key: numbers[key] for key in CHOSEN_BY} for name, numbers in cases.items()}
+    chosen = {name: {key: numbers[key] for key in measures} for name, numbers in cases.items()}
     for numbers in chosen.values():
         numbers["precision"] = float(np.nan_to_num(numbers["precision"]))
     return float(np.nanmean(list(mean_and_deviation(chosen)[0].values())))
