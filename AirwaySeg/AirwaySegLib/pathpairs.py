@@ -186,9 +186,9 @@ def score_of(facts: Facts) -> Floats:
     """Score 0..1 of paths by their facts, (C,): 1 / (1 + exp(-sum of weight * term)).
 
     The weights are `WITH_CT` where the facts hold what the CT shows and `ALONE` elsewhere. Where there is a
-    probability, `LIKELY` * (ramp(mean probability in the gap, 0.02, 0.3) - 1/3) is added to the sum. It is in the costs,
-    too, and so counts twice: with the CT's alone twice as many paths were applied on two real CTs, some of them with
-    sharp turns, through lung in which the first stage saw nothing, and none led to airway that a reference had.
+    probability, `LIKELY` * (ramp(mean probability in the gap, 0.02, 0.3) - 1/3) is added to the sum. It is in the
+    costs, too, and so counts twice: with the CT's alone twice as many paths were applied on two real CTs, some of them
+    with sharp turns, through lung where the first stage saw nothing, and none led to airway that a reference had.
     """
     terms = terms_of(facts)
     weights = WITH_CT if "wall" in terms else ALONE
