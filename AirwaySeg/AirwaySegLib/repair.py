@@ -16,7 +16,7 @@ from skimage.measure import euler_number
 
 from AirwaySegLib.bridges import MAIN, Bridge
 from AirwaySegLib.components import Box
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.documents import read_document
 from AirwaySegLib.fragments import WIDEST_JOINT, Place, place
 from AirwaySegLib.suspects import LEAST_EXCESS_MM3, LEAST_GROWTH_MM
 from AirwaySegLib.tree import LEFT_MAIN, RIGHT_MAIN, Branch
@@ -379,13 +379,9 @@ def from_json(text: str) -> list[Proposal]:
     AirwaySegError
         If it is something else.
     """
-    try:
-        document = json.loads(text, parse_constant=_no_number)
-        if document["format"] != FORMAT:
-            raise AirwaySegError(f"This is {document['format']!r}, not {FORMAT!r}.")
-        return [_proposal_from_plain(plain) for plain in document["repairs"]]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise AirwaySegError(f"This is no list of repairs: {type(error).__name__} ({error}).") from error
+    return read_document(
+        text, FORMAT, "list of repairs", lambda document: [_proposal_from_plain(plain) for plain in document["repairs"]]
+    )
 
 
 def _proposal_to_plain(proposal: Proposal) -> dict[str, Any]:
@@ -436,7 +432,3 @@ def _runs(voxels: NDArray[np.int32]) -> list[list[int]]:
 def _voxels(runs: list[list[int]]) -> NDArray[np.int32]:
     found = [(z, y, x) for z, y, first, count in runs for x in range(first, first + count)]
     return np.array(found, np.int32).reshape(-1, 3)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.components import bounding_box
+from AirwaySegLib.documents import read_document
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.fragments import Joint, Place, far_radius_mm, joints_of_fragments, place, ramp
 from AirwaySegLib.tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
@@ -384,13 +385,9 @@ def suspects_from_json(text: str) -> list[Suspect]:
     AirwaySegError
         If it is something else.
     """
-    try:
-        document = json.loads(text, parse_constant=_no_number)
-        if document["format"] != FORMAT:
-            raise AirwaySegError(f"This is {document['format']!r}, not {FORMAT!r}.")
-        return [_from_plain(plain) for plain in document["suspects"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AirwaySegError(f"This is no list of suspects: {type(error).__name__} ({error}).") from error
+    return read_document(
+        text, FORMAT, "list of suspects", lambda document: [_from_plain(plain) for plain in document["suspects"]]
+    )
 
 
 def _from_plain(plain: dict[str, Any]) -> Suspect:
@@ -412,7 +409,3 @@ def _from_plain(plain: dict[str, Any]) -> Suspect:
 def _triple(values: list[float]) -> Place:
     x, y, z = (float(value) for value in values)
     return x, y, z
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.documents import read_document
 
 FORMAT = "AirwaySeg tree 1"
 
@@ -226,26 +226,19 @@ class AirwayTree:
         AirwaySegError
             If it is something else.
         """
-        try:
-            # json takes NaN and Infinity for numbers, which JSON does not know.
-            document = json.loads(text, parse_constant=_no_number)
-            if document["format"] != FORMAT:
-                raise AirwaySegError(f"This is {document['format']!r}, not {FORMAT!r}.")
-            carina = document["carina"]
-            return cls(
-                branches=tuple(_branch_from_plain(plain) for plain in document["branches"]),
-                voxel_mm=_triple(document["voxel_mm_zyx"]),
-                carina_mm=None if carina is None else _triple(carina),
-                loops_cut=int(document["loops_cut"]),
-                spurs_pruned=int(document["spurs_pruned"]),
-                warnings=tuple(map(str, document["warnings"])),
-            )
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-            raise AirwaySegError(f"This is not an airway tree: {type(error).__name__} ({error}).") from error
+        return read_document(text, FORMAT, "airway tree", cls._from_plain)
 
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number of JSON")
+    @classmethod
+    def _from_plain(cls, document: dict[str, Any]) -> "AirwayTree":
+        carina = document["carina"]
+        return cls(
+            branches=tuple(_branch_from_plain(plain) for plain in document["branches"]),
+            voxel_mm=_triple(document["voxel_mm_zyx"]),
+            carina_mm=None if carina is None else _triple(carina),
+            loops_cut=int(document["loops_cut"]),
+            spurs_pruned=int(document["spurs_pruned"]),
+            warnings=tuple(map(str, document["warnings"])),
+        )
 
 
 def _triple(values: list[float]) -> tuple[float, float, float]:

@@ -43,6 +43,7 @@ from AirwaySegTraining.breakagedata import (
 from AirwaySegTraining.cases import Case, case_folders, prepared_groups
 from AirwaySegTraining.loop import set_rate, update_average, usable_cpus
 from AirwaySegTraining.runlog import RunLog
+from AirwaySegTraining.runstate import write_checkpoint
 from AirwaySegTraining.team import Team
 from AirwaySegTraining.validation import as_scanned, held_out
 
@@ -127,13 +128,7 @@ class BreakageRun:
             "fingerprints": self.fingerprints,
             "step": self.step,
         }
-        unfinished = path.with_suffix(".unfinished")
-        try:
-            torch.save(state, unfinished)
-            os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
-            unfinished.unlink(missing_ok=True)
-            raise AirwaySegError(f"{path} cannot be written; is the disk full?") from error
+        write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""

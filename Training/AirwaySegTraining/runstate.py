@@ -60,15 +60,7 @@ class Run:
             "step": self.step,
             "best": self.best,
         }
-        unfinished = path.with_suffix(".unfinished")
-        try:
-            torch.save(state, unfinished)
-            os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
-            unfinished.unlink(missing_ok=True)
-            raise AirwaySegError(
-                f"{path} cannot be written; is the disk full? What was there before is whole."
-            ) from error
+        write_checkpoint(path, state)
 
     def load(self, path: Path, device: torch.device) -> None:
         """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
@@ -91,6 +83,17 @@ class Run:
         self.step, self.best = state["step"], state["best"]
         self.enter(state["place"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a training's state whole or not at all; raises AirwaySegError where it cannot be written."""
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        torch.save(state, unfinished)
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
+        unfinished.unlink(missing_ok=True)
+        raise AirwaySegError(f"{path} cannot be written; is the disk full? What was there before is whole.") from error
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
