@@ -42,7 +42,10 @@ ABOVE_TRACHEA_MM = 6.0
 
 @dataclass
 class Model:
-    """Weights that are loaded once for many CTs, with what runs them and what repairs (opened for the first CT)."""
+    """Weights that are loaded once for many CTs, with what runs them and what repairs.
+
+    Both are opened for the first CT, by its settings, and stay as they are: for other settings load another model.
+    """
 
     net: WingsNet
     info: ModelInfo
