@@ -21,7 +21,7 @@ from AirwaySegTraining.cases import prepared_case
 from AirwaySegTraining.finetune import finetune, verdict
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.objective import stage_loss
-from AirwaySegTraining.patches import Batches, Source
+from AirwaySegTraining.patches import Batches, Source, case_maps
 from AirwaySegTraining.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.rehearsal import STEP_HU, make_rehearsal, rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.runlog import read_validation
@@ -114,8 +114,8 @@ def test_a_corrected_voxel_counts_as_often_as_the_recipe_says():
 
 
 def test_patches_say_which_voxels_were_corrected(a_data_folder):
-    case = prepared_case(a_data_folder / "cases" / "case-0")
     stage = replace(load_recipe("finetune").stages[0], patch=32, batch=6, rotation_degrees=0)
+    case = prepared_case(a_data_folder / "cases" / "case-0", tuple(case_maps(stage)))
     batch = Batches(Source([[case]], np.array([1.0]), ((-1000.0, 600.0),), seed=3), stage)[0]
     emphasis, label = batch["emphasis"], batch["label"]
     assert set(emphasis.unique().tolist()) == {1.0, stage.edited}
