@@ -3,10 +3,13 @@
 Letters in shapes: N voxels of a bridge, as indices (z, y, x) on the grid of the mask, which lies on canonical axes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 NETWORK, PATH = "network", "path"
 METHODS = (NETWORK, PATH)
@@ -52,3 +55,11 @@ class Bridge:
             raise ValueError(f"a bridge's voxels are int32, not {self.voxels.dtype}")
         if not 0 <= self.score <= 1 or self.method not in METHODS or not self.length_mm >= 0:
             raise ValueError(f"a bridge by {self.method!r} has score {self.score} and length {self.length_mm} mm")
+
+
+def groups_of(count: int, bridges: Sequence[Bridge]) -> NDArray[np.int32]:
+    """Number of the group of joined components that each of 0..``count`` is in; 0 is in its own, number 0."""
+    links = [(bridge.joins[0], other) for bridge in bridges for other in bridge.joins[1:]]
+    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(count + 1, count + 1))
+    return connected_components(graph, directed=False)[1]

@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import nn
 
 from AirwaySegLib.attention import breakage_attention, kept_components, patch_centres
-from AirwaySegLib.bridges import NETWORK, Bridge
+from AirwaySegLib.bridges import NETWORK, Bridge, groups_of
 from AirwaySegLib.components import bounding_box
 from AirwaySegLib.connector import Connector, fast_form
 from AirwaySegLib.errors import AirwaySegError
@@ -256,14 +254,6 @@ def _gap_mm(work: _Work, piece: Voxels, joins: tuple[int, ...]) -> float:
         others = np.concatenate([places[other] for other in joins if other != number])
         farthest = max(farthest, float(cKDTree(others).query(places[number])[0].min()))
     return farthest
-
-
-def groups_of(count: int, bridges: Sequence[Bridge]) -> NDArray[np.int32]:
-    """Number of the group of joined components that each of 0..``count`` is in; 0 is in its own, number 0."""
-    links = [(bridge.joins[0], other) for bridge in bridges for other in bridge.joins[1:]]
-    first, second = np.array(links, np.int64).reshape(-1, 2).T
-    graph = coo_matrix((np.ones(len(first)), (first, second)), shape=(count + 1, count + 1))
-    return connected_components(graph, directed=False)[1]
 
 
 def _joined(labels: Labels, bridges: Sequence[Bridge]) -> Labels:

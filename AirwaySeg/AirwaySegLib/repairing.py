@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
-from AirwaySegLib.bridges import MAIN, Bridge
+from AirwaySegLib.bridges import MAIN, Bridge, groups_of
 from AirwaySegLib.components import Box, bounding_box, label_components
 from AirwaySegLib.delivery import check_free, delivered_into, write_text
 from AirwaySegLib.errors import AirwaySegError
@@ -326,19 +326,9 @@ def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[
 
 def unspoken_for(paths: list[Bridge], network: list[Bridge]) -> list[Bridge]:
     """Those paths that join what the network's bridges, all of them together, leave apart."""
-    group: dict[int, int] = {}
-
-    def first(number: int) -> int:
-        while number in group:
-            number = group[number]
-        return number
-
-    for bridge in network:
-        for other in bridge.joins[1:]:
-            one, two = sorted((first(bridge.joins[0]), first(other)))
-            if one != two:
-                group[two] = one
-    return [path for path in paths if len({first(number) for number in path.joins}) > 1]
+    count = max((number for bridge in [*network, *paths] for number in bridge.joins), default=0)
+    group = groups_of(count, network)
+    return [path for path in paths if len({int(group[number]) for number in path.joins}) > 1]
 
 
 def part_of(whole: Volume, box: Box, array: NDArray) -> Volume:

@@ -23,8 +23,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from AirwaySegLib import __version__
+from AirwaySegLib.bridges import groups_of
 from AirwaySegLib.components import label_components
-from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE, groups_of, network_bridges
+from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE, network_bridges
 from AirwaySegLib.connector import Connector
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation import mean_and_deviation
