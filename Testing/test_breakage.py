@@ -34,7 +34,7 @@ from AirwaySegTraining.breakagedata import (
     make_pool,
     states_of,
 )
-from AirwaySegTraining.cases import prepared_case
+from AirwaySegTraining.cases import case_folders, prepared_case
 
 SPACING_MM = (1.5, 1.5, 1.5)
 TINY = BreakageSettings(steps=3, batch=1, patches=9, validation=0, workers=0, checkpoint_every=1, device="cpu")
@@ -245,6 +245,11 @@ def test_a_stopped_training_goes_on_exactly(
     with pytest.raises(AirwaySegError, match="damaged"):
         train_breakage([a_data_folder], cut, TINY, silent, resume=True)
     (cut / "last.pt").write_bytes(whole_state)
+    shutil.copytree(a_data_folder, tmp_path / "changed")
+    (folder,) = case_folders(tmp_path / "changed")
+    shutil.copy(folder / "label.nrrd", folder / PREDICTION)
+    with pytest.raises(AirwaySegError, match="other cases"):
+        train_breakage([tmp_path / "changed"], cut, TINY, silent, resume=True)
     mended = train_breakage([a_data_folder], cut, TINY, silent, resume=True)
     one, two = (load_connector(path)[0].state_dict() for path in (whole, mended))
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -20,7 +20,7 @@ from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit, group_shares, rate_at
 from AirwaySegTraining.patches import draw_patch
 from AirwaySegTraining.recipes import load_recipe, recipes_folder
-from AirwaySegTraining.runlog import RunLog
+from AirwaySegTraining.runlog import RunLog, read_validation
 from AirwaySegTraining.sampling import Mixture
 from AirwaySegTraining.validation import mean_score
 
@@ -295,3 +295,10 @@ def test_the_log_says_which_share_of_the_time_was_waited_for_patches(tmp_path, m
     (row,) = rows_of(tmp_path / "log.csv")
     assert (row["waited"], row["seconds_a_step"]) == ("0.25", "4.0")
     assert (row["loss"], row["gradient_norm"], row["skipped"]) == ("0.5", "2.0", "1")
+
+
+def test_figures_of_a_step_that_is_judged_again_replace_the_old_ones(tmp_path):
+    for tld in (0.4, 0.5):
+        RunLog(tmp_path, 3).write_validation(3, {"a": {"tld": tld}}, {"tld": tld})
+    RunLog(tmp_path, 3).write_validation(4, {"a": {"tld": 0.6}}, {"tld": 0.6})
+    assert read_validation(tmp_path) == {3: {"a": {"tld": 0.5}}, 4: {"a": {"tld": 0.6}}}

@@ -40,6 +40,7 @@ from AirwaySegTraining.breakagedata import (
     PoolSettings,
     broken_trees,
     make_pool,
+    pool_files,
 )
 from AirwaySegTraining.cases import Case, case_folders, prepared_groups
 from AirwaySegTraining.loop import set_rate, update_average, usable_cpus
@@ -173,19 +174,22 @@ def train_breakage(
     groups = prepared_groups(data, (), Team(0, 1, device), settings.workers, progress)
     cases = [case for group in groups for case in group]
     held = held_out(groups, settings.validation, settings.seed)
-    run = start_breakage(settings, cases, device)
-    if checkpoint.exists():
-        run.load(checkpoint)
-    kept = {case.name for case in cases if case not in held}
+    kept = {case.name: case for case in cases if case not in held}
     folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
     pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
+    learned = [path.name for folder in folders for path in pool_files(folder, kept[folder.name], pool)]
+    run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], device)
+    if checkpoint.exists():
+        run.load(checkpoint)
     breakers = max(settings.workers, min(MOST_BREAKERS, usable_cpus()))
     train(run, make_pool(folders, pool, breakers, progress), held, output, progress)
     return output / "model.safetensors"
 
 
-def start_breakage(settings: BreakageSettings, cases: Sequence[Case], device: torch.device) -> BreakageRun:
-    """Fresh or given weights and their average, at step 0, on the device."""
+def start_breakage(
+    settings: BreakageSettings, cases: Sequence[Case], fingerprints: list[str], device: torch.device
+) -> BreakageRun:
+    """Fresh or given weights and their average, at step 0, on the device; ``fingerprints`` change with the data."""
     torch.manual_seed(settings.seed)
     spacings = np.array([case.spacing_mm for case in cases])
     if settings.start_from:
@@ -202,9 +206,10 @@ def start_breakage(settings: BreakageSettings, cases: Sequence[Case], device: to
         spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
         spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
         architecture="connector",
+        provenance={"cases": len(cases)},
     )
     net = net.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
-    return BreakageRun(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], device)
+    return BreakageRun(net, copy.deepcopy(net), info, settings, fingerprints, device)
 
 
 def train(
@@ -306,7 +311,7 @@ def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None
         "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
         "settings": asdict(run.settings),
         "steps": run.step,
-        "cases": len(run.fingerprints),
+        **run.info.provenance,
         **more,
     }
     info = ModelInfo(**{**vars(run.info), "name": target.parent.name, "provenance": provenance})

@@ -72,9 +72,10 @@ class RunLog:
         self._begin()
 
     def write_validation(self, step: int, cases: dict[str, dict[str, float]], means: dict[str, float]) -> None:
-        """Rows of validation.csv, one a case and their mean."""
+        """Rows of validation.csv, one a case and their mean; they replace those of the same step."""
         rows = [{"step": step, "case": name, **numbers} for name, numbers in {**cases, "mean": means}.items()]
         if self.writes:
+            _keep_until(self.folder / "validation.csv", step - 1)
             _append(self.folder / "validation.csv", rows)
         self._show("validation", step, means)
 
