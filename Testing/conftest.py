@@ -31,11 +31,11 @@ class Chest:
         return np.arange(len(self.hu)) * self.spacing_mm[0]
 
 
-def draw_chest(lumen_hu: int = -950, noise_hu: float = 20, offset_hu: int = 0, larynx: bool = False) -> Chest:
+def draw_chest(lumen_hu: int = -950, noise_hu: float = 20, offset_hu: int = 0, glottis_mm: float = 0) -> Chest:
     """Draw a chest of 250 x 176 x 288 mm: an elliptic body on a table, two lungs, a trachea with its carina 120 mm up.
 
-    The trachea has a radius of 9 mm and reaches the top; with ``larynx`` it ends 25 mm below the top in a slit, with a
-    wide pharynx above. A flat air-filled oesophagus runs behind it, and gas lies in the stomach.
+    The trachea has a radius of 9 mm and reaches the top; with a glottis it ends 25 mm below the top in a slit so wide,
+    with a wide pharynx above. A flat air-filled oesophagus runs behind it, and gas lies in the stomach.
     """
     shape = (100, 110, 180)
     z, y, x = (
@@ -62,9 +62,9 @@ def draw_chest(lumen_hu: int = -950, noise_hu: float = 20, offset_hu: int = 0, l
     hu[((x - 50) / 35) ** 2 + ((y + 30) / 20) ** 2 + (z / 12) ** 2 <= 1] = -1000  # stomach
     walls = ((x + 4) ** 2 + (y + 5) ** 2 <= (radius + 2) ** 2) & (z >= carina_mm)
     hu[walls] = 30
-    if larynx:
+    if glottis_mm:
         top_mm = (shape[0] - 1) * SPACING_MM[0]
-        slit = (np.abs(x + 4) < 1.7) & (np.abs(y + 5) < 9) & (z > top_mm - 25)
+        slit = (np.abs(x + 4) < glottis_mm / 2) & (np.abs(y + 5) < 9) & (z > top_mm - 25)
         pharynx = (np.abs(x + 4) < 20) & (np.abs(y + 5) < 12) & (z > top_mm - 15)
         trachea = trachea & (z <= top_mm - 25)
         hu[slit | pharynx] = lumen_hu

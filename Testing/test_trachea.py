@@ -41,13 +41,24 @@ def test_a_shifted_scale_changes_nothing_but_the_lumens_value():
     assert trachea.lumen_hu == pytest.approx(-890, abs=3)
 
 
-def test_the_tube_ends_below_the_larynx():
-    chest = draw_chest(larynx=True)
+@pytest.mark.parametrize("glottis_mm", [3.4, 8])
+def test_the_tube_ends_below_the_larynx(glottis_mm):
+    chest = draw_chest(glottis_mm=glottis_mm)
     trachea = trachea_of(chest.hu, chest)
     assert chest.trachea[tuple(trachea.centers_zyx.T)].mean() > 0.95
     end = np.flatnonzero(chest.trachea.any(axis=(1, 2)))[-1]
     assert abs(trachea.top - end) <= 3
     assert not trachea.touches_top
+
+
+def test_a_stenosis_is_not_taken_for_a_larynx():
+    chest = draw_chest()
+    hu = chest.hu.copy()
+    y, x = np.indices(hu.shape[1:]) * np.array(chest.spacing_mm[1:])[:, None, None]
+    narrowed = np.hypot(y - 75, x - 139) > 6.5  # half of the trachea's area
+    hu[75:82][chest.trachea[75:82] & narrowed] = 40
+    trachea = trachea_of(hu, chest)
+    assert trachea.top == len(hu) - 1
 
 
 def test_the_upper_half_shows_a_trachea_without_carina(a_chest):

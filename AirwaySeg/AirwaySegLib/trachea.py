@@ -18,6 +18,7 @@ _AREA_MM2 = (40.0, 750.0)
 _SHORTEST_MM = 25.0
 _DOUBT = 0.25
 _ATTEMPTS = 4
+_WAIST, _LARYNX_MM = 0.65, 40.0  # area of a glottis over the trachea's, at most; from it to the pharynx, at most
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
 
@@ -95,7 +96,7 @@ def find_trachea(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) 
         best = _best_chain(remaining, search)
         if best is None:
             break
-        chain, has_carina = _down_to_carina(_below_larynx(best), search)
+        chain, has_carina = _down_to_carina(_below_larynx(best, search), search)
         if _is_trachea(chain, has_carina, sections, search) and (found is None or has_carina):
             found = chain, has_carina
         if found is not None and found[1]:
@@ -212,13 +213,25 @@ def _best_chain(sections: _Sections, search: _Search) -> _Sections | None:
     return sections.take(np.array(rows[::-1]))
 
 
-def _below_larynx(chain: _Sections) -> _Sections:
-    """Cut the chain's upper end off where the tube becomes much narrower (glottis) or wider (pharynx) than it is."""
-    usual = np.median(chain.area_mm2)
-    strange = (chain.area_mm2 < 0.4 * usual) | (chain.area_mm2 > 1.9 * usual)
-    middle = len(strange) // 2
-    above = np.flatnonzero(strange[middle:])
-    return chain.take(np.arange(middle + above[0])) if len(above) else chain
+def _below_larynx(chain: _Sections, search: _Search) -> _Sections:
+    """Cut the chain's upper end off where the tube narrows to the glottis, or at once becomes as wide as a pharynx.
+
+    The end is where the tube is much narrower or wider than it usually is, wider after it was narrow, or not found any
+    more; a waist shortly below such an end is the glottis. A waist elsewhere is a stenosis and cuts nothing off.
+    """
+    middle = len(chain.slices) // 2
+    upper, size = chain.slices[middle:], chain.area_mm2[middle:] / np.median(chain.area_mm2)
+    widened = (size > 1.4) & (np.minimum.accumulate(size) < _WAIST)
+    strange = np.flatnonzero((size < 0.4) | (size > 1.9) | widened)
+    if not len(strange) and upper[-1] == len(search.hu) - 1:
+        return chain
+    end = int(strange[0]) if len(strange) else len(size)
+    waist = np.flatnonzero(size[: end + 1] < _WAIST)
+    waist = waist[(upper[min(end, len(size) - 1)] - upper[waist]) * search.spacing_mm[0] <= _LARYNX_MM]
+    if len(waist):
+        runs = np.split(waist, np.flatnonzero(np.diff(waist) > 1) + 1)
+        end = int(runs[-1][0])
+    return chain.take(np.arange(middle + end))
 
 
 def _down_to_carina(chain: _Sections, search: _Search) -> tuple[_Sections, bool]:

@@ -28,7 +28,9 @@ from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
 from AirwaySegTraining.validation import validate
 
-DICE = "[[stage.loss]]\nterm = 'dice'\n[[stage.loss]]\nterm = 'cross_entropy'\nshare = 0.3\n"
+CROSS_ENTROPY = "[[stage.loss]]\nterm = 'cross_entropy'\nshare = 0.3\n"
+DICE = f"[[stage.loss]]\nterm = 'dice'\n{CROSS_ENTROPY}"
+GENERAL_UNION = f"[[stage.loss]]\nterm = 'general_union'\nalpha = 0.3\nexponent = 0.7\n{CROSS_ENTROPY}"
 OURS = "thin = 0.38\nmiddle = 0.1\nwide = 0.22\nborder = 0.14\nanywhere = 0.16\n"
 
 
@@ -46,14 +48,16 @@ class Arm:
 SIMULATED = (("sim", 1.0),)
 GOING_ON = {
     "dice": Arm(),
-    "general_union": Arm(
-        "[[stage.loss]]\nterm = 'general_union'\nalpha = 0.3\nexponent = 0.7\n"
-        "[[stage.loss]]\nterm = 'cross_entropy'\nshare = 0.3\n"
-    ),
+    "general_union": Arm(GENERAL_UNION),
     "tang": Arm("[[stage.loss]]\nterm = 'tang'\nalpha = 0.3\nexponent = 0.7\n", weights="['lib']"),
     "small_airways": Arm(sampling="thin = 0.7\nwide = 0.14\nborder = 0.08\nanywhere = 0.08\n"),
     "simulated_only": Arm(shares=SIMULATED),
     "pasted": Arm(shares=(("sim", 0.6), ("real", 0.2), ("pasted", 0.2))),
+    # Data with the loss that made the weights. To see what they do on an unseen scanner, --start with weights that saw
+    # no real CT, and give --real and --pasted of other patients than those of --pairs.
+    "union_simulated": Arm(GENERAL_UNION, shares=SIMULATED),
+    "union_pasted": Arm(GENERAL_UNION, shares=(("sim", 0.7), ("pasted", 0.3))),
+    "union_real_pasted": Arm(GENERAL_UNION, shares=(("sim", 0.55), ("real", 0.2), ("pasted", 0.25))),
 }
 FROM_NOTHING = {
     "batch_norm": Arm(shares=SIMULATED),
