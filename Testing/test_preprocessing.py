@@ -53,6 +53,15 @@ def test_a_field_of_view_that_cuts_the_lungs_loses_none_of_them(a_chest):
     assert lungs[a_chest.lungs[cut]].mean() > 0.93
 
 
+def test_a_thin_chest_wall_closes_the_lung_off(a_chest):
+    hu = a_chest.hu.copy()
+    y, x = np.indices(hu.shape[1:]) * np.array(a_chest.spacing_mm[1:])[:, None, None] - np.array([[[80]], [[143]]])
+    hu[40:45, (np.abs(x) > 116) & (np.abs(y) < 20)] = -1000  # the wall beside the lungs is six millimetres thick
+    hu[:, (np.hypot(x / 125, y / 70) > 1) & (np.abs(x) < 140) & (y > -20)] = -880  # mattress and blanket
+    body = body_mask(hu, a_chest.spacing_mm)
+    assert body[40:45][a_chest.lungs[40:45]].mean() > 0.99
+
+
 def test_padding_around_a_round_field_of_view_is_outside(a_chest):
     z, y, x = np.indices(a_chest.hu.shape, sparse=True)
     padding = np.broadcast_to((y - 55) ** 2 * 2.2 + (x - 90) ** 2 > 62**2, a_chest.hu.shape)

@@ -49,17 +49,36 @@ def body_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return the body with its lungs and airways, without table, clothes and outside air: (Z, Y, X) bool.
 
     Computed on a grid of about 3 mm, slice by slice: what is not tissue and reaches the edge of the image is outside.
-    Where the field of view cuts a lung or the chest wall is very thin, lung counts as outside at first; `_lung_beside`
-    takes it back. False everywhere if the CT shows no tissue.
+    Thin things, table and blanket, are taken for no tissue. Where the chest wall is as thin, lung counts as outside at
+    first, and what it closes off within the body's outline is taken back; where the field of view cuts a lung,
+    `_lung_beside` takes it back. False everywhere if the CT shows no tissue.
     """
     factors = factors_for(spacing_mm, _COARSE_MM)
     coarse = block_means(hu, factors)
     padding = _touching(coarse <= coarse.min() + 1, _frame(coarse))
     edge = ndimage.binary_dilation(padding, _disc(1)) | _frame(coarse)
-    tissue = ndimage.binary_opening(coarse > _TISSUE_HU, _disc(1))
+    dense = coarse > _TISSUE_HU
+    tissue = ndimage.binary_opening(dense, _disc(1))
+    outlines = _convex_outlines(_largest(tissue))
     body = _largest(_without_thin_things(~_touching(~tissue, edge)))
-    body |= _lung_beside(body | padding, _largest(tissue), _free_air(coarse, padding))
+    body |= _lung_beside(body | padding, outlines, _free_air(coarse, padding))
+    body |= _mostly_within(outlines, _without_thin_things(~_touching(~dense, edge)) & ~body)
     return enlarged(_largest(body), factors, hu.shape)
+
+
+def _mostly_within(outlines: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the in-plane components of a mask of which more than half lies within the outlines."""
+    labels, count = ndimage.label(mask, _IN_PLANE)
+    within = np.bincount(labels[mask & outlines], minlength=count + 1)
+    return (within > 0.5 * np.bincount(labels.ravel()))[labels] & mask
+
+
+def _convex_outlines(tissue: np.ndarray) -> np.ndarray:
+    """Fill the convex hull of each slice's tissue."""
+    filled = np.zeros_like(tissue)
+    for number in np.flatnonzero(tissue.any(axis=(1, 2))):
+        filled[number] = convex_hull_image(tissue[number])
+    return filled
 
 
 def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
@@ -71,19 +90,16 @@ def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
     return _touching(((coarse < limit_hu) | (smooth < limit_hu)) & ~mixed, edge)
 
 
-def _lung_beside(known: np.ndarray, tissue: np.ndarray, free_air: np.ndarray) -> np.ndarray:
+def _lung_beside(known: np.ndarray, outlines: np.ndarray, free_air: np.ndarray) -> np.ndarray:
     """Return what is neither ``known`` (body, padding) nor free air, but lung that no chest wall closes off.
 
-    More than half of such a component lies within the convex hulls of the slices' tissue, or it hardly touches free
-    air. Neither is true of clothes and blankets.
+    More than half of such a component lies within the body's ``outlines``, or it hardly touches free air. Neither is
+    true of clothes and blankets.
     """
-    extra = _without_thin_things(~free_air) & ~known
-    labels, count = ndimage.label(extra)
-    hulls = np.zeros_like(tissue)
-    for number in np.flatnonzero(extra.any(axis=(1, 2)) & tissue.any(axis=(1, 2))):
-        hulls[number] = convex_hull_image(tissue[number])
-    within = np.bincount(labels[extra & hulls], minlength=count + 1)
-    rim = extra & ndimage.binary_dilation(~extra, _disc(1))
+    beside = _without_thin_things(~free_air) & ~known
+    labels, count = ndimage.label(beside)
+    within = np.bincount(labels[beside & outlines], minlength=count + 1)
+    rim = beside & ndimage.binary_dilation(~beside, _disc(1))
     airy = rim & ndimage.binary_dilation(free_air, _disc(1))
     touching, around = (np.bincount(labels[mask], minlength=count + 1) for mask in (airy, rim))
     accepted = (within > 0.5 * np.bincount(labels.ravel())) | (touching < 0.2 * around)
