@@ -224,9 +224,7 @@ def test_a_training_writes_weights_that_the_library_loads(
     assert main(["breakage", "--data", str(a_data_folder), "-o", str(output)]) == 2
 
 
-def test_a_stopped_training_goes_on_exactly(
-    a_data_folder: Path, a_pool: list[PooledTree], tmp_path: Path
-) -> None:
+def test_a_stopped_training_goes_on_exactly(a_data_folder: Path, a_pool: list[PooledTree], tmp_path: Path) -> None:
     def stop_at_two(stage: str, done: int, _total: int) -> None:
         if stage == "train" and done == 2:
             raise Cancelled

@@ -170,9 +170,7 @@ def _not_covered(centres: Voxels, seen: Voxels) -> Voxels:
     return centres[[place - len(seen) for place in sorted(chosen) if place >= len(seen)]]
 
 
-def _look(
-    work: _Work, attention: NDArray[np.float32], centres: Voxels, runner: _Runner, progress: Progress
-) -> None:
+def _look(work: _Work, attention: NDArray[np.float32], centres: Voxels, runner: _Runner, progress: Progress) -> None:
     """Predict at all centres and keep the largest probability of each voxel that is asked about."""
     progress("connect", 0, len(centres))
     for first in range(0, len(centres), BATCH):

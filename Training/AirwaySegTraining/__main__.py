@@ -131,8 +131,13 @@ def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
 
 
 def _add_breakage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd "
-                        "and, where a first stage has run, prediction.nrrd")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        nargs="+",
+        help="folders with cases/<id>/{ct,label}.nrrd and, where a first stage has run, prediction.nrrd",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
     parser.add_argument("--steps", type=int, default=4000, help="updates of the weights (default 4000)")
@@ -154,9 +159,7 @@ def _run_breakage(options: argparse.Namespace, progress: Bar) -> int:
     from AirwaySegTraining.breakage import BreakageSettings, train_breakage
 
     values = {field.name: getattr(options, field.name) for field in fields(BreakageSettings)}
-    target = train_breakage(
-        options.data, options.output, BreakageSettings(**values), progress, resume=options.resume
-    )
+    target = train_breakage(options.data, options.output, BreakageSettings(**values), progress, resume=options.resume)
     progress.close()
     print(f"Weights: {target}")
     return 0
@@ -172,8 +175,12 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="updates of the weights (default the recipe's)")
     parser.add_argument("--patch", type=int, help="voxels along a side of a patch (default the recipe's)")
     parser.add_argument("--batch", type=int, help="patches a step (default the recipe's)")
-    parser.add_argument("--validation", type=float, default=0.25, help="share of the patients that are held out, at "
-                        "least one of two (default 0.25)")
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.25,
+        help="share of the patients that are held out, at least one of two (default 0.25)",
+    )
     parser.add_argument("--rehearsal", type=float, default=0.4, help="share of simulated patches (default 0.4)")
     parser.add_argument("--precision", default="auto", help="bfloat16, float32, or auto: the first where it is faster")
     parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")

@@ -84,9 +84,9 @@ class PooledTree:
 # Making the pool -----------------------------------------------------------------------------------------------------
 
 
-def states_of(mask: Mask, missing: Mask, left_out: Mask, spacing_mm: tuple[float, float, float]) -> tuple[
-    NDArray[np.int32], NDArray[np.float32], NDArray[np.uint8]
-]:
+def states_of(
+    mask: Mask, missing: Mask, left_out: Mask, spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint8]]:
     """Components, attention and states (all (Z, Y, X)) of a broken mask in which ``missing`` is missing.
 
     Only where the network is asked (`connecting.asked_about`), outside the mask, does a voxel count. `MISSING` are
@@ -245,9 +245,9 @@ class BreakagePatches(Dataset):
         return drawn_patch(tree, number, rng)
 
 
-def drawn_patch(tree: PooledTree, number: int, rng: np.random.Generator) -> tuple[
-    NDArray[np.float32], NDArray[np.uint8]
-]:
+def drawn_patch(
+    tree: PooledTree, number: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """A patch of a pooled tree, shifted and mirrored by chance, as a random scanner shows it."""
     shift = rng.integers(-SHIFT, SHIFT + 1, 3)
     mirrored = tuple(bool(flip) for flip in rng.random(3) < 0.5)

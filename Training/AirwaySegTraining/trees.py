@@ -140,9 +140,7 @@ def grow(
                 continue
             branch, direction = grown
             branches.append(branch)
-            stack.append(
-                _Tip(branch.points_mm[-1], direction, radius_mm, group, len(branches) - 1, child.generation)
-            )
+            stack.append(_Tip(branch.points_mm[-1], direction, radius_mm, group, len(branches) - 1, child.generation))
     return branches
 
 
