@@ -5,7 +5,7 @@ import pytest
 from conftest import Chest, draw_chest
 
 from AirwaySegLib.preprocessing import body_mask
-from AirwaySegLib.trachea import Trachea, find_trachea
+from AirwaySegLib.trachea import Trachea, find_trachea, whole_sections
 
 
 def trachea_of(hu: np.ndarray, chest: Chest) -> Trachea | None:
@@ -49,6 +49,18 @@ def test_the_tube_ends_below_the_larynx(glottis_mm):
     end = np.flatnonzero(chest.trachea.any(axis=(1, 2)))[-1]
     assert abs(trachea.top - end) <= 3
     assert not trachea.touches_top
+
+
+def test_its_sections_reach_the_wall_but_not_an_oesophagus_that_is_open_to_them(a_chest):
+    hu = a_chest.hu.copy()
+    hu[80:83, 58:66, 78:96] = -1000  # gas
+    hu[80:83, 53:58, 87] = -1000  # and a gap in the wall
+    trachea = trachea_of(hu, a_chest)
+    sections = np.zeros(hu.shape, bool)
+    sections[tuple(whole_sections(trachea, hu, a_chest.spacing_mm).T)] = True
+    closed = np.setdiff1d(trachea.centers_zyx[:, 0], [80, 81, 82])
+    assert np.array_equal(sections[closed], a_chest.trachea[closed]) and len(closed) > 40
+    assert sections[80:83].any() and not sections[80:83][~a_chest.trachea[80:83]].any()
 
 
 def test_a_stenosis_is_not_taken_for_a_larynx():

@@ -28,7 +28,7 @@ from AirwaySegLib.progress import Progress
 from AirwaySegLib.repairing import Mender, Repaired, Source, open_mender, part_of, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.threshold import Choice, choose_airways, loose_fragments
-from AirwaySegLib.trachea import Trachea, find_trachea
+from AirwaySegLib.trachea import Trachea, find_trachea, whole_sections
 from AirwaySegLib.volume import Volume, from_canonical, to_canonical
 from AirwaySegLib.weights import ModelInfo, load_weights
 
@@ -72,11 +72,15 @@ class Journal:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one."""
+    """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one.
+
+    ``seeds`` (N, 3) are voxels of the box that are surely airway: the trachea's lumen.
+    """
 
     box: Box
     region: NDArray[np.bool_]
     trachea: Trachea | None
+    seeds: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,10 @@ def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
         region[max(0, trachea.top - box[0].start + round(ABOVE_TRACHEA_MM / ct.spacing_mm[0])) :] = False
     progress("prepare", 3, 3)
     journal.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
-    return Surroundings(box, region, trachea)
+    seeds = np.empty((0, 3), np.intp)
+    if trachea is not None:
+        seeds = whole_sections(trachea, ct.array, ct.spacing_mm) - [part.start for part in box]
+    return Surroundings(box, region, trachea, seeds)
 
 
 def airway_probability(
@@ -224,11 +231,7 @@ def select(
     journal: Journal,
 ) -> Choice:
     """Threshold, component and holes: the airways within the box."""
-    trachea = around.trachea
-    seeds = np.empty((0, 3), int)
-    if trachea is not None:
-        seeds = trachea.lumen_zyx - [part.start for part in around.box]
-    choice = choose_airways(probability, spacing_mm, seeds, settings.threshold)
+    choice = choose_airways(probability, spacing_mm, around.seeds, settings.threshold)
     journal.decisions["threshold"] = choice.threshold
     journal.warnings += choice.warnings
     return replace(choice, mask=fill_holes(choice.mask))

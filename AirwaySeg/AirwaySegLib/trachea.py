@@ -18,6 +18,7 @@ _AREA_MM2 = (40.0, 750.0)
 _SHORTEST_MM = 25.0
 _DOUBT = 0.25
 _ATTEMPTS = 4
+_LARGEST_SECTION = 1.5  # area of a section over that of the tube as it was found, at most
 _WAIST, _LARYNX_MM = 0.65, 40.0  # area of a glottis over the trachea's, at most; from it to the pharynx, at most
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
@@ -331,3 +332,23 @@ def _lumen_around(centers: np.ndarray, reach_mm: np.ndarray, hu: np.ndarray, spa
         disc = disc[((disc >= 0) & (disc < hu.shape)).all(axis=1)]
         found.append(disc[hu[tuple(disc.T)] < -500])
     return np.concatenate(found)
+
+
+def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return the voxels (M, 3) of the trachea's lumen up to its wall, and all of ``lumen_zyx``.
+
+    A section is the air in one slice that is connected with the centre; the wall is halfway from the lumen's HU to
+    soft tissue. Slices in which that is much more than the tube, because an oesophagus full of gas or a main bronchus
+    is open to it, or in which mucus lies on the centre, give only what is in ``lumen_zyx``.
+    """
+    found = [trachea.lumen_zyx]
+    for (z, y, x), radius_mm in zip(trachea.centers_zyx, trachea.radius_mm, strict=True):
+        reach_y, reach_x = (int(2.5 * radius_mm / step) + 1 for step in spacing_mm[1:])
+        top, left = max(y - reach_y, 0), max(x - reach_x, 0)
+        labels, _ = ndimage.label(hu[z, top : y + reach_y + 1, left : x + reach_x + 1] < trachea.lumen_hu / 2)
+        number = labels[y - top, x - left]
+        rows, columns = np.nonzero((labels == number) & (labels > 0))
+        area_mm2 = len(rows) * spacing_mm[1] * spacing_mm[2]
+        if area_mm2 <= _LARGEST_SECTION * np.pi * radius_mm**2:
+            found.append(np.stack([np.full(len(rows), z), rows + top, columns + left], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
