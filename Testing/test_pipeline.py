@@ -69,6 +69,26 @@ def test_a_spacing_that_the_network_does_not_know_is_resampled_there_and_back(a_
             assert _dice(np.roll(airways.mask, step, axis), expected) < _dice(airways.mask, expected)
 
 
+def test_a_part_of_the_trachea_that_the_network_missed_is_filled_from_the_ct(a_chest, a_quiet_chest, monkeypatch):
+    slices = slice(70, 80)
+    beside = a_chest.trachea & (np.indices(a_chest.hu.shape)[2] > 86)  # the half that the network takes for oesophagus
+    found = pipeline.airway_probability
+
+    def doubtful(*arguments):
+        probability = found(*arguments)
+        whole = np.zeros(a_chest.hu.shape, bool)
+        whole[slices] = beside[slices]
+        probability[whole[box]] = 0
+        return probability
+
+    volume = Volume(a_quiet_chest, a_chest.spacing_mm)
+    box = pipeline.survey(volume, Journal(), silent).box
+    monkeypatch.setattr(pipeline, "airway_probability", doubtful)
+    airways = segment(volume, _model(), SegmentSettings(), Journal(), silent)
+    assert airways.mask[slices][a_chest.trachea[slices]].all()
+    assert not airways.probability[slices][beside[slices]].any()
+
+
 def test_a_scan_without_a_trachea_says_so_and_keeps_what_may_be_airway(a_chest, a_quiet_chest):
     journal = Journal()
     below = slice(0, 46)  # ends 7.5 mm below the carina

@@ -60,7 +60,7 @@ def test_its_sections_reach_the_wall_but_not_an_oesophagus_that_is_open_to_them(
     sections[tuple(whole_sections(trachea, hu, a_chest.spacing_mm).T)] = True
     closed = np.setdiff1d(trachea.centers_zyx[:, 0], [80, 81, 82])
     assert np.array_equal(sections[closed], a_chest.trachea[closed]) and len(closed) > 40
-    assert sections[80:83].any() and not sections[80:83][~a_chest.trachea[80:83]].any()
+    assert not sections[80:83].any()
 
 
 def test_a_stenosis_is_not_taken_for_a_larynx():

@@ -36,6 +36,10 @@ log = logging.getLogger("airwayseg")
 
 Spacing = tuple[float, float, float]
 
+PROBABLE, FOUND_SECTION = 128, 0.9
+"""A section of the trachea of which a smaller share is as probable as this is filled from the CT: gas in an oesophagus
+beside it makes the network doubt it."""
+
 ABOVE_TRACHEA_MM = 6.0
 """The trachea's upper end is known to about so much; farther up nothing is searched."""
 
@@ -74,13 +78,20 @@ class Journal:
 class Surroundings:
     """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one.
 
-    ``seeds`` (N, 3) are voxels of the box that are surely airway: the trachea's lumen.
+    ``seeds`` (N, 3) are voxels of the box that are surely in the trachea, ``sections`` (M, 3) its lumen up to the wall.
     """
 
     box: Box
     region: NDArray[np.bool_]
     trachea: Trachea | None
     seeds: NDArray[np.intp]
+    sections: NDArray[np.intp]
+
+    def lacking(self, probability: NDArray[np.uint8]) -> NDArray[np.intp]:
+        """The seeds, and the trachea's sections (K, 3) of which the network (0..255) missed more than a little."""
+        slices, found = self.sections[:, 0], probability[tuple(self.sections.T)] >= PROBABLE
+        share = np.bincount(slices, found) / np.maximum(np.bincount(slices), 1)
+        return np.concatenate([self.seeds, self.sections[share[slices] < FOUND_SECTION]])
 
 
 @dataclass(frozen=True)
@@ -177,10 +188,12 @@ def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
         region[max(0, trachea.top - box[0].start + round(ABOVE_TRACHEA_MM / ct.spacing_mm[0])) :] = False
     progress("prepare", 3, 3)
     journal.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
-    seeds = np.empty((0, 3), np.intp)
+    seeds = sections = np.empty((0, 3), np.intp)
     if trachea is not None:
-        seeds = whole_sections(trachea, ct.array, ct.spacing_mm) - [part.start for part in box]
-    return Surroundings(box, region, trachea, seeds)
+        corner = [part.start for part in box]
+        seeds, sections = trachea.lumen_zyx - corner, whole_sections(trachea, ct.array, ct.spacing_mm) - corner
+        sections = sections[((sections >= 0) & (sections < region.shape)).all(axis=1)]
+    return Surroundings(box, region, trachea, seeds, sections)
 
 
 def airway_probability(
@@ -231,7 +244,7 @@ def select(
     journal: Journal,
 ) -> Choice:
     """Threshold, component and holes: the airways within the box."""
-    choice = choose_airways(probability, spacing_mm, around.seeds, settings.threshold)
+    choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold)
     journal.decisions["threshold"] = choice.threshold
     journal.warnings += choice.warnings
     return replace(choice, mask=fill_holes(choice.mask))

@@ -335,13 +335,13 @@ def _lumen_around(centers: np.ndarray, reach_mm: np.ndarray, hu: np.ndarray, spa
 
 
 def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return the voxels (M, 3) of the trachea's lumen up to its wall, and all of ``lumen_zyx``.
+    """Return the voxels (M, 3) of the trachea's lumen up to its wall.
 
     A section is the air in one slice that is connected with the centre; the wall is halfway from the lumen's HU to
     soft tissue. Slices in which that is much more than the tube, because an oesophagus full of gas or a main bronchus
-    is open to it, or in which mucus lies on the centre, give only what is in ``lumen_zyx``.
+    is open to it, or in which mucus lies on the centre, give nothing.
     """
-    found = [trachea.lumen_zyx]
+    found = [np.empty((0, 3), int)]
     for (z, y, x), radius_mm in zip(trachea.centers_zyx, trachea.radius_mm, strict=True):
         reach_y, reach_x = (int(2.5 * radius_mm / step) + 1 for step in spacing_mm[1:])
         top, left = max(y - reach_y, 0), max(x - reach_x, 0)
@@ -351,4 +351,4 @@ def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]
         area_mm2 = len(rows) * spacing_mm[1] * spacing_mm[2]
         if area_mm2 <= _LARGEST_SECTION * np.pi * radius_mm**2:
             found.append(np.stack([np.full(len(rows), z), rows + top, columns + left], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+    return np.concatenate(found)
