@@ -56,7 +56,6 @@ GOING_ON = {
     # Data with the loss that made the weights. To see what they do on an unseen scanner, --start with weights that saw
     # no real CT, and give --real and --pasted of other patients than those of --pairs.
     "union_simulated": Arm(GENERAL_UNION, shares=SIMULATED),
-    "union_pasted": Arm(GENERAL_UNION, shares=(("sim", 0.7), ("pasted", 0.3))),
     "union_real_pasted": Arm(GENERAL_UNION, shares=(("sim", 0.55), ("real", 0.2), ("pasted", 0.25))),
 }
 FROM_NOTHING = {

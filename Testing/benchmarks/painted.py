@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from AirwaySegLib.components import bounding_box, label_components
+from AirwaySegLib.components import component_through, opening
 from AirwaySegLib.evaluation import as_numbers
 from AirwaySegLib.pipeline import Journal, load_model, segment
 from AirwaySegLib.progress import silent
@@ -46,16 +46,6 @@ FACTOR = 4
 """Lungs are outlined on a grid so many times as coarse."""
 
 
-def central_airways(airways: Mask, spacing_mm: NDArray) -> Mask:
-    """The wide airways of a tree, by opening them with a ball of `CENTRAL_RADIUS_MM`."""
-    box = bounding_box(airways, margin=12) or (slice(None),) * 3
-    inside_mm = ndimage.distance_transform_edt(airways[box], sampling=spacing_mm)
-    core = inside_mm > CENTRAL_RADIUS_MM
-    wide = np.zeros_like(airways)
-    wide[box] = airways[box] & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) < CENTRAL_RADIUS_MM + 0.5)
-    return wide
-
-
 def lungs_around(thin: Mask, central: Mask, spacing_mm: NDArray) -> Mask:
     """The hull of each side's thin airways and a little more, without what lies around the central ones."""
     coarse_mm = spacing_mm * FACTOR
@@ -81,7 +71,7 @@ def correlated(shape: tuple[int, ...], grain: float, rng: np.random.Generator) -
 
 def paint(airways: Mask, spacing_mm: NDArray, noise_hu: float, rng: np.random.Generator) -> NDArray[np.int16]:
     """A chest CT (Z, Y, X) in HU around a tree, one component of canonical voxels."""
-    central = central_airways(airways, spacing_mm)
+    central = opening(airways, CENTRAL_RADIUS_MM, tuple(spacing_mm.tolist()))
     thin = airways & ~central
     y, x = np.indices(airways.shape[1:]) / np.array(airways.shape[1:])[:, None, None] - 0.5
     body = (y / 0.46) ** 2 + (x / 0.49) ** 2 < 1
@@ -99,12 +89,6 @@ def paint(airways: Mask, spacing_mm: NDArray, noise_hu: float, rng: np.random.Ge
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
-def largest(mask: Mask) -> Mask:
-    """The largest component; its neighbours share a face, an edge or a corner."""
-    labels = label_components(mask)
-    return labels == np.bincount(labels[labels > 0]).argmax()
-
-
 def main() -> int:
     """Paint, segment and compare, a row for each mask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,13 +99,14 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write CT, tree and result there")
     options = parser.parse_args()
     print("| tree | TLD | BD | precision | DSC |\n| --- | --- | --- | --- | --- |")
-    rows = []
+    model, rows = load_model(options.weights), []
     for path in options.masks:
         mask = to_canonical(read_mask(path))
-        tree, spacing_mm = largest(mask.array != 0), np.asarray(mask.spacing_mm)
+        tree = component_through(mask.array, np.argwhere(mask.array))  # the largest one
+        spacing_mm = np.asarray(mask.spacing_mm)
         hu = paint(tree, spacing_mm, options.noise, np.random.default_rng(options.seed))
         ct = replace(mask, array=hu)
-        found = segment(ct, load_model(options.weights), SegmentSettings(), Journal(), silent).mask
+        found = segment(ct, model, SegmentSettings(), Journal(), silent).mask
         numbers = as_numbers(compare(found, tree, mask.spacing_mm, PROTOCOLS["atm22"]))
         rows.append([100 * numbers[name] for name in ("tld", "bd", "precision", "dsc")])
         print(f"| {path.name} | " + " | ".join(f"{cell:.1f}" for cell in rows[-1]) + " |", flush=True)
