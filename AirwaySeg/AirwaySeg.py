@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
-import qt
 import slicer
 import vtk
 from slicer import vtkMRMLScalarVolumeNode
@@ -26,6 +25,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from AirwaySegSlicer.branches import branch_rows
+from AirwaySegSlicer.eventloop import call_later
 from AirwaySegSlicer.exporting import export_node, start_adding_case, start_case_export
 from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_removing_case
 from AirwaySegSlicer.installation import Installation, start_probe
@@ -159,7 +159,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.forget(node)
         belongings = Belongings(node)
         if belongings.nodes:
-            qt.QTimer.singleShot(0, belongings.remove)
+            call_later(belongings.remove)
 
     def initializeParameterNode(self) -> None:
         """Observe the scene's parameter node and propose its first CT."""
@@ -330,23 +330,22 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
 
         progress, finished = [], []
 
-        def launch(arguments, logCallback, completedCallback, **options):
+        def launch(arguments, **options):
             ctPath, resultFolder = arguments[4], arguments[6]
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100
             SimpleITK.WriteImage(mask, os.path.join(resultFolder, "airways.nrrd"))
             with open(os.path.join(resultFolder, "report.json"), "w") as report:
                 report.write('{"model": {"name": "stand-in"}}')
-            for line in lines:
-                logCallback(line)
-            self.complete = lambda: completedCallback(exitCode)
+            code = f"import sys; print({chr(10).join(lines)!r}); sys.exit({exitCode})"
+            return slicer.util.launchConsoleProcess([arguments[0], "-c", code], **options)
 
         logic = AirwaySegLogic(launch)
         listener = Listener(lambda *end: finished.append(end), lambda *step: progress.append(step))
         logic.startSegment(self.makeVolume(), SegmentOptions(), listener, measure=False)
         self.assertTrue(logic.runs.is_running(AIRWAYS))
-        self.complete()
-        self.assertFalse(logic.runs.is_running(AIRWAYS))
+        while logic.runs.is_running(AIRWAYS):
+            slicer.app.processEvents()
         return progress, finished
 
     def test_mask_comes_back_on_the_grid_of_the_ct(self):
