@@ -4,6 +4,8 @@ Slicer's `qt.QTimer.singleShot` makes a timer for each call and keeps it, with t
 holds, until Slicer ends. Here a function is dropped when it is called.
 """
 
+from __future__ import annotations
+
 import heapq
 import itertools
 import math

@@ -3,6 +3,8 @@
 Whatever happens, the folder is gone before anybody hears of the end.
 """
 
+from __future__ import annotations
+
 import logging
 import shutil
 import subprocess

@@ -1,5 +1,7 @@
 """The console commands as child processes: their command line, their progress, their end."""
 
+from __future__ import annotations
+
 import json
 import os
 import queue
@@ -129,7 +131,7 @@ class ConsoleProcess:
             on_completed(message)
 
 
-def _read_output(process: subprocess.Popen, output: "queue.SimpleQueue[str | int]") -> None:
+def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]) -> None:
     """In a thread: every line that the process prints, as UTF-8, then its exit code."""
     stream = process.stdout
     if hasattr(stream, "reconfigure"):
