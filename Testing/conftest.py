@@ -1,5 +1,6 @@
 """Phantoms that several tests share: a small chest whose every part is known."""
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,15 @@ import pytest
 
 # PyTorch looks for Triton, which brings an LLVM of its own; beside the one that draws offscreen it ends the process.
 sys.modules.setdefault("triton", None)
+
+WITHOUT_SLICER = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
+collect_ignore = ["test_module_jobs.py", "test_module_installation.py"] if WITHOUT_SLICER else []
+
+
+def pytest_report_header() -> list[str]:
+    """What is not tested here, and why."""
+    return [f"{name} is not installed: {', '.join(collect_ignore)} are left out" for name in WITHOUT_SLICER]
+
 
 SPACING_MM = (2.5, 1.6, 1.6)
 

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -12,16 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
+import slicerhost
+from module_desk import files
 
-slicer = pytest.importorskip("slicer")
-slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-scenes = pytest.importorskip("module_scenes")
-files = pytest.importorskip("module_desk").files
-dependencies = pytest.importorskip("AirwaySegSlicer.dependencies")
-installation = pytest.importorskip("AirwaySegSlicer.installation")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-probe = pytest.importorskip("AirwaySegSlicer.probe")
-sampledata = pytest.importorskip("AirwaySegSlicer.sampledata")
+from AirwaySegSlicer import dependencies, installation, nodes, probe, sampledata
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
@@ -214,8 +208,9 @@ def test_the_least_torch_is_that_of_the_library():
 
 
 def test_the_sample_can_be_had_by_a_script_too(a_desk, monkeypatch):
-    sample_data = pytest.importorskip("SampleData")
-    logic = sample_data.SampleDataLogic()
+    from SampleData import SampleDataLogic
+
+    logic = SampleDataLogic()
     first = logic.downloadSample("SimulatedChestCT")
     assert first.GetImageData().GetDimensions() == (3, 4, 5)
     a_desk.host.pump(lambda: not [name for name in files() if name.endswith(".nrrd")])
@@ -226,9 +221,10 @@ def test_the_sample_can_be_had_by_a_script_too(a_desk, monkeypatch):
 
 def test_a_sample_that_cannot_be_drawn_is_an_error_with_its_sentence(a_desk, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    sample_data = pytest.importorskip("SampleData")
+    from SampleData import SampleDataLogic
+
     with pytest.raises(RuntimeError, match="PythonSlicer"):
-        sample_data.SampleDataLogic().downloadSample("SimulatedChestCT")
+        SampleDataLogic().downloadSample("SimulatedChestCT")
 
 
 def test_a_new_region_lies_around_the_ct(a_desk):
@@ -240,4 +236,3 @@ def test_a_new_region_lies_around_the_ct(a_desk):
     region.GetRASBounds(around)
     assert around == pytest.approx(bounds)
     assert a_desk.parameters.region is region
-    assert os.path.isdir(slicer.app.temporaryPath)

@@ -261,4 +261,6 @@ class SampleDataLogic:
         known |= {"loadFiles", "loadFileProperties", "checksums", "loadFileType"}
         if set(source) - known:
             raise TypeError(f"a sample data source has no {min(set(source) - known)}")
-        slicer.modules.sampleDataSources.setdefault(category, []).append({"sampleName": sampleName, **source})
+        sources = slicer.modules.sampleDataSources.setdefault(category, [])
+        if {"sampleName": sampleName, **source} not in sources:
+            sources.append({"sampleName": sampleName, **source})
