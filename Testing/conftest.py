@@ -119,14 +119,18 @@ class DarkIsAirway:
 
 
 @pytest.fixture
-def slicer_host():
-    """Slicer's stand-in with an empty scene; what a slot or an observer raised, unseen by the user, fails the test."""
+def slicer_host(monkeypatch):
+    """Slicer's stand-in with an empty scene; what a slot or an observer raised, unseen by the user, fails the test.
+
+    Optional packages are not offered, so that it does not matter whether this Python has them.
+    """
     for package in ("slicer", "PySide6.QtWidgets"):
         pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError)
     import slicerhost
 
     host = slicerhost.start()
     host.clear()
+    monkeypatch.setattr("AirwaySegSlicer.dependencies.offer_packages", lambda *arguments: None)
     yield host
     host.check()
     host.clear()

@@ -17,6 +17,8 @@ from module_desk import files
 
 from AirwaySegSlicer import dependencies, installation, nodes, probe, sampledata
 
+OFFER = dependencies.offer_packages  # The host has none offered.
+
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
 MODULE = Path(nodes.__file__).parents[1]
@@ -125,6 +127,7 @@ def requirements(tmp_path, monkeypatch):
     (tmp_path / "requirements-optional.txt").write_text("no-such-package>=2\n")
     monkeypatch.setattr(dependencies, "_offered", set())
     monkeypatch.setattr(dependencies, "ensure_torch", lambda: None)
+    monkeypatch.setattr(dependencies, "offer_packages", OFFER)
     return str(tmp_path / "requirements.txt")
 
 

@@ -56,18 +56,18 @@ def drawn_address(address: str) -> str:
 
     What Slicer keeps of an earlier download is not drawn again.
     """
-    cache = slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()
-    if address != ADDRESS or os.path.exists(os.path.join(cache, f"{NAME}.nrrd")):
+    kept = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory(), f"{NAME}.nrrd")
+    if address != ADDRESS or (kept.exists() and kept.stat().st_size > 0):
         return address
     ensure_packages(REQUIREMENTS)
-    path = os.path.join(slicer.app.temporaryPath, f"AirwaySeg-{NAME}.nrrd")
+    path = Path(slicer.app.temporaryPath, f"AirwaySeg-{NAME}.nrrd")
     ends: list[tuple[object, str]] = []
     audience = Audience(lambda *end: ends.append(end), launch=slicer.util.launchConsoleProcess, blocking=True)
     start_sample(audience, lambda drawn: os.replace(drawn, path))
     if ends[0][1]:
         raise RuntimeError(ends[0][1])
-    call_later(lambda: os.remove(path))  # Slicer has copied it by then.
-    return Path(path).as_uri()
+    call_later(lambda: path.unlink(missing_ok=True))  # Slicer has copied it by then.
+    return path.as_uri()
 
 
 def _on_finished(node: slicer.vtkMRMLScalarVolumeNode | None, message: str) -> None:
