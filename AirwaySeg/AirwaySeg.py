@@ -26,9 +26,10 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from AirwaySegSlicer.branches import branch_rows
+from AirwaySegSlicer.eventloop import call_later
 from AirwaySegSlicer.exporting import export_node, start_adding_case, start_case_export
 from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_removing_case
-from AirwaySegSlicer.installation import Installation, start_probe
+from AirwaySegSlicer.installation import Installation, about_old_slicer, start_probe
 from AirwaySegSlicer.jobs import Listener, Runs, one_line
 from AirwaySegSlicer.measuring import Maps, start_measuring
 from AirwaySegSlicer.nodes import CENTERLINE, Belongings, companion, first_ct
@@ -43,7 +44,8 @@ from AirwaySegSlicer.segments import new_segmentation
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
 except ImportError:
-    # Slicer makes its modules in alphabetical order, and these classes come with modules that are made after this one.
+    # Slicer imports the files of its modules in alphabetical order, whatever their dependencies, and these classes come
+    # into the namespace `slicer` with the first module of its own: with Annotations, after this one.
     from vtkSlicerMarkupsModuleMRMLPython import vtkMRMLMarkupsROINode
     from vtkSlicerSegmentationsModuleMRMLPython import vtkMRMLSegmentationNode
 
@@ -55,11 +57,13 @@ class AirwaySeg(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = "AirwaySeg"  # The catalogue has another "Airway Segmentation" already.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
+        # Slicer loads these first and unloads them last: their nodes, widgets and logics are used to the very end.
+        self.parent.dependencies = ["Segmentations", "SubjectHierarchy", "Markups", "Colors", "Plots"]
         self.parent.contributors = ["AirwaySeg maintainers"]
         self.parent.helpText = _(
             "Segments the airway tree, from the trachea into the peripheral bronchi, in a chest CT, and measures it "
-            "branch by branch. It runs on this computer; no data leaves it. Not a medical device."
+            "branch by branch. It runs on this computer; no data leaves it. Needs 3D Slicer 5.12 or newer. "
+            "Not a medical device."
         )
         self.parent.acknowledgementText = _("The network is WingsNet (Zheng et al., arXiv:2011.11952).")
         slicer.app.connect("startupCompleted()", register_sample_data)
@@ -101,13 +105,17 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.panel = None
+        self.panel = None  # As long as the module was not set up, and for good where Slicer is too old.
         self._parameterNode = None
         self._parameterNodeGuiTag = None
 
     def setup(self) -> None:
         """Called when the user opens the module for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
+        tooOld = about_old_slicer(slicer.app.majorVersion, slicer.app.minorVersion)
+        if tooOld:
+            self.layout.addWidget(qt.QLabel(tooOld))
+            return
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/AirwaySeg.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
@@ -123,19 +131,25 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Called when the application closes and the module widget is destroyed."""
-        self.removeObservers()
+        if self.panel is None:
+            return
         self.setParameterNode(None)
+        self.removeObservers()
         self.panel.close()
         self.logic.close()
         self.logic = None
 
     def enter(self) -> None:
         """Called each time the user opens this module."""
+        if self.panel is None:
+            return
         self.initializeParameterNode()
         self.panel.enter()
 
     def exit(self) -> None:
         """Called each time the user opens a different module; what runs goes on."""
+        if self.panel is None:
+            return
         self.panel.exit()
         self.setParameterNode(None)
 
@@ -159,7 +173,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.forget(node)
         belongings = Belongings(node)
         if belongings.nodes:
-            qt.QTimer.singleShot(0, belongings.remove)
+            call_later(belongings.remove)
 
     def initializeParameterNode(self) -> None:
         """Observe the scene's parameter node and propose its first CT."""
@@ -167,7 +181,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = first_ct()
 
-    def setParameterNode(self, parameterNode: AirwaySegParameterNode | None) -> None:
+    def setParameterNode(self, parameterNode: "AirwaySegParameterNode | None") -> None:
         """Connect this parameter node to the panel instead of the one before; None connects nothing."""
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
@@ -192,7 +206,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     or, in tests, something with the same arguments.
     """
 
-    def __init__(self, launch: Callable[..., subprocess.Popen] | None = None) -> None:
+    def __init__(self, launch: "Callable[..., subprocess.Popen] | None" = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self.runs = Runs(launch or slicer.util.launchConsoleProcess)
         self.maps = Maps()
@@ -217,7 +231,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self.maps.clear()
 
     def segment(
-        self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions | None = None, measure: bool = True
+        self, volumeNode: vtkMRMLScalarVolumeNode, options: "SegmentOptions | None" = None, measure: bool = True
     ) -> vtkMRMLSegmentationNode:
         """Segment a CT and, unless told otherwise, measure the result."""
         options = options or SegmentOptions()
@@ -229,7 +243,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     ) -> None:
         """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
 
-        def onAirways(airways: vtkMRMLSegmentationNode | None, message: str) -> None:
+        def onAirways(airways: "vtkMRMLSegmentationNode | None", message: str) -> None:
             if airways is None or not measure:
                 listener.on_finished(airways, message)
                 return
@@ -254,7 +268,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Start `measure`."""
         self.runs.start(AIRWAYS, lambda audience: start_measuring(airways, self.maps, audience), listener)
 
-    def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: OverlayLook | None = None) -> None:
+    def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
         if overlay:
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
@@ -330,23 +344,22 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
 
         progress, finished = [], []
 
-        def launch(arguments, logCallback, completedCallback, **options):
+        def launch(arguments, **options):
             ctPath, resultFolder = arguments[4], arguments[6]
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100
             SimpleITK.WriteImage(mask, os.path.join(resultFolder, "airways.nrrd"))
             with open(os.path.join(resultFolder, "report.json"), "w") as report:
                 report.write('{"model": {"name": "stand-in"}}')
-            for line in lines:
-                logCallback(line)
-            self.complete = lambda: completedCallback(exitCode)
+            code = f"import sys; print({chr(10).join(lines)!r}); sys.exit({exitCode})"
+            return slicer.util.launchConsoleProcess([arguments[0], "-c", code], **options)
 
         logic = AirwaySegLogic(launch)
         listener = Listener(lambda *end: finished.append(end), lambda *step: progress.append(step))
         logic.startSegment(self.makeVolume(), SegmentOptions(), listener, measure=False)
         self.assertTrue(logic.runs.is_running(AIRWAYS))
-        self.complete()
-        self.assertFalse(logic.runs.is_running(AIRWAYS))
+        while logic.runs.is_running(AIRWAYS):
+            slicer.app.processEvents()
         return progress, finished
 
     def test_mask_comes_back_on_the_grid_of_the_ct(self):

@@ -1,5 +1,6 @@
 """Phantoms that several tests share: a small chest whose every part is known."""
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,15 @@ import pytest
 
 # PyTorch looks for Triton, which brings an LLVM of its own; beside the one that draws offscreen it ends the process.
 sys.modules.setdefault("triton", None)
+
+WITHOUT_SLICER = [name for name in ("slicer", "PySide6") if importlib.util.find_spec(name) is None]
+collect_ignore = ["test_module_jobs.py", "test_module_installation.py"] if WITHOUT_SLICER else []
+
+
+def pytest_report_header() -> list[str]:
+    """What is not tested here, and why."""
+    return [f"{name} is not installed: {', '.join(collect_ignore)} are left out" for name in WITHOUT_SLICER]
+
 
 SPACING_MM = (2.5, 1.6, 1.6)
 
@@ -109,14 +119,18 @@ class DarkIsAirway:
 
 
 @pytest.fixture
-def slicer_host():
-    """Slicer's stand-in with an empty scene; what a slot or an observer raised, unseen by the user, fails the test."""
+def slicer_host(monkeypatch):
+    """Slicer's stand-in with an empty scene; what a slot or an observer raised, unseen by the user, fails the test.
+
+    Optional packages are not offered, so that it does not matter whether this Python has them.
+    """
     for package in ("slicer", "PySide6.QtWidgets"):
         pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError)
     import slicerhost
 
     host = slicerhost.start()
     host.clear()
+    monkeypatch.setattr("AirwaySegSlicer.dependencies.offer_packages", lambda *arguments: None)
     yield host
     host.check()
     host.clear()

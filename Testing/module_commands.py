@@ -50,7 +50,7 @@ def misbehave() -> None:
     """What the environment asks for."""
     wish = os.environ.get("AIRWAYSEG_STAND_IN", "")
     if wish == "slow":
-        time.sleep(60)
+        time.sleep(1000)
     if wish == "fail":
         sys.exit("airwayseg: The scan shows no chest.")
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import slicer
 import slicerhost
+from slicerhost.host import LIMIT_S
 
 from AirwaySegSlicer import segments
 
@@ -18,7 +19,7 @@ class Desk:
         self.ui, self.logic = self.widget.ui, self.widget.logic
         self.wait()
 
-    def wait(self, slots=("airways", "training", "probe"), limit_s: float = 20) -> None:
+    def wait(self, slots=("airways", "training", "probe"), limit_s: float = LIMIT_S) -> None:
         """Until nothing runs."""
         self.host.pump(lambda: not any(self.logic.runs.is_running(slot) for slot in slots), limit_s)
 

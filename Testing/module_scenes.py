@@ -13,6 +13,7 @@ import slicerhost as slicerhost  # for slicer.i18n, which the files below import
 from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
+from AirwaySegSlicer import eventloop
 from AirwaySegSlicer.jobs import Audience
 from AirwaySegSlicer.nodes import all_nodes, ijk_to_ras, write_volume
 
@@ -68,9 +69,8 @@ def python_slicer(folder: Path, stand_ins: bool = False) -> str:
     return str(folder)
 
 
-def launch_real(arguments, useStartupEnvironment=True, updateEnvironment=None, cwd=None, blocking=True, **callbacks):
-    """As `slicer.util.launchConsoleProcess`, blocking only."""
-    assert blocking and not callbacks
+def launch_real(arguments, useStartupEnvironment=True, updateEnvironment=None, cwd=None):
+    """As `slicer.util.launchConsoleProcess`, with the environment of this process."""
     environment = {**os.environ, **(updateEnvironment or {})}
     return subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment
@@ -78,7 +78,7 @@ def launch_real(arguments, useStartupEnvironment=True, updateEnvironment=None, c
 
 
 class StandIn:
-    """In the place of `launchConsoleProcess`: does ``work(arguments)`` instead of the command, at once or on `end`.
+    """In the place of `launchConsoleProcess`: does ``work(arguments)`` instead of the command, when `end` is called.
 
     ``work`` returns the lines that the command prints, or raises `Failed` with the last one.
     """
@@ -86,23 +86,21 @@ class StandIn:
     def __init__(self, work: Callable[[list[str]], list[str]]) -> None:
         self.work = work
         self.commands: list[list[str]] = []
-        self.end: Callable[[], None] = lambda: None
+        self.processes: list[Running] = []
 
-    def __call__(self, arguments, blocking, logCallback=None, completedCallback=None, **options):
-        assert not blocking
+    def __call__(self, arguments, **options):
         self.commands.append(list(arguments))
+        self.processes.append(Running())
+        return self.processes[-1]
 
-        def end() -> None:
-            try:
-                lines, code = self.work(arguments[3:]), 0
-            except Failed as failure:
-                lines, code = [str(failure)], 2
-            for line in lines:
-                logCallback(line)
-            completedCallback(code)
-
-        self.end = end
-        return Running()
+    def end(self) -> None:
+        """Let the command that was started last do its work and end, and the host hear of it."""
+        try:
+            lines, code = self.work(self.commands[-1][3:]), 0
+        except Failed as failure:
+            lines, code = [str(failure)], 2
+        self.processes[-1].end(lines, code)
+        slicerhost.start().pump(lambda: not eventloop._later._waiting)
 
 
 class Failed(Exception):
@@ -110,12 +108,29 @@ class Failed(Exception):
 
 
 class Running:
-    """A process that is alive until it is killed."""
+    """A process that is alive until it is told its end."""
 
     pid = 2**22 + 1  # of no process
 
-    def poll(self) -> None:
-        """It runs."""
+    def __init__(self) -> None:
+        reading, self._writing = os.pipe()
+        self.stdout = os.fdopen(reading, encoding="utf-8")
+        self._code: int | None = None
+
+    def end(self, lines: list[str], code: int) -> None:
+        """Print these lines and end with this code."""
+        self._code = code
+        with os.fdopen(self._writing, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+
+    def poll(self) -> int | None:
+        """The exit code; None as long as it runs."""
+        return self._code
+
+    def wait(self) -> int:
+        """The exit code; it has ended when its output has."""
+        assert self._code is not None
+        return self._code
 
 
 def ends_of(start: Callable[[Audience], object]) -> tuple[object, str]:

@@ -355,6 +355,26 @@ def test_a_device_or_backend_that_is_not_there_is_refused(monkeypatch: pytest.Mo
         plan(SHAPE, WINDOW, "cpu", "openvino")
 
 
+def test_an_apple_gpu_is_taken_by_itself_only_where_it_has_run_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for runs, device in ((False, "cpu"), (True, "mps")):
+        monkeypatch.setattr(planner, "runs_network", lambda device, runs=runs: runs)
+        assert planner.choose_device("auto") == device and planner.choose_device("mps") == "mps"
+
+
+def test_a_device_runs_the_network_when_it_computes_as_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner.runs_network.cache_clear()
+    assert planner.runs_network("cpu")
+    assert not planner.runs_network("meta")  # which computes nothing
+    planner.runs_network.cache_clear()
+    figures = planner._figures_on
+    wrong = iter((1.1, 1.0))
+    monkeypatch.setattr(planner, "_figures_on", lambda *a: [next(wrong) * one for one in figures(*a)[:1]])
+    assert not planner.runs_network("cpu")
+    planner.runs_network.cache_clear()
+
+
 def test_free_memory_is_a_sensible_number_on_linux() -> None:
     if not Path("/proc/meminfo").exists():
         pytest.skip("only Linux tells it this way")

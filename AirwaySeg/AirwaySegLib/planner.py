@@ -1,5 +1,7 @@
 """Where and how the network runs: device, backend and window batch, decided from the free memory before the start."""
 
+import copy
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from AirwaySegLib import openvino_backend
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.network import SMALLEST_SIDE, WingsNet, fast_form
 
 CpuBackend = Literal["torch", "openvino"]
 Patch = tuple[int, int, int]
@@ -121,13 +125,44 @@ def choose_precision(wanted: str, backend: CpuBackend) -> str:
 
 
 def choose_device(wanted: str) -> str:
-    """For "auto" the first of "cuda", "mps" and "cpu" that is there; a device that is not there is refused."""
+    """For "auto" "cuda" where it is there, "mps" where it has run the network, else "cpu".
+
+    Another device that is not there is refused.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        return next(device for device, usable in there.items() if usable)
+        usable = [device for device in there if there[device] and (device != "mps" or runs_network(device))]
+        return usable[0]
     if not there.get(wanted.split(":")[0], False):
         raise AirwaySegError(f"The device {wanted!r} is not available here; use --device auto or cpu.")
     return wanted
+
+
+@functools.cache
+def runs_network(device: str) -> bool:
+    """Whether a device has every operator of the network, forwards and backwards, and computes as the CPU does.
+
+    Apple's GPU lacks operators of three dimensions in some versions of PyTorch. A window of 16^3 tells within seconds.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net, window = WingsNet().eval(), torch.rand(1, 1, *3 * (SMALLEST_SIDE,))
+    try:
+        there, here = (_figures_on(place, copy.deepcopy(net), window) for place in (device, "cpu"))
+        return all(torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in zip(there, here, strict=True))
+    except (RuntimeError, AssertionError):  # a missing operator is the former, a missing device may be the latter
+        return False
+
+
+def _figures_on(device: str, net: WingsNet, window: Tensor) -> list[Tensor]:
+    """Logits of training and of inference, and a gradient, each on the CPU."""
+    net, window = net.to(device), window.to(device)
+    with torch.enable_grad():
+        outputs = net(window)
+        torch.cat(outputs).square().mean().backward()
+    gradient = next(net.parameters()).grad
+    assert gradient is not None
+    return [tensor.detach().cpu() for tensor in (*outputs, fast_form(net)(window), gradient)]
 
 
 def choose_cpu_backend(wanted: str) -> CpuBackend:

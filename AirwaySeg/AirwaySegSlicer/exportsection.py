@@ -1,5 +1,7 @@
 """The section Export: what, where to, one button."""
 
+from __future__ import annotations
+
 import os
 
 import qt

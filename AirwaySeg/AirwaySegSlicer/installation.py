@@ -1,17 +1,21 @@
 """Whether everything is there that the module needs: each finding in a sentence, with the one thing that mends it."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field, replace
 
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.dependencies import LEAST_TORCH, is_older
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import ConsoleProcess
 
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to one and a half."""
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+LEAST_SLICER = (5, 12)
+"""The first that installs packages by `slicer.packaging`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,15 @@ class Installation:
     device_line: str = ""
     models: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=lambda: ["auto", "cpu"])
+
+
+def about_old_slicer(major: int, minor: int) -> str:
+    """The sentence for a Slicer that is too old; empty for the others."""
+    if (major, minor) >= LEAST_SLICER:
+        return ""
+    least = ".".join(map(str, LEAST_SLICER))
+    sentence = _("AirwaySeg needs 3D Slicer {least} or newer; this is 3D Slicer {version}.")
+    return sentence.format(least=least, version=f"{major}.{minor}")
 
 
 def start_probe(audience: Audience) -> ConsoleProcess:
@@ -55,7 +68,7 @@ def judge(probe: dict) -> Installation:
     torch = probe["torch"]
     gpus = torch.get("gpus", [])
     devices = ["auto", "cpu", *(["cuda"] if gpus else []), *(["mps"] if torch.get("mps") else [])]
-    findings = [_packages(probe), _torch(torch), _gpu(probe), _disk(probe), _models(probe)]
+    findings = [_packages(probe), _torch(torch), _gpu(probe), *_speed(probe), _disk(probe), _models(probe)]
     return Installation(findings, _device_line(probe), probe["models"], devices)
 
 
@@ -73,6 +86,10 @@ def _torch(torch: dict) -> Finding:
     if error:
         fix = _("Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing.")
         return Finding(_("PyTorch is damaged ({error}).").format(error=error), fix)
+    if is_older(torch["version"], LEAST_TORCH):
+        what = _("PyTorch {version} is too old, {least} or newer is needed.")
+        fix = _("Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing.")
+        return Finding(what.format(version=torch["version"], least=LEAST_TORCH), fix)
     return Finding(_("PyTorch {version} works.").format(version=torch["version"]))
 
 
@@ -89,6 +106,15 @@ def _gpu(probe: dict) -> Finding:
     what = _("PyTorch for CUDA {version} cannot use the GPU and its driver ({driver}).")
     fix = _("Update the NVIDIA driver to one that supports CUDA {version}.").format(version=torch["cudaVersion"])
     return Finding(what.format(version=torch["cudaVersion"], driver=driver), fix)
+
+
+def _speed(probe: dict) -> list[Finding]:
+    """What would make the CPU faster, where it has the work to do."""
+    slow = probe.get("slow", [])
+    if not slow or probe["torch"].get("gpus") or probe["torch"].get("mps"):
+        return []
+    what = _("Python lacks {packages}, with which the CPU is several times faster.")
+    return [Finding(what.format(packages=", ".join(slow)), _("Press Install what is missing."))]
 
 
 def _disk(probe: dict) -> Finding:

@@ -1,5 +1,7 @@
 """The section Check installation: what is there, what is missing, and the one fix for each problem."""
 
+from __future__ import annotations
+
 from html import escape
 
 from slicer.i18n import tr as _
@@ -43,7 +45,7 @@ class InstallSection(Section):
     def on_install(self, checked: bool = False) -> None:
         """Install what is missing, after asking, and look again."""
         with errors_shown():
-            ensure_dependencies(self.panel.requirements)
+            ensure_dependencies(self.panel.requirements, again=True)
             self.on_check()
 
 

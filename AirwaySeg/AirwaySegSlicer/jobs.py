@@ -3,18 +3,25 @@
 Whatever happens, the folder is gone before anybody hears of the end.
 """
 
+from __future__ import annotations
+
 import logging
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.eventloop import call_later
 from AirwaySegSlicer.process import LIBRARY, ConsoleProcess, ignore_line
+
+POLL_S = 0.1
+"""How often a running command is asked what it has printed."""
 
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
@@ -25,7 +32,7 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 class Listener:
     """Who hears of a run: every step, every other line, and once its end as (result, "") or (None, sentence).
 
-    The sentence is empty when the run was cancelled.
+    The sentence is empty when the run was cancelled without a reason.
     """
 
     on_finished: Callable[[Any, str], None]
@@ -37,8 +44,8 @@ class Listener:
 class Audience(Listener):
     """A listener, and how the command is started.
 
-    ``launch`` has the arguments of `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is
-    returned.
+    ``launch`` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; with ``blocking`` the
+    run has ended when it is returned.
     """
 
     launch: Callable[..., subprocess.Popen] | None = None
@@ -82,39 +89,58 @@ def start_job(
     try:
         steps = prepare(folder)
         if isinstance(steps, list):
-            run.start(steps, audience.blocking)
+            _begin(run, steps, audience.blocking)
         else:
-            _walk(steps, run, audience.blocking, on_completed)
+            _walk(steps, run, audience.blocking)
     except BaseException:
+        run.cancel()
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return run
 
 
-def _walk(steps: Steps, run: ConsoleProcess, blocking: bool, on_failed: Callable[[str], None]) -> None:
+def _begin(run: ConsoleProcess, arguments: list[str], blocking: bool) -> None:
+    """Start the command, and wait for its end or watch it from the event loop."""
+    run.start(arguments)
+    if blocking:
+        run.wait()
+    else:
+        call_later(partial(_watch, run), POLL_S)
+
+
+def _watch(run: ConsoleProcess) -> None:
+    """Look at the command, now and again until it has ended, also where somebody who hears of it fails."""
+    ended = False
+    try:
+        ended = run.poll()
+    finally:
+        if not ended:
+            call_later(partial(_watch, run), POLL_S)
+
+
+def _walk(steps: Steps, run: ConsoleProcess, blocking: bool) -> None:
     """Go to the next pause and come back from the event loop for the next step, or without pauses; then start."""
     try:
         next(steps)
         while blocking:
             next(steps)
     except StopIteration as end:
-        run.start(end.value, blocking)
+        _begin(run, end.value, blocking)
         return
+    call_later(partial(_go_on, steps, run))
 
-    def go_on() -> None:
-        if run.cancelled:
-            steps.close()
-            on_failed("")
-            return
-        try:
-            _walk(steps, run, blocking, on_failed)
-        except Exception as error:
-            logging.exception("AirwaySeg could not start its work.")
-            on_failed(one_line(error))
 
-    import qt
-
-    qt.QTimer.singleShot(0, go_on)
+def _go_on(steps: Steps, run: ConsoleProcess) -> None:
+    """The next step, unless the run was cancelled during the pause."""
+    if run.cancelled:
+        steps.close()
+        run.end(run.reason)
+        return
+    try:
+        _walk(steps, run, blocking=False)
+    except Exception as error:
+        logging.exception("AirwaySeg could not start its work.")
+        run.end(one_line(error))
 
 
 def one_line(error: Exception) -> str:
@@ -160,10 +186,10 @@ class Runs:
         if not ended:
             self._runs[slot] = run
 
-    def cancel(self, slot: str) -> None:
-        """Kill what runs in the slot; its listener hears of the end a moment later."""
+    def cancel(self, slot: str, reason: str = "") -> None:
+        """Kill what runs in the slot; its listener hears of the end, and of the reason, a sentence, a moment later."""
         if slot in self._runs:
-            self._runs[slot].cancel()
+            self._runs[slot].cancel(reason)
 
     def cancel_all(self) -> None:
         """Kill everything."""

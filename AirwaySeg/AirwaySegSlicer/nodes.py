@@ -121,6 +121,15 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
     return tuple(box)
 
 
+def fit_region(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Lay the region around the whole volume, along the axes of the world."""
+    bounds = [0.0] * 6
+    volume_node.GetRASBounds(bounds)
+    lows, highs = bounds[::2], bounds[1::2]
+    roi_node.SetCenterWorld([(low + high) / 2 for low, high in zip(lows, highs, strict=True)])
+    roi_node.SetSizeWorld([high - low for low, high in zip(lows, highs, strict=True)])
+
+
 # The nodes of a result -----------------------------------------------------------------------------------------------
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import qt
 import slicer
 
 from AirwaySegSlicer.branches import Place
+from AirwaySegSlicer.eventloop import call_later
 from AirwaySegSlicer.nodes import remove_with_display
 
 
@@ -52,7 +52,7 @@ class Picking:
 
     def _end_soon(self) -> None:
         """Not at once: the view is still busy with the point, and removing it under its hands crashes Slicer."""
-        qt.QTimer.singleShot(0, self._finish)
+        call_later(self._finish)
 
     def _finish(self) -> None:
         if not self._tags:

@@ -7,26 +7,32 @@ import importlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
-REQUIREMENTS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "Resources/requirements.txt")
+RESOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "Resources")
+REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
+OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
 def missing_packages(path: str = REQUIREMENTS) -> list[str]:
-    """The names in a requirements file that are not installed."""
+    """The names in a requirements file that are not installed here in a version that fits, though they are for here."""
+    from packaging.requirements import Requirement
+
     with open(path, encoding="utf-8") as stream:
-        names = [match[0] for match in map(re.compile(r"[\w-]+").match, stream) if match]
-    missing = []
-    for name in names:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    return missing
+        lines = [line.strip() for line in stream]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [one.name for one in wanted if (one.marker is None or one.marker.evaluate()) and not _is_installed(one)]
+
+
+def _is_installed(requirement: Any) -> bool:
+    try:
+        return requirement.specifier.contains(importlib.metadata.version(requirement.name), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def about_torch() -> dict:
@@ -35,13 +41,21 @@ def about_torch() -> dict:
         torch = importlib.import_module("torch")
         found = {"version": torch.__version__, "cudaVersion": torch.version.cuda, "gpus": []}
         mps = getattr(torch.backends, "mps", None)
-        found["mps"] = bool(mps and mps.is_available())
+        found["mps"] = bool(mps and mps.is_available() and mps_runs_network())
         for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             free, total = torch.cuda.mem_get_info(number)
             found["gpus"].append({"name": torch.cuda.get_device_name(number), "free": free, "total": total})
         return found
     except Exception as error:
         return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+
+
+def mps_runs_network() -> bool:
+    """Whether Apple's GPU has every operator of the network; not known where the library cannot be imported."""
+    try:
+        return importlib.import_module("AirwaySegLib.planner").runs_network("mps")
+    except Exception:
+        return False
 
 
 def about_driver() -> str:
@@ -66,6 +80,7 @@ def main(folder: str) -> None:
     found = {
         "python": sys.version.split()[0],
         "missing": missing_packages(),
+        "slow": missing_packages(OPTIONAL),
         "driver": about_driver(),
         "freeDisk": shutil.disk_usage(folder).free,
         "torch": about_torch(),

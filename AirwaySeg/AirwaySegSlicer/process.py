@@ -1,10 +1,14 @@
 """The console commands as child processes: their command line, their progress, their end."""
 
+from __future__ import annotations
+
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 
 try:
@@ -18,6 +22,9 @@ except ImportError:  # Outside Slicer nothing is translated.
 MODULE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARY, TRAINING = "AirwaySegLib", "AirwaySegTraining"
 
+UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+"""Environment of a command: it reads and prints names in any script, whatever the computer's language."""
+
 
 def ignore_line(line: str) -> None:
     """Nobody reads along."""
@@ -26,10 +33,14 @@ def ignore_line(line: str) -> None:
 class ConsoleProcess:
     """One run of `python -m AirwaySegLib` or of another package beside the module.
 
-    `launch` has the arguments of `slicer.util.launchConsoleProcess`; on_progress is called as
+    `launch` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; on_progress is called as
     ``on_progress(stage, done, total)``, on_completed once with the one sentence that went wrong, empty if nothing did
-    or the run was cancelled, on_line with every line that is no progress. ``seconds_left`` is the command's own
-    estimate for the stage, None as long as it has none.
+    or the run was cancelled without a reason, on_line with every line that is no progress. All are called from `poll`
+    and `wait`, and dropped after the end. ``seconds_left`` is the command's own estimate for the stage, None as long
+    as it has none.
+
+    `slicer.util` could call back by itself, but it makes a new timer for each of its looks, ten a second, and keeps
+    every one of them with what it calls until Slicer ends.
     """
 
     def __init__(
@@ -41,45 +52,64 @@ class ConsoleProcess:
         module: str = LIBRARY,
     ) -> None:
         self._launch = launch
-        self._on_progress = on_progress
-        self._on_completed = on_completed
+        self._on_progress: Callable[[str, int, int], None] = on_progress
+        self._on_completed: Callable[[str], None] | None = on_completed
         self._on_line = on_line
         self._module = module
         self._last_line = ""
         self._process: subprocess.Popen | None = None
+        self._output: queue.SimpleQueue[str | int] = queue.SimpleQueue()
         self.cancelled = False
+        self.reason = ""
         self.seconds_left: float | None = None
 
-    def start(self, arguments: list[str], blocking: bool = False) -> None:
-        """Run the command with Slicer's Python and return at once, or when it has ended.
+    def start(self, arguments: list[str]) -> None:
+        """Run the command with Slicer's Python and return at once; `poll` or `wait` for it.
 
         Raises RuntimeError when that Python or the package is not to be found.
         """
         folder = package_folder(self._module)
-        options = {"useStartupEnvironment": False, "cwd": folder}  # -m finds the package where it runs
+        environment = dict(UTF8)
         if folder != MODULE_FOLDER:
             known = [MODULE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
-            options["updateEnvironment"] = {"PYTHONPATH": os.pathsep.join(known)}
+            environment["PYTHONPATH"] = os.pathsep.join(known)
         command = [slicer_python(), "-m", self._module, *arguments]
-        if not blocking:
-            options |= {"logCallback": self._read_line, "completedCallback": self._complete}
-        self._process = self._launch(command, blocking=blocking, **options)
-        if blocking:
-            for line in self._process.stdout:
-                self._read_line(line.rstrip())
-            self._complete(self._process.wait())
+        # -m finds the package where it runs.
+        self._process = self._launch(command, useStartupEnvironment=False, updateEnvironment=environment, cwd=folder)
+        threading.Thread(target=_read_output, args=(self._process, self._output), daemon=True).start()
 
-    def cancel(self) -> None:
-        """Kill the process and everything it started; one that was not started yet is not to be."""
+    def poll(self) -> bool:
+        """Pass on what the command has printed until now, and its end; whether it has ended."""
+        while self._on_completed is not None:
+            try:
+                self._take(self._output.get_nowait())
+            except queue.Empty:
+                return False
+        return True
+
+    def wait(self) -> None:
+        """Pass on what the command prints until it has ended."""
+        while self._on_completed is not None:
+            self._take(self._output.get())
+
+    def cancel(self, reason: str = "") -> None:
+        """Kill the process and everything it started; one that was not started yet is not to be.
+
+        ``reason``, a sentence, is what on_completed gets.
+        """
         if self._process is None:
-            self.cancelled = True
+            self.cancelled, self.reason = True, reason
         elif self._process.poll() is None:
-            self.cancelled = True
+            self.cancelled, self.reason = True, reason
             kill_tree(self._process.pid)
 
+    def _take(self, said: str | int) -> None:
+        if isinstance(said, int):
+            self._complete(said)
+        elif not self.cancelled:
+            self._read_line(said)
+
     def _read_line(self, line: str) -> None:
-        if self.cancelled:
-            return
         progress = parse_progress(line)
         if progress:
             self.seconds_left = parse_seconds_left(line)
@@ -89,9 +119,33 @@ class ConsoleProcess:
             self._on_line(line.rstrip())
 
     def _complete(self, exit_code: int) -> None:
-        failed = exit_code != 0 and not self.cancelled
         without_words = _("The command ended with code {code}.").format(code=exit_code)
-        self._on_completed((self._last_line or without_words) if failed else "")
+        message = self._last_line or without_words if exit_code else ""
+        self.end(self.reason if self.cancelled else message)
+
+    def end(self, message: str) -> None:
+        """Tell of this end, also of a command that was never started; afterwards nobody is called any more."""
+        on_completed = self._on_completed
+        self._on_progress, self._on_completed, self._on_line = _ignore_progress, None, ignore_line
+        if on_completed is not None:
+            on_completed(message)
+
+
+def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]) -> None:
+    """In a thread: every line that the process prints, as UTF-8, then its exit code."""
+    stream = process.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        with stream:
+            for line in stream:
+                output.put(line.rstrip())
+    finally:
+        output.put(process.wait())
+
+
+def _ignore_progress(stage: str, done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 def slicer_python() -> str:

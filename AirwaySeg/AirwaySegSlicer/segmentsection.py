@@ -11,7 +11,7 @@ from AirwaySegSlicer.correction import count_edits
 from AirwaySegSlicer.dependencies import ensure_dependencies
 from AirwaySegSlicer.installation import Installation
 from AirwaySegSlicer.jobs import Listener
-from AirwaySegSlicer.nodes import INITIAL, companion
+from AirwaySegSlicer.nodes import INITIAL, companion, fit_region
 from AirwaySegSlicer.panel import AIRWAYS, PROBE, Panel, Section, errors_shown
 from AirwaySegSlicer.segmentation import SegmentOptions, is_result_of, warnings_of
 
@@ -25,6 +25,7 @@ class SegmentSection(Section):
         super().__init__(panel)
         self.installation = Installation()
         self._probed = False
+        self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.on_new_region)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.on_model)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.on_device)
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
@@ -64,6 +65,11 @@ class SegmentSection(Section):
             fill(self.ui.modelComboBox, [(name, name) for name in names], parameters.model)
         device = qt.QSettings().value(DEVICE_SETTING, "auto") or "auto"
         fill(self.ui.deviceComboBox, [(name, name) for name in self.installation.devices], device)
+
+    def on_new_region(self, region: slicer.vtkMRMLMarkupsROINode) -> None:
+        """A new region is the whole CT, for the user to make smaller; Slicer's own is a point at the origin."""
+        if self.panel.ct() is not None:
+            fit_region(region, self.panel.ct())
 
     def on_model(self, row: int) -> None:
         """Remember the model with the scene."""

@@ -37,6 +37,9 @@ def load_module(host: Host, name: str) -> ModuleParent:
         module = ModuleParent(name, code.__file__)
         host.app.moduleManager()._add(name, module)
         setattr(slicer.modules, f"{name}Instance", getattr(code, name)(module))
+        for dependency in module.dependencies:
+            if host.app.moduleManager().module(dependency) is None:
+                raise RuntimeError(f"Slicer would not load {name}: there is no module {dependency}")
         host.app.startupCompleted.emit()
         host.check()
     return module

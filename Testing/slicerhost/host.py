@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -20,7 +21,12 @@ from slicerhost import ctkwidgets, dialogs, modulebase, mrmlwidgets, pythonfiles
 from slicerhost.application import Application, CoreModule
 from slicerhost.scene import World
 
-LIMIT_S = 20.0
+LIMIT_S = 900.0
+"""For a condition that does not come true although something still runs; a busy computer is slow, not wrong."""
+
+IDLE_TURNS = 5000
+"""Of the event loop without a child process; what has not happened after them, ten seconds or more, does not happen."""
+
 # Modules that a panel may send the user to, but that have no logic to ask for.
 WITHOUT_LOGIC = ("Data", "SegmentEditor", "ExtensionsManager")
 
@@ -53,6 +59,10 @@ class Host:
         self.panels: list = []
         self.failures: list[BaseException] = []
         self.longest_block_s = 0.0
+        self.children: list[subprocess.Popen] = []
+        self.single_shots: list[QtCore.QTimer] = []
+        qt.QTimer.singleShot = staticmethod(self._single_shot)
+        self._launch, slicer.util.launchConsoleProcess = slicer.util.launchConsoleProcess, self._launch_and_note
         self._plain_hook = sys.excepthook
         sys.excepthook = self._keep_failure
         atexit.register(self._close)
@@ -77,6 +87,10 @@ class Host:
         self.app.processEvents()
         self.conversation.clear()
         self.failures.clear()
+        self.children.clear()
+        for timer in self.single_shots:
+            shiboken6.delete(timer)
+        self.single_shots.clear()
         self.longest_block_s = 0.0
 
     def run_unbroken(self, function: Callable[[], object]) -> None:
@@ -91,11 +105,13 @@ class Host:
         Raises
         ------
         TimeoutError
-            If the condition does not hold after `limit_s`.
+            If the condition does not hold after `limit_s`, or although nothing runs any more that could bring it about.
+        RuntimeError
+            If the user is shown an error instead.
         Exception
             What a slot or an observer raised meanwhile, unless the user was shown it.
         """
-        start = time.monotonic()
+        start, shown, idle_turns = time.monotonic(), len(self.messages), 0
         while True:
             self.run_unbroken(self.app.processEvents)
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
@@ -103,9 +119,35 @@ class Host:
             passed_s = time.monotonic() - start
             if until() if callable(until) else passed_s >= until:
                 return
-            if callable(until) and passed_s > limit_s:
-                raise TimeoutError(f"the condition did not hold within {limit_s} s")
+            if callable(until):
+                self._refuse_to_wait(self.messages[shown:])
+                idle_turns = 0 if any(child.poll() is None for child in self.children) else idle_turns + 1
+                if passed_s > limit_s or idle_turns > IDLE_TURNS:
+                    raise TimeoutError(f"the condition does not hold after {passed_s:.1f} s")
             time.sleep(0.002)
+
+    def _refuse_to_wait(self, messages: list[tuple[str, str]]) -> None:
+        for kind, text in messages:
+            if kind == "error":
+                raise RuntimeError(f"the user was shown an error instead: {text}")
+
+    def _single_shot(
+        self, msec: int, receiver: Callable[[], object] | QtCore.QObject, member: str | None = None
+    ) -> None:
+        """As Slicer's replacement of `QTimer.singleShot`: a timer for each call, kept, with what it calls, to the end.
+
+        Here the end is that of the test.
+        """
+        timer = QtCore.QTimer(self.app.moduleManager())
+        timer.setSingleShot(True)
+        timer.connect("timeout()", receiver if callable(receiver) else getattr(receiver, str(member).partition("(")[0]))
+        timer.start(msec)
+        self.single_shots.append(timer)
+
+    def _launch_and_note(self, *arguments: object, **options: object) -> subprocess.Popen:
+        """`slicer.util.launchConsoleProcess`; whoever waits is told when the child has ended."""
+        self.children.append(self._launch(*arguments, **options))
+        return self.children[-1]
 
     def check(self) -> None:
         """Raise what a slot or an observer raised since the last call, unless the user was shown it."""

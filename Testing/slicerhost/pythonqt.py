@@ -173,11 +173,15 @@ def _connect(self: QObject, signature: str | QObject, slot: Callable[..., Any], 
     if not callable(slot):
         raise TypeError(f"{signature} can be connected to a function only, not to {slot!r}")
     signal, code = _signal(self, signature)
+    # PythonQt keeps what is connected as long as the object lives; PySide6 lets go of the owner of a method.
+    self.__dict__.setdefault("_connected", []).append((signature, slot))
     return bool(signal.connect(slot) if code is None else _plain_connect(self, code, slot))
 
 
 def _disconnect(self: QObject, signature: str, slot: Callable[..., Any]) -> bool:
     signal, code = _signal(self, signature)
+    if (signature, slot) in self.__dict__.get("_connected", ()):
+        self.__dict__["_connected"].remove((signature, slot))
     try:
         return bool(signal.disconnect(slot) if code is None else _plain_disconnect(self, code, slot))
     except RuntimeError:

@@ -1,5 +1,6 @@
 """The real part of the host: one MRML scene with Slicer's own logics, views and subject hierarchy, without a window."""
 
+import os
 import tempfile
 
 import slicer
@@ -46,6 +47,10 @@ class World:
 
     def __init__(self) -> None:
         self.scene = slicer.mrmlScene = slicer.vtkMRMLScene()
+        self._cache = tempfile.TemporaryDirectory(prefix="slicerhost-cache-")
+        self._cache_manager = slicer.vtkCacheManager()
+        self._cache_manager.SetRemoteCacheDirectory(self._cache.name)
+        self.scene.SetCacheManager(self._cache_manager)
         self.application_logic = slicer.vtkSlicerApplicationLogic()
         self.application_logic.SetTemporaryPath(tempfile.gettempdir())
         self.application_logic.SetMRMLScene(self.scene)
@@ -112,6 +117,8 @@ class World:
     def clear(self) -> None:
         """Close the scene as the user does, and forget how it was edited; views and colours stay."""
         self.scene.Clear(0)
+        for name in os.listdir(self._cache.name):
+            os.remove(os.path.join(self._cache.name, name))
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode"):
             self.scene.RemoveNode(node)
         self.show_views()
