@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
-from types import FrameType
 
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import Cancelled, one_sentence
@@ -26,20 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 means that the sentence on standard error says what was wrong."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
-    signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C, which no `except Exception` holds up
     try:
         return int(options.run(options))
     except (Cancelled, KeyboardInterrupt):
-        print("airwayseg: cancelled; of this case nothing was written.", file=sys.stderr)
+        print("airwayseg: cancelled; no unfinished result was written.", file=sys.stderr)
         return EXIT_CANCELLED
     except Exception as error:
         print(f"airwayseg: {one_sentence(error)}", file=sys.stderr)
         log.info("details", exc_info=error)
         return EXIT_FAILED
-
-
-def _cancel(_signal: int, _frame: FrameType | None) -> None:
-    raise Cancelled("cancelled")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,10 +5,13 @@ Only one run at a time works in a folder.
 
 import glob
 import os
+import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,12 +44,15 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
         if folder.exists() and not folder.is_dir():
             raise AirwaySegError(f"{folder} is a file; the results need a folder.")
         there = [name for name in names if (folder / name).exists()]
+        blocked = next((folder / name for name in there if (folder / name).is_dir()), None)
         place = folder
         while not place.exists():
             place = place.parent
         writable = place.is_dir() and os.access(place, os.W_OK)
     except OSError as error:
         raise AirwaySegError(f"{folder} cannot be used: {error.strerror or error}.") from error
+    if blocked is not None:
+        raise AirwaySegError(f"{blocked} is a folder; the results need a file of that name.")
     if there and not force:
         raise AirwaySegError(f"{folder} already holds {', '.join(there)}; use --force to replace it.")
     if not writable:
@@ -54,12 +60,14 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
 
 
 @contextmanager
-def delivered_into(folder: Path, last: str) -> Iterator[Path]:
+def delivered_into(folder: Path, last: str, replaced: tuple[str, ...] = ()) -> Iterator[Path]:
     """Give a temporary folder; when the block ends well, its files become ``folder``.
 
     A folder that does not exist yet appears with one rename. Into one that exists the files are moved one by one:
-    ``last`` is removed before and put there at the end, so a result that has ``last`` is complete. When the block fails
-    nothing is left. What a killed run on this machine left behind is removed at the next start.
+    ``last`` is removed before and put there at the end, so a result that has ``last`` is complete. Old files of the
+    names in ``replaced`` do not outlive this even if the block wrote none. Ctrl+C waits until all are moved, and when
+    one cannot be moved the old ones come back. When the block fails nothing is left. What a killed run on this machine
+    left behind is removed at the next start.
 
     Raises
     ------
@@ -75,7 +83,11 @@ def delivered_into(folder: Path, last: str) -> Iterator[Path]:
         unfinished = beside / f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
         unfinished.mkdir()
         yield unfinished
-        _move_in(unfinished, folder, last)
+        if folder.exists():
+            with _signals_held():
+                _move_in(unfinished, folder, last, replaced)
+        else:
+            os.rename(unfinished, folder)
     except OSError as error:
         raise AirwaySegError(f"The results cannot be written into {folder}: {error.strerror or error}.") from error
     finally:
@@ -121,20 +133,53 @@ def _prefix() -> str:
     return f"{_UNFINISHED}{socket.gethostname()}+"
 
 
-def _move_in(unfinished: Path, folder: Path, last: str) -> None:
-    if not folder.exists():
-        os.rename(unfinished, folder)
+def _move_in(unfinished: Path, folder: Path, last: str, replaced: tuple[str, ...]) -> None:
+    """Exchange the files in ``folder``, ``last`` last; where that fails it has its old files again."""
+    new = sorted((path.name for path in unfinished.iterdir()), key=lambda name: name == last)
+    old = unfinished / f"old-{secrets.token_hex(4)}"
+    old.mkdir()
+    try:
+        for name in dict.fromkeys((last, *replaced, *new)):
+            if (folder / name).is_file():
+                os.replace(folder / name, old / name)
+            if name in new and name != last:
+                os.replace(unfinished / name, folder / name)
+        if last in new:
+            os.replace(unfinished / last, folder / last)
+    except BaseException:
+        for name in new:
+            if not (unfinished / name).exists():
+                (folder / name).unlink()
+        for name in sorted((path.name for path in old.iterdir()), key=lambda name: name == last):
+            os.replace(old / name, folder / name)
+        raise
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl+C and SIGTERM wait until the block has ended; they only ever interrupt the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    (folder / last).unlink(missing_ok=True)
-    for file in sorted(unfinished.iterdir(), key=lambda path: path.name == last):
-        os.replace(file, folder / file.name)
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in before.items() if handler is not None}  # None: set by C, no way back
+    for number in ours:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _remove_abandoned(place: Path) -> None:
     """Remove temporary folders of runs on this machine that are no longer alive."""
     for path in place.glob(f"{glob.escape(_prefix())}*"):
-        process = path.name.removeprefix(_prefix()).split("-")[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        process = re.match(r"([0-9]{1,9})-", path.name.removeprefix(_prefix()))
+        if process and not _is_alive(int(process[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 

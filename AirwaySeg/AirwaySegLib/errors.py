@@ -9,7 +9,7 @@ class AirwaySegError(Exception):
 
 
 class Cancelled(AirwaySegError):
-    """The user stopped the work; nothing was written."""
+    """The user stopped the work; what was not finished was not written."""
 
 
 def one_sentence(error: Exception) -> str:
