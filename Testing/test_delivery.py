@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +40,51 @@ def test_other_files_in_the_folder_stay_and_the_old_result_is_replaced(tmp_path)
         (unfinished / "report").write_text("r")
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"notes": "mine", "mask": "new", "report": "r"}
+
+
+def test_old_files_that_the_new_result_lacks_do_not_stay_beside_it(tmp_path):
+    for name in ("mask", "tree", "notes"):
+        (tmp_path / name).write_text("old")
+    with delivered_into(tmp_path, last="report", replaced=("mask", "tree", "report")) as unfinished:
+        (unfinished / "mask").write_text("new")
+        (unfinished / "report").write_text("r")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"notes": "old", "mask": "new", "report": "r"}
+
+
+@pytest.mark.parametrize("failing", range(6))
+def test_when_a_file_cannot_be_moved_the_old_result_comes_back(tmp_path, monkeypatch, failing):
+    old = dict.fromkeys(("a", "b", "report", "notes"), "old")
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+    replace, moves = os.replace, iter(range(100))
+
+    def replace_or_fail(source: Path, target: Path) -> None:
+        if next(moves) == failing:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    with pytest.raises(AirwaySegError, match="cannot be written into .*Permission denied"):
+        with delivered_into(tmp_path, last="report", replaced=("a", "b", "report")) as unfinished:
+            for name in ("a", "b", "report"):
+                (unfinished / name).write_text("new")
+            monkeypatch.setattr(os, "replace", replace_or_fail)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+
+
+def test_a_folder_that_has_the_name_of_a_result_is_never_replaced(tmp_path):
+    (tmp_path / "mask").mkdir()
+    with pytest.raises(AirwaySegError, match="mask is a folder; the results need a file of that name"):
+        check_free(tmp_path, ("mask", "report"), force=True)
+
+
+def test_what_only_looks_like_a_killed_runs_remains_is_left_alone(tmp_path):
+    strange = [tmp_path / f"{delivery._prefix()}{process}-0" for process in ("²", "9" * 30, "-1", "")]
+    for path in strange:
+        path.mkdir()
+    with delivered_into(tmp_path, last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert set(tmp_path.iterdir()) == {*strange, tmp_path / "report"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -94,7 +138,6 @@ def test_after_kill_9_there_is_no_result_and_the_next_run_clears_the_remains(tmp
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    time.sleep(0.05)
     assert not (tmp_path / "result").exists()
     assert len(list(tmp_path.iterdir())) == 1
     with delivered_into(tmp_path / "result", last="report") as unfinished:

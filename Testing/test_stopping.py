@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ def _run(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         try:
             yield child
         finally:
-            with suppress(ProcessLookupError):
+            if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
 
 

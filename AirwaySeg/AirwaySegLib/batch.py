@@ -192,7 +192,9 @@ def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: S
         raise AirwaySegError(f"{folder / REPORT} is no report of a result; use --force to replace it.") from error
     other = [what for what, is_same in same.items() if not is_same]
     if other:
-        raise AirwaySegError(f"{folder} holds a result of another {' and '.join(other)}; use --force to replace it.")
+        raise AirwaySegError(
+            f"{folder} holds a result that differs in its {' and '.join(other)}; use --force to replace it."
+        )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise AirwaySegError(f"{folder} holds a result without {', '.join(missing)}; use --force to replace it.")
