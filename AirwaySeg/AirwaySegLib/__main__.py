@@ -11,6 +11,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 
 from AirwaySegLib import __version__
+from AirwaySegLib.arguments import Parser
 from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent
 from AirwaySegLib.settings import SegmentSettings
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="airwayseg",
         description="Segment and measure airways in chest CT. Everything runs on this computer. Not a medical device.",
     )

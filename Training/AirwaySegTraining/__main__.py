@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from AirwaySegLib import __version__
+from AirwaySegLib.arguments import Parser
 from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.evaluation import csv_text, json_text, table_text
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
+    parser = Parser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the details of an error")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
