@@ -78,6 +78,31 @@ def test_a_stop_while_files_move_into_a_folder_waits_until_all_are_there(a_mask,
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *measuring.FILES}
 
 
+LITTLE_SPACE = """
+import resource, sys
+from AirwaySegLib.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("command", ["measure", "repair"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_where_a_file_finds_no_space_nothing_is_left_and_the_sentence_names_it(a_mask, tmp_path, command, exists):
+    result = tmp_path / "result"
+    if exists:
+        result.mkdir()
+        (result / "notes.txt").write_text("mine")
+    with _run(LITTLE_SPACE, 600, command, a_mask, "-o", result, "--progress", "none") as child:
+        _, error = child.communicate(timeout=LONG_ENOUGH_S)
+    assert child.returncode == 2
+    assert f"{result}" in error and "File too large" in error and error.count("\n") == 1
+    assert "unfinished" not in error and "unexpected" not in error
+    left = list(tmp_path.rglob("*"))
+    assert left == ([result, result / "notes.txt"] if exists else [])
+
+
 STOPPED_AT_THE_WEIGHTS = """
 import os, sys
 from AirwaySegLib import repairing

@@ -90,6 +90,10 @@ def delivered_into(folder: Path, last: str, replaced: tuple[str, ...] = ()) -> I
             os.rename(unfinished, folder)
     except OSError as error:
         raise AirwaySegError(f"The results cannot be written into {folder}: {error.strerror or error}.") from error
+    except AirwaySegError as error:
+        if str(unfinished) not in str(error):
+            raise
+        raise AirwaySegError(str(error).replace(str(unfinished), str(folder))) from error  # the name that users know
     finally:
         if unfinished is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
