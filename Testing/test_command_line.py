@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,7 +102,9 @@ def test_where_no_airway_is_found_nothing_is_measured_and_the_report_says_so(
 
     monkeypatch.setattr(batches, "segment", nothing)
     result = tmp_path / "result"
-    assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
+    result.mkdir()
+    (result / measuring.TREE).write_text("of the mask before")
+    assert _segment(a_ct, "-o", result, "--weights", some_weights, "--force") == 0
     assert {path.name for path in result.iterdir()} == set(batches.FILES)
     assert "nothing was measured" in " ".join(json.loads((result / "report.json").read_text())["warnings"])
 
@@ -139,6 +142,109 @@ def test_in_a_batch_a_failing_case_does_not_stop_the_others(
     assert "broken.nii.gz" in caplog.text and "1 of 2 inputs failed" in caplog.text
 
 
+@pytest.fixture
+def a_finished_batch(a_ct, some_weights, a_trained_network, tmp_path) -> list[object]:
+    """The arguments of a batch of two CTs that is done."""
+    shutil.copy(a_ct, tmp_path / "second.nii.gz")
+    arguments = [a_ct, tmp_path / "second.nii.gz", "-o", tmp_path / "out", "--weights", some_weights, "--no-measure"]
+    assert _segment(*arguments) == 0
+    return arguments
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/report.json")}
+
+
+def test_a_batch_that_is_run_again_does_only_what_is_not_done(a_finished_batch, tmp_path, caplog, capsys):
+    before = _times(tmp_path / "out")
+    capsys.readouterr()
+    assert _segment(*a_finished_batch) == 0
+    assert _times(tmp_path / "out") == before
+    assert "2 of 2 were done before; --force does them again." in caplog.text
+    assert str(tmp_path / "out" / "chest" / "airways.nrrd") in capsys.readouterr().out.splitlines()
+    shutil.rmtree(tmp_path / "out" / "second")
+    caplog.clear()
+    assert _segment(*a_finished_batch) == 0
+    after = _times(tmp_path / "out")
+    assert after["chest"] == before["chest"] and after["second"] > before["second"]
+    assert "1 of 2 were done before" in caplog.text
+    assert _segment(*a_finished_batch, "--force") == 0
+    assert min(_times(tmp_path / "out").values()) > after["second"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--overlap", "0.5"), ("--threshold", "0.3"), ("--repair", "none")],
+)
+def test_a_result_of_other_settings_is_not_taken_for_done(a_finished_batch, tmp_path, caplog, options):
+    before = _times(tmp_path / "out")
+    assert _segment(*a_finished_batch, *options) == 2
+    assert "chest holds a result that differs in its settings" in caplog.text and "2 of 2 inputs failed" in caplog.text
+    assert _times(tmp_path / "out") == before
+
+
+def test_a_result_of_another_ct_or_other_weights_or_a_part_is_not_taken_for_done(a_finished_batch, tmp_path, caplog):
+    other = sitk.ReadImage(str(tmp_path / "second.nii.gz"))
+    sitk.WriteImage(other + 1, str(tmp_path / "second.nii.gz"))
+    assert _segment(*a_finished_batch) == 2
+    assert "second holds a result that differs in its CT; use --force to replace it." in caplog.text
+    assert "1 of 2 were done before" in caplog.text and "1 of 2 inputs failed" in caplog.text
+    (tmp_path / "out" / "chest" / "preview.png").unlink()
+    assert _segment(*a_finished_batch) == 2
+    assert "chest holds a result without preview.png" in caplog.text
+    (tmp_path / "out" / "chest" / "report.json").write_text("[" * 100_000)
+    assert _segment(*a_finished_batch) == 2
+    assert "chest/report.json is no report of a result" in caplog.text.replace(os.sep, "/")
+    wide = {"spacing_mm_min": (0.1, 0.1, 0.1), "spacing_mm_max": (9.0, 9.0, 9.0)}
+    info = ModelInfo(name="other", patch_zyx=(64, 64, 64), **wide)
+    save_weights(tmp_path / "some.safetensors", WingsNet(), info, force=True)
+    assert _segment(*a_finished_batch) == 2
+    assert "differs in its weights and CT" in caplog.text
+
+
+def test_a_result_without_measurement_is_not_taken_for_a_measured_one(a_finished_batch, caplog):
+    assert _segment(*a_finished_batch[:-1]) == 2
+    assert "holds a result without branches.csv" in caplog.text and "2 of 2 inputs failed" in caplog.text
+
+
+def test_the_same_ct_from_a_folder_of_dicom_is_known_by_its_voxels(a_finished_batch, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(batches, "file_sha256", lambda path: None)  # as for a folder
+    assert _segment(*a_finished_batch) == 0
+    assert "2 of 2 were done before" in caplog.text
+    other = sitk.ReadImage(str(tmp_path / "second.nii.gz"))
+    sitk.WriteImage(other + 1, str(tmp_path / "second.nii.gz"))
+    assert _segment(*a_finished_batch) == 2
+    assert "second holds a result that differs in its CT" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["segment", "repair", "measure", "evaluate"])
+def test_a_second_run_into_the_same_place_is_refused(a_ct, some_weights, tmp_path, command, capsys):
+    place = tmp_path / "out" / "result"
+    arguments = {
+        "segment": ["segment", a_ct, "-o", place, "--weights", some_weights],
+        "repair": ["repair", a_ct, "-o", place],
+        "measure": ["measure", a_ct, "-o", place],
+        "evaluate": ["evaluate", a_ct, a_ct, "--csv", place],
+    }
+    hold = (
+        "import sys; from pathlib import Path; from AirwaySegLib.delivery import locked\n"
+        "with locked(Path(sys.argv[1]), 'airwayseg segment'):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(place)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TREE / "AirwaySeg")},
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        assert main([str(argument) for argument in arguments[command]] + ["--progress", "none"]) == 2
+        assert f"{place} is in use by airwayseg segment (process {other.pid} on " in capsys.readouterr().err
+        other.communicate("")
+    assert not (tmp_path / "out").exists()
+
+
 def test_any_other_error_in_a_case_is_one_sentence_and_the_others_go_on(
     a_ct, some_weights, a_trained_network, tmp_path, monkeypatch, caplog
 ):
@@ -162,7 +268,7 @@ def test_shards_share_the_inputs_out():
         for k in (1, 2)
     ]
     assert taken == [["ct0.nii", "ct2.nii", "ct4.nii"], ["ct1.nii", "ct3.nii"]]
-    for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/0", "²/4", "1/٤", "+1/4", "1 / 4", "1/4\n", "1/" + "9" * 5000):
         with pytest.raises(AirwaySegError, match="shard"):
             batches.parse_shard(wrong)
 
@@ -228,11 +334,11 @@ def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind, stage
         if progress.get("stage") == stage and (stage == "infer" or progress["done"] == 1):
             break
     child.send_signal(getattr(signal, kind))
-    _, error = child.communicate(timeout=60)
+    _, error = child.communicate(timeout=300)
     assert child.returncode == {"SIGKILL": -9, "SIGTERM": 130}[kind]
     assert not (tmp_path / "out" / "result").exists()
     if kind == "SIGTERM":
-        assert "cancelled" in error
+        assert "cancelled; no unfinished result was written" in error
 
 
 def test_a_ct_is_read_as_simpleitk_reads_it(a_ct):

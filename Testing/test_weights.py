@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,25 @@ def test_a_published_checkpoint_becomes_named_weights_with_the_same_output(tmp_p
         assert torch.allclose(net(x)[1], published(x)[1], rtol=0, atol=1e-5)
     with pytest.raises(AirwaySegError, match="--force"):
         import_published(tmp_path / "theirs.ckpt", "theirs")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_of_another_pickle_protocol_is_imported_without_a_warning(tmp_path: Path, protocol: int) -> None:
+    state = PublishedWingsNet(2, 3).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "theirs.ckpt", pickle_protocol=protocol)
+    assert import_published(tmp_path / "theirs.ckpt", str(tmp_path / "out.safetensors")).exists()
+
+
+def test_other_warnings_about_a_checkpoint_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_and_warn(*_: object, **__: object) -> dict[str, object]:
+        warnings.warn("the disk is slow", UserWarning, stacklevel=2)
+        return {"state_dict": PublishedWingsNet(2, 3).state_dict()}
+
+    monkeypatch.setattr(torch, "load", load_and_warn)
+    (tmp_path / "theirs.ckpt").write_bytes(b"any")
+    with pytest.warns(UserWarning, match="the disk is slow"):
+        import_published(tmp_path / "theirs.ckpt", str(tmp_path / "out.safetensors"))
 
 
 def test_an_import_can_go_to_a_path_but_not_out_of_the_user_folder(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
-from types import FrameType
 
 from AirwaySegLib import __version__
+from AirwaySegLib.arguments import Parser
 from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent
 from AirwaySegLib.settings import SegmentSettings
@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 means that the sentence on standard error says what was wrong."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
-    signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C, which no `except Exception` holds up
     try:
         return int(options.run(options))
     except (Cancelled, KeyboardInterrupt):
-        print("airwayseg: cancelled; of this case nothing was written.", file=sys.stderr)
+        print("airwayseg: cancelled; no unfinished result was written.", file=sys.stderr)
         return EXIT_CANCELLED
     except Exception as error:
         print(f"airwayseg: {one_sentence(error)}", file=sys.stderr)
@@ -38,12 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-def _cancel(_signal: int, _frame: FrameType | None) -> None:
-    raise Cancelled("cancelled")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="airwayseg",
         description="Segment and measure airways in chest CT. Everything runs on this computer. Not a medical device.",
     )

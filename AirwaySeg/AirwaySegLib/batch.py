@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__, measuring, repairing
-from AirwaySegLib.delivery import check_free, delivered_into
+from AirwaySegLib.delivery import check_free, delivered_into, locked
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
@@ -48,10 +49,10 @@ class Batch:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """ "2/4" -> (2, 4); raises AirwaySegError unless 1 <= I <= N."""
-    parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts) or not 1 <= int(parts[0]) <= int(parts[1]):
+    parts = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
         raise AirwaySegError(f"The shard {text!r} is not of the form I/N with I from 1 to N.")
-    return int(parts[0]), int(parts[1])
+    return int(parts[1]), int(parts[2])
 
 
 def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
@@ -87,9 +88,10 @@ def distinct_names(inputs: list[Path]) -> list[str]:
 
 
 def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:
-    """Segment every input; return the folders written and the inputs that failed.
+    """Segment every input; return the folders that hold its result and the inputs that failed.
 
-    A single input raises its error. Of several, each failure is logged with its sentence and the others go on.
+    A single input raises its error. Of several, each failure is logged with its sentence and the others go on; what an
+    earlier run finished is left as it is.
 
     Raises
     ------
@@ -101,9 +103,14 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     mender_of(model, settings)  # what cannot be had is said before the first CT
     finished: list[Path] = []
     failed: list[Path] = []
+    done_before = 0
     for path, folder in cases:
         try:
-            run_case(path, folder, batch, model, settings, progress)
+            if len(batch.inputs) > 1 and not batch.force and (folder / REPORT).exists():
+                check_done(path, folder, batch, model, settings)
+                done_before += 1
+            else:
+                run_case(path, folder, batch, model, settings, progress)
             finished.append(folder)
         except Cancelled:
             raise
@@ -113,6 +120,8 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
             log.error("%s: %s", path, one_sentence(error))
             log.info("details", exc_info=error)
             failed.append(path)
+    if done_before:
+        log.warning("%d of %d were done before; --force does them again.", done_before, len(cases))
     if failed:
         log.error("%d of %d inputs failed.", len(failed), len(cases))
     return finished, failed
@@ -121,9 +130,25 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
 def run_case(
     path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
 ) -> None:
-    """Read one CT, segment and measure it and deliver its files."""
-    files = FILES + (measuring.FILES if batch.measure else ())
-    check_free(folder, files, batch.force)
+    """Read one CT, segment and measure it and deliver its files.
+
+    Raises
+    ------
+    AirwaySegError
+        With a sentence for the user, also where another run works in the folder.
+    """
+    with locked(folder, "airwayseg segment"):
+        check_free(folder, _files(batch), batch.force)
+        _run_case(path, folder, batch, model, settings, progress)
+
+
+def _files(batch: Batch) -> tuple[str, ...]:
+    return FILES + (measuring.FILES if batch.measure else ())
+
+
+def _run_case(
+    path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
+) -> None:
     journal = Journal()
     progress("read", 0, 1)
     with journal.stage("read"):
@@ -133,7 +158,7 @@ def run_case(
     log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
     airways = segment(ct, model, settings, journal, progress)
     progress("write", 0, len(FILES))
-    with delivered_into(folder, last=REPORT) as unfinished:
+    with delivered_into(folder, REPORT, _files(batch)) as unfinished:
         with journal.stage("write"):
             write_images(unfinished, ct, airways, case_name(path), progress)
         progress("write", len(FILES), len(FILES))
@@ -144,6 +169,57 @@ def run_case(
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
     for warning in journal.warnings:
         log.warning("%s: %s", case_name(path), warning)
+
+
+def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> None:
+    """Make sure that ``folder`` holds all of what `run_case` would put there.
+
+    Raises
+    ------
+    AirwaySegError
+        With what differs: input, weights, settings, version of the program, or a file that is missing.
+    """
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        same = {
+            "version of AirwaySeg": report["program"] == _program(),
+            "weights": report["model"]["sha256"] == model.sha256,
+            "settings": _settings_of_result(report["settings"]) == _settings_of_result(asdict(settings)),
+            "CT": _is_of(report["input"], path, batch),
+        }
+        names = _files(batch) if report["result"]["voxels"] else FILES  # an empty mask is not measured
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise AirwaySegError(f"{folder / REPORT} is no report of a result; use --force to replace it.") from error
+    other = [what for what, is_same in same.items() if not is_same]
+    if other:
+        raise AirwaySegError(
+            f"{folder} holds a result that differs in its {' and '.join(other)}; use --force to replace it."
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise AirwaySegError(f"{folder} holds a result without {', '.join(missing)}; use --force to replace it.")
+
+
+def _settings_of_result(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a result depends on beyond rounding; the name of weights says less than their checksum."""
+    return {name: value for name, value in settings.items() if name not in ("weights", "device", "backend")}
+
+
+def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
+    """Whether a report's input is this one: the same file, or where that is not known the same voxels."""
+    checksum = file_sha256(path)
+    if checksum is not None and checksum == described["file_sha256"]:
+        return True
+    ct, _ = read_ct(path, batch.series)
+    return described["voxels_sha256"] == sha256_of(ct.array) and described["spacing_mm_zyx"] == _spacing_of(ct)
+
+
+def _spacing_of(ct: Volume) -> list[float]:
+    return [round(mm, 6) for mm in ct.spacing_mm]
+
+
+def _program() -> str:
+    return f"AirwaySeg {__version__}"
 
 
 def _measure(folder: Path, ct: Volume, airways: Airways, journal: Journal, progress: Progress) -> None:
@@ -178,7 +254,7 @@ def make_report(
     """Where the result comes from, as plain values for JSON."""
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
     return {
-        "program": f"AirwaySeg {__version__}",
+        "program": _program(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": {
             "path": str(ct.path),
@@ -186,7 +262,7 @@ def make_report(
             "file_sha256": file_sha256(ct.path),
             "voxels_sha256": sha256_of(ct.array),
             "shape_zyx": list(ct.array.shape),
-            "spacing_mm_zyx": [round(mm, 6) for mm in ct.spacing_mm],
+            "spacing_mm_zyx": _spacing_of(ct),
         },
         "model": {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance},
         "settings": asdict(settings),

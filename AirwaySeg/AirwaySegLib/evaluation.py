@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from AirwaySegLib import __version__
-from AirwaySegLib.delivery import check_free, write_text
+from AirwaySegLib.delivery import check_free, locked, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.imagefile import case_name, format_extension
 from AirwaySegLib.metrics import DIAMETER_LIMITS_MM, Metrics
@@ -132,9 +133,18 @@ def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
     Raises
     ------
     AirwaySegError
-        If nothing can be compared, or a file exists already and ``force`` is False, or cannot be written.
+        If nothing can be compared, or a file exists already and ``force`` is False, cannot be written, or another run
+        is about to write it.
     """
     protocol_named(request.protocol)
+    with ExitStack() as stack:
+        for path in (request.json_file, request.csv_file):
+            if path is not None:
+                stack.enter_context(locked(path, "airwayseg evaluate"))
+        return _run_evaluation(request, progress)
+
+
+def _run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
     _check_outputs(request)
     if _is_pair(request.prediction, request.reference):
         progress("evaluate", 0, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.delivery import check_free, delivered_into, write_text
+from AirwaySegLib.delivery import check_free, delivered_into, locked, write_text
 from AirwaySegLib.distances import from_carina, to_centerline, to_wall
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.imagefile import case_name
@@ -61,8 +61,14 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or written, lies on another grid, or the mask is empty.
+        If a file cannot be read or written, lies on another grid, the mask is empty, or another run works in the
+        folder.
     """
+    with locked(request.output, "airwayseg measure"):
+        return _run_measure(request, progress)
+
+
+def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     wanted = FILES + ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
     check_free(request.output, wanted, request.force)
     progress("read", 0, 1)
@@ -73,7 +79,7 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
         check_same_grid(mask, ct, str(request.mask))
     probability = read_probability(request.probability, mask) if request.probability else None
     progress("read", 1, 1)
-    with delivered_into(request.output, last=TREE) as unfinished:
+    with delivered_into(request.output, TREE, wanted) as unfinished:
         airways = measure(mask, unfinished, probability, progress)
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:

@@ -23,13 +23,19 @@ class JsonLines:
         self._stream = stream if stream is not None else sys.stdout
         self._stage = ""
         self._start = 0.0
+        self._first = 0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Write ``{"stage": ..., "done": ..., "total": ..., "seconds_left": ...}``."""
+        """Write ``{"stage": ..., "done": ..., "total": ..., "seconds_left": ...}``.
+
+        What was done before the stage's first call, as after a resume, says nothing of its speed.
+        """
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._start = stage, now
-        seconds_left = round((now - self._start) / done * (total - done), 1) if done else None
+            self._stage, self._start, self._first = stage, now, done
+        seconds_left = 0.0 if done >= total else None
+        if seconds_left is None and done > self._first:
+            seconds_left = round((now - self._start) / (done - self._first) * (total - done), 1)
         line = {"stage": stage, "done": done, "total": total, "seconds_left": seconds_left}
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from AirwaySegLib import __version__
 from AirwaySegLib.bridges import MAIN, Bridge, groups_of
 from AirwaySegLib.components import Box, bounding_box, label_components
-from AirwaySegLib.delivery import check_free, delivered_into, write_text
+from AirwaySegLib.delivery import check_free, delivered_into, locked, write_text
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
@@ -347,9 +347,14 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or written, lies on another grid, the mask is empty, or the wanted network cannot be
-        had.
+        If a file cannot be read or written, lies on another grid, the mask is empty, the wanted network cannot be had,
+        or another run works in the folder.
     """
+    with locked(request.output, "airwayseg repair"):
+        return _run_repair(request, progress)
+
+
+def _run_repair(request: RepairRequest, progress: Progress) -> str:
     settings = request.settings
     check_free(request.output, (MASK, *FILES), request.force)
     mender = open_mender(settings, with_ct=request.ct is not None)
@@ -358,7 +363,7 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
     progress("read", 1, 1)
     repaired = repair(source, mender, progress)
     progress("write", 0, 1)
-    with delivered_into(request.output, last=PROPOSALS) as unfinished:
+    with delivered_into(request.output, PROPOSALS, (MASK, *FILES)) as unfinished:
         whole = repaired.whole_mask(source.mask.array.shape)
         write_nrrd(unfinished / MASK, from_canonical(whole, mask).astype(np.uint8), mask)
         write_repairs(unfinished, repaired, mask, source.hu, case_name(request.mask))

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -417,7 +418,9 @@ def import_published(
 def _published_state(checkpoint: Path) -> dict[str, Tensor]:
     try:
         # The authors' training stores its command line beside the weights; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # What cannot be read is refused below; of what can be read the protocol does not matter.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
         raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error

@@ -3,13 +3,15 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 from AirwaySegLib import __version__
+from AirwaySegLib.arguments import Parser
 from AirwaySegLib.delivery import check_free, write_text
-from AirwaySegLib.errors import AirwaySegError, one_sentence
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.evaluation import csv_text, json_text, table_text
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.progress import Bar, JsonLines
@@ -29,12 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C, which no `except Exception` holds up
     progress = JsonLines() if getattr(options, "progress", "bar") == "json" else Bar()
     try:
         return options.run(options, progress)
-    except KeyboardInterrupt:
+    except (Cancelled, KeyboardInterrupt):
         progress.close()
-        print("airwayseg-train: stopped", file=sys.stderr)
+        print("airwayseg-train: stopped; no unfinished file was written.", file=sys.stderr)
         return 130
     except Exception as error:
         progress.close()
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
+    parser = Parser(prog="airwayseg-train", description="Simulate chest CTs and train on them.")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the details of an error")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

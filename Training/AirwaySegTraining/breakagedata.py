@@ -7,7 +7,7 @@ scanned anew. Arrays are (Z, Y, X). Letters in shapes: P patches of a tree, S si
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from AirwaySegTraining.degrade import draw_scanner, scan
 from AirwaySegTraining.patches import MARGIN, mild_scanner
 from AirwaySegTraining.rotation import IGNORE, Placement, image_patch
 from AirwaySegTraining.sampling import cut
+from AirwaySegTraining.workers import WorkerPool
 
 Mask = NDArray[np.bool_]
 
@@ -176,7 +177,7 @@ def _pooled(folders: Sequence[Path], settings: PoolSettings, workers: int) -> It
         yield from (_pool_case(folder, settings) for folder in folders)
         return
     try:
-        with ProcessPoolExecutor(max_workers=workers) as processes:
+        with WorkerPool(workers) as processes:
             for job in as_completed([processes.submit(_pool_case, folder, settings) for folder in folders]):
                 yield job.result()
     except BrokenProcessPool as error:

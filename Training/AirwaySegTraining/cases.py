@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from AirwaySegTraining.degrade import whole_hu
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.sampling import Centres, Kind, find_centres
 from AirwaySegTraining.team import Team
+from AirwaySegTraining.workers import WorkerPool
 
 Spacing = tuple[float, float, float]
 
@@ -257,7 +258,7 @@ def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Ite
         yield from (_prepare(folder, wanted) for folder in folders)
         return
     try:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
+        with WorkerPool(workers) as pool:
             for job in as_completed([pool.submit(_prepare, folder, wanted) for folder in folders]):
                 yield job.result()
     except BrokenProcessPool as error:

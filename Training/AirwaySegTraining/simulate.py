@@ -5,7 +5,7 @@ to be seen: training and evaluation leave it out.
 """
 
 import json
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from AirwaySegTraining.patient import Patient, describe, draw_patient, grow_arte
 from AirwaySegTraining.rendering import Grid, paint_tubes
 from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
 from AirwaySegTraining.trees import Branch
+from AirwaySegTraining.workers import WorkerPool
 
 SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
@@ -170,7 +171,7 @@ def simulate(
     todo = [(folder, int(s)) for folder, s in zip(folders, seeds) if not (folder / "case.json").exists()]
     progress("simulate", cases - len(todo), cases)
     try:
-        with ProcessPoolExecutor(max_workers=workers) as pool:
+        with WorkerPool(workers) as pool:
             jobs = [pool.submit(_simulate_into, folder, case_seed, clean) for folder, case_seed in todo]
             try:
                 for done, job in enumerate(as_completed(jobs), start=cases - len(todo) + 1):
