@@ -1,4 +1,4 @@
-"""Tests of what belongs to a result: offered to nobody as airways or CT, moved with it, gone with what it stands for."""
+"""Tests of what belongs to a result: not offered as airways or CT, moved with it, gone with what it stands for."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 slicer = pytest.importorskip("slicer")
 slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
 scenes = pytest.importorskip("module_scenes")
+Listener = pytest.importorskip("AirwaySegSlicer.jobs").Listener
 correction = pytest.importorskip("AirwaySegSlicer.correction")
 nodes = pytest.importorskip("AirwaySegSlicer.nodes")
 overlays = pytest.importorskip("AirwaySegSlicer.overlays")
@@ -53,8 +54,12 @@ def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overl
     an_overlay.host.conversation.clear()
     an_overlay.click("measureButton")
     assert an_overlay.host.messages == [("error", sentence)]
-    with pytest.raises(RuntimeError, match="before correction"):
-        an_overlay.logic.showOverlay(initial, "lobe")
+    for refused in (
+        lambda: an_overlay.logic.showOverlay(initial, "lobe"),
+        lambda: an_overlay.logic.startAddCase(initial, "", False, Listener(print)),
+    ):
+        with pytest.raises(RuntimeError, match="before correction"):
+            refused()
 
 
 def test_the_overlay_is_refused_as_ct(an_overlay):

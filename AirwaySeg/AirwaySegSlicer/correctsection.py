@@ -33,7 +33,7 @@ class CorrectSection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.editor: Any = None
-        self._opened: slicer.vtkMRMLSegmentationNode | None = None  # in the editor, at its airways
+        self._opened = ""  # the id of the segmentation that the editor was opened with, at its airways
         self._watch = EditWatch(self.on_edit, self.on_move)
         self._edited: list[slicer.vtkMRMLSegmentationNode] = []  # perhaps, since the last pause
         self._waits = False  # for other work to end before the tree is updated
@@ -92,9 +92,9 @@ class CorrectSection(Section):
                 self.editor.setSourceVolumeNode(ct_of(airways))
             except RuntimeError:
                 self.editor.setSourceVolumeNode(self.panel.ct())
-            if airways is not self._opened and not reason_against(airways, airway_segment_id):
+            if airways.GetID() != self._opened and not reason_against(airways, airway_segment_id):
                 self.editor.setCurrentSegmentID(airway_segment_id(airways))
-        self._opened = airways
+        self._opened = airways.GetID() if airways is not None else ""
 
     def stop_editing(self) -> None:
         """Let go of views and keys."""
@@ -120,8 +120,7 @@ class CorrectSection(Section):
         """The editor's nodes go with the scene."""
         self._timer.stop()
         self._waits = False
-        self._opened = self._counted = None
-        self._edited = []
+        self._opened, self._counted, self._edited = "", None, []
         self._watch.watch([])
         if self.editor is not None:
             self.editor.setSegmentationNode(None)

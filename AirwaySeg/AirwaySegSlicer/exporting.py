@@ -24,7 +24,7 @@ from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.segmentation import provenance
-from AirwaySegSlicer.segments import Array, closed_surface, ct_of, mask_on_ct
+from AirwaySegSlicer.segments import Array, check_airways, closed_surface, ct_of, mask_on_ct
 
 PROVENANCE = "provenance.json"
 MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
@@ -164,6 +164,7 @@ def start_adding_case(
     The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
     With ``replace`` a case of that name is replaced.
     """
+    check_airways(segmentation_node)
     ct = ct_of(segmentation_node)
     name = case_name(ct.GetName())
 

@@ -81,7 +81,7 @@ def nonzero_box(array: Array) -> Box | None:
     """The box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
     import numpy as np
 
-    filled = array != 0
+    filled = array if array.dtype == bool else array != 0
     box = []
     for others in ((0, 1), (0, 2), (1, 2)):
         places = np.flatnonzero(filled.any(axis=others))
