@@ -5,12 +5,9 @@ import pytest
 
 slicer = pytest.importorskip("slicer")
 slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-scenes = pytest.importorskip("module_scenes")
-Listener = pytest.importorskip("AirwaySegSlicer.jobs").Listener
-correction = pytest.importorskip("AirwaySegSlicer.correction")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-overlays = pytest.importorskip("AirwaySegSlicer.overlays")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
+
+from AirwaySegSlicer import correction, nodes, segments  # noqa: E402
+from AirwaySegSlicer.jobs import Listener  # noqa: E402
 
 
 def offered(selector) -> list[str]:

@@ -35,6 +35,7 @@ class CorrectSection(Section):
         self.editor: Any = None
         self._opened = ""  # the id of the segmentation that the editor was opened with, at its airways
         self._watch = EditWatch(self.on_edit, self.on_move)
+        self._new: list[slicer.vtkMRMLSegmentationNode] = []  # watched only since the last pause
         self._edited: list[slicer.vtkMRMLSegmentationNode] = []  # perhaps, since the last pause
         self._waits = False  # for other work to end before the tree is updated
         self._timer = qt.QTimer()
@@ -120,7 +121,7 @@ class CorrectSection(Section):
         """The editor's nodes go with the scene."""
         self._timer.stop()
         self._waits = False
-        self._opened, self._counted, self._edited = "", None, []
+        self._opened, self._counted, self._new, self._edited = "", None, [], []
         self._watch.watch([])
         if self.editor is not None:
             self.editor.setSegmentationNode(None)
@@ -162,7 +163,8 @@ class CorrectSection(Section):
         results = [node for node in nodes if any(companion(node, role) for role in ROLES)]
         for node in self._watch.watch(results if chosen is None or chosen in results else [*results, chosen]):
             self.on_move(node)
-            self.on_edit(node)
+            self._new.append(node)
+            self._timer.start()
 
     def count(self) -> None:
         """Say how much was corrected, or why that cannot be said."""
@@ -189,21 +191,25 @@ class CorrectSection(Section):
 
     def on_pause(self) -> None:
         """The user has paused: mark what is out of date, count, and measure if that is wanted."""
-        edited, self._edited = [node for node in self._edited if node.GetScene() is not None], []
+        new, edited, self._new, self._edited = self._new, self._edited, [], []
         if self.panel.closed:
             return
         with errors_shown():
-            for airways in edited:
-                update_marks(airways)
+            for airways in {*new, *edited}:
+                if airways.GetScene() is not None:
+                    update_marks(airways)
             self.count()
         self.panel.update()
         parameters = self.panel.parameters or self.logic.getParameterNode()
-        if parameters.autoUpdate and parameters.airways in edited and is_out_of_date(parameters.airways):
+        chosen = parameters.airways
+        if not parameters.autoUpdate or chosen is None or chosen not in edited:
+            return
+        if companion(chosen, CENTERLINE) is None or is_out_of_date(chosen):
             if self.panel.is_busy():
                 self._waits = True
-                self._edited.append(parameters.airways)
+                self._edited.append(chosen)
             else:
-                self.measure(parameters.airways)
+                self.measure(chosen)
 
     def on_update(self, checked: bool = False) -> None:
         """Let tree, table and overlays follow."""
