@@ -2,15 +2,18 @@
 
 import csv
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer")
 slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-import module_scenes as scenes  # noqa: E402
-
-from AirwaySegSlicer import freshness, measuring, nodes, segments  # noqa: E402
+scenes = import_module("module_scenes")
+freshness = import_module("AirwaySegSlicer.freshness")
+measuring = import_module("AirwaySegSlicer.measuring")
+nodes = import_module("AirwaySegSlicer.nodes")
+segments = import_module("AirwaySegSlicer.segments")
 
 MEASURED = (nodes.CENTERLINE, nodes.TABLE, nodes.SURFACE, nodes.SLICES, nodes.HIGHLIGHT, nodes.PLOT_CHART)
 
