@@ -64,14 +64,37 @@ def test_a_segmentation_from_elsewhere_has_no_known_corrections(slicer_host):
         correction.count_edits(mine)
 
 
-def test_edits_are_noticed_until_another_segmentation_is_watched(a_corrected_tree):
+def test_edits_and_moves_are_noticed_until_the_segmentation_is_watched_no_longer(a_corrected_tree):
     ct, mask, airways, corrected = a_corrected_tree
-    calls = []
-    watch = correction.EditWatch(lambda: calls.append(1))
-    watch.watch(airways)
+    edited, moved = set(), []
+    watch = correction.EditWatch(edited.add, moved.append)
+    assert watch.watch([airways]) == [airways] and watch.watch([airways]) == []
     edit(airways, mask, ct)
-    assert calls
-    calls.clear()
-    watch.watch(None)
+    assert edited == {airways} and not moved
+    airways.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    assert moved == [airways]
+    edited.clear()
+    watch.watch([])
     edit(airways, corrected, ct)
-    assert not calls
+    airways.SetAndObserveTransformNodeID(None)
+    assert not edited and moved == [airways]
+
+
+def test_undo_and_redo_are_noticed(a_corrected_tree):
+    ct, mask, airways, _corrected = a_corrected_tree
+    history, edited = slicer.vtkSegmentationHistory(), []
+    history.SetSegmentation(airways.GetSegmentation())
+    history.SaveState()
+    edit(airways, mask, ct)
+    watch = correction.EditWatch(edited.append, lambda node: None)
+    watch.watch([airways])
+    for step in (history.RestorePreviousState, history.RestoreNextState):
+        edited.clear()
+        assert step() and edited
+    watch.watch([])
+
+
+def test_what_was_before_correction_is_no_result_itself(a_corrected_tree):
+    initial = correction.initial_of(a_corrected_tree[2])
+    with pytest.raises(RuntimeError, match="is what CT airways was before correction; choose CT airways instead"):
+        correction.take_back(initial)

@@ -12,6 +12,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.freshness import sign_like_tree
 from AirwaySegSlicer.nodes import CENTERLINE, HIGHLIGHT, add_companion, companion, remove_companion, undone_on_failure
 
 HIGHLIGHT_COLOR = (1.0, 0.2, 0.6)
@@ -115,6 +116,7 @@ def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) 
         model.SetAndObservePolyData(_tube(centerline, points, places))
         model.CreateDefaultDisplayNodes()
     add_companion(segmentation_node, HIGHLIGHT, model, "chosen branch")
+    sign_like_tree(segmentation_node, model)
     display = model.GetDisplayNode()
     display.SetColor(*HIGHLIGHT_COLOR)
     display.SetAmbient(0.4)  # It glows among the colours of an overlay.
@@ -128,6 +130,13 @@ def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) 
 def hide_branch(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Remove the highlight."""
     remove_companion(segmentation_node, HIGHLIGHT)
+
+
+def hide_branches() -> None:
+    """Remove every highlight of the scene, unless that is being closed or read."""
+    if not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
+        for segmentation_node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            hide_branch(segmentation_node)
 
 
 def _tube(centerline: slicer.vtkMRMLModelNode, points: Array, places: list[int]) -> vtk.vtkPolyData:

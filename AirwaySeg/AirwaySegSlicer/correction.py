@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import INITIAL, companion
-from AirwaySegSlicer.segments import airway_segment_id, ct_of, labelmap_name, mask_on_ct, segment_voxels
+from AirwaySegSlicer.segments import airway_segment_id, check_airways, ct_of, labelmap_name, mask_on_ct, segment_voxels
 
 Array = Any
+
+EDITS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
+"""Events of a segmentation after which its voxels may be others."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def edited_voxels(
 
 def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Give the segment the voxels that it had before correction."""
+    check_airways(segmentation_node)
     initial = initial_of(segmentation_node)
     image = slicer.vtkOrientedImageData()
     if not initial.GetBinaryLabelmapRepresentation(airway_segment_id(initial), image):
@@ -77,18 +81,30 @@ def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
 
 
 class EditWatch:
-    """Calls ``on_edit`` whenever the voxels of one segmentation change; of which one, `watch` says."""
+    """Calls ``on_edit(segmentation)`` when voxels of a watched one may have changed, ``on_move`` when its place has.
 
-    def __init__(self, on_edit: Callable[[], None]) -> None:
-        self._on_edit = on_edit
-        self._watched: slicer.vtkSegmentation | None = None
-        self._tag = 0
+    Slicer's editor tells of a painted stroke as SourceRepresentationModified, of Undo as SegmentModified alone.
+    """
 
-    def watch(self, segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
-        """Watch this segmentation instead of the one before; None watches nothing."""
-        if self._watched is not None:
-            self._watched.RemoveObserver(self._tag)
-        self._watched = segmentation_node.GetSegmentation() if segmentation_node is not None else None
-        if self._watched is not None:
-            event = slicer.vtkSegmentation.SourceRepresentationModified
-            self._tag = self._watched.AddObserver(event, lambda caller, event: self._on_edit())
+    def __init__(
+        self,
+        on_edit: Callable[[slicer.vtkMRMLSegmentationNode], None],
+        on_move: Callable[[slicer.vtkMRMLSegmentationNode], None],
+    ) -> None:
+        self._on_edit, self._on_move = on_edit, on_move
+        self._tags: dict[slicer.vtkMRMLSegmentationNode, list[int]] = {}
+
+    def watch(self, nodes: Iterable[slicer.vtkMRMLSegmentationNode]) -> list[slicer.vtkMRMLSegmentationNode]:
+        """Watch these segmentations and no others; returns those that were not watched before."""
+        wanted = list(nodes)
+        for node in [node for node in self._tags if node not in wanted]:
+            for tag in self._tags.pop(node):
+                node.RemoveObserver(tag)
+        new = [node for node in wanted if node not in self._tags]
+        for node in new:
+            edits = [getattr(slicer.vtkSegmentation, name) for name in EDITS]
+            edits.append(node.SegmentationChangedEvent)
+            self._tags[node] = [node.AddObserver(event, lambda caller, event: self._on_edit(caller)) for event in edits]
+            moved = node.AddObserver(node.TransformModifiedEvent, lambda caller, event: self._on_move(caller))
+            self._tags[node].append(moved)
+        return new

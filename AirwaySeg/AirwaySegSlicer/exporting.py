@@ -18,12 +18,13 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.correction import count_edits
+from AirwaySegSlicer.freshness import is_out_of_date, saying_out_of_date
 from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.segmentation import provenance
-from AirwaySegSlicer.segments import Array, closed_surface, ct_of, mask_on_ct
+from AirwaySegSlicer.segments import Array, check_airways, closed_surface, ct_of, mask_on_ct
 
 PROVENANCE = "provenance.json"
 MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
@@ -50,7 +51,8 @@ def export_node(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) ->
             sentence = _("{file} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
             raise RuntimeError(sentence.format(file=os.path.basename(path)))
     about = f"{re.sub(r'[.](nii[.]gz|[a-z]+)$', '', path)}.{PROVENANCE}"
-    write_provenance(segmentation_node, about)
+    measured = path.endswith((".vtp", ".csv"))
+    write_provenance(segmentation_node, about, is_out_of_date(segmentation_node) if measured else None)
     return [path, about]
 
 
@@ -71,7 +73,7 @@ def _measured(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> s
     node = companion(segmentation_node, role)
     if node is None:
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    return node
+    return saying_out_of_date(node) if is_out_of_date(segmentation_node, role) else node
 
 
 def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode, path: str) -> None:
@@ -96,8 +98,13 @@ def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.v
     return model
 
 
-def write_provenance(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str) -> None:
-    """Write where the airways come from, and how many voxels a person corrected (null if that is not known)."""
+def write_provenance(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, path: str, out_of_date: bool | None = None
+) -> None:
+    """Write where the airways come from, and how many voxels a person corrected (null if that is not known).
+
+    ``out_of_date``: whether what was exported was measured before the last edit; None where nothing was measured.
+    """
     corrected = None
     if companion(segmentation_node, INITIAL) is not None:
         edits = count_edits(segmentation_node)
@@ -106,6 +113,7 @@ def write_provenance(segmentation_node: slicer.vtkMRMLSegmentationNode, path: st
         "segmentation": segmentation_node.GetName(),
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "corrected_voxels": corrected,
+        "measured_before_last_edit": out_of_date,
         "segmented_by": provenance(segmentation_node),
     }
     with _written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as stream:
@@ -156,6 +164,7 @@ def start_adding_case(
     The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
     With ``replace`` a case of that name is replaced.
     """
+    check_airways(segmentation_node)
     ct = ct_of(segmentation_node)
     name = case_name(ct.GetName())
 

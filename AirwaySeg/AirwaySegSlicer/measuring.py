@@ -14,13 +14,14 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.measured import VOXELS
 from AirwaySegSlicer.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
 from AirwaySegSlicer.segmentation import result_folder
-from AirwaySegSlicer.segments import airways_box
+from AirwaySegSlicer.segments import airway_segment_id, airways_box, check_airways
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
@@ -65,27 +66,38 @@ def start_measuring(
     Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
     airways.
     """
+    check_airways(segmentation_node)
+    measured: list[str] = []
 
     def prepare(folder: str) -> Steps:
-        path = os.path.join(folder, "mask.nrrd")
-        yield from write_pieces(*airways_box(segmentation_node), path)
+        path, segment_id = os.path.join(folder, "mask.nrrd"), airway_segment_id(segmentation_node)
+        array, matrix = airways_box(segmentation_node, segment_id)
+        measured.append(mask_signature(array, matrix, segment_id))
+        yield from write_pieces(array, matrix, path)
         return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
-        take_in_tree(result_folder(folder), segmentation_node, maps)
+        take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
     return start_job(audience, prepare, collect, "AirwaySegSlicer.measured")
 
 
-def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> None:
-    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones."""
+def take_in_tree(
+    folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
+) -> None:
+    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones.
+
+    ``measured`` is the signature of the mask that was measured; by default that of the airways as they are.
+    """
     if segmentation_node.GetScene() is None:
         sentence = _("{name} was removed from the scene before its tree was ready.")
         raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
     model = read_model(os.path.join(folder, CENTERLINE_FILE))
     rows = read_rows(os.path.join(folder, TABLE_FILE))
     visible = centerline_is_visible(segmentation_node)
+    for node in (model, rows):
+        sign(node, measured or current_signature(segmentation_node))
     with undone_on_failure():
         slicer.mrmlScene.AddNode(model)
         slicer.mrmlScene.AddNode(rows)
@@ -99,6 +111,7 @@ def take_in_tree(folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode,
     display.SetLighting(False)
     display.SetScalarVisibility(False)
     display.SetVisibility(visible)
+    update_marks(segmentation_node)
 
 
 def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:

@@ -20,6 +20,9 @@ SURFACE, SLICES, HIGHLIGHT = ROLE + "surface", ROLE + "slices", ROLE + "highligh
 PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", ROLE + "plotChart"
 ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
 
+PRIVATE = (INITIAL, SLICES)
+"""Roles that no selector of Slicer offers: as airways or as CT they would be wrong. They are saved with the scene."""
+
 TREE = ROLE + "tree"
 """Marks a folder of ours in the subject hierarchy."""
 
@@ -37,6 +40,8 @@ def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         raise RuntimeError(sentence.format(name=name))
     if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
         raise RuntimeError(_("{name} is a label map, not a CT.").format(name=name))
+    if any(companion(node, SLICES) is volume_node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
+        raise RuntimeError(_("{name} is a coloured overlay, not a CT.").format(name=name))
     image = volume_node.GetImageData()
     if image is None or not all(image.GetDimensions()):
         raise RuntimeError(_("{name} holds no image.").format(name=name))
@@ -165,6 +170,8 @@ def add_companion(
     """
     remove_companion(segmentation_node, role)
     node.SetName(f"{segmentation_node.GetName()} {title}")
+    if role in PRIVATE:
+        node.SetHideFromEditors(True)
     if node.GetScene() is None:
         slicer.mrmlScene.AddNode(node)
     if node.IsA("vtkMRMLTransformableNode"):

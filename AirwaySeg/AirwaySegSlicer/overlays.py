@@ -14,6 +14,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.airwayvoxels import NOTHING, AirwayVoxels
+from AirwaySegSlicer.freshness import sign_drawn
 from AirwaySegSlicer.measured import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL
 from AirwaySegSlicer.measuring import Maps
 from AirwaySegSlicer.nodes import (
@@ -26,7 +27,7 @@ from AirwaySegSlicer.nodes import (
     remove_companion,
     undone_on_failure,
 )
-from AirwaySegSlicer.segments import closed_surface
+from AirwaySegSlicer.segments import check_airways, closed_surface
 
 Array = Any
 
@@ -87,6 +88,7 @@ def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Map
 def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
     """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
+    check_airways(segmentation_node)
     if needs_measuring(segmentation_node, maps):
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
     voxels = AirwayVoxels.read(maps.path(segmentation_node))
@@ -103,6 +105,8 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
         _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
         _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
+    for node in filter(None, (companion(segmentation_node, role) for role in (SURFACE, SLICES))):
+        sign_drawn(segmentation_node, node)
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -238,6 +242,7 @@ def _show_slices(
     opacity: float,
 ) -> None:
     map_node.SetName("overlay")
+    map_node.SetHideFromEditors(True)  # before it is offered anywhere
     slicer.mrmlScene.AddNode(map_node)
     add_companion(segmentation_node, SLICES, map_node, "overlay")
     table, (low, high) = colours
@@ -300,6 +305,14 @@ def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay, title: s
 
 
 # Centerline ----------------------------------------------------------------------------------------------------------
+
+
+def wish_for_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool | None:
+    """Whether the centerline was last wished to be shown here; None before the first wish.
+
+    The user may have shown or hidden it elsewhere since.
+    """
+    return {"1": True, "0": False}.get(segmentation_node.GetAttribute(ROLE + "showCenterline") or "")
 
 
 def show_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode, visible: bool) -> None:

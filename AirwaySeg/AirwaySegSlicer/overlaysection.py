@@ -7,14 +7,16 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.combos import chosen_key, fill
 from AirwaySegSlicer.dependencies import ensure_packages
+from AirwaySegSlicer.freshness import is_marked
 from AirwaySegSlicer.jobs import Listener
-from AirwaySegSlicer.nodes import CENTERLINE, companion
+from AirwaySegSlicer.nodes import CENTERLINE, SLICES, SURFACE, companion
 from AirwaySegSlicer.overlays import (
     OverlayLook,
     needs_measuring,
     set_opacity,
     show_centerline,
     shown_overlay,
+    wish_for_centerline,
 )
 from AirwaySegSlicer.panel import Panel, Section, errors_shown
 
@@ -25,6 +27,7 @@ class OverlaySection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self._asked: tuple = ()
+        self._drawn_out_of_date = False
         self.ui.overlayComboBox.connect("currentIndexChanged(int)", self.on_overlay)
 
     def on_overlay(self, row: int) -> None:
@@ -43,8 +46,11 @@ class OverlaySection(Section):
         if airways is None:
             return
         set_opacity(airways, parameters.overlayOpacity)
-        if companion(airways, CENTERLINE) is not None:
+        centerline = companion(airways, CENTERLINE)
+        if centerline is not None and wish_for_centerline(airways) != parameters.showCenterline:
             show_centerline(airways, parameters.showCenterline)
+        if self._drawn_out_of_date and not is_marked(centerline):
+            self._asked = ()  # The edit was undone after the colours were drawn on what it had made.
         asked = self.asked(airways)
         if asked != self._asked and not self.panel.is_busy():
             first, self._asked = not self._asked, asked
@@ -69,6 +75,7 @@ class OverlaySection(Section):
         with errors_shown():
             if not parameters.overlay or not needs_measuring(airways, self.logic.maps):
                 self.logic.showOverlay(airways, parameters.overlay, look)
+                self._drawn_out_of_date = any(is_marked(companion(airways, role)) for role in (SURFACE, SLICES))
             elif not first or shown_overlay(airways) != parameters.overlay:
                 ensure_packages(self.panel.requirements)
                 self.ui.statusLabel.text = _("Measuring the tree")

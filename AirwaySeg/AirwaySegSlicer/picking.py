@@ -19,6 +19,7 @@ class Picking:
         self._place: Place | None = None
         logic = slicer.app.applicationLogic()
         self._interaction, self._selection = logic.GetInteractionNode(), logic.GetSelectionNode()
+        self._persistent_before = self._interaction.GetPlaceModePersistence()
         self._before = self._selection.GetActivePlaceNodeID()
         self._class_before = self._selection.GetActivePlaceNodeClassName()
         self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "AirwaySeg pick")
@@ -62,6 +63,7 @@ class Picking:
         self._tags = []
         if self._interaction.GetCurrentInteractionMode() == self._interaction.Place:
             self._interaction.SetCurrentInteractionMode(self._interaction.ViewTransform)
+        self._interaction.SetPlaceModePersistence(self._persistent_before)
         self._selection.SetReferenceActivePlaceNodeClassName(self._class_before)
         self._selection.SetActivePlaceNodeID(self._before)
         if self.node.GetScene() is not None:

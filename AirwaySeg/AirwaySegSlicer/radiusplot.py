@@ -9,6 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.branches import branch_points, branch_rows
+from AirwaySegSlicer.freshness import sign_like_tree
 from AirwaySegSlicer.nodes import (
     CENTERLINE,
     PLOT_CHART,
@@ -69,6 +70,8 @@ def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: 
     add_companion(segmentation_node, PLOT_SERIES, series, "radius to the branch")
     add_companion(segmentation_node, PLOT_TABLE, table, "radii to the branch")
     chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    for node in (chart, series, table):
+        sign_like_tree(segmentation_node, node)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.branches import BranchRow, Place, branch_rows, hide_branch, nearest_branch, show_branch, summary
+from AirwaySegSlicer.branches import (
+    BranchRow,
+    Place,
+    branch_rows,
+    hide_branch,
+    hide_branches,
+    nearest_branch,
+    show_branch,
+    summary,
+)
 from AirwaySegSlicer.dependencies import ensure_packages
 from AirwaySegSlicer.jobs import Listener
 from AirwaySegSlicer.nodes import CENTERLINE, HIGHLIGHT, companion
@@ -56,6 +65,7 @@ class ResultSection(Section):
         blocked = table.blockSignals(True)
         table.setSortingEnabled(False)
         table.clearSelection()
+        hide_branches()
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             values = (row.id, row.generation, round(row.length_mm, 1), round(row.diameter_mm, 1), row.name or row.lobe)

@@ -10,7 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.nodes import Box, ijk_to_ras, shifted
+from AirwaySegSlicer.nodes import INITIAL, Box, companion, ijk_to_ras, shifted
 
 # SCT 110726009: export to DICOM SEG then works by itself.
 TERMINOLOGY = (
@@ -81,7 +81,7 @@ def nonzero_box(array: Array) -> Box | None:
     """The box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
     import numpy as np
 
-    filled = array != 0
+    filled = array if array.dtype == bool else array != 0
     box = []
     for others in ((0, 1), (0, 2), (1, 2)):
         places = np.flatnonzero(filled.any(axis=others))
@@ -116,7 +116,8 @@ def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolum
 def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
     """The id of the segment that holds the airways; raises RuntimeError when there is none, or no telling which.
 
-    It is ours, else the only one, else the only one that is called or coded airways, else the only visible one.
+    It is ours, else the only one, else the only one that is coded airways, else the only one that is called so, else
+    the only visible one. Walls of the airways count as such only where nothing else is there or visible.
     """
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
@@ -127,20 +128,37 @@ def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) 
     if not ids:
         raise RuntimeError(_("{name} has no segment.").format(name=name))
     display = segmentation_node.GetDisplayNode()
-    named = [one for one in ids if _is_called_airways(segmentation.GetSegment(one))]
+    lumens = [one for one in ids if not re.search("wall", _words(segmentation, one), re.IGNORECASE)]
+    coded = [one for one in lumens if _is_coded_airways(segmentation.GetSegment(one))]
+    named = [one for one in lumens if re.search("airway|bronch", _words(segmentation, one), re.IGNORECASE)]
     shown = [one for one in ids if display is not None and display.GetSegmentVisibility(one)]
-    for candidates in (ids, named, shown):
+    for candidates in (ids, coded, named, shown):
         if len(candidates) == 1:
             return candidates[0]
     sentence = _("{name} has {count} segments; show only the one with the airways, or call it Airways.")
     raise RuntimeError(sentence.format(name=name, count=len(ids)))
 
 
-def _is_called_airways(segment: slicer.vtkSegment) -> bool:
-    """Whether its name says airway or bronchi, or its code is that of trachea and bronchus."""
+def _words(segmentation: slicer.vtkSegmentation, segment_id: str) -> str:
+    """What the segment is called, by the user and by the program that made it."""
+    return f"{segmentation.GetSegment(segment_id).GetName() or ''} {segment_id}"
+
+
+def _is_coded_airways(segment: slicer.vtkSegment) -> bool:
+    """Whether its code is that of trachea and bronchus."""
     tag, code = slicer.vtkSegment.GetTerminologyEntryTagName(), vtk.reference("")
     segment.GetTag(tag, code)
-    return bool(re.search("airway|bronch", segment.GetName() or "", re.IGNORECASE)) or f"^{CODE}^" in str(code)
+    return f"^{CODE}^" in str(code)
+
+
+def check_airways(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
+    """Raise RuntimeError, one sentence, for no segmentation, and for what another one was before its correction."""
+    if segmentation_node is None:
+        raise RuntimeError(_("Choose a segmentation of the airways first."))
+    for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if companion(other, INITIAL) is segmentation_node:
+            sentence = _("{name} is what {other} was before correction; choose {other} instead.")
+            raise RuntimeError(sentence.format(name=segmentation_node.GetName(), other=other.GetName()))
 
 
 def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode:
@@ -161,10 +179,14 @@ class Voxels:
     matrix: vtk.vtkMatrix4x4
 
 
-def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Voxels:
-    """The airways as the segmentation holds them, of a shared layer only them; RuntimeError where it holds none."""
-    segment = segmentation_node.GetSegmentation().GetSegment(airway_segment_id(segmentation_node))
-    image, matrix = segment.GetRepresentation(labelmap_name()), vtk.vtkMatrix4x4()
+def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = "") -> Voxels:
+    """A segment as the segmentation holds it, by default the airways; of a shared layer only this segment.
+
+    Raises RuntimeError where there is none.
+    """
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id or airway_segment_id(segmentation_node))
+    image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
+    matrix = vtk.vtkMatrix4x4()
     if image is None:
         raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
     image.GetImageToWorldMatrix(matrix)
@@ -175,9 +197,14 @@ def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Voxels:
     return Voxels(array_of(image) == segment.GetLabelValue(), tuple(image.GetExtent()[::2]), matrix)
 
 
-def airways_box(segmentation_node: slicer.vtkMRMLSegmentationNode) -> tuple[Array, vtk.vtkMatrix4x4]:
-    """The airways (Z, Y, X) in the box that they fill, and the matrix of its grid; RuntimeError without airways."""
-    voxels = segment_voxels(segmentation_node)
+def airways_box(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = ""
+) -> tuple[Array, vtk.vtkMatrix4x4]:
+    """The airways, or a segment, (Z, Y, X) in the box that they fill, and the matrix of its grid.
+
+    Raises RuntimeError where there are none.
+    """
+    voxels = segment_voxels(segmentation_node, segment_id)
     box = nonzero_box(voxels.array) if voxels.array.size else None
     if box is None:
         raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))

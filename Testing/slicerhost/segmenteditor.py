@@ -73,7 +73,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._calls, self._node, self._effect = [], None, None
+        self._calls, self._node, self._effect, self._followed = [], None, None, None
         self._effects = {name.replace("_", " "): None for name in EFFECTS.split()}
         self._effects = {name: Effect(name, self._calls) for name in self._effects}
         self._history = slicer.vtkSegmentationHistory()
@@ -98,6 +98,32 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             raise ValueError("the editor wants a segment editor node of the scene")
         self._node = node
         self._calls.append(("setMRMLSegmentEditorNode", node))
+        self._follow()
+
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
+        """Follow what the node of this scene keeps."""
+        super().setMRMLScene(scene)
+        self._follow()
+
+    def _follow(self) -> None:
+        """As Slicer does with a segmentation that it has not had: its first segment and its volume are selected.
+
+        Whatever segment the node remembered is forgotten with that.
+        """
+        kept, segmentation = self.mrmlSegmentEditorNode(), self.segmentationNode()
+        if kept is None or self.mrmlScene() is None or segmentation is self._followed:
+            return
+        self._followed = segmentation
+        content = segmentation.GetSegmentation() if segmentation is not None else None
+        self._history.SetSegmentation(content)
+        if segmentation is not None:
+            kept.SetAndObserveSourceVolumeNode(
+                segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+            )
+            if content.GetNumberOfSegments():
+                kept.SetSelectedSegmentID(content.GetNthSegmentID(0))
+                self.currentSegmentIDChanged.emit(kept.GetSelectedSegmentID())
+        self.segmentationNodeChanged.emit(segmentation)
 
     def _kept(self) -> slicer.vtkMRMLSegmentEditorNode:
         node = self.mrmlSegmentEditorNode()
@@ -111,17 +137,15 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return node.GetSegmentationNode() if node is not None else None
 
     def setSegmentationNode(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
-        """Edit a segmentation; its first segment is selected."""
+        """Edit a segmentation; its first segment is selected. The one that is edited already stays as it is."""
         if segmentation is None and self.mrmlSegmentEditorNode() is None:
             return
-        kept = self._kept()
-        kept.SetAndObserveSegmentationNode(segmentation)
         self._calls.append(("setSegmentationNode", segmentation))
-        content = segmentation.GetSegmentation() if segmentation is not None else None
-        self._history.SetSegmentation(content)
-        segments = content.GetNumberOfSegments() if content is not None else 0
-        kept.SetSelectedSegmentID(content.GetNthSegmentID(0) if segments else "")
-        self.segmentationNodeChanged.emit(segmentation)
+        if segmentation is self.segmentationNode():
+            return
+        self._kept().SetAndObserveSegmentationNode(segmentation)
+        self._follow()
+        self.setActiveEffect(None)
 
     def sourceVolumeNode(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """The volume that the effects look at."""
@@ -179,11 +203,19 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def undo(self) -> None:
         """Back to the remembered state."""
-        self._history.RestorePreviousState()
+        self._restore(self._history.RestorePreviousState)
 
     def redo(self) -> None:
         """Forward again."""
-        self._history.RestoreNextState()
+        self._restore(self._history.RestoreNextState)
+
+    def _restore(self, restore: Callable[[], bool]) -> None:
+        """As Slicer's logic: what observes the segmentation node hears of it when all is done."""
+        segmentation = self.segmentationNode()
+        before = segmentation.StartModify()
+        restore()
+        segmentation.InvokeCustomModifiedEvent(segmentation.DisplayModifiedEvent)
+        segmentation.EndModify(before)
 
     installKeyboardShortcuts, uninstallKeyboardShortcuts = map(
         _note, ("installKeyboardShortcuts", "uninstallKeyboardShortcuts")
