@@ -117,6 +117,15 @@ def test_an_overlay_drawn_after_an_edit_says_so_and_is_drawn_again_when_that_is_
     assert nodes.companion(a_shown_tree.airways, nodes.SURFACE).GetPolyData().GetNumberOfPoints() == before
 
 
+def test_an_overlay_drawn_right_after_an_edit_marks_all_that_is_out_of_date_at_once(a_shown_tree):
+    cut(a_shown_tree)
+    a_shown_tree.choose("overlayComboBox", "lobe")
+    surface = nodes.companion(a_shown_tree.airways, nodes.SURFACE)
+    assert marked(a_shown_tree) == set(MEASURED) and legend_title() == "Lobe (estimate) (out of date)"
+    a_shown_tree.widget.panel.update()
+    assert nodes.companion(a_shown_tree.airways, nodes.SURFACE) is surface
+
+
 def test_other_segments_names_and_surfaces_are_no_edits_of_the_airways(a_shown_tree):
     segmentation = a_shown_tree.airways.GetSegmentation()
     segmentation.AddEmptySegment("tumour", "tumour")

@@ -72,11 +72,13 @@ def sign_like_tree(segmentation_node: slicer.vtkMRMLSegmentationNode, node: slic
     _set_mark(node, is_marked(centerline))
 
 
-def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
-    """Note that a node shows the result's measures on the airways as they are, and mark it where these do not match."""
-    out_of_date = is_out_of_date(segmentation_node)
-    sign(node, "" if out_of_date else companion(segmentation_node, CENTERLINE).GetAttribute(MASK))
-    _set_mark(node, out_of_date)
+def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, nodes: list[slicer.vtkMRMLNode]) -> None:
+    """Note that nodes show the result's measures on the airways as they are, and mark them where these do not match."""
+    update_marks(segmentation_node)
+    centerline = companion(segmentation_node, CENTERLINE)
+    for node in nodes:
+        sign(node, "" if is_marked(centerline) else centerline.GetAttribute(MASK))
+        _set_mark(node, is_marked(centerline))
 
 
 def is_out_of_date(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str = CENTERLINE) -> bool:

@@ -105,8 +105,8 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
         _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
         _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
-    for node in filter(None, (companion(segmentation_node, role) for role in (SURFACE, SLICES))):
-        sign_drawn(segmentation_node, node)
+    drawn = [companion(segmentation_node, role) for role in (SURFACE, SLICES)]
+    sign_drawn(segmentation_node, [node for node in drawn if node is not None])
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
