@@ -344,3 +344,28 @@ def test_a_killed_run_leaves_no_result(a_ct, some_weights, tmp_path, kind, stage
 def test_a_ct_is_read_as_simpleitk_reads_it(a_ct):
     volume, _ = read_ct(a_ct)
     assert np.array_equal(volume.array, sitk.GetArrayFromImage(sitk.ReadImage(str(a_ct))))
+
+
+@pytest.mark.parametrize("path", ["", "\0"])
+@pytest.mark.parametrize("command", [["measure", "mask.nrrd", "-o"], ["segment"], ["weights", "import"]])
+def test_what_is_no_path_is_refused_and_an_empty_one_is_not_the_present_folder(
+    tmp_path, monkeypatch, command, path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_code:
+        main([*command, path])
+    assert exit_code.value.code == 2 and f"{path!r} is no path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["measure"], ["repair", "mask.nrrd", "-o"], ["evaluate", "mask.nrrd"], ["weights", "show"]]
+)
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, monkeypatch, command, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mask.nrrd").write_text("")
+    arguments = [*command, "x" * 5000] + (["-o", "result"] if command == ["measure"] else [])
+    arguments += ["--progress", "none"] if command[0] != "weights" else []
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "name too long" in error and "unexpected" not in error and error.count("\n") == 1

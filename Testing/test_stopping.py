@@ -125,6 +125,34 @@ def test_a_stop_is_not_taken_for_weights_that_are_missing(a_mask, tmp_path, numb
     assert list(tmp_path.iterdir()) == []
 
 
+STOPPED_IN_A_FINALIZER = """
+import os, sys
+from AirwaySegLib import measuring
+from AirwaySegLib.__main__ import main
+parse = measuring.parse_airways
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        for _ in range(1000): pass
+def parse_and_stop(mask):
+    Finalized()
+    return parse(mask)
+measuring.parse_airways = parse_and_stop
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["none", "json", "bar"])
+def test_a_stop_where_python_drops_the_exception_still_stops(a_mask, tmp_path, number, kind):
+    command = ["measure", a_mask, "-o", tmp_path / "result", "--progress", kind]
+    with _run(STOPPED_IN_A_FINALIZER, int(number), *command) as child:
+        _, error = child.communicate(timeout=LONG_ENOUGH_S)
+    assert "Exception ignored in" in error
+    assert child.returncode == 130 and list(tmp_path.iterdir()) == []
+
+
 WORKERS_THAT_WRITE = """
 import os, sys, time
 from AirwaySegLib.delivery import delivered_into

@@ -245,6 +245,14 @@ def test_a_published_checkpoint_becomes_named_weights_with_the_same_output(tmp_p
         import_published(tmp_path / "theirs.ckpt", "theirs")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(AirwaySegError, match=f"^{path} is no file"):
+            import_published(path, str(tmp_path / "out.safetensors"))
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.filterwarnings("error")
 def test_a_checkpoint_of_another_pickle_protocol_is_imported_without_a_warning(tmp_path: Path, protocol: int) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
 from AirwaySegLib.errors import Cancelled, one_sentence
-from AirwaySegLib.progress import Bar, JsonLines, Progress, silent
+from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
@@ -26,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 means that the sentence on standard error says what was wrong."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C, which no `except Exception` holds up
+    stop_on_signals()
     try:
         return int(options.run(options))
     except (Cancelled, KeyboardInterrupt):

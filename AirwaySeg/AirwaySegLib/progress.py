@@ -1,9 +1,11 @@
 """Progress of long work: what a stage reports, and the three ways the command line shows it."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TextIO
 
 from tqdm import tqdm
@@ -12,8 +14,34 @@ Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)``. It cancels the work by raising `errors.Cancelled`."""
 
 
+_came: list[int] = []
+"""Signals that have asked this command to stop."""
+
+
+def stop_on_signals() -> None:
+    """From now on Ctrl+C and SIGTERM raise KeyboardInterrupt, which no ``except Exception`` holds up.
+
+    Python drops an exception that is raised in a finalizer; what shows progress then raises it again.
+    """
+    _came.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
+    raise KeyboardInterrupt
+
+
+def _raise_if_stopped() -> None:
+    if _came:
+        raise KeyboardInterrupt
+
+
 def silent(stage: str, done: int, total: int) -> None:
     """Show nothing."""
+    _raise_if_stopped()
 
 
 class JsonLines:
@@ -30,6 +58,7 @@ class JsonLines:
 
         What was done before the stage's first call, as after a resume, says nothing of its speed.
         """
+        _raise_if_stopped()
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._start, self._first = stage, now, done
@@ -53,6 +82,7 @@ class Bar:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Move the stage's bar to ``done`` of ``total``; a new stage closes the bar before it."""
+        _raise_if_stopped()
         if self._bar is None or stage != self._stage:
             self.close()
             # What a resumed stage had done before says nothing of its speed.

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.evaluation import csv_text, json_text, table_text
 from AirwaySegLib.imagefile import case_name
-from AirwaySegLib.progress import Bar, JsonLines
+from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.pseudo import pseudo_case
@@ -31,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C, which no `except Exception` holds up
+    stop_on_signals()
     progress = JsonLines() if getattr(options, "progress", "bar") == "json" else Bar()
     try:
         return options.run(options, progress)
