@@ -36,7 +36,8 @@ FILES = (MASK, PROBABILITY, PREVIEW, *repairing.FILES, REPORT)
 class Batch:
     """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
 
-    ``force`` replaces results, ``measure`` adds those of `measuring`, ``spacing_mm`` (x, y, z) is for files without one.
+    ``force`` replaces results, ``measure`` adds those of `measuring`; ``spacing_mm`` (x, y, z) is for files without
+    one.
     """
 
     inputs: list[Path]
