@@ -84,10 +84,12 @@ def nrrd(voxels: bytes | None = None, **changes: str | None) -> bytes:
 
 def meta(voxels: bytes | None = None, **changes: str | None) -> bytes:
     """A MetaImage file around ``voxels``; a field that is None is left out."""
-    fields = {key: value for key, value in (META | changes).items() if value is not None}
+    voxels = zlib.compress(HU.tobytes()) if voxels is None else voxels
+    size = str(len(voxels)) if changes.get("CompressedData", "True").lower() == "true" else None
+    fields = {"CompressedDataSize": size} | META | changes
+    fields = {key: value for key, value in fields.items() if value is not None}
     fields["ElementDataFile"] = fields.pop("ElementDataFile")  # always last
-    header = "".join(f"{key} = {value}\n" for key, value in fields.items()).encode()
-    return header + (zlib.compress(HU.tobytes()) if voxels is None else voxels)
+    return "".join(f"{key} = {value}\n" for key, value in fields.items()).encode() + voxels
 
 
 def nifti(voxels: bytes | None = None, order: str = "<", **changes: tuple) -> bytes:

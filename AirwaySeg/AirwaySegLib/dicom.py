@@ -17,6 +17,7 @@ from AirwaySegLib.imagefile import as_plain_numbers, format_extension, open_read
 from AirwaySegLib.userfiles import check_name, printable
 
 _SUFFIXES_OF_DICOM = ("", ".dcm", ".ima", ".dicom")
+_SOP_CLASS = b"\2\0\2\0UI"  # what kind of object a file holds
 _CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"  # SOP class of CT images, and the start of the enhanced ones
 
 
@@ -161,11 +162,11 @@ def is_dicom(file: Path) -> bool:
 
 
 def _is_lost(file: Path) -> bool:
-    """Whether a file that is no image to read would leave a hole: it says that it is a CT image, or is named as one."""
+    """Whether a file that is no image to read would leave a hole: a CT image by what it says, or by its name."""
     with file.open("rb") as stream:
         start = stream.read(1024)
     if start[128:132] == b"DICM":
-        return _CT_STORAGE in start
+        return _CT_STORAGE in start or _SOP_CLASS not in start
     return file.suffix != "" and file.suffix.lower() in _SUFFIXES_OF_DICOM
 
 

@@ -136,8 +136,8 @@ def _check_headers(series: DicomSeries, name: str) -> None:
         without = [image for image in series.images if getattr(image, missing)]
         if without:
             raise AirwaySegError(
-                f"{name} does not say where its slices lie: {len(without)} of {len(series.images)} images of series {uid} have no valid {tag}, "
-                f"for example {without[0].path.name}."
+                f"{name} does not say where its slices lie: {len(without)} of {len(series.images)} images of series "
+                f"{uid} have no valid {tag}, for example {without[0].path.name}."
             )
 
 

@@ -45,8 +45,8 @@ class RawHeader:
         return [f"{name} {what}." for what in [*found, self.contradiction] if what]
 
 
-def read_raw_header(path: Path, extension: str, size: Sequence[int]) -> RawHeader:
-    """Read what the file says itself; ``extension`` is one of `imagefile.FORMATS`, ``size`` ITK's (x, y, z).
+def read_raw_header(path: Path, extension: str) -> RawHeader:
+    """Read what the file says itself; ``extension`` is one of `imagefile.FORMATS`.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def read_raw_header(path: Path, extension: str, size: Sequence[int]) -> RawHeade
         return _nifti(path)
     with path.open("rb") as stream:
         content = stream.read(_HEADER_BYTES)
-    return _nrrd(path, content) if extension in (".nrrd", ".nhdr") else _metaimage(path, content, len(size))
+    return _nrrd(path, content) if extension in (".nrrd", ".nhdr") else _metaimage(path, content)
 
 
 # NIfTI: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h ----------------------------------------------------
@@ -163,7 +163,7 @@ def _nrrd_voxels(path: Path, fields: dict[str, bytes], after_header: int) -> Sto
 # MetaImage: https://itk.org/Wiki/ITK/MetaIO/Documentation ------------------------------------------------------------
 
 
-def _metaimage(path: Path, content: bytes, axes: int) -> RawHeader:
+def _metaimage(path: Path, content: bytes) -> RawHeader:
     end = re.search(rb"ElementDataFile[ \t]*=[ \t]*([^\r\n]*)\r?\n?", content)
     if end is None:
         raise AirwaySegError(f"{path.name} is incomplete or damaged: it does not say where its voxels are.")
@@ -173,6 +173,8 @@ def _metaimage(path: Path, content: bytes, axes: int) -> RawHeader:
         fields[key.strip()] = value.strip()
     spacing = fields.get("ElementSpacing") or fields.get("ElementSize", "")
     usable = [mm for mm in _numbers(spacing) if math.isfinite(mm) and mm != 0]
+    if spacing and len(usable) != _whole(fields.get("NDims", "")):
+        raise AirwaySegError(f"{path.name} has an ElementSpacing of {spacing}, which is no length in mm for each axis.")
     known = any(key in fields for key in ("TransformMatrix", "Rotation", "Orientation"))
     name = end.group(1).strip()
     local = name.upper() == b"LOCAL"
@@ -181,7 +183,7 @@ def _metaimage(path: Path, content: bytes, axes: int) -> RawHeader:
     size = _whole(fields.get("HeaderSize", ""))
     stored = StoredVoxels(data, start + max(size, 0), "zlib" if compressed else "raw", skipped=min(size, 0))
     return RawHeader(
-        no_mm="" if len(usable) == axes else f"gives no voxel spacing (ElementSpacing is {spacing or 'missing'})",
+        no_mm="" if spacing else "gives no voxel spacing (no ElementSpacing)",
         no_sides="" if known else "says nothing about the sides of the patient (no TransformMatrix)",
         voxels=stored if binary or compressed else None,
     )

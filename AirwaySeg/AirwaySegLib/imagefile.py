@@ -1,6 +1,7 @@
 """Reading one image file (NIfTI, NRRD, MetaImage) through SimpleITK, without its damaged-file surprises."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,9 +85,9 @@ def _read_header(
 ) -> tuple[RawHeader, Spacing, list[str]]:
     """Read and check everything but the voxels; also the spacing (x, y, z) to use, and the warnings."""
     try:
+        header = read_raw_header(path, extension)  # first: ITK opens whatever it points to
         reader.ReadImageInformation()
-        header = read_raw_header(path, extension, reader.GetSize())
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, zlib.error) as error:
         raise _unreadable(path, extension, error) from None
     if reader.GetNumberOfComponents() > 1:
         raise AirwaySegError(
