@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from rawfiles import HU, SPACING_XYZ, edit, element, meta, nifti, nrrd, write_image, write_series
+from test_volume import saved_series
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.volume import Volume, read_ct, read_mask, read_on_grid
@@ -615,7 +616,7 @@ def test_slices_that_are_shifted_sideways_are_refused(tmp_path, shift, slices):
     for file in write_series(tmp_path / "ct")[slices]:
         x, y, z = element(file.read_bytes(), "0020|0032").decode().split("\\")
         edit(file, "0020|0032", f"{float(x) + shift}\\{y}\\{z}")
-    refused(tmp_path / "ct", "shifted sideways by up to")
+    refused(tmp_path / "ct", "mm sideways of the line through the others")
 
 
 def test_a_tilted_gantry_is_still_read_with_a_warning(tmp_path):
@@ -649,10 +650,11 @@ def test_a_slice_that_is_missing_is_refused(tmp_path, number):
     refused(tmp_path / "ct", "lacks slices")
 
 
-def enhanced(tmp_path: Path) -> Path:
+def enhanced(tmp_path: Path, bottom_mm: float = 0) -> Path:
     """The volume as one file of many frames."""
     image = sitk.GetImageFromArray(HU)
     image.SetSpacing(SPACING_XYZ)
+    image.SetOrigin((0, 0, bottom_mm))
     image.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.2.1")
     image.SetMetaData("0008|0060", "CT")
     sitk.WriteImage(image, str(tmp_path / "frames.dcm"))
@@ -674,6 +676,63 @@ def test_frames_without_their_geometry_are_refused(tmp_path, tag, piece):
     content = path.read_bytes().replace(struct.pack("<HH", *tag), struct.pack("<HH", group, number + 0x1000))
     path.write_bytes(content)
     refused(path, piece)
+
+
+@pytest.mark.parametrize("places", [("50", "60"), ("55", "60")], ids=["ends swapped", "two swapped"])
+def test_frames_that_are_out_of_order_are_refused(tmp_path, places):
+    path = enhanced(tmp_path, bottom_mm=50)
+    accepted(path)
+    one, other = (f"0\\0\\{place}".encode() for place in places)
+    content = path.read_bytes().replace(one, b"<one>").replace(other, one).replace(b"<one>", other)
+    path.write_bytes(content)
+    refused(path, "out of order, missing or not evenly spaced")
+
+
+def test_what_macos_adds_to_every_file_is_left_out(tmp_path):
+    for file in write_series(tmp_path / "ct"):
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7" + bytes(4092))
+    accepted(tmp_path / "ct")
+
+
+def test_a_tilt_with_rounded_positions_is_no_shift(tmp_path):
+    folder = saved_series(tmp_path / "ct", np.tile(HU, (40, 1, 1)))
+    for file in folder.iterdir():
+        x, _, z = element(file.read_bytes(), "0020|0032").decode().split("\\")
+        edit(file, "0020|0032", f"{x}\\{round((float(z) - 30) * 0.1):d}\\{z}")
+    _, warnings = read_ct(folder)
+    assert len(warnings) == 1 and "tilted by 6 degrees" in warnings[0]
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@needs_posix
+@pytest.mark.parametrize("command", ["measure", "repair"])
+def test_a_command_given_a_latin_1_name_says_so(tmp_path, capsys, command):
+    from AirwaySegLib.__main__ import main
+
+    assert main([command, str(tmp_path / "caf\udce9.nii.gz"), "-o", str(tmp_path / "out")]) == 2
+    assert "rename it" in capsys.readouterr().err
+    write_image(tmp_path, "ct.nrrd")
+    assert main([command, str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "caf\udce9")]) == 2
+    assert "rename it" in capsys.readouterr().err
+
+
+def test_measure_takes_the_spacing_that_a_mask_lacks(tmp_path, capsys):
+    from AirwaySegLib.__main__ import main
+
+    mask = np.zeros((9, 10, 11), np.int16)
+    mask[:, 4:7, 4:7] = 1
+    path = saved(tmp_path, "mask.nii", nifti(mask.tobytes(), pixdim=(1, 0, 0, 0, 0, 0, 0, 0)))
+    arguments = ["measure", str(path), "-o", str(tmp_path / "out"), "--progress", "none"]
+    assert main(arguments) == 2
+    assert "--spacing X,Y,Z" in capsys.readouterr().err
+    for wrong in ("0.7", "0.7,0.8", "0,0.8,1.25", "a,b,c", "nan,1,1", "0.7,0.8,1.25,1"):
+        assert main([*arguments, "--spacing", wrong]) == 2
+        assert "The spacing" in capsys.readouterr().err
+    assert main([*arguments, "--spacing", "0.7,0.8,1.25"]) == 0
+    written = sitk.ReadImage(str(tmp_path / "out" / "branches.nrrd"))
+    assert written.GetSpacing() == pytest.approx(SPACING_XYZ)
 
 
 # Documents and weights ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from AirwaySegLib.dicomheader import read_header
-from AirwaySegLib.dicomslices import DicomImage, DicomSeries, check_slices, series_spacing
+from AirwaySegLib.dicomslices import DicomImage, DicomSeries, check_frames, check_slices, series_spacing
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.guardrails import Spacing, check_grid
 from AirwaySegLib.imagefile import as_plain_numbers, format_extension, open_reader, silent_itk
@@ -141,6 +141,8 @@ def _candidates(path: Path) -> Iterable[Path]:
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
+            if name.startswith("._"):  # what macOS adds to every file on a foreign disk
+                continue
             may_be = file.suffix.lower() in _SUFFIXES_OF_DICOM
             special = file.exists() and not file.is_file()
             if file.name != "DICOMDIR" and not special and (may_be or is_dicom(file)):
@@ -153,11 +155,11 @@ def _stop(error: OSError) -> None:
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether the file carries DICOM's mark after its preamble of 128 bytes."""
+    """Whether the file carries DICOM's mark after its preamble of 128 bytes; False for a link that leads nowhere."""
     try:
         with file.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
-    except OSError:
+    except FileNotFoundError:
         return False
 
 
@@ -175,6 +177,7 @@ def _read_slices(series: DicomSeries, path: Path, spacing: Spacing) -> sitk.Imag
     first = series.first
     if len(series.images) == 1:
         check_grid(path.name, first.size, spacing, first.direction)
+        check_frames(first, path.name, spacing[2])
         volume = as_plain_numbers(_read_pixels(first.path, path))
         volume.SetSpacing(spacing)
         return volume

@@ -42,6 +42,7 @@ def read_header(file: Path) -> DicomImage | None:
         study=said.text("0020|000d"),
         no_spacing=not _is_spacing(said, reader.GetSize()[2]),
         no_position=not all(len(each) == 3 for each in said.numbers(_POSITION)),
+        frame_positions=tuple(map(tuple, said.numbers(_POSITION))) if reader.GetSize()[2] > 1 else (),
         no_direction=not all(_is_orientation(each) for each in said.numbers(_ORIENTATION)),
     )
 

@@ -20,8 +20,9 @@ PARALLEL = 0.005
 class DicomImage:
     """What the header of one DICOM file says; lengths in mm, patient axes LPS.
 
-    ``patient`` and ``study`` tell patients and studies apart. The three last are what is missing, where ITK puts a
-    guess: no pixel spacing (for an image of several frames also none between them), no position, no orientation.
+    ``patient`` and ``study`` tell patients and studies apart. ``no_...`` is what is missing, where ITK puts a guess: no
+    pixel spacing (for an image of several frames also none between them), no position, no orientation.
+    ``frame_positions`` are those of the frames, if there are several, as the file has them.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class DicomImage:
     no_spacing: bool = False
     no_position: bool = False
     no_direction: bool = False
+    frame_positions: tuple[tuple[float, ...], ...] = ()
 
     @property
     def normal(self) -> np.ndarray:
@@ -141,6 +143,15 @@ def _check_headers(series: DicomSeries, name: str) -> None:
             )
 
 
+def check_frames(image: DicomImage, name: str, frame_mm: float) -> None:
+    """Refuse frames that do not follow each other every ``frame_mm``; one position for all of them is no sign of it."""
+    if len(image.frame_positions) != image.size[2]:
+        return
+    places = np.asarray(image.position) + np.outer(np.arange(image.size[2]) * frame_mm, image.normal)
+    if np.abs(places - image.frame_positions).max() > 0.1 * frame_mm:
+        raise AirwaySegError(f"{name} holds frames that are out of order, missing or not evenly spaced.")
+
+
 def _check_steps(series: DicomSeries, name: str) -> list[str]:
     """Refuse doubled and missing slices; warn of uneven steps."""
     steps = series.steps_mm
@@ -164,13 +175,14 @@ def _check_sideways(series: DicomSeries, name: str) -> list[str]:
     normal = np.mean([image.normal for image in series.images], axis=0)
     offsets = series.positions_mm - series.positions_mm[0]
     sideways = offsets - np.outer(heights, normal / np.linalg.norm(normal))
-    slope = np.median(np.diff(sideways, axis=0) / np.diff(heights)[:, None], axis=0)
-    shifted = np.linalg.norm(sideways - np.outer(heights, slope), axis=1)
+    slope, start = np.polyfit(heights, sideways, 1)
+    shifted = np.linalg.norm(sideways - np.outer(heights, slope) - start, axis=1)
     if shifted.max() > _SIDEWAYS_MM:
-        worst = series.images[int(np.argmax(shifted > _SIDEWAYS_MM))]
+        jump = np.linalg.norm(np.diff(sideways, axis=0) - np.outer(np.diff(heights), slope), axis=1)
+        worst = series.images[int(np.argmax(jump)) + 1]
         raise AirwaySegError(
-            f"{name} holds slices that are shifted sideways by up to {shifted.max():.1f} mm against each other in "
-            f"series {series.first.series_uid}, from {worst.path.name} on."
+            f"{name} holds slices that lie up to {shifted.max():.1f} mm sideways of the line through the others in "
+            f"series {series.first.series_uid}; the largest jump is at {worst.path.name}."
         )
     tilt = math.degrees(math.atan(float(np.linalg.norm(slope))))
     if tilt > 1:
