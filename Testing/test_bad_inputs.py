@@ -530,6 +530,8 @@ def test_paths_that_are_no_file_are_refused_with_what_helps(tmp_path):
     write_image(tmp_path, "a.nrrd")
     refused(tmp_path, "holds no DICOM images, but a.nrrd and 1 more; give such a file, or several")
     refused(tmp_path / ("x" * 300), "cannot be opened")
+    with pytest.raises(AirwaySegError, match="cannot be opened"):
+        read_mask(tmp_path / ("x" * 300))
     refused(tmp_path / "a.nrrd" / "ct.nrrd", "does not exist")
     with pytest.raises(AirwaySegError, match=r"is a folder without airways\.nrrd; give the file of the mask\."):
         read_mask(tmp_path)

@@ -75,7 +75,7 @@ def _nifti(path: Path) -> RawHeader:
         header = stream.read(_NIFTI_BYTES)
     order = "<" if header[:4] == struct.pack("<i", 348) else ">"
     if len(header) < 348 or header[344:348] != b"n+1\0" or struct.unpack_from(order + "i", header)[0] != 348:
-        raise AirwaySegError(f"{path.name} is not a NIfTI-1 file of one piece.")
+        raise AirwaySegError(f"{path.name} cannot be read: it is not a NIfTI-1 file of one piece.")
 
     def numbers(at: int, count: int, kind: str = "f") -> tuple[float, ...]:
         return struct.unpack_from(f"{order}{count}{kind}", header, at)

@@ -1,6 +1,7 @@
 """A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def _axes_of(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
 def mask_in(path: Path) -> Path:
     """The mask of a result folder, or the path itself."""
     inside = path / SEGMENTATION
-    return inside if inside.is_file() else path
+    return inside if os.path.isfile(inside) else path
 
 
 def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
@@ -129,7 +130,7 @@ def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
         If the file cannot be read, is not three-dimensional, or holds no whole numbers.
     """
     path = mask_in(Path(path))
-    if path.is_dir():
+    if os.path.isdir(path):
         raise AirwaySegError(f"{path} is a folder without {SEGMENTATION}; give the file of the mask.")
     image = _read_as_stored(path, spacing_mm)
     values = sitk.GetArrayViewFromImage(image)
