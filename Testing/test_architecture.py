@@ -24,7 +24,8 @@ MODELS = ROOT / "Resources/Models"
 # A library file imports files of lower floors, and files of its own floor as long as no circle arises.
 FLOORS = {
     0: (
-        "errors arguments documents progress settings guardrails gzipping imagefile dicom volume delivery "
+        "errors arguments documents progress settings guardrails gzipping userfiles storedvoxels headers imagefile "
+        "dicomslices dicomheader dicom volume delivery "
         "coarse preprocessing trachea components network weights lumen trunk skeleton tree treeshape bridges connector"
     ),
     1: (

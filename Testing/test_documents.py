@@ -25,7 +25,8 @@ def test_what_was_written_is_read():
         ('{"format": "things 2", "things": []}', "'things 2', not 'things 1'"),
         ('{"format": "things 1", "things": [NaN]}', "NaN is no number"),
         ('{"format": "things 1", "things": ["x"]}', "no list of things: ValueError"),
-        ("[" * 100_000, "no list of things: RecursionError"),
+        ('{"format": "things 1", "things": ' + "[" * 60 + "]" * 60 + "}", "nested too deeply"),
+        ("[" * 100_000, "no list of things: ValueError .it is nested too deeply"),
     ],
 )
 def test_anything_else_is_refused_in_a_sentence(text, told):

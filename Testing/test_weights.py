@@ -301,5 +301,5 @@ def test_a_file_that_is_no_checkpoint_gives_one_sentence(tmp_path: Path, content
     (tmp_path / "x.ckpt").write_bytes(content)
     with pytest.raises(AirwaySegError, match=r"x\.ckpt"):
         import_published(tmp_path / "x.ckpt", "x")
-    with pytest.raises(AirwaySegError, match=r"absent\.ckpt cannot be read"):
+    with pytest.raises(AirwaySegError, match=r"absent\.ckpt does not exist"):
         import_published(tmp_path / "absent.ckpt", "x")

@@ -12,6 +12,7 @@ from pathlib import Path
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
 from AirwaySegLib.errors import Cancelled, one_sentence
+from AirwaySegLib.guardrails import parse_spacing
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
 
@@ -63,6 +64,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the results; in a batch each CT gets one in it"
     )
+    _add_spacing(parser)
     parser.add_argument("--series", help="which DICOM series of a folder: its number, UID or a part of its description")
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
@@ -70,6 +72,12 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
+
+
+def _add_spacing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--spacing", metavar="X,Y,Z", help="voxel spacing in mm for a file that gives none; it must not contradict one"
+    )
 
 
 def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
@@ -96,6 +104,7 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--ct", type=Path, help="the CT on the same grid; without it paths follow the mask alone")
     parser.add_argument("--probability", type=Path, help="0..255 on the same grid: paths follow it")
+    _add_spacing(parser)
     for setting in fields(SegmentSettings):
         if setting.name.startswith("repair") or setting.name == "device":
             _add_setting(parser, setting)
@@ -108,6 +117,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--ct", type=Path, help="the CT on the same grid: adds a picture of slices with the outline")
     parser.add_argument("--probability", type=Path, help="0..255 on the same grid: adds doubtful tips to the suspects")
+    _add_spacing(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_measure)
@@ -161,7 +171,10 @@ def _segment(options: argparse.Namespace) -> int:
     from AirwaySegLib.batch import Batch, run_batch  # brings PyTorch, which takes seconds to import
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
-    batch = Batch(options.ct, options.output, options.series, options.shard, options.force, not options.no_measure)
+    spacing = parse_spacing(options.spacing)
+    batch = Batch(
+        options.ct, options.output, options.series, options.shard, options.force, not options.no_measure, spacing
+    )
     with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)
     for folder in finished:
@@ -185,6 +198,7 @@ def _repair(options: argparse.Namespace) -> int:
         weights=options.repair_weights,
         device=options.device,
         force=options.force,
+        spacing_mm=parse_spacing(options.spacing),
     )
     with _shown(options.progress) as progress:
         text = run_repair(request, progress)
@@ -196,7 +210,13 @@ def _measure(options: argparse.Namespace) -> int:
     from AirwaySegLib.measuring import MeasureRequest, run_measure
 
     request = MeasureRequest(
-        options.mask, options.output, options.ct, options.probability, options.curves, options.force
+        options.mask,
+        options.output,
+        options.ct,
+        options.probability,
+        options.curves,
+        options.force,
+        parse_spacing(options.spacing),
     )
     with _shown(options.progress) as progress:
         text = run_measure(request, progress)

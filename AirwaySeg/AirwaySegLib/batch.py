@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from AirwaySegLib import __version__, measuring, repairing
 from AirwaySegLib.delivery import check_free, delivered_into, locked
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.guardrails import Spacing
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
 from AirwaySegLib.preview import draw_preview
@@ -36,7 +37,8 @@ FILES = (MASK, PROBABILITY, PREVIEW, *repairing.FILES, REPORT)
 class Batch:
     """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
 
-    ``force`` replaces results, ``measure`` adds those of `measuring`.
+    ``force`` replaces results, ``measure`` adds those of `measuring`; ``spacing_mm`` (x, y, z) is for files without
+    one.
     """
 
     inputs: list[Path]
@@ -45,6 +47,7 @@ class Batch:
     shard: str = "1/1"
     force: bool = False
     measure: bool = True
+    spacing_mm: Spacing | None = None
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -152,7 +155,7 @@ def _run_case(
     journal = Journal()
     progress("read", 0, 1)
     with journal.stage("read"):
-        ct, warnings = read_ct(path, batch.series)
+        ct, warnings = read_ct(path, batch.series, batch.spacing_mm)
     journal.warnings += warnings
     progress("read", 1, 1)
     log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.userfiles import check_name
 
 if sys.platform == "win32":
     import msvcrt
@@ -40,6 +41,7 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
     AirwaySegError
         If ``folder`` is a file or cannot be written, or holds one of ``names`` and ``force`` is False.
     """
+    check_name(folder)
     try:
         if folder.exists() and not folder.is_dir():
             raise AirwaySegError(f"{folder} is a file; the results need a folder.")

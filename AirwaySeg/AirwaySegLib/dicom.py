@@ -1,114 +1,100 @@
 """Reading a DICOM folder: which series it holds, which one is meant, and its slices in order."""
 
-import math
+import filecmp
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from AirwaySegLib.dicomheader import read_header
+from AirwaySegLib.dicomslices import DicomImage, DicomSeries, check_frames, check_slices, series_spacing
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.guardrails import check_grid
-from AirwaySegLib.imagefile import as_plain_numbers, silent_itk
+from AirwaySegLib.guardrails import Spacing, check_grid
+from AirwaySegLib.imagefile import as_plain_numbers, format_extension, open_reader, silent_itk
+from AirwaySegLib.userfiles import check_name, printable
 
 _SUFFIXES_OF_DICOM = ("", ".dcm", ".ima", ".dicom")
+_SOP_CLASS = b"\2\0\2\0UI"  # what kind of object a file holds
 _CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"  # SOP class of CT images, and the start of the enhanced ones
-_NEXT_TO_NOTHING_MM = 0.01
 
 
-@dataclass(frozen=True)
-class DicomImage:
-    """What the header of one DICOM file says; lengths in mm, patient axes LPS."""
-
-    path: Path
-    series_uid: str
-    image_uid: str
-    description: str
-    modality: str
-    number: int
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    position: tuple[float, ...]
-    direction: tuple[float, ...]
-
-    @property
-    def height_mm(self) -> float:
-        """Where the image lies along its own normal."""
-        return float(np.dot(self.position, np.asarray(self.direction).reshape(3, 3)[:, 2]))
-
-
-@dataclass(frozen=True)
-class DicomSeries:
-    """Images of one series, one size and one orientation, sorted along their normal."""
-
-    images: tuple[DicomImage, ...]
-
-    @property
-    def first(self) -> DicomImage:
-        """The image that speaks for the series."""
-        return self.images[0]
-
-    @property
-    def slice_count(self) -> int:
-        """Slices in all; one file may hold many (enhanced CT)."""
-        return sum(image.size[2] for image in self.images)
-
-    @property
-    def steps_mm(self) -> np.ndarray:
-        """Distances between neighbouring slices, float64; empty if there is one image."""
-        return np.diff([image.height_mm for image in self.images])
-
-    @property
-    def slice_spacing_mm(self) -> float:
-        """The usual distance between slices; a lone image's own."""
-        return float(np.median(self.steps_mm)) if len(self.images) > 1 else self.first.spacing[2]
-
-    def __str__(self) -> str:
-        """Describe the series in the line of a list."""
-        across, down = self.first.spacing[:2]
-        slices = "1 slice" if self.slice_count == 1 else f"{self.slice_count} slices"
-        return (
-            f'"{self.first.description}", {slices}, {across:.2f} x {down:.2f} x {self.slice_spacing_mm:.2f} mm, '
-            f"{self.first.modality}, {self.first.series_uid}"
-        )
-
-
-def read_dicom(path: Path, series: str | None = None) -> tuple[sitk.Image, str, list[str]]:
+def read_dicom(
+    path: Path, series: str | None = None, spacing_mm: Spacing | None = None
+) -> tuple[sitk.Image, str, list[str]]:
     """Read one CT series of a folder (searched with its sub-folders) or one multi-slice DICOM file.
 
     Returns the image (int16, or float32 where the rescale slope is not whole), the series' UID and the warnings.
     ``series`` is a UID, a number in the list that the refusal prints, or a unique part of the description. Without it a
     folder is refused if it holds several volumes; series of one slice (localizers) do not count as volumes, but are
-    listed. A single slice is refused, also where it is chosen.
+    listed. A single slice is refused, also where it is chosen. ``spacing_mm`` (x, y, z) is for images without one.
     """
     with silent_itk():
         chosen = choose_series(list_series(path), path, series)
-        warnings = _check_slices(chosen, path)
-        return _read_slices(chosen, path), chosen.first.series_uid, warnings
+        warnings = check_slices(chosen, path)
+        spacing, about = series_spacing(chosen, path.name, spacing_mm)
+        return _read_slices(chosen, path, spacing), chosen.first.series_uid, warnings + about
 
 
 def list_series(path: Path) -> list[DicomSeries]:
     """Return the series below a folder (or in one file), by series number; an unreadable CT image is refused."""
-    groups: dict[tuple, dict[str, DicomImage]] = defaultdict(dict)
-    damaged = []
+    images, damaged = [], []
     for file in _candidates(path):
-        image = _read_header(file)
+        image = read_header(file)
         if image is not None:
-            orientation = tuple(np.round(image.direction, 3) + 0.0)
-            # the same image stored twice counts once; a localizer in two orientations is two series
-            groups[image.series_uid, image.size, orientation][image.image_uid] = image
-        elif _claims_to_be_ct(file):
+            images.append(image)
+        elif _is_lost(file):
             damaged.append(file)
     if damaged:
-        others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        raise AirwaySegError(f"{damaged[0].name}{others} in {path.name} cannot be read: damaged or cut short.")
-    if not groups:
-        raise AirwaySegError(f"{path.name} holds no DICOM images.")
-    found = [DicomSeries(tuple(sorted(group.values(), key=lambda image: image.height_mm))) for group in groups.values()]
+        raise _damaged(damaged, path)
+    if not images:
+        raise AirwaySegError(_no_dicom(path))
+    found = [DicomSeries.of(_without_copies(group, path)) for group in _grouped(images)]
     return sorted(found, key=lambda one: (one.first.number, one.first.series_uid, -one.slice_count))
+
+
+def _grouped(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
+    """Images of the same series, size and orientation; a localizer in two orientations is two series."""
+    groups: dict[tuple, list[list[DicomImage]]] = defaultdict(list)
+    for image in images:
+        alike = groups[image.series_uid, image.size]
+        group = next((group for group in alike if image.is_parallel_to(group[0])), None)
+        if group is None:
+            alike.append([image])
+        else:
+            group.append(image)
+    return [group for alike in groups.values() for group in alike]
+
+
+def _without_copies(group: Sequence[DicomImage], path: Path) -> list[DicomImage]:
+    """The same image stored twice counts once; different images under one identifier at one place are refused."""
+    kept: dict[tuple, DicomImage] = {}
+    for image in group:
+        other = kept.setdefault((image.image_uid, image.position, image.no_position), image)
+        if other is not image and not _same_pixels(image, other, path):
+            raise AirwaySegError(
+                f"{path.name} holds different images with the same SOP Instance UID at the same place: "
+                f"{other.path.name} and {image.path.name}."
+            )
+    return list(kept.values())
+
+
+def _same_pixels(one: DicomImage, other: DicomImage, path: Path) -> bool:
+    if filecmp.cmp(one.path, other.path, shallow=False):
+        return True
+    first, second = (sitk.GetArrayFromImage(_read_pixels(image.path, path)) for image in (one, other))
+    return np.array_equal(first, second)
+
+
+def _no_dicom(path: Path) -> str:
+    """What to say of a folder, or a file, without DICOM images."""
+    names = sorted(file.name for file in path.rglob("*") if format_extension(file)) if path.is_dir() else []
+    if not names:
+        return f"{path.name} holds no DICOM images."
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{path.name} holds no DICOM images, but {printable(names[0])}{others}; give such a file, or several."
 
 
 def choose_series(found: Sequence[DicomSeries], path: Path, wanted: str | None) -> DicomSeries:
@@ -147,109 +133,54 @@ def _listed(found: Sequence[DicomSeries]) -> str:
 
 
 def _candidates(path: Path) -> Iterable[Path]:
-    """Yield the files that may be DICOM images, in a stable order."""
+    """Yield the files that may be DICOM images, in a stable order; those that cannot be opened are an error."""
     if path.is_file():
         yield path
         return
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_stop):
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
-            if file.name != "DICOMDIR" and (file.suffix.lower() in _SUFFIXES_OF_DICOM or is_dicom(file)):
+            if name.startswith("._"):  # what macOS adds to every file on a foreign disk
+                continue
+            may_be = file.suffix.lower() in _SUFFIXES_OF_DICOM
+            special = file.exists() and not file.is_file()
+            if file.name != "DICOMDIR" and not special and (may_be or is_dicom(file)):
+                check_name(file)
                 yield file
 
 
+def _stop(error: OSError) -> None:
+    raise error
+
+
 def is_dicom(file: Path) -> bool:
-    """Whether the file carries DICOM's mark after its preamble of 128 bytes."""
+    """Whether the file carries DICOM's mark after its preamble of 128 bytes; False for a link that leads nowhere."""
     try:
         with file.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
-    except OSError:
+    except FileNotFoundError:
         return False
 
 
-def _claims_to_be_ct(file: Path) -> bool:
-    """Whether a file that cannot be read says that it is a CT image, so that its absence would leave a hole."""
-    if not is_dicom(file):
-        return False
+def _is_lost(file: Path) -> bool:
+    """Whether a file that is no image to read would leave a hole: a CT image by what it says, or by its name."""
     with file.open("rb") as stream:
-        return _CT_STORAGE in stream.read(1024)
+        start = stream.read(1024)
+    if start[128:132] == b"DICM":
+        return _CT_STORAGE in start or _SOP_CLASS not in start
+    return file.suffix != "" and file.suffix.lower() in _SUFFIXES_OF_DICOM
 
 
-def _read_header(file: Path) -> DicomImage | None:
-    """Read one file's header; None if it is no image (a report, a structure set, a text)."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.SetImageIO("GDCMImageIO")
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() > 1:
-        return None
-
-    def text(tag: str) -> str:
-        value = reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else ""
-        return value.encode("utf-8", "replace").decode("utf-8").strip(" \0")
-
-    number = text("0020|0011")
-    return DicomImage(
-        path=file,
-        series_uid=text("0020|000e") or "unnamed series",
-        image_uid=text("0008|0018") or str(file),
-        description=text("0008|103e") or "no description",
-        modality=text("0008|0060") or "unknown modality",
-        number=int(number) if number.isdigit() else 0,
-        size=reader.GetSize(),
-        spacing=reader.GetSpacing(),
-        position=reader.GetOrigin(),
-        direction=reader.GetDirection(),
-    )
-
-
-def _check_slices(series: DicomSeries, path: Path) -> list[str]:
-    """Refuse missing or doubled slices and single images; warn of uneven steps and a tilted gantry."""
-    name, steps = path.name, series.steps_mm
-    if series.slice_count == 1:
-        hint = "give the folder that holds its series" if path.is_file() else "a CT volume has many"
-        raise AirwaySegError(f"{name} holds a single DICOM slice of the series; {hint}.")
-    if not steps.size:
-        return []
-    if any(image.size[2] > 1 for image in series.images):
-        raise AirwaySegError(f"{name} holds several multi-slice DICOM files of one series; give one of the files.")
-    if steps.min() < _NEXT_TO_NOTHING_MM:
-        raise AirwaySegError(f"{name} holds several images at the same place in series {series.first.series_uid}.")
-    usual = series.slice_spacing_mm
-    widest = int(np.argmax(steps))
-    if steps[widest] > 1.5 * usual:
-        place = series.images[widest].height_mm
-        raise AirwaySegError(
-            f"{name} lacks slices: a gap of {steps[widest]:.2f} mm follows the slice at {place:.2f} mm, while the "
-            f"slices are {usual:.2f} mm apart."
-        )
-    warnings = []
-    if max(usual - steps.min(), steps.max() - usual) > 0.1 * usual:
-        warnings.append(f"The slices lie {steps.min():.2f} to {steps.max():.2f} mm apart; taken as evenly spaced.")
-    if (tilt := _tilt_degrees(series)) > 1:
-        warnings.append(f"The gantry was tilted by {tilt:.0f} degrees; lengths are taken as if it were upright.")
-    return warnings
-
-
-def _tilt_degrees(series: DicomSeries) -> float:
-    """Angle between the slices' normal and the line through their first pixels."""
-    first, last = series.images[0], series.images[-1]
-    along = last.height_mm - first.height_mm
-    across = math.sqrt(max(math.dist(first.position, last.position) ** 2 - along**2, 0))
-    return math.degrees(math.atan2(across, along))
-
-
-def _read_slices(series: DicomSeries, path: Path) -> sitk.Image:
+def _read_slices(series: DicomSeries, path: Path, spacing: Spacing) -> sitk.Image:
     """Read slice after slice into one array, so that an unreadable slice is named."""
     first = series.first
     if len(series.images) == 1:
-        check_grid(path.name, first.size, first.spacing, first.direction)
-        return as_plain_numbers(_read_pixels(first.path, path))
-    spacing = (*first.spacing[:2], float(series.steps_mm.mean()))
+        check_grid(path.name, first.size, spacing, first.direction)
+        check_frames(first, path.name, spacing[2])
+        volume = as_plain_numbers(_read_pixels(first.path, path))
+        volume.SetSpacing(spacing)
+        return volume
     size = (*first.size[:2], len(series.images))
     check_grid(path.name, size, spacing, first.direction)
     slices = (_read_pixels(image.path, path) for image in series.images)
@@ -274,9 +205,11 @@ def _stacked(slices: Iterable[sitk.Image], shape: tuple[int, ...]) -> np.ndarray
 
 def _read_pixels(file: Path, path: Path) -> sitk.Image:
     try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
-        reader.SetImageIO("GDCMImageIO")
-        return reader.Execute()
+        return open_reader(file, "GDCMImageIO").Execute()
     except RuntimeError:
-        raise AirwaySegError(f"{file.name} in {path.name} cannot be read: damaged or cut short.") from None
+        raise _damaged([file], path) from None
+
+
+def _damaged(files: Sequence[Path], path: Path) -> AirwaySegError:
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return AirwaySegError(f"{files[0].name}{others} in {path.name} cannot be read: damaged or cut short.")

@@ -8,6 +8,9 @@ from AirwaySegLib.errors import AirwaySegError
 
 Built = TypeVar("Built")
 
+DEEPEST = 50
+"""Our own documents have 6 levels."""
+
 
 def read_document(text: str, form: str, what: str, build: Callable[[dict[str, Any]], Built]) -> Built:
     """What ``build`` makes of a document of the format ``form``; ``what`` it is, such as "airway tree", for the user.
@@ -18,12 +21,33 @@ def read_document(text: str, form: str, what: str, build: Callable[[dict[str, An
         If the text is something else. ``build`` may raise what parsing of unexpected values raises.
     """
     try:
-        document = json.loads(text, parse_constant=_no_number)
+        document = parse_json(text)
         if document["format"] != form:
             raise AirwaySegError(f"This is {document['format']!r}, not {form!r}.")
         return build(document)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise AirwaySegError(f"This is no {what}: {type(error).__name__} ({error}).") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of a user; ValueError for NaN and infinity, and for more than `DEEPEST` lists in each other.
+
+    What is nested deeper would be read by some functions and end others with a RecursionError.
+    """
+    try:
+        document = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _inside(value)]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return document
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _no_number(name: str) -> None:

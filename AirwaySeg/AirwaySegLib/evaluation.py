@@ -21,10 +21,7 @@ from AirwaySegLib.imagefile import case_name, format_extension
 from AirwaySegLib.metrics import DIAMETER_LIMITS_MM, Metrics
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.protocols import PROTOCOLS, compare, protocol_named
-from AirwaySegLib.volume import check_same_grid, read_mask
-
-SEGMENTATION = "airways.nrrd"
-"""The mask in a result folder of `airwayseg segment`."""
+from AirwaySegLib.volume import SEGMENTATION, check_same_grid, mask_in, read_mask
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,12 @@ def evaluate_pair(prediction_path: Path, reference_path: Path, protocol: str = "
         If a file cannot be read or is no mask, if the grids differ, or if the reference is empty.
     """
     rules = protocol_named(protocol)
-    reference = read_mask(_mask_in(reference_path))
-    prediction = read_mask(_mask_in(prediction_path))
+    reference = read_mask(reference_path)
+    prediction = read_mask(prediction_path)
     check_same_grid(prediction, reference, str(prediction.path))
     if not reference.array.any():
         raise AirwaySegError(f"{reference.path} is empty: there is nothing to compare with.")
     return compare(prediction.array, reference.array, reference.spacing_mm, rules)
-
-
-def _mask_in(path: Path) -> Path:
-    inside = path / SEGMENTATION
-    return inside if inside.is_file() else path
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
@@ -167,7 +159,7 @@ def _is_pair(prediction: Path, reference: Path) -> bool:
     for path in (prediction, reference):
         if not path.exists():
             raise AirwaySegError(f"{path} does not exist.")
-    folders = [path for path in (prediction, reference) if path.is_dir() and _mask_in(path) == path]
+    folders = [path for path in (prediction, reference) if path.is_dir() and mask_in(path) == path]
     if len(folders) == 1:
         raise AirwaySegError(f"{folders[0]} is a folder of masks and the other is one mask; give two of a kind.")
     return not folders

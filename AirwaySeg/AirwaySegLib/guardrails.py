@@ -6,6 +6,8 @@ import numpy as np
 
 from AirwaySegLib.errors import AirwaySegError
 
+Spacing = tuple[float, float, float]
+
 FLOOR_HU = -1024
 """Nothing is darker than air: scanners pad the outside of their field of view with -2048 or -3024."""
 
@@ -26,6 +28,18 @@ def check_grid(name: str, size_xyz: Sequence[int], spacing_xyz: Sequence[float],
     ``size_xyz``, ``spacing_xyz`` (mm) and ``direction`` (row-major) are ITK's, with two to four axes. A fourth axis
     of one volume is accepted.
     """
+    check_size(name, size_xyz)
+    for axis, spacing in zip("xyz", spacing_xyz[:3], strict=True):
+        if not MINIMUM_SPACING_MM <= spacing <= MAXIMUM_SPACING_MM:
+            raise AirwaySegError(
+                f"{name} has a voxel spacing of {spacing:g} mm along {axis}; between {MINIMUM_SPACING_MM:g} and "
+                f"{MAXIMUM_SPACING_MM:g} mm is possible for a CT."
+            )
+    _check_direction(name, np.asarray(direction, float).reshape(len(size_xyz), -1)[:3, :3])
+
+
+def check_size(name: str, size_xyz: Sequence[int]) -> None:
+    """Refuse what has not three real axes, or more voxels than can be handled."""
     if len(size_xyz) < 3:
         raise AirwaySegError(f"{name} is a 2-D image; a CT volume has three axes.")
     if any(count > 1 for count in size_xyz[3:]):
@@ -37,13 +51,44 @@ def check_grid(name: str, size_xyz: Sequence[int], spacing_xyz: Sequence[float],
     if np.prod([float(count) for count in size_xyz[:3]]) > MAXIMUM_VOXEL_COUNT:
         size = " x ".join(str(count) for count in size_xyz[:3])
         raise AirwaySegError(f"{name} has {size} voxels, more than the {MAXIMUM_VOXEL_COUNT} that can be handled.")
-    for axis, spacing in zip("xyz", spacing_xyz[:3], strict=True):
-        if not MINIMUM_SPACING_MM <= spacing <= MAXIMUM_SPACING_MM:
+
+
+def parse_spacing(text: str | None) -> Spacing | None:
+    """Three lengths in mm, "0.7,0.7,1.25" for x, y and z; None stays None."""
+    if text is None:
+        return None
+    try:
+        x_mm, y_mm, z_mm = (float(part) for part in text.split(","))
+    except ValueError:
+        raise AirwaySegError(f"The spacing {text!r} is not of the form X,Y,Z in mm, such as 0.7,0.7,1.25.") from None
+    if not all(MINIMUM_SPACING_MM <= mm <= MAXIMUM_SPACING_MM for mm in (x_mm, y_mm, z_mm)):
+        limits = f"{MINIMUM_SPACING_MM:g} and {MAXIMUM_SPACING_MM:g}"
+        raise AirwaySegError(f"The spacing {text!r} is impossible for a CT: it must be between {limits} mm.")
+    return x_mm, y_mm, z_mm
+
+
+def spacing_to_use(
+    name: str, own: Sequence[float] | None, given: Spacing | None, why: str = ""
+) -> tuple[Spacing, list[str]]:
+    """The voxel spacing (x, y, z) in mm of a file, and a warning if it is the one that the user gave.
+
+    ``own`` is what the file says, None if it says nothing usable; ``why`` is then the rest of a sentence that starts
+    with its ``name``. A spacing that is given must not contradict the file.
+    """
+    if own is not None:
+        x_mm, y_mm, z_mm = own
+        if given is not None and not np.allclose(own, given, rtol=0.005, atol=0):
+            said = [" x ".join(f"{mm:.4g}" for mm in each) for each in (own, given)]
             raise AirwaySegError(
-                f"{name} has a voxel spacing of {spacing:g} mm along {axis}; between {MINIMUM_SPACING_MM:g} and "
-                f"{MAXIMUM_SPACING_MM:g} mm is possible for a CT."
+                f"{name} has a voxel spacing of {said[0]} mm, not the {said[1]} mm that were given; "
+                "--spacing is for files without one."
             )
-    _check_direction(name, np.asarray(direction, float).reshape(len(size_xyz), -1)[:3, :3])
+        return (x_mm, y_mm, z_mm), []
+    if given is None:
+        raise AirwaySegError(
+            f"{name} {why}, so its size in mm is unknown; segment, repair and measure take --spacing X,Y,Z."
+        )
+    return given, [f"{name} {why}; the given {' x '.join(f'{mm:g}' for mm in given)} mm (x, y, z) were taken."]
 
 
 def _check_direction(name: str, matrix: np.ndarray) -> None:

@@ -1,9 +1,6 @@
 """Reading one image file (NIfTI, NRRD, MetaImage) through SimpleITK, without its damaged-file surprises."""
 
-import gzip
-import math
 import os
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +10,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.guardrails import check_grid
+from AirwaySegLib.guardrails import Spacing, check_grid, check_size, spacing_to_use
+from AirwaySegLib.headers import RawHeader, read_raw_header
+from AirwaySegLib.storedvoxels import Damaged, NiftiVoxels, check_voxels, read_nifti_voxels
+from AirwaySegLib.userfiles import check_name, check_regular_file
 
 FORMATS = {
     ".nii": ("NIfTI", "NiftiImageIO"),
@@ -28,7 +28,6 @@ _INTEGERS = (
     sitk.sitkInt8, sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkUInt16,
     sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkUInt64,
 )  # fmt: skip
-_CHUNK_BYTES = 1 << 20
 
 
 def format_extension(path: Path) -> str | None:
@@ -49,52 +48,86 @@ def not_an_image(path: Path) -> AirwaySegError:
     return AirwaySegError(f"{path.name} is none of the files AirwaySeg reads ({', '.join(FORMATS)} or a DICOM folder).")
 
 
-def read_image_file(path: Path, as_stored: bool = False) -> sitk.Image:
+def open_reader(path: Path, image_io: str) -> sitk.ImageFileReader:
+    """SimpleITK's reader of one file, its header not read yet. A name that would end the process is refused."""
+    check_name(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(image_io)
+    return reader
+
+
+def read_image_file(
+    path: Path, as_stored: bool = False, spacing_mm: Spacing | None = None
+) -> tuple[sitk.Image, list[str]]:
     """Read a three-dimensional scalar image as int16 (clamped) or float32; everything else is refused in a sentence.
 
-    ``as_stored`` keeps the kind of numbers that the file holds.
+    ``as_stored`` keeps the kind of numbers that the file holds. ``spacing_mm`` (x, y, z) is for a file that gives no
+    millimetres. The second value are the warnings.
 
     A file that was cut short or whose compressed data do not match their checksum is refused too: SimpleITK reads
-    most of these without a word and fills them with zeros.
+    most of these without a word. So is one without a voxel spacing, which SimpleITK takes for 1 mm.
     """
     extension = format_extension(path)
     if extension is None:
         raise not_an_image(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO(FORMATS[extension][1])
+    check_regular_file(path)
+    reader = open_reader(path, FORMATS[extension][1])
     with silent_itk():
-        _read_header(reader, path, extension)
-        _check_complete(reader, path, extension)
-        image = _read_voxels(reader, path, extension)
-        return image if as_stored else as_plain_numbers(image)
+        header, spacing, warnings = _read_header(reader, path, extension, spacing_mm)
+        image = _read_voxels(reader, path, extension, header)
+    image.SetSpacing(spacing)
+    return image if as_stored else as_plain_numbers(image), warnings
 
 
-def _read_header(reader: sitk.ImageFileReader, path: Path, extension: str) -> None:
-    """Read and check everything but the voxels."""
+def _read_header(
+    reader: sitk.ImageFileReader, path: Path, extension: str, spacing_mm: Spacing | None
+) -> tuple[RawHeader, Spacing, list[str]]:
+    """Read and check everything but the voxels; also the spacing (x, y, z) to use, and the warnings."""
     try:
+        header = read_raw_header(path, extension)  # first: ITK opens whatever it points to
         reader.ReadImageInformation()
-    except RuntimeError as error:
+    except (RuntimeError, EOFError, OSError, zlib.error) as error:
         raise _unreadable(path, extension, error) from None
     if reader.GetNumberOfComponents() > 1:
         raise AirwaySegError(
             f"{path.name} has {reader.GetNumberOfComponents()} values a voxel (colour or vectors); a CT has one."
         )
-    check_grid(path.name, reader.GetSize(), reader.GetSpacing(), reader.GetDirection())
+    check_size(path.name, reader.GetSize())
+    own = None if header.no_mm else reader.GetSpacing()[:3]
+    spacing, about = spacing_to_use(path.name, own, spacing_mm, header.no_mm)
+    check_grid(path.name, reader.GetSize(), spacing, reader.GetDirection())
     if reader.GetPixelID() not in _FLOATS + _INTEGERS:
         kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise AirwaySegError(f"{path.name} holds voxels of the kind {kind}; a CT has plain numbers.")
+    return header, spacing, about + header.warnings(path.name)
 
 
-def _read_voxels(reader: sitk.ImageFileReader, path: Path, extension: str) -> sitk.Image:
+def _read_voxels(reader: sitk.ImageFileReader, path: Path, extension: str, header: RawHeader) -> sitk.Image:
+    """The image on ITK's grid, with the voxels that are in the file and no others."""
     if reader.GetDimension() == 4:
         reader.SetExtractSize([*reader.GetSize()[:3], 0])
     try:
-        return reader.Execute()
+        if isinstance(header.voxels, NiftiVoxels):
+            return _nifti_image(reader, header.voxels)
+        image = reader.Execute()
+        if header.voxels is not None:
+            check_voxels(header.voxels, sitk.GetArrayViewFromImage(image))
+        return image
+    except Damaged as damage:
+        raise AirwaySegError(f"{path.name} is incomplete or damaged: {damage}.") from None
     except RuntimeError as error:
         raise _unreadable(path, extension, error) from None
     except MemoryError:
         raise AirwaySegError(f"{path.name} does not fit into this computer's memory.") from None
+
+
+def _nifti_image(reader: sitk.ImageFileReader, voxels: NiftiVoxels) -> sitk.Image:
+    image = sitk.GetImageFromArray(read_nifti_voxels(voxels, reader.GetSize()[2::-1]))
+    image.SetOrigin(reader.GetOrigin()[:3])
+    axes = reader.GetDimension()
+    image.SetDirection(np.reshape(reader.GetDirection(), (axes, axes))[:3, :3].ravel().tolist())
+    return image
 
 
 def as_plain_numbers(image: sitk.Image) -> sitk.Image:
@@ -107,69 +140,13 @@ def as_plain_numbers(image: sitk.Image) -> sitk.Image:
     return sitk.Clamp(image, sitk.sitkInt16, limits.min, limits.max)
 
 
-def _unreadable(path: Path, extension: str, error: RuntimeError) -> AirwaySegError:
+def _unreadable(path: Path, extension: str, error: Exception) -> AirwaySegError:
     """Turn ITK's many lines into one sentence."""
     if "orthonormal" in str(error) or "direction" in str(error).lower().split("\n")[0]:
         return AirwaySegError(f"{path.name} has axis directions that are missing or not at right angles to each other.")
     return AirwaySegError(
         f"{path.name} cannot be read as {FORMATS[extension][0]}: the file is damaged, incomplete or of another format."
     )
-
-
-def _check_complete(reader: sitk.ImageFileReader, path: Path, extension: str) -> None:
-    """Refuse the damage that SimpleITK overlooks: short or corrupt NIfTI, corrupt compressed MetaImage."""
-    try:
-        if extension == ".nii":
-            complete = path.stat().st_size >= _nifti_bytes(reader)
-        elif extension == ".nii.gz":
-            complete = _gzip_bytes(path) >= _nifti_bytes(reader)
-        elif extension in (".mha", ".mhd"):
-            complete = _metaimage_is_complete(path)
-        else:
-            complete = True
-    except (OSError, EOFError, zlib.error):
-        complete = False
-    if not complete:
-        raise AirwaySegError(f"{path.name} is incomplete or damaged: voxels are missing from the file.")
-
-
-def _nifti_bytes(reader: sitk.ImageFileReader) -> int:
-    """How long a complete NIfTI file is, from its header (352 bytes is where the voxels start at the earliest)."""
-    voxel_count = math.prod(reader.GetSize())
-    start = int(float(reader.GetMetaData("vox_offset"))) if reader.HasMetaDataKey("vox_offset") else 352
-    bits = int(reader.GetMetaData("bitpix")) if reader.HasMetaDataKey("bitpix") else 8
-    return max(start, 352) + voxel_count * bits // 8
-
-
-def _gzip_bytes(path: Path) -> int:
-    """Decompress the whole file, which checks its checksum, and count its bytes; a misnamed plain file as it is."""
-    with path.open("rb") as plain:
-        if plain.read(2) != b"\x1f\x8b":
-            return path.stat().st_size
-    count = 0
-    with gzip.open(path) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            count += len(chunk)
-    return count
-
-
-def _metaimage_is_complete(path: Path) -> bool:
-    """Whether compressed voxels decompress to their end; SimpleITK itself notices missing raw voxels."""
-    with path.open("rb") as stream:
-        header = stream.read(_CHUNK_BYTES)
-    end = re.search(rb"ElementDataFile\s*=\s*(\S+)[ \t\r]*\n?", header)
-    if end is None or not re.search(rb"CompressedData\s*=\s*True", header[: end.start()]):
-        return True
-    local = end.group(1).upper() == b"LOCAL"
-    data = path if local else path.parent / os.fsdecode(end.group(1))
-    if not data.is_file():  # a list or pattern of files: left to SimpleITK
-        return True
-    decompressor = zlib.decompressobj(47)  # zlib or gzip
-    with data.open("rb") as stream:
-        stream.seek(end.end() if local else 0)
-        while (chunk := stream.read(_CHUNK_BYTES)) and not decompressor.eof:
-            decompressor.decompress(chunk)
-    return decompressor.eof
 
 
 @contextmanager

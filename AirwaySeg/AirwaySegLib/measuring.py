@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from AirwaySegLib.delivery import check_free, delivered_into, locked, write_text
 from AirwaySegLib.distances import from_carina, to_centerline, to_wall
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.guardrails import Spacing
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.preview import draw_preview
 from AirwaySegLib.progress import Progress
@@ -44,7 +45,8 @@ class MeasureRequest:
     """What to measure and where to put it.
 
     ``ct`` and ``probability`` lie on the mask's grid: with the first a picture of slices is drawn too, with the second
-    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results.
+    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results, and
+    ``spacing_mm`` (x, y, z) is for files without one.
     """
 
     mask: Path
@@ -53,6 +55,7 @@ class MeasureRequest:
     probability: Path | None = None
     curves: bool = False
     force: bool = False
+    spacing_mm: Spacing | None = None
 
 
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
@@ -72,12 +75,12 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     wanted = FILES + ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
     check_free(request.output, wanted, request.force)
     progress("read", 0, 1)
-    mask = read_mask(request.mask)
+    mask = read_mask(request.mask, request.spacing_mm)
     ct = None
     if request.ct is not None:
-        ct, _ = read_ct(request.ct)
+        ct, _ = read_ct(request.ct, spacing_mm=request.spacing_mm)
         check_same_grid(mask, ct, str(request.mask))
-    probability = read_probability(request.probability, mask) if request.probability else None
+    probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, wanted) as unfinished:
         airways = measure(mask, unfinished, probability, progress)
@@ -90,7 +93,7 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     return summary_text(airways.tree)
 
 
-def read_probability(path: Path, mask: Volume) -> NDArray[np.uint8]:
+def read_probability(path: Path, mask: Volume, spacing_mm: Spacing | None = None) -> NDArray[np.uint8]:
     """Read a probability map (Z, Y, X), 0..255, on the mask's grid.
 
     Raises
@@ -98,7 +101,7 @@ def read_probability(path: Path, mask: Volume) -> NDArray[np.uint8]:
     AirwaySegError
         If the file cannot be read, lies on another grid, or holds other values.
     """
-    values = read_on_grid(path, mask).array
+    values = read_on_grid(path, mask, spacing_mm).array
     if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
         raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
     return values.astype(np.uint8)

@@ -17,6 +17,7 @@ from AirwaySegLib.bridges import MAIN, Bridge, groups_of
 from AirwaySegLib.components import Box, bounding_box, label_components
 from AirwaySegLib.delivery import check_free, delivered_into, locked, write_text
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.guardrails import Spacing
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.measuring import read_probability
 from AirwaySegLib.paths import Evidence, path_bridges
@@ -68,7 +69,8 @@ class RepairRequest:
     """What to repair and where to put it.
 
     ``ct`` (HU) and ``probability`` (0..255) lie on the mask's grid; ``method``, ``threshold``, ``weights`` and
-    ``device`` are those of `SegmentSettings`; ``force`` replaces results.
+    ``device`` are those of `SegmentSettings`; ``force`` replaces results; ``spacing_mm`` (x, y, z) is for files
+    without one.
     """
 
     mask: Path
@@ -80,6 +82,7 @@ class RepairRequest:
     weights: str = SegmentSettings.repair_weights
     device: str = SegmentSettings.device
     force: bool = False
+    spacing_mm: Spacing | None = None
 
     @property
     def settings(self) -> SegmentSettings:
@@ -375,15 +378,15 @@ def _run_repair(request: RepairRequest, progress: Progress) -> str:
 
 def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
     """The mask on its own grid, everything on its canonical axes, and warnings about the CT."""
-    mask = read_mask(request.mask)
+    mask = read_mask(request.mask, request.spacing_mm)
     hu = probability = None
     warnings: list[str] = []
     if request.ct is not None:
-        ct, warnings = read_ct(request.ct)
+        ct, warnings = read_ct(request.ct, spacing_mm=request.spacing_mm)
         check_same_grid(mask, ct, str(request.mask))
         hu = whole_hu(to_canonical(ct).array)
     if request.probability is not None:
-        values = read_probability(request.probability, mask)
+        values = read_probability(request.probability, mask, request.spacing_mm)
         probability = to_canonical(replace(mask, array=values)).array
     return mask, Source(to_canonical(mask), hu, probability), warnings
 

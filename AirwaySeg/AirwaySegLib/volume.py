@@ -1,5 +1,7 @@
 """A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
+import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +12,15 @@ import SimpleITK as sitk
 from AirwaySegLib.delivery import written_whole
 from AirwaySegLib.dicom import is_dicom, read_dicom
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.guardrails import sampling_warnings, usable_hounsfield
+from AirwaySegLib.guardrails import Spacing, sampling_warnings, usable_hounsfield
 from AirwaySegLib.gzipping import gzipped, gzipped_sparse
 from AirwaySegLib.imagefile import format_extension, not_an_image, read_image_file
+from AirwaySegLib.userfiles import check_name, check_regular_file, printable
+
+log = logging.getLogger("airwayseg")
+
+SEGMENTATION = "airways.nrrd"
+"""The mask in a result folder of `airwayseg segment`."""
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 MOST_LABELS = 100
@@ -38,19 +46,21 @@ class Volume:
     series_uid: str = ""
 
 
-def read_ct(path: str | Path, series: str | None = None) -> tuple[Volume, list[str]]:
+def read_ct(path: str | Path, series: str | None = None, spacing_mm: Spacing | None = None) -> tuple[Volume, list[str]]:
     """Read a CT on its own grid in Hounsfield units, and the warnings about it (one sentence each).
 
     ``path`` is a NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) file, a DICOM folder (searched
     with its sub-folders) or a multi-slice DICOM file; ``series`` chooses one of several DICOM series (see
-    `read_dicom`). The array is int16, or float32 where the file holds fractions; nothing in it is below -1024.
+    `read_dicom`), and ``spacing_mm`` (x, y, z) is the voxel spacing of a file that gives none; it must not contradict
+    one that does. The array is int16, or float32 where the file holds fractions; nothing in it is below -1024.
     Whatever cannot be segmented is refused with an `AirwaySegError` that names the file and says what is wrong.
     """
     path = Path(path)
     try:
-        image, series_uid, warnings = _read_image(path, series)
+        image, series_uid, warnings = _read_image(path, series, spacing_mm)
     except OSError as error:
-        raise AirwaySegError(f"{path} cannot be opened: {error.strerror}.") from None
+        culprit = printable(error.filename or path)
+        raise AirwaySegError(f"{culprit} cannot be opened: {error.strerror or error}.") from None
     grid = _volume_of(image, path, series_uid)
     del image
     array, about_values = usable_hounsfield(grid.array, path.name)
@@ -59,20 +69,21 @@ def read_ct(path: str | Path, series: str | None = None) -> tuple[Volume, list[s
     return volume, warnings + about_values + sampling_warnings(canonical.array.shape, canonical.spacing_mm)
 
 
-def _read_image(path: Path, series: str | None) -> tuple[sitk.Image, str, list[str]]:
+def _read_image(path: Path, series: str | None, spacing_mm: Spacing | None) -> tuple[sitk.Image, str, list[str]]:
     """Tell the kinds of input apart; the text is the DICOM series' UID."""
-    if not path.exists():
-        raise AirwaySegError(f"{path} does not exist.")
+    check_name(path)
     if path.is_dir():
         if not any(path.iterdir()):
             raise AirwaySegError(f"{path} is an empty folder.")
-        return read_dicom(path, series)
+        return read_dicom(path, series, spacing_mm)
+    check_regular_file(path)
     if path.stat().st_size == 0:
         raise AirwaySegError(f"{path.name} is an empty file.")
     if format_extension(path) is not None:
-        return read_image_file(path), "", []
+        image, warnings = read_image_file(path, spacing_mm=spacing_mm)
+        return image, "", warnings
     if is_dicom(path):
-        return read_dicom(path, series)
+        return read_dicom(path, series, spacing_mm)
     raise not_an_image(path)
 
 
@@ -102,18 +113,26 @@ def _axes_of(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
     return list(best), [bool(matrix[row, column] < 0) for row, column in enumerate(best)]
 
 
-def read_mask(path: str | Path) -> Volume:
+def mask_in(path: Path) -> Path:
+    """The mask of a result folder, or the path itself."""
+    inside = path / SEGMENTATION
+    return inside if os.path.isfile(inside) else path
+
+
+def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
     """Read a mask or label image on its own grid; the array is bool, True where the file is not 0.
+
+    A result folder stands for the mask in it. ``spacing_mm`` (x, y, z) is as in `read_ct`; warnings are logged.
 
     Raises
     ------
     AirwaySegError
         If the file cannot be read, is not three-dimensional, or holds no whole numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AirwaySegError(f"{path} does not exist.")
-    image = read_image_file(path, as_stored=True)
+    path = mask_in(Path(path))
+    if os.path.isdir(path):
+        raise AirwaySegError(f"{path} is a folder without {SEGMENTATION}; give the file of the mask.")
+    image = _read_as_stored(path, spacing_mm)
     values = sitk.GetArrayViewFromImage(image)
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         raise AirwaySegError(f"{path} holds fractions: it is a CT or a probability, not a mask.")
@@ -125,8 +144,17 @@ def read_mask(path: str | Path) -> Volume:
     return _volume_of(image, path, "", values != 0)
 
 
-def read_on_grid(path: str | Path, ct: Volume) -> Volume:
-    """Read a mask or label (integers) that lies on the CT's grid.
+def _read_as_stored(path: Path, spacing_mm: Spacing | None) -> sitk.Image:
+    """A file's image in the kind of numbers that it holds; what deserves a warning is logged."""
+    check_regular_file(path)
+    image, warnings = read_image_file(path, as_stored=True, spacing_mm=spacing_mm)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return image
+
+
+def read_on_grid(path: str | Path, ct: Volume, spacing_mm: Spacing | None = None) -> Volume:
+    """Read a mask or label (integers) that lies on the CT's grid; ``spacing_mm`` (x, y, z) is as in `read_ct`.
 
     Raises
     ------
@@ -134,9 +162,7 @@ def read_on_grid(path: str | Path, ct: Volume) -> Volume:
         If the file cannot be read, or its size, spacing, origin or direction are not the CT's.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AirwaySegError(f"{path} does not exist.")
-    grid = _volume_of(read_image_file(path, as_stored=True), path, "")
+    grid = _volume_of(_read_as_stored(path, spacing_mm), path, "")
     check_same_grid(grid, ct, str(path))
     return grid
 

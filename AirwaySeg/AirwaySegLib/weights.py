@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from AirwaySegLib.connector import Connector
+from AirwaySegLib.documents import parse_json
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.network import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
+from AirwaySegLib.userfiles import check_regular_file
 
 SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
@@ -129,13 +131,13 @@ class ModelInfo:
     def from_json(text: str) -> "ModelInfo":
         """The inverse of `to_json`; raises AirwaySegError for a field that is missing, unknown or of the wrong kind."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             name = str(values["name"])
             unknown = sorted(set(values) - {f.name for f in dataclasses.fields(ModelInfo)})
             if unknown:
                 raise AirwaySegError(f"The model description is wrong: field {unknown[0]!r} is unknown.")
             return ModelInfo(**{**values, **_typed(values), "name": name})
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise AirwaySegError(f"The model description is not readable ({error}).") from error
 
 
@@ -258,6 +260,7 @@ def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
 
 
 def _read(path: Path) -> bytes:
+    check_regular_file(path)
     try:
         if path.exists() and not path.is_file():  # a folder, or a device that never ends
             raise AirwaySegError(f"{path} is no file.")
@@ -274,10 +277,10 @@ def _description(path: Path, data: bytes) -> ModelInfo:
     try:
         if len(data) < 8 or length > len(data) - 8:
             raise ValueError("too short")
-        header = json.loads(data[8 : 8 + length])
+        header = parse_json(data[8 : 8 + length])
         if not isinstance(header, dict):
             raise ValueError("no object")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise AirwaySegError(f"{path} is not a whole safetensors file; a .ckpt is read by `weights import`.") from error
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(HEADER_KEY), str):
@@ -342,11 +345,12 @@ def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Pa
 def architecture_of(path: Path) -> Architecture:
     """The kind of network in a weights file, from its header alone; see `list_weights` for one without."""
     try:
+        check_regular_file(path)
         with open(path, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, LARGEST_HEADER)))
-        described = json.loads(header["__metadata__"][HEADER_KEY])["architecture"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            header = parse_json(stream.read(min(length, LARGEST_HEADER)))
+        described = parse_json(header["__metadata__"][HEADER_KEY])["architecture"]
+    except (OSError, ValueError, TypeError, KeyError, AirwaySegError):
         return "wingsnet"
     return next((kind for kind in ARCHITECTURES if kind == described), "wingsnet")
 
@@ -360,7 +364,7 @@ def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsne
         With the known names of that kind, if there is none.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.exists(path) and not os.path.isdir(path):
         return path
     known = list_weights(architecture)
     of_any_kind = list_weights(None) | known
