@@ -18,9 +18,10 @@ class Desk:
         self.ui, self.logic = self.widget.ui, self.widget.logic
         self.wait()
 
-    def wait(self, slots=("airways", "training", "probe"), limit_s: float = 20) -> None:
+    def wait(self, slots=("airways", "files", "training", "probe"), limit_s: float | None = None) -> None:
         """Until nothing runs."""
-        self.host.pump(lambda: not any(self.logic.runs.is_running(slot) for slot in slots), limit_s)
+        limit = {} if limit_s is None else {"limit_s": limit_s}
+        self.host.pump(lambda: not any(self.logic.runs.is_running(slot) for slot in slots), **limit)
 
     @property
     def parameters(self):

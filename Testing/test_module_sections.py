@@ -1,5 +1,6 @@
 """Tests of the panel's sections Overlays, Correct, Export and Fine-tune, clicked through on stand-ins."""
 
+import json
 import os
 
 import numpy as np
@@ -165,8 +166,9 @@ def a_training(a_measured_desk, tmp_path):
 
 def test_a_case_is_added_listed_and_removed(a_training):
     assert a_training.ui.casesList.count == 1 and not a_training.host.messages
-    assert a_training.ui.casesList.item(0).text() == "CT (0 voxels corrected)"
-    assert a_training.ui.finetuneLabel.text == "Added CT."
+    [name] = os.listdir(os.path.join(a_training.ui.trainingFolderEdit.currentPath, "cases"))
+    assert a_training.ui.casesList.item(0).text() == f"{name} of patient CT (0 voxels corrected)"
+    assert name.startswith("CT-") and a_training.ui.finetuneLabel.text == f"Added {name}."
     a_training.choose("casesList", 0)
     a_training.click("removeCaseButton")
     a_training.wait()
@@ -183,6 +185,22 @@ def test_a_training_runs_beside_other_work_and_its_table_and_model_appear(a_trai
     assert a_training.ui.outcomeTable.rowCount == 6
     assert a_training.ui.outcomeTable.item(0, 2).text() == "85.0"
     assert a_training.ui.finetuneLabel.text == "Better, and listed as mine: it rose by 4.0 points."
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"verdict": "not better", "better": False, "name": None}, "Not better, and not listed: why."),
+        ({"verdict": "unknown", "better": False, "name": None}, "Cannot be judged: why."),
+        ({"better": False, "name": None}, "Not better, and not listed: why."),
+    ],
+)
+def test_what_is_not_better_is_told_from_what_cannot_be_judged(a_training, monkeypatch, about, said):
+    monkeypatch.setenv("AIRWAYSEG_OUTCOME", json.dumps(about | {"reason": "why."}))
+    a_training.ui.newModelEdit.text = "mine"
+    a_training.click("finetuneButton")
+    a_training.wait()
+    assert a_training.ui.finetuneLabel.text == said
 
 
 def test_a_training_can_be_stopped(a_training, monkeypatch):

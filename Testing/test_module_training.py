@@ -32,6 +32,7 @@ def a_real_desk(slicer_host, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
     second, _mask = scenes.a_ct("Second")
+    slicer.util.arrayFromVolume(second)[0] += 10  # another scan
     a_real_desk.open("finetuneSection")
     a_real_desk.ui.trainingFolderEdit.currentPath = str(tmp_path / "data")
     for ct in (a_real_desk.ct, second):
@@ -40,7 +41,7 @@ def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
         a_real_desk.choose("inputSelector", ct)
         a_real_desk.choose("airwaysSelector", mine)
         a_real_desk.click("addCaseButton")
-        a_real_desk.wait(limit_s=60)
+        a_real_desk.wait()
     assert not a_real_desk.host.messages and a_real_desk.ui.casesList.count == 2
     a_real_desk.ui.newModelEdit.text = "ours"
     a_real_desk.click("finetuneButton")
@@ -52,7 +53,7 @@ def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
     assert not a_real_desk.host.messages
     about = json.loads((tmp_path / "data/runs/ours/finetune.json").read_text())
     [held_out] = about["after"]
-    assert held_out in ("First", "Second")
+    assert held_out.split("-")[0] in ("First", "Second")
     table = a_real_desk.ui.outcomeTable
     texts = [[table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)]
     assert [
