@@ -124,6 +124,11 @@ def test_airways_from_elsewhere_are_exported_on_the_chosen_ct(slicer_host, tmp_p
         exporting.export_node(theirs, path)
     exporting.export_node(theirs, path, ct)
     assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)), mask)
+    far = slicer.util.addVolumeFromArray(
+        np.zeros((8, 8, 8), np.int16), np.diag([1, 1, 1, 1]) + 500 * np.eye(4, k=3), "Far"
+    )
+    with pytest.raises(RuntimeError, match="No airways of Theirs lie in Far"):
+        exporting.export_node(theirs, path, far)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def test_the_result_is_a_neighbour_of_its_ct_with_terminology_surface_and_proven
     assert (node.GetAttribute("AirwaySeg.model"), node.GetAttribute("AirwaySeg.device")) == ("default", "cpu")
     assert segmentation.warnings_of(node) == ["The slices are 5 mm apart."]
     assert segmentation.is_result_of(node, ct) and not segmentation.is_result_of(None, ct)
+    ct.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    assert not segmentation.is_result_of(node, ct)
 
 
 def test_other_nodes_are_not_touched(a_result):

@@ -154,6 +154,19 @@ def test_everything_can_be_exported_and_nothing_is_replaced_without_asking(an_ex
     assert os.path.getmtime(tmp_path / "out" / "CT-airways.stl") == old
 
 
+def test_airways_that_do_not_know_their_ct_are_exported_on_the_chosen_one(an_export, tmp_path):
+    theirs = an_export.draw("Theirs")
+    theirs.SetNodeReferenceID(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole(), None)
+    an_export.choose("airwaysSelector", theirs)
+    for kind in (".nrrd", "case"):
+        an_export.choose("exportComboBox", kind)
+        an_export.click("exportButton")
+        an_export.wait()
+    assert not an_export.host.messages
+    for path in (tmp_path / "out/Theirs.nrrd", tmp_path / "out/Theirs/airways.nrrd"):
+        assert np.array_equal(slicer.util.arrayFromVolume(nodes.read_volume(str(path))), an_export.mask)
+
+
 @pytest.fixture
 def a_training(a_measured_desk, tmp_path):
     """A panel with the section Fine-tune open and a folder with one case."""
@@ -193,6 +206,7 @@ def test_a_training_runs_beside_other_work_and_its_table_and_model_appear(a_trai
         ({"verdict": "not better", "better": False, "name": None}, "Not better, and not listed: why."),
         ({"verdict": "unknown", "better": False, "name": None}, "Cannot be judged: why."),
         ({"better": False, "name": None}, "Not better, and not listed: why."),
+        ({"doubt": "Labels are mirrored."}, "Better, and listed as mine: why. Labels are mirrored."),
     ],
 )
 def test_what_is_not_better_is_told_from_what_cannot_be_judged(a_training, monkeypatch, about, said):

@@ -23,9 +23,9 @@ from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
-from AirwaySegSlicer.scans import ct_for
+from AirwaySegSlicer.scans import ct_for, mask_for
 from AirwaySegSlicer.segmentation import provenance
-from AirwaySegSlicer.segments import Array, closed_surface, mask_on_ct
+from AirwaySegSlicer.segments import Array, closed_surface
 from AirwaySegSlicer.wording import in_words_of_the_scene
 
 PROVENANCE = "provenance.json"
@@ -46,7 +46,7 @@ def export_node(
     with _written_whole(path) as unfinished:
         if path.endswith(MASK_ENDINGS):
             ct = ct_for(segmentation_node, chosen)
-            write_volume(label_volume(mask_on_ct(segmentation_node, ct), ct), unfinished, compress=True)
+            write_volume(label_volume(mask_for(segmentation_node, ct), ct), unfinished, compress=True)
         elif path.endswith(".stl"):
             _write(slicer.vtkMRMLModelStorageNode(), surface_model(segmentation_node), unfinished)
         elif path.endswith(".vtp"):
@@ -148,7 +148,7 @@ def start_case_export(
         os.makedirs(folder, exist_ok=True)
         mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
         documents.append(provenance_document(segmentation_node))
-        mask = mask_on_ct(segmentation_node, ct)
+        mask = mask_for(segmentation_node, ct)
         yield
         check_in_scene(segmentation_node, ct)
         voxels, matrix = slicer.util.arrayFromVolume(ct), ijk_to_ras(ct)

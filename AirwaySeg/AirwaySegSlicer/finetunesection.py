@@ -176,7 +176,8 @@ class FinetuneSection(Section):
         if self.panel.closed:
             return
         stopped = _("Stopped. Start again with the same name to continue.")
-        self.ui.finetuneLabel.text = verdict(outcome) if outcome else message or stopped
+        said = " ".join(filter(None, (verdict(outcome), outcome.doubt))) if outcome else message or stopped
+        self.ui.finetuneLabel.text = said
         if outcome:
             self.show_outcome(outcome)
             for section in self.panel.sections:

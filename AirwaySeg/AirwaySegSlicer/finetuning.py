@@ -34,12 +34,16 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of (what, before, after) in per cent, one of `VERDICTS`, why, and the name of the model if it is listed."""
+    """Rows of (what, before, after) in per cent, one of `VERDICTS`, why, and the name of the model if it is listed.
+
+    ``doubt`` is a sentence about labels that seem not to fit their CT, empty if they do.
+    """
 
     rows: list[tuple[str, float, float]]
     verdict: str
     reason: str
     name: str
+    doubt: str = ""
 
 
 def training_cases(data: str) -> list[TrainingCase]:
@@ -82,7 +86,8 @@ def read_outcome(folder: str) -> Outcome:
     try:
         with open(os.path.join(folder, "finetune.json"), encoding="utf-8") as stream:
             about = json.load(stream)
-        return Outcome(_rows(about), _verdict(about), str(about["reason"]), str(about["name"] or ""))
+        texts = [str(text or "") for text in (about["reason"], about["name"], about.get("doubt"))]
+        return Outcome(_rows(about), _verdict(about), *texts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RuntimeError(_("The fine-tuning left no readable finetune.json.")) from error
 

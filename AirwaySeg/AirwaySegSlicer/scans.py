@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.nodes import ROLE, check_ct, subject_hierarchy
-from AirwaySegSlicer.segments import ct_of
+from AirwaySegSlicer.segments import Array, ct_of, mask_on_ct
 
 PATIENT = ROLE + "patient"
 """Attribute of a CT: the patient as the user wrote it."""
@@ -29,14 +29,24 @@ def ct_for(
     """
     try:
         ct = ct_of(segmentation_node)
-        check_ct(ct)
     except RuntimeError:
-        if chosen is None:
-            sentence = _("The CT of {name} is not in the scene; choose a chest CT.")
-            raise RuntimeError(sentence.format(name=segmentation_node.GetName())) from None
-        check_ct(chosen)
-        return chosen
-    return ct
+        ct = None
+    if ct is not None and not ct.IsA("vtkMRMLLabelMapVolumeNode"):
+        return ct
+    if chosen is None:
+        sentence = _("The CT of {name} is not in the scene; choose a chest CT.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    check_ct(chosen)
+    return chosen
+
+
+def mask_for(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none of them lie on it."""
+    mask = mask_on_ct(segmentation_node, ct)
+    if not mask.any():
+        sentence = _("No airways of {name} lie in {ct}.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
+    return mask
 
 
 def scan_key(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:

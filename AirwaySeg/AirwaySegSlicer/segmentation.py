@@ -214,8 +214,8 @@ def warnings_of(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
 
 
 def is_result_of(node: slicer.vtkMRMLSegmentationNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Whether the segmentation was made by this module from this CT."""
-    if node is None or not node.GetAttribute(REPORT):
+    """Whether the segmentation was made by this module from this CT, and lies below the same transform."""
+    if node is None or not node.GetAttribute(REPORT) or node.GetTransformNodeID() != volume_node.GetTransformNodeID():
         return False
     try:
         return ct_of(node) is volume_node

@@ -13,7 +13,7 @@ from AirwaySegSlicer.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.nodes import INITIAL, companion, ijk_to_ras
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
-from AirwaySegSlicer.scans import ct_for, patient_of, scan_key
+from AirwaySegSlicer.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.segments import Array, mask_on_ct
 from AirwaySegSlicer.wording import in_words_of_the_scene
 
@@ -54,7 +54,7 @@ def start_adding_case(
 
     def prepare(temporary: str) -> Steps:
         documents.append(provenance_document(segmentation_node))
-        arrays: dict[str, Array] = {"label": mask_on_ct(segmentation_node, case.ct)}
+        arrays: dict[str, Array] = {"label": mask_for(segmentation_node, case.ct)}
         yield
         check_in_scene(segmentation_node, case.ct)
         initial = companion(segmentation_node, INITIAL)
