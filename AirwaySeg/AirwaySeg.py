@@ -243,7 +243,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     ) -> None:
         """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
 
-        def onAirways(airways: vtkMRMLSegmentationNode | None, message: str) -> None:
+        def onAirways(airways: "vtkMRMLSegmentationNode | None", message: str) -> None:
             if airways is not None and airways is options.replace:
                 self._forgetTree(airways)
             if airways is None or not measure:
@@ -294,7 +294,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
             hide_overlay(airways)
 
     def export(
-        self, airways: vtkMRMLSegmentationNode, path: str, ct: vtkMRMLScalarVolumeNode | None = None
+        self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> list[str]:
         """Write mask, surface, centerline or table, as the path's ending says; see `exporting.export_node`.
 
@@ -303,7 +303,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         return export_node(airways, path, ct)
 
     def exportCase(
-        self, airways: vtkMRMLSegmentationNode, folder: str, ct: vtkMRMLScalarVolumeNode | None = None
+        self, airways: vtkMRMLSegmentationNode, folder: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> str:
         """Write mask, tree, tables, maps and pictures into a folder, and return it."""
         return self.runs.run(FILES, lambda audience: start_case_export(airways, folder, audience, ct))
@@ -313,7 +313,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         airways: vtkMRMLSegmentationNode,
         folder: str,
         listener: Listener,
-        ct: vtkMRMLScalarVolumeNode | None = None,
+        ct: "vtkMRMLScalarVolumeNode | None" = None,
     ) -> None:
         """Start `exportCase`; it goes on when the scene is closed."""
         self.runs.start(FILES, lambda audience: start_case_export(airways, folder, audience, ct), listener)

@@ -339,7 +339,7 @@ import AirwaySegSlicer.%s
 """
 
 
-@pytest.mark.parametrize("name", ["exporting", "overlays", "branches", "radiusplot", "sampledata", "correction"])
+@pytest.mark.parametrize("name", ["trainingcases", "overlays", "branches", "radiusplot", "sampledata", "correction"])
 def test_the_module_loads_before_those_whose_classes_it_uses(name):
     """Slicer makes its modules in alphabetical order, AirwaySeg among the first."""
     folder = os.path.dirname(os.path.dirname(nodes.__file__))

@@ -1,5 +1,7 @@
 """The section Fine-tune: a training folder, its cases, a run beside Slicer, and whether the new model is better."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 

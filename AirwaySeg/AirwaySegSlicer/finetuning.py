@@ -1,5 +1,7 @@
 """Fine-tuning beside Slicer: the cases of a training folder, the run, and what was before and after it."""
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import dataclass
