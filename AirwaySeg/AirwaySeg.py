@@ -13,7 +13,7 @@ from typing import Annotated
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -27,19 +27,20 @@ from slicer.util import VTKObservationMixin
 
 from AirwaySegSlicer.branches import branch_rows
 from AirwaySegSlicer.eventloop import call_later
-from AirwaySegSlicer.exporting import export_node, start_adding_case, start_case_export
+from AirwaySegSlicer.exporting import export_node, start_case_export
 from AirwaySegSlicer.finetuning import FinetuneOptions, start_finetuning, start_removing_case
 from AirwaySegSlicer.installation import Installation, about_old_slicer, start_probe
-from AirwaySegSlicer.jobs import Listener, Runs, one_line
+from AirwaySegSlicer.jobs import Listener, Runs, Starter, one_line
 from AirwaySegSlicer.measuring import Maps, start_measuring
 from AirwaySegSlicer.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
-from AirwaySegSlicer.panel import AIRWAYS, PROBE, TRAINING, Panel
+from AirwaySegSlicer.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.probe import missing_packages
 from AirwaySegSlicer.sampledata import register_sample_data
 from AirwaySegSlicer.sections import make_sections
 from AirwaySegSlicer.segmentation import SegmentOptions, start_segmentation
 from AirwaySegSlicer.segments import new_segmentation
+from AirwaySegSlicer.trainingcases import NewCase, start_adding_case
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
@@ -76,7 +77,7 @@ class AirwaySegParameterNode:
     inputVolume - The chest CT.
     region - The part of it that is segmented; none: all of it.
     model - Name of the weights.
-    replaceResult - Whether a new result takes the place of the chosen one.
+    replaceResult - Whether a new result replaces the airways of the chosen one.
     airways - The segmentation that is looked at, corrected and exported.
     overlay - Key of the overlay that is shown; empty: none.
     overlayOnSurface, overlayOnSlices, overlayOpacity, overlayLegend - Where and how it is shown.
@@ -87,7 +88,7 @@ class AirwaySegParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     region: vtkMRMLMarkupsROINode
     model: str = "default"
-    replaceResult: bool = True
+    replaceResult: bool = False
     airways: vtkMRMLSegmentationNode
     overlay: str = ""
     overlayOnSurface: bool = True
@@ -167,8 +168,11 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
-        """The tree of a segmentation goes with it; not at once, as the scene is still at work."""
-        if not node.IsA("vtkMRMLSegmentationNode") or slicer.mrmlScene.IsClosing():
+        """Work on a node stops with it; a segmentation's tree goes, but not at once, as the scene is still at work."""
+        if slicer.mrmlScene.IsClosing():
+            return
+        self.logic.stopWorkOn(node)
+        if not node.IsA("vtkMRMLSegmentationNode"):
             return
         self.logic.forget(node)
         belongings = Belongings(node)
@@ -210,13 +214,14 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.runs = Runs(launch or slicer.util.launchConsoleProcess)
         self.maps = Maps()
+        self._worksOn = self._stopped = ""
 
     def getParameterNode(self) -> AirwaySegParameterNode:
         """The scene's parameter node of this module, typed."""
         return AirwaySegParameterNode(super().getParameterNode())
 
     def closeScene(self) -> None:
-        """Stop what works on the scene, and forget its files; a fine-tuning goes on."""
+        """Stop what works on the scene, and forget its files; work on copied files and fine-tuning go on."""
         self.runs.cancel(AIRWAYS)
         self.maps.clear()
 
@@ -224,6 +229,13 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """The segmentation goes: put back what lay over the slices before its overlay, and remove its files."""
         restore_foreground(airways)
         self.maps.forget(airways)
+
+    def stopWorkOn(self, node: vtkMRMLNode) -> None:
+        """The node goes: stop what was started on it, which then ends with a sentence."""
+        if node.GetID() == self._worksOn and self.runs.is_running(AIRWAYS):
+            sentence = _("{name} was removed from the scene, so the work on it was stopped.")
+            self._stopped = sentence.format(name=node.GetName())
+            self.runs.cancel(AIRWAYS)
 
     def close(self) -> None:
         """Stop everything."""
@@ -236,6 +248,8 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Segment a CT and, unless told otherwise, measure the result."""
         options = options or SegmentOptions()
         airways = self.runs.run(AIRWAYS, lambda audience: start_segmentation(volumeNode, options, audience))
+        if airways is options.replace:
+            self._forgetTree(airways)
         return self.measure(airways) if measure else airways
 
     def startSegment(
@@ -244,6 +258,8 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
 
         def onAirways(airways: "vtkMRMLSegmentationNode | None", message: str) -> None:
+            if airways is not None and airways is options.replace:
+                self._forgetTree(airways)
             if airways is None or not measure:
                 listener.on_finished(airways, message)
                 return
@@ -253,11 +269,27 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
             except Exception as error:
                 listener.on_finished(airways, one_line(error))
 
-        self.runs.start(
-            AIRWAYS,
-            lambda audience: start_segmentation(volumeNode, options, audience),
-            replace(listener, on_finished=onAirways),
-        )
+        segment = replace(listener, on_finished=onAirways)
+        self._startOn(volumeNode, lambda audience: start_segmentation(volumeNode, options, audience), segment)
+
+    def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
+        """Start work on the scene that stops when this node is removed."""
+
+        def onFinished(result: object, message: str) -> None:
+            stopped, self._stopped = self._stopped, ""
+            listener.on_finished(result, message or ("" if result else stopped))
+
+        before, self._worksOn = self._worksOn, node.GetID() if node else ""
+        try:
+            self.runs.start(AIRWAYS, starter, replace(listener, on_finished=onFinished))
+        except Exception:
+            self._worksOn = before
+            raise
+
+    def _forgetTree(self, airways: vtkMRMLSegmentationNode) -> None:
+        """The airways have other voxels: no overlay of the old ones is shown or kept."""
+        hide_overlay(airways)
+        self.maps.forget(airways)
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
@@ -266,7 +298,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self.runs.start(AIRWAYS, lambda audience: start_measuring(airways, self.maps, audience), listener)
+        self._startOn(airways, lambda audience: start_measuring(airways, self.maps, audience), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
@@ -275,25 +307,41 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         elif shown_overlay(airways):
             hide_overlay(airways)
 
-    def export(self, airways: vtkMRMLSegmentationNode, path: str) -> list[str]:
-        """Write mask, surface, centerline or table, as the path's ending says; see `exporting.export_node`."""
-        return export_node(airways, path)
+    def export(
+        self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None
+    ) -> list[str]:
+        """Write mask, surface, centerline or table, as the path's ending says; see `exporting.export_node`.
 
-    def exportCase(self, airways: vtkMRMLSegmentationNode, folder: str) -> str:
+        `ct` is the CT of airways from elsewhere; others know theirs. The same holds below.
+        """
+        return export_node(airways, path, ct)
+
+    def exportCase(
+        self, airways: vtkMRMLSegmentationNode, folder: str, ct: "vtkMRMLScalarVolumeNode | None" = None
+    ) -> str:
         """Write mask, tree, tables, maps and pictures into a folder, and return it."""
-        return self.runs.run(AIRWAYS, lambda audience: start_case_export(airways, folder, audience))
+        return self.runs.run(FILES, lambda audience: start_case_export(airways, folder, audience, ct))
 
-    def startExportCase(self, airways: vtkMRMLSegmentationNode, folder: str, listener: Listener) -> None:
-        """Start `exportCase`."""
-        self.runs.start(AIRWAYS, lambda audience: start_case_export(airways, folder, audience), listener)
+    def startExportCase(
+        self,
+        airways: vtkMRMLSegmentationNode,
+        folder: str,
+        listener: Listener,
+        ct: "vtkMRMLScalarVolumeNode | None" = None,
+    ) -> None:
+        """Start `exportCase`; it goes on when the scene is closed."""
+        self.runs.start(FILES, lambda audience: start_case_export(airways, folder, audience, ct), listener)
 
-    def startAddCase(self, airways: vtkMRMLSegmentationNode, data: str, again: bool, listener: Listener) -> None:
-        """Start to add CT and corrected airways to a training folder; `again` replaces a case of the CT's name."""
-        self.runs.start(AIRWAYS, lambda audience: start_adding_case(airways, data, again, audience), listener)
+    def startAddCase(self, airways: vtkMRMLSegmentationNode, case: NewCase, listener: Listener) -> None:
+        """Start to add CT and corrected airways to a training folder; it goes on when the scene is closed.
+
+        `trainingcases.new_case` makes the case.
+        """
+        self.runs.start(FILES, lambda audience: start_adding_case(airways, case, audience), listener)
 
     def startRemoveCase(self, data: str, name: str, listener: Listener) -> None:
         """Start to remove a case from a training folder."""
-        self.runs.start(AIRWAYS, lambda audience: start_removing_case(data, name, audience), listener)
+        self.runs.start(FILES, lambda audience: start_removing_case(data, name, audience), listener)
 
     def startFinetune(self, options: FinetuneOptions, listener: Listener) -> None:
         """Start to fine-tune a model; other work can go on beside it."""
@@ -331,11 +379,11 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
                 self.delayDisplay(str(reason))
 
     def makeVolume(self):
-        """A CT of 4 x 5 x 6 voxels (z, y, x) whose columns and rows are not the patient's axes."""
+        """A CT of 8 x 9 x 10 voxels (z, y, x) whose columns and rows are not the patient's axes."""
         import numpy as np
 
         ijkToRas = [[0, 0.6, 0, 10], [-0.8, 0, 0, 20], [0, 0, 1.5, -30], [0, 0, 0, 1]]
-        ct = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        ct = np.arange(720, dtype=np.int16).reshape(8, 9, 10)
         return slicer.util.addVolumeFromArray(ct, np.array(ijkToRas, dtype=float), "CT")
 
     def segmentWith(self, exitCode: int, lines: list[str]):
@@ -374,9 +422,9 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
 
     def test_failure_is_one_sentence_and_leaves_no_node(self):
         """The last line that is not progress is what the user reads."""
-        lines = ['{"stage": "read", "done": 1, "total": 1}', "ct.nrrd has 4 slices, fewer than 64."]
+        lines = ['{"stage": "read", "done": 1, "total": 1}', "ct.nrrd shows no chest."]
         _progress, finished = self.segmentWith(2, lines)
-        self.assertEqual(finished, [(None, "ct.nrrd has 4 slices, fewer than 64.")])
+        self.assertEqual(finished, [(None, "CT shows no chest.")])
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
 
     def test_a_drawn_fork_has_three_branches_of_known_length(self):

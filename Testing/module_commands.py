@@ -1,9 +1,11 @@
 """In the place of slow commands: quick children that print and leave what the real ones do.
 
 Called as PythonSlicer: -m PACKAGE COMMAND ... With AIRWAYSEG_STAND_IN=slow they work until they are killed, with
-AIRWAYSEG_STAND_IN=fail they end with a sentence.
+AIRWAYSEG_STAND_IN=wait until the file AIRWAYSEG_GO is there; with AIRWAYSEG_STAND_IN=fail they end with a sentence, and
+with AIRWAYSEG_STAND_IN=fragments a segmentation leaves some fragments out.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -30,6 +32,8 @@ PROBE = {
     "torch": {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False},
     "models": ["default", "mine"],
 }
+LEFT_OUT = {"method": "both", "fragments": 97, "fragments_joined": 11, "voxels_left_out": 8760}
+STATES = ["applied"] * 4 + ["proposed"] * 11 + ["refused"] * 2
 OUTCOME = {
     "before": {"p1": {"tld": 0.80, "bd": 0.70, "precision": 0.90, "dsc": 0.85}},
     "after": {"p1": {"tld": 0.85, "bd": 0.75, "precision": 0.91, "dsc": 0.86}},
@@ -51,6 +55,8 @@ def misbehave() -> None:
     wish = os.environ.get("AIRWAYSEG_STAND_IN", "")
     if wish == "slow":
         time.sleep(1000)
+    while wish == "wait" and not os.path.exists(os.environ["AIRWAYSEG_GO"]):
+        time.sleep(0.01)
     if wish == "fail":
         sys.exit("airwayseg: The scan shows no chest.")
 
@@ -67,8 +73,13 @@ def segment(arguments: list[str]) -> None:
     dark = (np.frombuffer(voxels, "<i2") < -900).astype(np.uint8)
     with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
         stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + dark.tobytes())
+    report, states = REPORT, []
+    if os.environ.get("AIRWAYSEG_STAND_IN") == "fragments":
+        report, states = REPORT | {"decisions": REPORT["decisions"] | {"repair": LEFT_OUT}}, STATES
+    with open(os.path.join(folder, "repairs.json"), "w") as stream:
+        json.dump({"repairs": [{"state": state} for state in states]}, stream)
     with open(os.path.join(folder, "report.json"), "w") as stream:
-        json.dump(REPORT, stream)
+        json.dump(report, stream)
 
 
 def measure(arguments: list[str]) -> None:
@@ -86,13 +97,42 @@ def measure(arguments: list[str]) -> None:
 
 
 def finetune(arguments: list[str]) -> None:
-    """It became better."""
+    """It became better, unless AIRWAYSEG_OUTCOME says otherwise."""
     tell("train", 1, 2)
     misbehave()
     folder = arguments[arguments.index("-o") + 1]
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "finetune.json"), "w") as stream:
-        json.dump(OUTCOME, stream)
+        json.dump(OUTCOME | json.loads(os.environ.get("AIRWAYSEG_OUTCOME", "{}")), stream)
+
+
+def cases(arguments: list[str]) -> None:
+    """Add a case as it is, or remove one."""
+    action, data, *options = arguments
+    if action == "remove":
+        shutil.rmtree(os.path.join(data, "cases", options[0]))
+        return
+    parser = argparse.ArgumentParser()
+    for name in ("ct", "label", "initial", "name", "patient"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--force", action="store_true")
+    case = parser.parse_args(options)
+    misbehave()
+    folder = os.path.join(data, "cases", case.name)
+    if os.path.exists(folder) and not case.force:
+        sys.exit(f"airwayseg-train: {folder} exists.")
+    os.makedirs(folder, exist_ok=True)
+    for name in filter(None, (case.ct, case.label)):
+        shutil.copy(name, folder)
+    edited = None if case.initial is None else int((voxels_of(case.initial) != voxels_of(case.label)).sum())
+    with open(os.path.join(folder, "case.json"), "w", encoding="utf-8") as stream:
+        json.dump({"patient": case.patient, "edited_voxels": edited}, stream)
+
+
+def voxels_of(path: str) -> np.ndarray:
+    """The bytes of a mask."""
+    with open(path, "rb") as stream:
+        return np.frombuffer(stream.read().split(b"\n\n", 1)[1], np.uint8)
 
 
 def simulate(arguments: list[str]) -> None:
@@ -112,5 +152,6 @@ if __name__ == "__main__":
     if package == "AirwaySegSlicer.probe":
         print(json.dumps({"probe": PROBE}))
     else:
-        commands = {"segment": segment, "measure": measure, "finetune": finetune, "simulate": simulate}
+        commands = {"segment": segment, "measure": measure, "finetune": finetune}
+        commands |= {"simulate": simulate, "cases": cases}
         commands[rest[0]](rest[1:])

@@ -19,7 +19,7 @@ class Desk:
         self.ui, self.logic = self.widget.ui, self.widget.logic
         self.wait()
 
-    def wait(self, slots=("airways", "training", "probe"), limit_s: float = LIMIT_S) -> None:
+    def wait(self, slots=("airways", "files", "training", "probe"), limit_s: float = LIMIT_S) -> None:
         """Until nothing runs."""
         self.host.pump(lambda: not any(self.logic.runs.is_running(slot) for slot in slots), limit_s)
 

@@ -61,7 +61,7 @@ def python_slicer(folder: Path, stand_ins: bool = False) -> str:
     real = f'exec "{sys.executable}"'
     stand_in = f'{real} "{Path(__file__).with_name("module_commands.py")}" "$@"'
     library = ("AirwaySegLib segment", "AirwaySegLib measure", "AirwaySegSlicer.measured measure")
-    training = ("AirwaySegTraining finetune", "AirwaySegTraining simulate")
+    training = ("AirwaySegTraining finetune", "AirwaySegTraining simulate", "AirwaySegTraining cases")
     wanted = " | ".join(f'"{command}"*' for command in (*library, *training, "AirwaySegSlicer.probe "))
     choice = f'case "$2 $3" in {wanted}) {stand_in};; esac\n' if stand_ins else ""
     script.write_text(f'#!/bin/sh\n{choice}{real} "$@"\n')

@@ -1,16 +1,12 @@
 """Tests of what belongs to a result: not offered as airways or CT, moved with it, gone with what it stands for."""
 
-from importlib import import_module
 
 import numpy as np
 import pytest
+import slicer
+import slicerhost
 
-slicer = pytest.importorskip("slicer")
-slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-correction = import_module("AirwaySegSlicer.correction")
-jobs = import_module("AirwaySegSlicer.jobs")
-nodes = import_module("AirwaySegSlicer.nodes")
-segments = import_module("AirwaySegSlicer.segments")
+from AirwaySegSlicer import correction, nodes, segments, trainingcases
 
 
 def offered(selector) -> list[str]:
@@ -56,7 +52,7 @@ def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overl
     assert an_overlay.host.messages == [("error", sentence)]
     for refused in (
         lambda: an_overlay.logic.showOverlay(initial, "lobe"),
-        lambda: an_overlay.logic.startAddCase(initial, "", False, jobs.Listener(print)),
+        lambda: trainingcases.new_case(initial, ""),
     ):
         with pytest.raises(RuntimeError, match="before correction"):
             refused()

@@ -1,13 +1,11 @@
 """Tests of AirwaySegSlicer.correction: edited voxels are counted, told apart, taken back and noticed."""
 
+import module_scenes as scenes
 import numpy as np
 import pytest
+import slicer
 
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-correction = pytest.importorskip("AirwaySegSlicer.correction")
-segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
+from AirwaySegSlicer import correction, segmentation, segments
 
 
 @pytest.fixture(params=[False, True], ids=["in place", "below a transform"])

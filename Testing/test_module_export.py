@@ -4,16 +4,13 @@ import csv
 import json
 import os
 
+import module_scenes as scenes
 import numpy as np
 import pytest
 import SimpleITK
+import slicer
 
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-exporting = pytest.importorskip("AirwaySegSlicer.exporting")
-measuring = pytest.importorskip("AirwaySegSlicer.measuring")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
+from AirwaySegSlicer import exporting, measuring, nodes, segmentation
 
 
 @pytest.fixture
@@ -97,23 +94,38 @@ def test_the_whole_case_is_one_folder(a_result, tmp_path):
     assert np.array_equal(mask, corrected)
 
 
-def test_a_training_case_has_ct_label_edited_voxels_and_provenance(a_result, tmp_path):
-    ct, corrected, airways = a_result
-    data = str(tmp_path / "training")
-    start = exporting.start_adding_case
-    assert scenes.ends_of(lambda audience: start(airways, data, False, audience)) == ("CT", "")
-    folder = os.path.join(data, "cases", "CT")
-    arrays = {
-        name: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(os.path.join(folder, f"{name}.nrrd")))
-        for name in ("ct", "label", "edited")
-    }
-    assert np.array_equal(arrays["label"], corrected)
-    assert np.argwhere(arrays["edited"]).tolist() == [[2, 2, 2]]
-    assert np.array_equal(arrays["ct"], slicer.util.arrayFromVolume(ct))
-    assert json.loads(open(os.path.join(folder, "provenance.json")).read())["corrected_voxels"]["added"] == 1
-    result, message = scenes.ends_of(lambda audience: start(airways, data, False, audience))
-    assert result is None and "exists" in message
-    assert scenes.ends_of(lambda audience: start(airways, data, True, audience)) == ("CT", "")
+def test_an_export_leaves_nothing_but_its_files(a_result, tmp_path):
+    _ct, _corrected, airways = a_result
+    maps = measuring.Maps()
+    scenes.ends_of(lambda audience: measuring.start_measuring(airways, maps, audience))
+    maps.clear()
+    (tmp_path / "out").mkdir()
+    for ending in (".csv", ".vtp", ".stl", ".nrrd"):
+        exporting.export_node(airways, str(tmp_path / "out" / f"a{ending}"))
+    names = {"a.csv", "a.vtp", "a.stl", "a.nrrd", "a.provenance.json"}
+    assert set(os.listdir(tmp_path / "out")) == names
+
+
+@pytest.mark.parametrize("reference", ["none", "label map"])
+def test_airways_from_elsewhere_are_exported_on_the_chosen_ct(slicer_host, tmp_path, reference):
+    ct, mask = scenes.a_ct()
+    label = slicer.util.addVolumeFromArray(
+        mask.astype(np.uint8), scenes.IJK_TO_RAS, "Read", nodeClassName="vtkMRMLLabelMapVolumeNode"
+    )
+    theirs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Theirs")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(label, theirs)
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    theirs.SetNodeReferenceID(role, label.GetID() if reference == "label map" else None)
+    path = str(tmp_path / "mask.nrrd")
+    with pytest.raises(RuntimeError, match="The CT of Theirs is not in the scene; choose a chest CT"):
+        exporting.export_node(theirs, path)
+    exporting.export_node(theirs, path, ct)
+    assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)), mask)
+    far = slicer.util.addVolumeFromArray(
+        np.zeros((8, 8, 8), np.int16), np.diag([1, 1, 1, 1]) + 500 * np.eye(4, k=3), "Far"
+    )
+    with pytest.raises(RuntimeError, match="No airways of Theirs lie in Far"):
+        exporting.export_node(theirs, path, far)
 
 
 @pytest.mark.parametrize(

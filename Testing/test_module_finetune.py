@@ -4,15 +4,11 @@ import json
 import os
 import sys
 
+import module_scenes as scenes
 import pytest
+from module_commands import OUTCOME
 
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-OUTCOME = pytest.importorskip("module_commands").OUTCOME
-finetuning = pytest.importorskip("AirwaySegSlicer.finetuning")
-installation = pytest.importorskip("AirwaySegSlicer.installation")
-probe = pytest.importorskip("AirwaySegSlicer.probe")
-process = pytest.importorskip("AirwaySegSlicer.process")
+from AirwaySegSlicer import finetuning, installation, probe, process
 
 
 def add_case(data, name, **about):
@@ -51,7 +47,27 @@ def test_the_outcome_is_a_table_and_a_verdict(tmp_path):
     (tmp_path / "finetune.json").write_text(json.dumps(OUTCOME))
     outcome = finetuning.read_outcome(str(tmp_path))
     assert outcome.rows[0] == ("p1: tree length", pytest.approx(80), pytest.approx(85))
-    assert len(outcome.rows) == 6 and (outcome.better, outcome.name) == (True, "mine")
+    assert len(outcome.rows) == 6 and (outcome.verdict, outcome.name) == (finetuning.BETTER, "mine")
+
+
+@pytest.mark.parametrize(
+    ("about", "verdict"),
+    [
+        ({"better": False}, "not better"),
+        ({"better": False, "verdict": "not better"}, "not better"),
+        ({"better": False, "verdict": "unknown", "before": {}, "after": {}}, "unknown"),
+        ({"better": True, "verdict": "better"}, "better"),
+    ],
+)
+def test_the_verdict_has_three_values_and_older_files_have_two(tmp_path, about, verdict):
+    (tmp_path / "finetune.json").write_text(json.dumps(OUTCOME | about))
+    assert finetuning.read_outcome(str(tmp_path)).verdict == verdict
+
+
+def test_a_verdict_of_another_kind_gets_a_sentence(tmp_path):
+    (tmp_path / "finetune.json").write_text(json.dumps(OUTCOME | {"verdict": "perhaps"}))
+    with pytest.raises(RuntimeError, match=r"finetune\.json"):
+        finetuning.read_outcome(str(tmp_path))
 
 
 def test_an_outcome_of_another_shape_gets_a_sentence(tmp_path):
@@ -126,7 +142,6 @@ def test_a_requirement_that_is_not_installed_is_missing(tmp_path):
 
 
 def test_the_real_probe_sees_this_computer(slicer_host, tmp_path, monkeypatch):
-    pytest.importorskip("torch")
     monkeypatch.setenv("PATH", scenes.python_slicer(tmp_path), prepend=os.pathsep)
     found, message = scenes.ends_of(installation.start_probe)
     assert message == "" and "default" in found.models

@@ -2,18 +2,14 @@
 
 import csv
 import json
-from importlib import import_module
 
+import module_scenes as scenes
 import numpy as np
 import pytest
+import slicer
+import slicerhost
 
-slicer = pytest.importorskip("slicer")
-slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-scenes = import_module("module_scenes")
-freshness = import_module("AirwaySegSlicer.freshness")
-measuring = import_module("AirwaySegSlicer.measuring")
-nodes = import_module("AirwaySegSlicer.nodes")
-segments = import_module("AirwaySegSlicer.segments")
+from AirwaySegSlicer import freshness, measuring, nodes, segments
 
 MEASURED = (nodes.CENTERLINE, nodes.TABLE, nodes.SURFACE, nodes.SLICES, nodes.HIGHLIGHT, nodes.PLOT_CHART)
 

@@ -2,14 +2,11 @@
 
 import os
 
+import module_scenes as scenes
 import numpy as np
 import pytest
 
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-overlays = pytest.importorskip("AirwaySegSlicer.overlays")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
+from AirwaySegSlicer import nodes, overlays, segments
 
 
 @pytest.fixture
@@ -17,7 +14,7 @@ def a_logic(slicer_host, tmp_path, monkeypatch):
     """The logic; segmenting is a stand-in, measuring is real."""
     monkeypatch.setenv("PATH", scenes.python_slicer(tmp_path, stand_ins=True), prepend=os.pathsep)
     monkeypatch.setenv("AIRWAYSEG_KEPT", str(tmp_path / "kept"))
-    module = pytest.importorskip("AirwaySeg")
+    import AirwaySeg as module
     logic = module.AirwaySegLogic()
     yield logic
     logic.close()

@@ -2,25 +2,18 @@
 
 import os
 
+import module_scenes as scenes
 import numpy as np
 import pytest
+import slicer
 
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-branches = pytest.importorskip("AirwaySegSlicer.branches")
-correction = pytest.importorskip("AirwaySegSlicer.correction")
-measuring = pytest.importorskip("AirwaySegSlicer.measuring")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-overlays = pytest.importorskip("AirwaySegSlicer.overlays")
-radiusplot = pytest.importorskip("AirwaySegSlicer.radiusplot")
-segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
+from AirwaySegSlicer import branches, measuring, nodes, overlays, radiusplot, segmentation
 
 
 @pytest.fixture(scope="module")
 def a_measured_folder(tmp_path_factory):
     """What the real command leaves for the airways' box of the drawn tree, measured once."""
-    slicerhost = pytest.importorskip("slicerhost")
+    import slicerhost
     slicerhost.start().clear()
     folder = tmp_path_factory.mktemp("measured")
     ct, mask = scenes.a_ct()
@@ -179,7 +172,9 @@ def test_far_from_the_airways_there_is_no_branch(a_tree):
 
 def a_picking(places):
     """Wait for a click; the file needs Qt, which the host brings."""
-    return pytest.importorskip("AirwaySegSlicer.picking").Picking(places.append)
+    from AirwaySegSlicer import picking
+
+    return picking.Picking(places.append)
 
 
 def test_a_click_in_a_view_tells_its_place_once_and_leaves_nothing(slicer_host):

@@ -5,16 +5,13 @@ import os
 import subprocess
 import sys
 
+import module_scenes as scenes
 import numpy as np
 import pytest
+import slicer
+import vtk
 
-vtk = pytest.importorskip("vtk")
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-jobs = pytest.importorskip("AirwaySegSlicer.jobs")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
+from AirwaySegSlicer import jobs, nodes, segmentation, segments
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
@@ -127,6 +124,8 @@ def test_the_result_is_a_neighbour_of_its_ct_with_terminology_surface_and_proven
     assert (node.GetAttribute("AirwaySeg.model"), node.GetAttribute("AirwaySeg.device")) == ("default", "cpu")
     assert segmentation.warnings_of(node) == ["The slices are 5 mm apart."]
     assert segmentation.is_result_of(node, ct) and not segmentation.is_result_of(None, ct)
+    ct.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode").GetID())
+    assert not segmentation.is_result_of(node, ct)
 
 
 def test_other_nodes_are_not_touched(a_result):
@@ -141,13 +140,62 @@ def test_other_nodes_are_not_touched(a_result):
     assert {node for node, time in before.items() if after[node] != time} <= allowed
 
 
-def test_a_second_run_replaces_the_result_with_all_that_belongs_to_it(a_result):
-    ct, _mask, folder = a_result
+def test_a_second_run_replaces_the_airways_and_what_belongs_to_them(a_result):
+    ct, mask, folder = a_result
     first = segmentation.take_in(folder, ct)
     count = slicer.mrmlScene.GetNumberOfNodes()
-    second = segmentation.take_in(folder, ct, replace=first)
-    assert first.GetScene() is None and second.GetName() == "CT airways"
+    smaller = mask.copy()
+    smaller[:40] = False
+    second = segmentation.take_in(scenes.write_result(folder, ct, smaller), ct, replace=first)
+    assert second is first and second.GetName() == "CT airways"
     assert slicer.mrmlScene.GetNumberOfNodes() == count
+    for node in (second, nodes.companion(second, nodes.INITIAL)):
+        assert np.array_equal(segments.mask_on_ct(node, ct), smaller)
+    bounds = [0.0] * 6
+    segments.closed_surface(second).GetBounds(bounds)
+    assert bounds[4] > ct.GetOrigin()[2] + 39 * ct.GetSpacing()[2]
+
+
+def test_a_ct_with_fewer_voxels_than_the_library_takes_is_refused_before_anything_is_started():
+    from AirwaySegLib.guardrails import MINIMUM_VOXELS
+
+    launch = scenes.StandIn(dark_is_airway)
+    assert nodes.LEAST_VOXELS == MINIMUM_VOXELS
+    thin = slicer.util.addVolumeFromArray(np.full((20, 7, 20), -1000, np.int16), name="2: Thin")
+    with pytest.raises(RuntimeError, match="2: Thin has too few voxels along y to be segmented: 7, fewer than 8"):
+        finished(launch, thin)
+    ct, _mask = scenes.a_ct()
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Slab")
+    bounds = [0.0] * 6
+    ct.GetRASBounds(bounds)
+    roi.SetCenterWorld(*((bounds[axis * 2] + bounds[axis * 2 + 1]) / 2 for axis in range(3)))
+    roi.SetSizeWorld(500, 500, 4)
+    with pytest.raises(RuntimeError, match="CT has too few voxels along z"):
+        finished(launch, ct, segmentation.SegmentOptions(region=roi))
+    assert not launch.commands
+
+
+@pytest.mark.usefixtures("slicers_python")
+def test_what_the_command_says_of_its_files_is_said_of_the_nodes():
+    def fail(arguments):
+        raise scenes.Failed(f"airwayseg: {arguments[1]} is no CT; look at ct.nrrd or at direct.nrrd.")
+
+    ct, _mask = scenes.a_ct("2: Chest 1.0")
+    assert finished(scenes.StandIn(fail), ct) == (
+        None,
+        "2: Chest 1.0 is no CT; look at 2: Chest 1.0 or at direct.nrrd.",
+    )
+
+
+def test_lines_that_begin_with_the_file_begin_with_the_node(slicer_host):
+    from AirwaySegSlicer import wording
+    lines = []
+    audience = wording.in_words_of_the_scene(
+        jobs.Audience(lambda *end: None, on_line=lines.append), {"ct.nrrd": "CT 1"}
+    )
+    for line in ("airwayseg: ct: The slices are 5 mm apart.", "ct: dark", "object: ct is kept"):
+        audience.on_line(line)
+    assert lines == ["airwayseg: CT 1: The slices are 5 mm apart.", "CT 1: dark", "object: ct is kept"]
 
 
 def test_a_second_run_adds_a_result_where_that_is_wanted(a_result):
@@ -288,7 +336,7 @@ import AirwaySegSlicer.%s
 """
 
 
-@pytest.mark.parametrize("name", ["exporting", "overlays", "branches", "radiusplot", "sampledata", "correction"])
+@pytest.mark.parametrize("name", ["trainingcases", "overlays", "branches", "radiusplot", "sampledata", "correction"])
 def test_the_module_loads_before_those_whose_classes_it_uses(name):
     """Slicer makes its modules in alphabetical order, AirwaySeg among the first."""
     folder = os.path.dirname(os.path.dirname(nodes.__file__))
@@ -303,7 +351,7 @@ def test_the_module_loads_before_those_whose_classes_it_uses(name):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
 def test_a_volume_written_in_pieces_is_the_volume(tmp_path, monkeypatch, dtype):
-    nrrdfile = pytest.importorskip("AirwaySegSlicer.nrrdfile")
+    from AirwaySegSlicer import nrrdfile
     monkeypatch.setattr(nrrdfile, "PIECE", 1000)
     array = np.random.default_rng(0).integers(0, 100, (7, 20, 30)).astype(dtype)
     node = slicer.util.addVolumeFromArray(array, scenes.IJK_TO_RAS, "V")

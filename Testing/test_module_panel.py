@@ -2,20 +2,13 @@
 
 import io
 
+import module_scenes as scenes
 import numpy as np
-import pytest
+import slicer
+import slicerhost
+from module_desk import files
 
-slicer = pytest.importorskip("slicer")
-slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-scenes = pytest.importorskip("module_scenes")
-files = pytest.importorskip("module_desk").files
-branches = pytest.importorskip("AirwaySegSlicer.branches")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-nrrdfile = pytest.importorskip("AirwaySegSlicer.nrrdfile")
-overlays = pytest.importorskip("AirwaySegSlicer.overlays")
-segmentation = pytest.importorskip("AirwaySegSlicer.segmentation")
-segments = pytest.importorskip("AirwaySegSlicer.segments")
-
+from AirwaySegSlicer import branches, nodes, nrrdfile, overlays, segmentation, segments
 
 # Input and segmentation ----------------------------------------------------------------------------------------------
 
@@ -78,10 +71,9 @@ def test_a_sequence_gets_its_sentence(a_desk):
 def test_running_twice_replaces_or_adds_as_the_box_says(a_measured_desk):
     first = a_measured_desk.airways
     second = a_measured_desk.segment()
-    assert first.GetScene() is None and second.GetName() == "CT airways"
+    assert first.GetScene() is not None and second.GetName() != first.GetName()
     a_measured_desk.click("replaceCheckBox")
-    third = a_measured_desk.segment()
-    assert second.GetScene() is not None and third.GetName() != second.GetName()
+    assert a_measured_desk.segment() is second and a_measured_desk.ui.branchTable.rowCount == 7
 
 
 def test_a_result_that_comes_while_another_module_is_shown_is_chosen(a_desk):
@@ -94,6 +86,7 @@ def test_a_result_that_comes_while_another_module_is_shown_is_chosen(a_desk):
 
 def test_of_a_replaced_result_no_file_is_left(a_measured_desk):
     kept = len(files())
+    a_measured_desk.click("replaceCheckBox")
     a_measured_desk.segment()
     assert len(files()) == kept == 1
 
@@ -102,6 +95,7 @@ def test_corrections_are_not_replaced_without_asking(a_measured_desk):
     corrected = a_measured_desk.mask.astype(np.uint8)
     corrected[60] = 0
     first = a_measured_desk.airways
+    a_measured_desk.click("replaceCheckBox")
     slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, first, "airways", a_measured_desk.ct)
     a_measured_desk.host.answers.append(False)
     a_measured_desk.click("segmentButton")
@@ -112,7 +106,9 @@ def test_corrections_are_not_replaced_without_asking(a_measured_desk):
 def test_the_window_lives_while_the_ct_is_written(a_desk, monkeypatch):
     """Seconds are measured by benchmarks/panel.py; here it is counted what is written between two looks at events."""
     monkeypatch.setattr(nrrdfile, "PIECE", 50_000)
-    written, qt = [0], pytest.importorskip("qt")
+    import qt
+
+    written = [0]
     timer = qt.QTimer()
     timer.connect("timeout()", lambda: written.append(0))
 
@@ -285,7 +281,7 @@ def test_with_a_segmentation_goes_all_that_belongs_to_it_and_nothing_else(a_meas
 
 
 def test_every_widget_that_a_person_uses_has_a_tooltip(a_desk):
-    qt = pytest.importorskip("qt")
+    import qt
     kinds = (qt.QAbstractButton, qt.QComboBox, qt.QLineEdit, qt.QTableWidget, qt.QListWidget, qt.QPlainTextEdit)
     silent = [
         name

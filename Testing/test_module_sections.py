@@ -1,17 +1,15 @@
 """Tests of the panel's sections Overlays, Correct, Export and Fine-tune, clicked through on stand-ins."""
 
+import json
 import os
 
+import module_scenes as scenes
 import numpy as np
 import pytest
+import slicer
+import slicerhost
 
-slicer = pytest.importorskip("slicer")
-slicerhost = pytest.importorskip("slicerhost", exc_type=ImportError)
-scenes = pytest.importorskip("module_scenes")
-correction = pytest.importorskip("AirwaySegSlicer.correction")
-nodes = pytest.importorskip("AirwaySegSlicer.nodes")
-overlays = pytest.importorskip("AirwaySegSlicer.overlays")
-
+from AirwaySegSlicer import correction, nodes, overlays
 
 # Overlays ------------------------------------------------------------------------------------------------------------
 
@@ -153,6 +151,19 @@ def test_everything_can_be_exported_and_nothing_is_replaced_without_asking(an_ex
     assert os.path.getmtime(tmp_path / "out" / "CT-airways.stl") == old
 
 
+def test_airways_that_do_not_know_their_ct_are_exported_on_the_chosen_one(an_export, tmp_path):
+    theirs = an_export.draw("Theirs")
+    theirs.SetNodeReferenceID(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole(), None)
+    an_export.choose("airwaysSelector", theirs)
+    for kind in (".nrrd", "case"):
+        an_export.choose("exportComboBox", kind)
+        an_export.click("exportButton")
+        an_export.wait()
+    assert not an_export.host.messages
+    for path in (tmp_path / "out/Theirs.nrrd", tmp_path / "out/Theirs/airways.nrrd"):
+        assert np.array_equal(slicer.util.arrayFromVolume(nodes.read_volume(str(path))), an_export.mask)
+
+
 @pytest.fixture
 def a_training(a_measured_desk, tmp_path):
     """A panel with the section Fine-tune open and a folder with one case."""
@@ -165,8 +176,9 @@ def a_training(a_measured_desk, tmp_path):
 
 def test_a_case_is_added_listed_and_removed(a_training):
     assert a_training.ui.casesList.count == 1 and not a_training.host.messages
-    assert a_training.ui.casesList.item(0).text() == "CT (0 voxels corrected)"
-    assert a_training.ui.finetuneLabel.text == "Added CT."
+    [name] = os.listdir(os.path.join(a_training.ui.trainingFolderEdit.currentPath, "cases"))
+    assert a_training.ui.casesList.item(0).text() == f"{name} of patient CT (0 voxels corrected)"
+    assert name.startswith("CT-") and a_training.ui.finetuneLabel.text == f"Added {name}."
     a_training.choose("casesList", 0)
     a_training.click("removeCaseButton")
     a_training.wait()
@@ -183,6 +195,23 @@ def test_a_training_runs_beside_other_work_and_its_table_and_model_appear(a_trai
     assert a_training.ui.outcomeTable.rowCount == 6
     assert a_training.ui.outcomeTable.item(0, 2).text() == "85.0"
     assert a_training.ui.finetuneLabel.text == "Better, and listed as mine: it rose by 4.0 points."
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"verdict": "not better", "better": False, "name": None}, "Not better, and not listed: why."),
+        ({"verdict": "unknown", "better": False, "name": None}, "Cannot be judged: why."),
+        ({"better": False, "name": None}, "Not better, and not listed: why."),
+        ({"doubt": "Labels are mirrored."}, "Better, and listed as mine: why. Labels are mirrored."),
+    ],
+)
+def test_what_is_not_better_is_told_from_what_cannot_be_judged(a_training, monkeypatch, about, said):
+    monkeypatch.setenv("AIRWAYSEG_OUTCOME", json.dumps(about | {"reason": "why."}))
+    a_training.ui.newModelEdit.text = "mine"
+    a_training.click("finetuneButton")
+    a_training.wait()
+    assert a_training.ui.finetuneLabel.text == said
 
 
 def test_a_training_can_be_stopped(a_training, monkeypatch):

@@ -3,12 +3,10 @@
 import json
 import os
 
+import module_scenes as scenes
 import numpy as np
 import pytest
-
-slicer = pytest.importorskip("slicer")
-scenes = pytest.importorskip("module_scenes")
-pytest.importorskip("torch")
+import slicer
 
 LIMIT_S = 3600
 """A training on a busy computer; what can bring it no further is heard of before."""
@@ -35,6 +33,7 @@ def a_real_desk(slicer_host, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
     second, _mask = scenes.a_ct("Second")
+    slicer.util.arrayFromVolume(second)[0] += 10  # another scan
     a_real_desk.open("finetuneSection")
     a_real_desk.ui.trainingFolderEdit.currentPath = str(tmp_path / "data")
     for ct in (a_real_desk.ct, second):
@@ -55,7 +54,7 @@ def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
     assert not a_real_desk.host.messages
     about = json.loads((tmp_path / "data/runs/ours/finetune.json").read_text())
     [held_out] = about["after"]
-    assert held_out in ("First", "Second")
+    assert held_out.split("-")[0] in ("First", "Second")
     table = a_real_desk.ui.outcomeTable
     texts = [[table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)]
     assert [

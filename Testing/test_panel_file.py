@@ -5,11 +5,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-
-slicer, slicerhost, qtcore = (
-    pytest.importorskip(name, reason=f"{name} cannot be imported here", exc_type=ImportError)
-    for name in ("slicer", "slicerhost", "PySide6.QtCore")
-)
+import slicer
+import slicerhost
+from PySide6 import QtCore as qtcore
 
 PANEL = Path(__file__).resolve().parents[1] / "AirwaySeg/Resources/UI/AirwaySeg.ui"
 # What Slicer's parameter nodes look for; every other property must belong to its class.

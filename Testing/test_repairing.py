@@ -123,6 +123,7 @@ def test_map_and_list_tell_of_the_same_voxels_and_place(a_result, a_broken_tree)
     told = json.loads((a_result / repairing.PROPOSALS).read_text())["summary"]
     assert told["method"] == "path" and told["applied"] == 1
     assert told["voxels_added"] == mask.sum() - (label_components(a_broken_tree) == 1).sum()
+    assert told["voxels_left_out"] == np.count_nonzero(a_broken_tree & ~mask)
     image = sitk.ReadImage(str(a_result / repairing.REPAIRS))
     assert image[image.TransformPhysicalPointToIndex(applied[0].place_mm)] == applied[0].number
 

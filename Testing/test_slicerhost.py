@@ -7,11 +7,9 @@ from typing import Annotated
 
 import numpy as np
 import pytest
-
-slicer, slicerhost, vtk = (
-    pytest.importorskip(name, reason=f"{name} cannot be imported here", exc_type=ImportError)
-    for name in ("slicer", "slicerhost", "vtk")
-)
+import slicer
+import slicerhost
+import vtk
 
 
 @pytest.fixture

@@ -4,13 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
+import slicerhost
 import vtk
 from PIL import Image
-
-slicer, slicerhost = (
-    pytest.importorskip(name, reason=f"{name} cannot be imported here", exc_type=ImportError)
-    for name in ("slicer", "slicerhost")
-)
 
 
 @pytest.fixture

@@ -144,6 +144,11 @@ class Repaired:
         """The same, counted on a grid of which the present one is this box."""
         return replace(self, corner=self.corner + np.array([part.start for part in box], np.int32))
 
+    def _voxels_left_out(self) -> int:
+        sizes = sizes_of(self.grid.array)
+        sizes[[MAIN, *fragments_of(self.proposals)]] = 0
+        return int(sizes.sum())
+
     def summary(self) -> dict[str, object]:
         """What a report tells of it, as plain values."""
         labels = self.grid.array
@@ -154,6 +159,7 @@ class Repaired:
             "proposals": len(self.proposals),
             "applied": sum(proposal.state == APPLIED for proposal in self.proposals),
             "voxels_added": voxels_added(labels, self.proposals),
+            "voxels_left_out": self._voxels_left_out(),
         }
 
 

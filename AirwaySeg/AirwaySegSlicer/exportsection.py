@@ -52,9 +52,10 @@ class ExportSection(Section):
             if kind == CASE:
                 ensure_packages(self.panel.requirements)
                 self.ui.exportLabel.text = _("Writing the case …")
-                self.logic.startExportCase(airways, target, Listener(self.on_exported, on_line=self.panel.log))
+                listener = Listener(self.on_exported, on_line=self.panel.log)
+                self.logic.startExportCase(airways, target, listener, self.panel.ct())
             else:
-                self.show_written(self.logic.export(airways, target)[0])
+                self.show_written(self.logic.export(airways, target, self.panel.ct())[0])
         self.panel.update()
 
     def on_exported(self, folder: str | None, message: str) -> None:

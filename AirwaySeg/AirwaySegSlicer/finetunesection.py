@@ -12,10 +12,12 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.combos import chosen_key
 from AirwaySegSlicer.dependencies import ensure_dependencies
 from AirwaySegSlicer.exporting import case_name
-from AirwaySegSlicer.finetuning import FinetuneOptions, Outcome, training_cases
+from AirwaySegSlicer.finetuning import BETTER, UNKNOWN, FinetuneOptions, Outcome, training_cases
 from AirwaySegSlicer.jobs import Listener
 from AirwaySegSlicer.panel import TRAINING, Panel, Section, errors_shown
+from AirwaySegSlicer.scans import ct_for, patient_of, set_patient
 from AirwaySegSlicer.segmentsection import SegmentSection, time_left
+from AirwaySegSlicer.trainingcases import NewCase, new_case
 
 FOLDER_SETTING = "AirwaySeg/trainingFolder"
 
@@ -25,11 +27,13 @@ class FinetuneSection(Section):
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
+        self._shown_patient = ("", "")
         self.ui.outcomeTable.verticalHeader().setVisible(False)
         self.ui.outcomeTable.horizontalHeader().setStretchLastSection(True)
         self.ui.trainingFolderEdit.currentPath = str(qt.QSettings().value(FOLDER_SETTING, "") or "")
         self.ui.trainingFolderEdit.connect("currentPathChanged(QString)", self.on_folder)
         self.ui.casesList.connect("itemSelectionChanged()", self.update)
+        self.ui.patientEdit.connect("textChanged(QString)", self.on_patient)
         self.ui.newModelEdit.connect("textChanged(QString)", self.on_name)
         self.ui.addCaseButton.connect("clicked(bool)", self.on_add)
         self.ui.removeCaseButton.connect("clicked(bool)", self.on_remove)
@@ -42,8 +46,9 @@ class FinetuneSection(Section):
         return self.ui.trainingFolderEdit.currentPath
 
     def update(self) -> None:
-        """The buttons say what can be done now."""
+        """The buttons say what can be done now, and the patient whose case could be added."""
         running, busy, folder = self.logic.runs.is_running(TRAINING), self.panel.is_busy(), self.folder()
+        self.show_patient()
         self.ui.addCaseButton.enabled = bool(folder) and self.panel.airways() is not None and not busy
         self.ui.removeCaseButton.enabled = bool(self.ui.casesList.selectedItems()) and not busy and not running
         self.ui.finetuneButton.text = _("Stop fine-tuning") if running else _("Start fine-tuning")
@@ -61,28 +66,59 @@ class FinetuneSection(Section):
         """Without a name there is no training."""
         self.update()
 
+    # Cases -----------------------------------------------------------------------------------------------------------
+
     def list_cases(self) -> None:
         """Show the folder's cases."""
         self.ui.casesList.clear()
         for case in training_cases(self.folder()):
             edits = _("corrections not known") if case.edited_voxels is None else _("{count} voxels corrected")
-            item = qt.QListWidgetItem(f"{case.name} ({edits.format(count=case.edited_voxels)})")
+            text = _("{name} of patient {patient} ({edits})")
+            edits = edits.format(count=case.edited_voxels)
+            item = qt.QListWidgetItem(text.format(name=case.name, patient=case.patient, edits=edits))
             item.setData(qt.Qt.UserRole, case.name)
             self.ui.casesList.addItem(item)
 
+    def ct(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """The CT of the case that could be added."""
+        airways = self.panel.airways()
+        try:
+            return ct_for(airways, self.panel.ct()) if airways is not None else None
+        except RuntimeError:
+            return None  # The button says why.
+
+    def show_patient(self) -> None:
+        """Propose the patient of that CT; what is being typed stays."""
+        ct = self.ct()
+        shown = (ct.GetID(), patient_of(ct)) if ct else ("", "")
+        if shown != self._shown_patient:
+            self._shown_patient = shown
+            blocked = self.ui.patientEdit.blockSignals(True)
+            self.ui.patientEdit.text = shown[1]
+            self.ui.patientEdit.blockSignals(blocked)
+        self.ui.patientEdit.enabled = ct is not None
+
+    def on_patient(self, text: str) -> None:
+        """Remember the patient with the CT."""
+        ct = self.ct()
+        if ct is not None:
+            set_patient(ct, text)
+            self._shown_patient = (ct.GetID(), patient_of(ct))
+
+    def close_scene(self) -> None:
+        """A node of the next scene may have the same id."""
+        self._shown_patient = ("", "")
+
     def on_add(self, checked: bool = False) -> None:
-        """Add the chosen CT and its airways, after asking where a case would be replaced."""
+        """Add the chosen airways with their CT, after asking where a case would be replaced."""
         with errors_shown():
             airways = self.panel.airways()
-            ct = self.panel.ct()
-            name = case_name(ct.GetName()) if ct else ""
-            there = name in [case.name for case in training_cases(self.folder())]
-            question = _("The case {name} exists. Replace it?").format(name=name)
-            if there and not slicer.util.confirmOkCancelDisplay(question):
-                return
-            ensure_dependencies(self.panel.requirements)
-            done = _("Added {name}.")
-            self.logic.startAddCase(airways, self.folder(), there, Listener(self.after(done), on_line=self.panel.log))
+            case = new_case(airways, self.folder(), self.panel.ct())
+            if case.replaces is None or slicer.util.confirmOkCancelDisplay(replace_question(case)):
+                ensure_dependencies(self.panel.requirements)
+                self.ui.finetuneLabel.text = _("Adding {name} …").format(name=case.name)
+                listener = Listener(self.after(_("Added {name}.")), on_line=self.panel.log)
+                self.logic.startAddCase(airways, case, listener)
         self.panel.update()
 
     def on_remove(self, checked: bool = False) -> None:
@@ -142,7 +178,8 @@ class FinetuneSection(Section):
         if self.panel.closed:
             return
         stopped = _("Stopped. Start again with the same name to continue.")
-        self.ui.finetuneLabel.text = verdict(outcome) if outcome else message or stopped
+        said = " ".join(filter(None, (verdict(outcome), outcome.doubt))) if outcome else message or stopped
+        self.ui.finetuneLabel.text = said
         if outcome:
             self.show_outcome(outcome)
             for section in self.panel.sections:
@@ -174,8 +211,18 @@ def training_stage(stage: str) -> str:
     return names.get(stage, stage)
 
 
+def replace_question(case: NewCase) -> str:
+    """Which case would be replaced, whose it is, and by what."""
+    text = _("{ct} is in the training folder already, as the case {name} of patient {old}. Replace that case?")
+    if case.replaces.patient != case.patient:
+        text += " " + _("Its patient becomes {patient}.")
+    return text.format(ct=case.ct.GetName(), name=case.name, old=case.replaces.patient, patient=case.patient)
+
+
 def verdict(outcome: Outcome) -> str:
     """Whether the model is better, in a sentence."""
-    if outcome.better:
+    if outcome.verdict == UNKNOWN:
+        return _("Cannot be judged: {reason}").format(reason=outcome.reason)
+    if outcome.verdict == BETTER:
         return _("Better, and listed as {name}: {reason}").format(name=outcome.name, reason=outcome.reason)
     return _("Not better, and not listed: {reason}").format(reason=outcome.reason)

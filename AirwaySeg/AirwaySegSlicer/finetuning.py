@@ -11,6 +11,9 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.jobs import Audience, start_job
 from AirwaySegSlicer.process import TRAINING, ConsoleProcess
 
+BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
+"""What finetune.json says of the new weights."""
+
 
 @dataclass(frozen=True)
 class TrainingCase:
@@ -33,12 +36,16 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of (what, before, after) in per cent, the verdict, and the name of the model if it is listed."""
+    """Rows of (what, before, after) in per cent, one of `VERDICTS`, why, and the name of the model if it is listed.
+
+    ``doubt`` is a sentence about labels that seem not to fit their CT, empty if they do.
+    """
 
     rows: list[tuple[str, float, float]]
-    better: bool
+    verdict: str
     reason: str
     name: str
+    doubt: str = ""
 
 
 def training_cases(data: str) -> list[TrainingCase]:
@@ -81,9 +88,18 @@ def read_outcome(folder: str) -> Outcome:
     try:
         with open(os.path.join(folder, "finetune.json"), encoding="utf-8") as stream:
             about = json.load(stream)
-        return Outcome(_rows(about), bool(about["better"]), str(about["reason"]), str(about["name"] or ""))
+        texts = [str(text or "") for text in (about["reason"], about["name"], about.get("doubt"))]
+        return Outcome(_rows(about), _verdict(about), *texts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RuntimeError(_("The fine-tuning left no readable finetune.json.")) from error
+
+
+def _verdict(about: dict) -> str:
+    """One of `VERDICTS`; files of earlier versions say only whether the weights are better."""
+    verdict = about.get("verdict") or (BETTER if about["better"] else NOT_BETTER)
+    if verdict not in VERDICTS:
+        raise ValueError(f"the verdict {verdict!r}")
+    return verdict
 
 
 def measures() -> dict[str, str]:
@@ -99,7 +115,7 @@ def measures() -> dict[str, str]:
 
 def _rows(about: dict) -> list[tuple[str, float, float]]:
     pairs = [(case, about["before"][case], about["after"][case]) for case in about["after"]]
-    pairs.append((_("simulated"), about["remembered_before"], about["remembered_after"]))
+    pairs.append((_("simulated"), about["remembered_before"] or {}, about["remembered_after"] or {}))
     return [
         (f"{case}: {title}", 100 * before[key], 100 * after[key])
         for case, before, after in pairs

@@ -22,6 +22,7 @@ from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
 from AirwaySegSlicer.segmentation import result_folder
 from AirwaySegSlicer.segments import airway_segment_id, airways_box, check_airways
+from AirwaySegSlicer.wording import in_words_of_the_scene
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
@@ -80,7 +81,8 @@ def start_measuring(
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
-    return start_job(audience, prepare, collect, "AirwaySegSlicer.measured")
+    names = {"mask.nrrd": segmentation_node.GetName()}
+    return start_job(in_words_of_the_scene(audience, names), prepare, collect, "AirwaySegSlicer.measured")
 
 
 def take_in_tree(

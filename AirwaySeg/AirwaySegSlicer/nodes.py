@@ -6,7 +6,7 @@ references by role, so that they are found again in a saved and reloaded scene, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 
@@ -22,6 +22,9 @@ ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLO
 
 PRIVATE = (INITIAL, SLICES)
 """Roles that no selector of Slicer offers: as airways or as CT they would be wrong. They are saved with the scene."""
+
+LEAST_VOXELS = 8
+"""Along each axis of a CT; the library's limit."""
 
 TREE = ROLE + "tree"
 """Marks a folder of ours in the subject hierarchy."""
@@ -52,6 +55,14 @@ def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         if browser.GetSequenceNode(volume_node) is not None:
             sentence = _("{name} is a frame of a sequence and changes with it; make a copy of the one frame.")
             raise RuntimeError(sentence.format(name=name))
+
+
+def check_size(name: str, counts: Sequence[int]) -> None:
+    """Raise RuntimeError for voxels along i, j and k that are too few for a CT, as the command would later."""
+    for axis, count in zip("xyz", counts, strict=True):
+        if count < LEAST_VOXELS:
+            sentence = _("{name} has too few voxels along {axis} to be segmented: {count}, fewer than {least}.")
+            raise RuntimeError(sentence.format(name=name, axis=axis, count=count, least=LEAST_VOXELS))
 
 
 def first_ct() -> slicer.vtkMRMLScalarVolumeNode | None:

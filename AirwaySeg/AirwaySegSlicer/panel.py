@@ -12,8 +12,12 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import one_line
 
-AIRWAYS, TRAINING, PROBE = "airways", "training", "probe"
-"""Slots of `jobs.Runs`: what works on the scene, fine-tuning, the look at the installation."""
+AIRWAYS, FILES, TRAINING, PROBE = "airways", "files", "training", "probe"
+"""Slots of `jobs.Runs`.
+
+What works on the scene; what works on files that were copied from it, and goes on when it is closed; fine-tuning; the
+look at the installation.
+"""
 
 MOST_ROUNDS = 3
 """Of updates in one; more would mean that two sections cannot agree."""
@@ -72,8 +76,13 @@ class Panel:
             self.ui.logText.appendPlainText(line)
 
     def is_busy(self) -> bool:
-        """Whether something works on the scene."""
-        return self.logic.runs.is_running(AIRWAYS)
+        """Whether something works on the scene, or on what was copied from it."""
+        return any(self.logic.runs.is_running(slot) for slot in (AIRWAYS, FILES))
+
+    def cancel(self) -> None:
+        """Stop what makes the panel busy."""
+        for slot in (AIRWAYS, FILES):
+            self.logic.runs.cancel(slot)
 
     def update(self) -> None:
         """Let every section show the choices and what runs; once more if one of them has changed that."""

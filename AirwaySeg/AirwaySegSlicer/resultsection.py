@@ -17,6 +17,7 @@ from AirwaySegSlicer.branches import (
 )
 from AirwaySegSlicer.dependencies import ensure_packages
 from AirwaySegSlicer.jobs import Listener
+from AirwaySegSlicer.leftout import left_out_sentence
 from AirwaySegSlicer.nodes import CENTERLINE, HIGHLIGHT, companion
 from AirwaySegSlicer.panel import AIRWAYS, Panel, Section, errors_shown
 from AirwaySegSlicer.picking import Picking
@@ -51,16 +52,17 @@ class ResultSection(Section):
         centerline = companion(airways, CENTERLINE) if airways else None
         self.ui.measureButton.text = _("Cancel") if busy else _("Measure")
         self.ui.measureButton.enabled = busy or airways is not None
-        state = (centerline.GetID(), centerline.GetPolyData().GetMTime()) if centerline else ()
+        left_out = left_out_sentence(airways) if airways else ""
+        state = (left_out, *((centerline.GetID(), centerline.GetPolyData().GetMTime()) if centerline else ()))
         if state != self._shown:
             self._shown = state
-            self.fill(branch_rows(centerline))
+            self.fill(branch_rows(centerline), left_out)
         self.ui.pickButton.enabled = centerline is not None
         self.ui.plotButton.enabled = self.chosen_branch() is not None
 
-    def fill(self, rows: list[BranchRow]) -> None:
-        """Show these branches, none of them chosen."""
-        self.ui.summaryLabel.text = summary(rows)
+    def fill(self, rows: list[BranchRow], left_out: str) -> None:
+        """Show these branches, none of them chosen, and what the segmentation left out, of which they say nothing."""
+        self.ui.summaryLabel.text = "\n".join(filter(None, (summary(rows), left_out)))
         table = self.ui.branchTable
         blocked = table.blockSignals(True)
         table.setSortingEnabled(False)
@@ -100,9 +102,9 @@ class ResultSection(Section):
                 table.scrollToItem(table.item(row, 0))
 
     def on_measure(self, checked: bool = False) -> None:
-        """Measure, or stop what works on the scene."""
+        """Measure, or stop what makes the panel busy."""
         if self.panel.is_busy():
-            self.logic.runs.cancel(AIRWAYS)
+            self.panel.cancel()
             return
         self.measure()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,25 +11,44 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.leftout import read_left_out
 from AirwaySegSlicer.nodes import (
+    CENTERLINE,
+    HIGHLIGHT,
     INITIAL,
+    PLOT_CHART,
+    PLOT_SERIES,
+    PLOT_TABLE,
     ROLE,
+    TABLE,
     add_companion,
     check_ct,
+    check_size,
     ijk_to_ras,
     place_beside,
     read_volume,
     region_box,
-    remove_result,
+    remove_companion,
     shifted,
     undone_on_failure,
 )
 from AirwaySegSlicer.nrrdfile import write_pieces
 from AirwaySegSlicer.process import ConsoleProcess
-from AirwaySegSlicer.segments import SEGMENT_ID, airway_segment, ct_of, new_segmentation, part_of
+from AirwaySegSlicer.segments import (
+    SEGMENT_ID,
+    airway_segment,
+    airways_box,
+    ct_of,
+    labelmap_name,
+    new_segmentation,
+    part_of,
+)
+from AirwaySegSlicer.wording import in_words_of_the_scene
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
+OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
+"""Companions that say nothing of other voxels; overlays are hidden by who has shown them."""
 
 SURFACE_OPACITY = 0.6
 """The centerline shines through."""
@@ -36,7 +56,10 @@ SURFACE_OPACITY = 0.6
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How to segment: name or file of the weights, device, a region of the CT (None: all of it), what it replaces."""
+    """How to segment: name or file of the weights, device, a region of the CT (None: all of it).
+
+    ``replace`` is the result whose airways are replaced, unless they are edited meanwhile; None adds a new one.
+    """
 
     model: str = "default"
     device: str = "auto"
@@ -53,6 +76,9 @@ def start_segmentation(
     """
     check_ct(volume_node)
     box = region_box(volume_node, options.region) if options.region else None
+    whole = volume_node.GetImageData().GetDimensions()
+    check_size(volume_node.GetName(), [high - low for low, high in box] if box else whole)
+    before = voxels_key(options.replace) if options.replace else ""
 
     def prepare(folder: str) -> Steps:
         path = os.path.join(folder, "ct.nrrd")
@@ -64,9 +90,22 @@ def start_segmentation(
         return ["segment", path, "-o", result_folder(folder), "--no-measure", "--progress", "json", *settings]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
-        return take_in(result_folder(folder), volume_node, options.replace)
+        old = options.replace if options.replace and voxels_key(options.replace) == before else None
+        return take_in(result_folder(folder), volume_node, old)
 
-    return start_job(audience, prepare, collect)
+    return start_job(in_words_of_the_scene(audience, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
+
+
+def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Letters and digits that are others when the airways' voxels are; empty where there are none."""
+    if not _has_airways(node):
+        return ""
+    try:
+        array, matrix = airways_box(node)
+    except RuntimeError:
+        return ""
+    grid = [[matrix.GetElement(row, column) for column in range(4)] for row in range(3)]
+    return hashlib.blake2b(f"{grid} {array.shape} ".encode() + array.tobytes()).hexdigest()
 
 
 def result_folder(folder: str) -> str:
@@ -79,28 +118,59 @@ def take_in(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     replace: slicer.vtkMRMLSegmentationNode | None = None,
 ) -> slicer.vtkMRMLSegmentationNode:
-    """Make the result's nodes from a folder of `airwayseg segment`, and remove the result that they replace.
+    """Take a folder of `airwayseg segment` into the scene: as a new segmentation, or as the airways of an old one.
 
-    The scene stays as it was when something fails. Raises RuntimeError when the volume is no longer in the scene.
+    ``replace`` keeps its name, looks and other segments; it gets a new mask and loses the tree of the old one. Where it
+    is no longer in the scene, or without airways, a new one is made. The scene stays as it was when something fails.
+    Raises RuntimeError when the volume is no longer in the scene.
     """
     if volume_node.GetScene() is None:
         sentence = _("{name} was removed from the scene before its airways were ready.")
         raise RuntimeError(sentence.format(name=volume_node.GetName()))
     segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
     report = _read_report(os.path.join(folder, "report.json"))
-    old = replace if replace is not None and replace.GetScene() is not None else None
+    left_out = read_left_out(folder, report)
+    old = replace if replace is not None and _has_airways(replace) else None
     with undone_on_failure():
-        name = old.GetName() if old else slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} airways")
-        node = new_segmentation(name, volume_node)
-        node.GetSegmentation().AddSegment(segment, SEGMENT_ID)
-        place_beside(node, volume_node)
+        node = old or _new_result(volume_node)
+        if old is None:
+            node.GetSegmentation().AddSegment(segment, SEGMENT_ID)
+        else:
+            _replace_airways(old, segment)
         _note_provenance(node, report)
+        for key, value in left_out.items():
+            node.SetAttribute(key, value)
         _keep_initial(node, volume_node)
         node.CreateClosedSurfaceRepresentation()
-        node.GetDisplayNode().SetOpacity3D(SURFACE_OPACITY)
-    if old:
-        remove_result(old)
     return node
+
+
+def _has_airways(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the node is in the scene and has the segment of a result, as voxels."""
+    segment = node.GetSegmentation().GetSegment(SEGMENT_ID) if node.GetScene() is not None else None
+    return segment is not None and segment.GetRepresentation(labelmap_name()) is not None
+
+
+def _new_result(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """A segmentation without a segment beside the CT."""
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} airways")
+    node = new_segmentation(name, volume_node)
+    place_beside(node, volume_node)
+    node.GetDisplayNode().SetOpacity3D(SURFACE_OPACITY)
+    return node
+
+
+def _replace_airways(node: slicer.vtkMRMLSegmentationNode, segment: slicer.vtkSegment) -> None:
+    """Give the node's airways the voxels of a segment; its other segments keep theirs, also in a shared layer."""
+    for role in OF_THE_TREE:
+        remove_companion(node, role)
+    segmentation = node.GetSegmentation()
+    segmentation.SeparateSegmentLabelmap(SEGMENT_ID)
+    airways = segmentation.GetSegment(SEGMENT_ID)
+    airways.GetRepresentation(labelmap_name()).DeepCopy(segment.GetRepresentation(labelmap_name()))
+    airways.SetLabelValue(segment.GetLabelValue())
+    airways.Modified()
+    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, SEGMENT_ID)
 
 
 def _keep_initial(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -144,8 +214,8 @@ def warnings_of(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
 
 
 def is_result_of(node: slicer.vtkMRMLSegmentationNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Whether the segmentation was made by this module from this CT."""
-    if node is None or not node.GetAttribute(REPORT):
+    """Whether the segmentation was made by this module from this CT, and lies below the same transform."""
+    if node is None or not node.GetAttribute(REPORT) or node.GetTransformNodeID() != volume_node.GetTransformNodeID():
         return False
     try:
         return ct_of(node) is volume_node

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -81,16 +83,17 @@ class SegmentSection(Section):
         qt.QSettings().setValue(DEVICE_SETTING, chosen_key(self.ui.deviceComboBox))
 
     def on_segment(self, checked: bool = False) -> None:
-        """Start, or stop what works on the scene."""
+        """Start, or stop what makes the panel busy."""
         if self.panel.is_busy():
-            self.logic.runs.cancel(AIRWAYS)
+            self.panel.cancel()
             return
         with errors_shown():
             options = self.options()
             if options.replace is None or self.may_replace(options.replace):
                 ensure_dependencies(self.panel.requirements)
                 self.begin()
-                listener = Listener(self.on_finished, self.show_progress, self.panel.log)
+                finished = partial(self.on_finished, replaces=options.replace)
+                listener = Listener(finished, self.show_progress, self.panel.log)
                 self.logic.startSegment(self.panel.ct(), options, listener)
         self.panel.update()
 
@@ -126,19 +129,33 @@ class SegmentSection(Section):
         left = self.logic.runs.seconds_left(AIRWAYS)
         self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(left)}"
 
-    def on_finished(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
+    def on_finished(
+        self,
+        airways: slicer.vtkMRMLSegmentationNode | None,
+        message: str,
+        replaces: slicer.vtkMRMLSegmentationNode | None = None,
+    ) -> None:
         """Choose the result, or show the one sentence that says why there is none (empty after Cancel)."""
         if self.panel.closed:
             return
-        warnings = warnings_of(airways) if airways is not None and airways.GetScene() else []
-        text = " ".join([_("Finished."), *warnings]) if airways else message or _("Cancelled.")
-        self.ui.statusLabel.text = text
         if airways is not None and airways.GetScene() is not None:
+            beside = [] if replaces in (None, airways) else [why_beside(airways, replaces)]
+            self.ui.statusLabel.text = " ".join([_("Finished."), *beside, *warnings_of(airways)])
             # Also when another module is shown: the result is there when the user comes back.
             (self.panel.parameters or self.logic.getParameterNode()).airways = airways
+        else:
+            self.ui.statusLabel.text = message or _("Cancelled.")
         self.panel.measured()
         if message:
             slicer.util.errorDisplay(message)
+
+
+def why_beside(airways: slicer.vtkMRMLSegmentationNode, kept: slicer.vtkMRMLSegmentationNode) -> str:
+    """Why a result does not replace the one that it was to replace."""
+    sentence = _("{kept} was edited meanwhile, so it was kept; the new result is {name}.")
+    if kept.GetScene() is None:
+        sentence = _("{kept} was removed meanwhile; the new result is {name}.")
+    return sentence.format(kept=kept.GetName(), name=airways.GetName())
 
 
 def stage_name(stage: str) -> str:
