@@ -369,3 +369,12 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path, monkeypatch, command,
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "name too long" in error and "unexpected" not in error and error.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_itself_in_a_batch_does_not_stop_the_others(a_ct, some_weights, a_trained_network, tmp_path, caplog):
+    (tmp_path / "loop").symlink_to("loop")
+    arguments = (a_ct, tmp_path / "loop", "-o", tmp_path / "out", "--weights", some_weights, "--no-measure")
+    assert _segment(*arguments) == 2
+    assert (tmp_path / "out" / "chest" / "report.json").exists()
+    assert "1 of 2 inputs failed" in caplog.text and "unexpected" not in caplog.text

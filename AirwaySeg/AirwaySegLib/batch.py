@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
 import sys
@@ -79,15 +80,20 @@ def distinct_names(inputs: list[Path]) -> list[str]:
     AirwaySegError
         If two inputs differ in their extensions only, or are the same.
     """
-    for parents in range(max(len(path.resolve().parts) for path in inputs)):
+    for parents in range(max(len(_real(path).parts) for path in inputs)):
         names = []
         for path in inputs:
-            folders = path.resolve().parent.parts[1:]
+            folders = _real(path).parent.parts[1:]
             names.append("_".join([*folders[len(folders) - min(parents, len(folders)) :], case_name(path)]))
         if len({name.lower() for name in names}) == len(names):
             return names
     twice = next(path for path in inputs if [case_name(other) for other in inputs].count(case_name(path)) > 1)
     raise AirwaySegError(f"Several inputs are called {case_name(twice)} in the same folder; rename one.")
+
+
+def _real(path: Path) -> Path:
+    """Without links, also where one leads to itself, which `Path.resolve` does not survive."""
+    return Path(os.path.realpath(path))
 
 
 def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:

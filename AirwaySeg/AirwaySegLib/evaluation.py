@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def _is_pair(prediction: Path, reference: Path) -> bool:
 
 def _check_outputs(request: EvaluationRequest) -> None:
     outputs = [path for path in (request.json_file, request.csv_file) if path is not None]
-    if len(outputs) == 2 and outputs[0].resolve() == outputs[1].resolve():
+    if len(outputs) == 2 and os.path.realpath(outputs[0]) == os.path.realpath(outputs[1]):
         raise AirwaySegError(f"{outputs[0]} cannot be the JSON and the CSV file at once.")
     for path in outputs:
         if path.is_dir():
