@@ -71,7 +71,7 @@ def delivered_into(folder: Path, last: str) -> Iterator[Path]:
         # Inside a folder that exists: it may be a link or a disk of its own, and its parent may be read-only.
         beside = folder if folder.exists() else folder.parent
         beside.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(beside)
+        remove_abandoned(beside)
         unfinished = beside / f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
         unfinished.mkdir()
         yield unfinished
@@ -130,7 +130,7 @@ def _move_in(unfinished: Path, folder: Path, last: str) -> None:
         os.replace(file, folder / file.name)
 
 
-def _remove_abandoned(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
     """Remove temporary folders of runs on this machine that are no longer alive."""
     for path in place.glob(f"{glob.escape(_prefix())}*"):
         process = path.name.removeprefix(_prefix()).split("-")[0]
