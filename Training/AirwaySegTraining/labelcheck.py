@@ -101,7 +101,8 @@ def label_doubt(hu: NDArray, label: NDArray[np.uint8]) -> str:
     best = max(turned, key=lambda way: turned[way])
     if turned[best] >= max(LEAST_FIT, share + CLEARLY_BETTER):
         names = " and ".join(name for name, mirrored in zip(AXES, best) if mirrored)
-        return f"looks mirrored {names}: so {_percent(turned[best])} of it fits the CT, as it is {_percent(share)}"
+        fits = f"{_percent(share)} of it fits the CT, and {_percent(turned[best])} if it is mirrored back"
+        return f"looks mirrored {names}: {fits}"
     if share < LEAST_FIT:
         return (
             f"does not lie on the CT's airways: only {_percent(share)} of it is darker than what is around it; "
