@@ -130,7 +130,7 @@ def test_a_case_is_removed_by_its_whole_name(files, tmp_path, capsys):
     assert [path.name for path in (data / ".prepared").iterdir()] == ["two"]
 
 
-def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(files, tmp_path, monkeypatch):
+def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(files, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     assert add(data, files, "--initial", files["initial"], "--patient", "P1") == 0
     before = {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()}
@@ -140,6 +140,7 @@ def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(fi
 
     monkeypatch.setattr("AirwaySegTraining.datafolder.write_nrrd", full_disk)
     assert add(data, files, "--force") == 2
+    assert f"into {data / 'cases' / 'ct'}: No space left on device." in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()} == before
 
 

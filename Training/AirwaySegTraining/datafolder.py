@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -87,7 +87,7 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path
     patient, about_patient = _patient(data, files.patient, folder.name, digest)
     description = _description(files, arrays, patient) | {SAME_CT: digest}
     new = passing(folder, "new")
-    with ExitStack() as turn:
+    with _named_after(folder, new), ExitStack() as turn:
         with delivered_into(new, last="case.json") as unfinished:
             for key, array in arrays.items():
                 write_nrrd(unfinished / f"{key}.nrrd", array, like=ct)
@@ -96,6 +96,15 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path
             about_replaced = _check_replaced(folder, files.patient, digest, force)
         put_in_place(new, folder)
     return folder, warnings + about_patient + about_replaced
+
+
+@contextmanager
+def _named_after(folder: Path, new: Path) -> Iterator[None]:
+    """Errors name the case's folder, which the user knows, and not the hidden one."""
+    try:
+        yield
+    except AirwaySegError as error:
+        raise AirwaySegError(str(error).replace(str(new), str(folder))) from error
 
 
 def ct_digest(ct: Volume) -> str:
