@@ -248,6 +248,7 @@ def test_a_case_that_says_nothing_of_its_ct_is_recognised_by_its_voxels(files, o
     label = sitk.DICOMOrient(sitk.ReadImage(str(files["label"])), "RAS")
     sitk.WriteImage(label, str(files["label"]))
     assert add(data, files) == 2 and add(data, files, "--force") == 0
+    assert patients(data) == {"ct": "P1"}
     about.write_text(json.dumps({"patient": "P1"}))
     assert add(data, others_files, "--name", "ct", "--force") == 2
     about.write_text("[" * 10**5)

@@ -181,7 +181,10 @@ def _free_name(data: Path, files: CaseFiles, digest: str) -> str:
 
 def _patient(data: Path, given: str | None, name: str, digest: str) -> tuple[str, list[str]]:
     """The patient of a new case, and what may be wrong with that."""
-    same = [case for case in map(known_case, _folders(data)) if case.digest == digest]
+    cases = [known_case(folder) for folder in _folders(data)]
+    same = [case for case in cases if case.digest == digest]
+    if not same and (data / "cases" / name).exists() and _has_ct(data / "cases" / name, digest):
+        same = [case for case in cases if case.name == name]  # added by a version that kept no digest
     patient = given or (same[0].patient if same else name)
     warnings = [
         f"The {case} has the same CT as {name} (patient {patient}): remove one, or a training may be tested on what it "
