@@ -214,7 +214,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.runs = Runs(launch or slicer.util.launchConsoleProcess)
         self.maps = Maps()
-        self._worksOn = self._stopped = ""
+        self._worksOn = ""  # id of the node that the work in AIRWAYS was started on
 
     def getParameterNode(self) -> AirwaySegParameterNode:
         """The scene's parameter node of this module, typed."""
@@ -234,8 +234,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """The node goes: stop what was started on it, which then ends with a sentence."""
         if node.GetID() == self._worksOn and self.runs.is_running(AIRWAYS):
             sentence = _("{name} was removed from the scene, so the work on it was stopped.")
-            self._stopped = sentence.format(name=node.GetName())
-            self.runs.cancel(AIRWAYS)
+            self.runs.cancel(AIRWAYS, sentence.format(name=node.GetName()))
 
     def close(self) -> None:
         """Stop everything."""
@@ -274,14 +273,9 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
-
-        def onFinished(result: object, message: str) -> None:
-            stopped, self._stopped = self._stopped, ""
-            listener.on_finished(result, message or ("" if result else stopped))
-
         before, self._worksOn = self._worksOn, node.GetID() if node else ""
         try:
-            self.runs.start(AIRWAYS, starter, replace(listener, on_finished=onFinished))
+            self.runs.start(AIRWAYS, starter, listener)
         except Exception:
             self._worksOn = before
             raise

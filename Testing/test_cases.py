@@ -1,6 +1,9 @@
 """Cases: what is kept of them on disk, maps on the airway alone, patches with their weights, and who is held out."""
 
 import json
+import os
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +12,12 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining import cases
+from AirwaySegTraining import cases, preparedfiles
 from AirwaySegTraining.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
 from AirwaySegTraining.objective import stage_loss
 from AirwaySegTraining.patches import Batches, Source, draw_patch, patch_weight
 from AirwaySegTraining.recipes import TERMS, Stage, Term, load_recipe
-from AirwaySegTraining.sampling import Mixture
+from AirwaySegTraining.sampling import Mixture, cut
 from AirwaySegTraining.validation import held_out
 
 
@@ -94,14 +97,6 @@ def test_a_case_that_cannot_be_used_is_refused_by_name_and_leaves_nothing(a_case
     with pytest.raises(AirwaySegError, match=f"Case tubes: .*{said}"):
         prepared_case(a_case_folder)
     assert not list((a_case_folder.parents[1]).glob(f"{PREPARED}/tubes/*"))
-
-
-def test_a_damaged_copy_is_named(a_case_folder):
-    prepared_case(a_case_folder)
-    (copy,) = a_case_folder.parents[1].glob(f"{PREPARED}/tubes/*/case.npz")
-    copy.write_bytes(copy.read_bytes()[:100])
-    with pytest.raises(AirwaySegError, match="is damaged; remove it"):
-        prepared_case(a_case_folder)
 
 
 def test_a_disk_that_is_full_gives_a_sentence_and_no_half_map(a_case_folder, monkeypatch):
@@ -243,3 +238,182 @@ def test_the_patient_is_that_of_case_json_or_the_folder(a_case_folder):
     assert read_case(a_case_folder).patient == "P7"
     (a_case_folder / "case.json").write_text(json.dumps({"patient": {"radius": 8}, "clean": True}))
     assert read_case(a_case_folder).patient == "tubes" and read_case(a_case_folder).clean
+
+
+# What is kept --------------------------------------------------------------------------------------------------------
+
+
+def kept_folder(case_folder):
+    (kept,) = case_folder.parents[1].glob(f"{PREPARED}/tubes/*")
+    return kept
+
+
+def save(path, array, **how):
+    with path.open("wb") as stream:
+        np.save(stream, array, **how)
+
+
+def change(path, **arrays):
+    """Write an .npz with some arrays changed; None takes one away."""
+    with np.load(path) as stored:
+        numbers = {**stored, **arrays}
+    with path.open("wb") as stream:
+        np.savez(stream, **{name: array for name, array in numbers.items() if array is not None})
+
+
+class Harmful:
+    """What an .npy file may hold that runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+OBJECTS = np.array([Harmful()], object)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: (kept / "case.npz").write_bytes((kept / "case.npz").read_bytes()[:100]),
+        lambda kept: (kept / "case.npz").write_bytes(b"nonsense"),
+        lambda kept: (kept / "case.npz").unlink(),
+        lambda kept: save(kept / "case.npz", np.zeros(3)),
+        lambda kept: change(kept / "case.npz", voxels=None),
+        lambda kept: change(kept / "case.npz", voxels=np.array([-1])),
+        lambda kept: change(kept / "case.npz", voxels=np.array([5]), skeleton=np.array([10**9])),
+        lambda kept: change(kept / "case.npz", spacing_mm=np.array([1.0, np.nan, 1.0])),
+        lambda kept: change(kept / "case.npz", spacing_mm="one"),
+        lambda kept: change(kept / "case.npz", box=np.array([[0, 999], [0, 5], [0, 5]])),
+        lambda kept: change(kept / "case.npz", places_thin=np.array([[1, 2, 99]])),
+        lambda kept: change(kept / "case.npz", places_nowhere=np.zeros((1, 3), int)),
+        lambda kept: change(kept / "case.npz", seal="of another"),
+        lambda kept: change(kept / "case.npz", seal=None),
+        lambda kept: change(kept / "case.npz", patient=OBJECTS),
+        lambda kept: (kept / "ct.npy").write_bytes(b"\x93NUMPY"),
+        lambda kept: (kept / "ct.npy").unlink(),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26, 24), np.int16)),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26, 24))),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26), np.int16)),
+        lambda kept: save(kept / "ct.npy", OBJECTS, allow_pickle=True),
+        lambda kept: save(kept / "label.npy", np.zeros((20, 26, 25), np.uint8)),
+        lambda kept: save(kept / "rate.npy", np.zeros(7)),
+        lambda kept: save(kept / "rate.npy", OBJECTS, allow_pickle=True),
+        lambda kept: (kept / "rate.npy").write_bytes(b""),
+        lambda kept: (kept / "files.json").write_text("[" * 10**5),
+        lambda kept: (kept / "files.json").write_text('{"ct.npy": 7, "label.npy": [1, 2]}'),
+    ],
+)
+def test_what_is_kept_of_a_case_and_is_not_right_is_made_again(a_case_folder, spoil):
+    expected = prepared_case(a_case_folder, ("rate",))
+    ct = np.array(expected.ct)
+    spoil(kept_folder(a_case_folder))
+    case = prepared_case(a_case_folder, ("rate",))
+    assert (ct == case.ct).all() and case.spacing_mm == expected.spacing_mm and case.patient == "tubes"
+    assert (case.maps["rate"].whole() == expected.maps["rate"].whole()).all()
+    assert (case.skeleton.voxels == expected.skeleton.voxels).all() and case.centres.box == expected.centres.box
+
+
+def test_what_is_kept_of_another_patient_is_not_taken(a_case_folder):
+    """The whole folder of another case, copied under this case's fingerprint."""
+    other = a_case_folder.with_name("other")
+    other.mkdir()
+    label = np.zeros((20, 26, 24), np.uint8)
+    label[:, 6:15, 6:15] = 1
+    write(other, label)
+    mine = np.array(prepared_case(a_case_folder).label)
+    prepared_case(other)
+    (theirs,) = a_case_folder.parents[1].glob(f"{PREPARED}/other/*")
+    kept = kept_folder(a_case_folder)
+    shutil.rmtree(kept)
+    shutil.copytree(theirs, kept)
+    case = prepared_case(a_case_folder)
+    assert (mine == case.label).all() and case.patient == "tubes"
+
+
+def test_a_file_that_cannot_be_read_for_another_reason_is_not_called_damaged(a_case_folder, monkeypatch):
+    prepared_case(a_case_folder)
+
+    def too_many(*_arguments, **_more):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(np, "load", too_many)
+    with pytest.raises(AirwaySegError, match=r"case\.npz cannot be read: Too many open files"):
+        prepared_case(a_case_folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_many_cases_need_no_open_file_each(a_case_folder):
+    import resource
+
+    prepared_case(a_case_folder)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(a_case_folder, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 12, before[1]))
+    try:
+        many = [prepared_case(a_case_folder) for _ in range(40)]
+        assert all(case.ct[:1, :1, :1] == -990 for case in many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_kept_array_gives_the_same_boxes_as_the_array(a_case_folder):
+    fresh, kept = read_case(a_case_folder), prepared_case(a_case_folder)
+    for start in ([2, 3, 4], [-3, 20, 10]):
+        assert (cut(fresh.ct, start, 8) == cut(kept.ct, start, 8)).all()
+    box = kept.label[2:4, :, 3:5]
+    box[:] = 7
+    assert (kept.label == fresh.label).all(), "a box is a copy"
+    assert np.asarray(kept.ct, np.float32).dtype == np.float32 and np.array(kept.ct).flags.writeable
+
+
+def test_a_kept_array_whose_file_goes_away_or_changes_gives_a_sentence(a_case_folder):
+    case = prepared_case(a_case_folder)
+    save(kept_folder(a_case_folder) / "ct.npy", np.zeros((2, 2, 2), np.int16))
+    with pytest.raises(AirwaySegError, match=r"ct\.npy was changed while it was used"):
+        case.ct[:1, :1, :1]
+    (kept_folder(a_case_folder) / "ct.npy").unlink()
+    with pytest.raises(AirwaySegError, match=r"ct\.npy cannot be read: No such file"):
+        np.asarray(case.ct)
+
+
+def test_files_are_hashed_once_as_long_as_they_are_the_same(a_case_folder, monkeypatch):
+    monkeypatch.setattr(preparedfiles, "STILL_NS", -(10**18))  # as if they had been written long ago
+    first = prepared_case(a_case_folder)
+    hashed, digest = [], preparedfiles.hashlib.file_digest
+    monkeypatch.setattr(preparedfiles.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
+    assert prepared_case(a_case_folder).fingerprint == first.fingerprint and hashed == []
+    times = (a_case_folder / "label.nrrd").stat()
+    label = (a_case_folder / "label.nrrd").read_bytes()
+    (a_case_folder / "label.nrrd").write_bytes(label[:-1] + bytes([label[-1] ^ 1]))
+    os.utime(a_case_folder / "label.nrrd", ns=(times.st_atime_ns, times.st_mtime_ns))
+    changed = cases._fingerprint(a_case_folder, preparedfiles.Hashes.kept_in(kept_folder(a_case_folder).parent))
+    assert changed != first.fingerprint, "the same size and time, but not the same"
+
+
+def test_a_file_that_has_just_been_written_is_hashed_again(a_case_folder):
+    hashes = preparedfiles.Hashes()
+    first = cases._fingerprint(a_case_folder, hashes)
+    assert hashes._known == {}
+    (a_case_folder / "case.json").write_text("{}")
+    assert cases._fingerprint(a_case_folder, hashes) != first
+
+
+def test_as_many_cases_are_prepared_at_once_as_memory_suffices_for(monkeypatch):
+    for free, expected in ((None, 8), (100 * 2**30, 8), (10 * 2**30, 3), (2**30, 1)):
+        monkeypatch.setattr(cases, "free_memory", lambda _device, free=free: free)
+        assert cases._at_once(8, 20) == expected
+    assert cases._at_once(8, 0) == 1 == cases._at_once(0, 5)
+
+
+def test_a_label_that_does_not_fit_the_ct_is_warned_of_at_every_start(a_case_folder, caplog):
+    prepared_case(a_case_folder)
+    assert not caplog.messages
+    label = np.zeros((20, 26, 24), np.uint8)
+    label[:, 4:13, 4:13] = 1
+    write(a_case_folder, label)
+    sitk.WriteImage(sitk.GetImageFromArray(label[:, :, ::-1].copy()), str(a_case_folder / "label.nrrd"))
+    for _ in range(2):
+        caplog.clear()
+        prepared_case(a_case_folder)
+        assert len(caplog.messages) == 1 and "Case tubes: the label looks mirrored left to right" in caplog.text

@@ -130,7 +130,7 @@ def test_a_case_is_removed_by_its_whole_name(files, tmp_path, capsys):
     assert [path.name for path in (data / ".prepared").iterdir()] == ["two"]
 
 
-def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(files, tmp_path, monkeypatch):
+def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(files, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     assert add(data, files, "--initial", files["initial"], "--patient", "P1") == 0
     before = {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()}
@@ -140,6 +140,7 @@ def test_a_case_that_is_replaced_keeps_its_files_until_the_new_ones_are_whole(fi
 
     monkeypatch.setattr("AirwaySegTraining.datafolder.write_nrrd", full_disk)
     assert add(data, files, "--force") == 2
+    assert f"into {data / 'cases' / 'ct'}: No space left on device." in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in (data / "cases" / "ct").iterdir()} == before
 
 
@@ -166,3 +167,110 @@ def test_fractions_in_the_initial_mask_and_a_folder_that_is_no_case_are_said(fil
     assert (tmp_path / "data" / "cases" / "broken").exists(), "nothing goes where a name is wrong"
     assert main(["cases", "remove", str(tmp_path / "data"), "broken"]) == 0
     assert list((tmp_path / "data" / "cases").iterdir()) == []
+
+
+# Which case, whose ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def others_files(files, tmp_path):
+    """The files of somebody else, with the same names in another folder."""
+    (tmp_path / "other").mkdir()
+    others = {}
+    for name, path in files.items():
+        image = sitk.ReadImage(str(path))
+        others[name] = tmp_path / "other" / path.name
+        sitk.WriteImage(image + 7 if name == "ct" else image, str(others[name]))
+    return others
+
+
+def patients(data):
+    return {path.parent.name: json.loads(path.read_text())["patient"] for path in data.glob("cases/*/case.json")}
+
+
+def test_two_cts_of_one_file_name_become_two_cases(files, others_files, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert add(data, files) == 0
+    said = capsys.readouterr().err
+    assert "Without --patient, ct counts as a patient of its own" in said
+    assert add(data, others_files, "--force") == 0
+    first, second = sorted(patients(data))
+    assert first == "ct" and second.startswith("ct-") and patients(data) == {first: first, second: second}
+    assert add(data, others_files) == 2, "the same CT again is the same case"
+    assert f"{second} exists" in capsys.readouterr().err
+    assert add(data, others_files, "--force") == 0 and len(patients(data)) == 2
+
+
+def test_a_ct_whose_name_is_taken_gets_its_patients_before_it(files, others_files, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P 1") == 0
+    assert add(data, others_files, "--patient", "P 2") == 0
+    assert patients(data) == {"ct": "P 1", "P-2-ct": "P 2"} and "patient" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("patient", [[], ["--patient", "P2"]])
+def test_force_never_replaces_the_case_of_another_patient(files, others_files, tmp_path, capsys, patient):
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P1", "--name", "scan") == 0
+    before = {path.name: path.read_bytes() for path in (data / "cases" / "scan").iterdir()}
+    assert add(data, others_files, *patient, "--name", "scan", "--force") == 2
+    said = capsys.readouterr().err
+    assert "case scan (patient P1, added 20" in said and "is of another CT and is not replaced" in said
+    assert {path.name: path.read_bytes() for path in (data / "cases" / "scan").iterdir()} == before
+
+
+def test_another_ct_of_the_same_patient_replaces_by_force_and_that_is_said(files, others_files, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P1", "--name", "scan") == 0
+    assert add(data, others_files, "--patient", "P1", "--name", "scan", "--force") == 0
+    assert "The case scan (patient P1, added 20" in capsys.readouterr().err
+    ct = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "cases" / "scan" / "ct.nrrd")))
+    assert np.array_equal(ct, sitk.GetArrayFromImage(sitk.ReadImage(str(others_files["ct"]))))
+
+
+def test_the_same_ct_keeps_its_patient_and_is_pointed_out_under_another_name(files, tmp_path, capsys):
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P1") == 0
+    assert add(data, files, "--force") == 0 and patients(data) == {"ct": "P1"}
+    assert "patient" not in capsys.readouterr().err
+    assert add(data, files, "--name", "again") == 0 and patients(data) == {"ct": "P1", "again": "P1"}
+    assert "has the same CT as again (patient P1): remove one" in capsys.readouterr().err
+
+
+def test_a_case_that_says_nothing_of_its_ct_is_recognised_by_its_voxels(files, others_files, tmp_path):
+    """As a case of an earlier version, in a file of other axes."""
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P1") == 0
+    about = data / "cases" / "ct" / "case.json"
+    about.write_text(json.dumps({"patient": "P1"}))
+    turned = sitk.DICOMOrient(sitk.ReadImage(str(files["ct"])), "RAS")
+    sitk.WriteImage(turned, str(files["ct"]))
+    label = sitk.DICOMOrient(sitk.ReadImage(str(files["label"])), "RAS")
+    sitk.WriteImage(label, str(files["label"]))
+    assert add(data, files) == 2 and add(data, files, "--force") == 0
+    assert patients(data) == {"ct": "P1"}
+    about.write_text(json.dumps({"patient": "P1"}))
+    assert add(data, others_files, "--name", "ct", "--force") == 2
+    about.write_text("[" * 10**5)
+    assert add(data, files, "--name", "ct", "--force") == 0, "a damaged description does not keep its case from repair"
+
+
+@pytest.mark.parametrize(("axis", "sides"), [(0, "head to foot"), (2, "left to right")])
+def test_a_mirrored_label_is_refused_unless_it_is_trusted(files, tmp_path, capsys, axis, sides):
+    image = sitk.ReadImage(str(files["label"]))
+    array = sitk.GetArrayFromImage(image)
+    array[12:] = 0  # of the tube only the lower half is airway, so that head and foot differ
+    ct = np.where(array == 1, -950, -100).astype(np.int16)
+    for name, voxels in (("ct", ct), ("label", np.flip(array, axis).copy())):
+        written = sitk.GetImageFromArray(voxels)
+        written.CopyInformation(image)
+        sitk.WriteImage(written, str(files[name]))
+    data = tmp_path / "data"
+    assert add(data, files, "--patient", "P1") == 2
+    said = capsys.readouterr().err
+    assert f"label.nii.gz looks mirrored {sides}" in said and "--trust-label" in said and not list(data.rglob("*.nrrd"))
+    assert add(data, files, "--patient", "P1", "--trust-label") == 0
+    assert f"label.nii.gz looks mirrored {sides}" in capsys.readouterr().err
+    assert main(["cases", "list", str(data)]) == 0
+    listed = capsys.readouterr()
+    assert f"the label looks mirrored {sides}" in listed.out

@@ -41,8 +41,8 @@ def a_python_slicer(tmp_path, monkeypatch):
 
 
 def a_volume(brightest: int = 120) -> slicer.vtkMRMLScalarVolumeNode:
-    """A volume of 4 x 5 x 6 voxels (z, y, x) with the numbers from 0 to below `brightest`."""
-    voxels = np.minimum(np.arange(120), brightest - 1).astype(np.int16).reshape(4, 5, 6)
+    """A volume of 8 x 9 x 10 voxels (z, y, x) with the numbers from 0 to below `brightest`."""
+    voxels = np.minimum(np.arange(720), brightest - 1).astype(np.int16).reshape(8, 9, 10)
     return slicer.util.addVolumeFromArray(voxels, None, "CT")
 
 

@@ -217,9 +217,9 @@ def _settings_of_result(settings: dict[str, Any]) -> dict[str, Any]:
 def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
     """Whether a report's input is this one: the same file, or where that is not known the same voxels."""
     checksum = file_sha256(path)
-    if checksum is not None and checksum == described["file_sha256"]:
+    if batch.spacing_mm is None and checksum is not None and checksum == described["file_sha256"]:
         return True
-    ct, _ = read_ct(path, batch.series)
+    ct, _ = read_ct(path, batch.series, batch.spacing_mm)
     return described["voxels_sha256"] == sha256_of(ct.array) and described["spacing_mm_zyx"] == _spacing_of(ct)
 
 

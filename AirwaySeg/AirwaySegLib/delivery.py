@@ -81,7 +81,7 @@ def delivered_into(folder: Path, last: str, replaced: tuple[str, ...] = ()) -> I
         # Inside a folder that exists: it may be a link or a disk of its own, and its parent may be read-only.
         beside = folder if folder.exists() else folder.parent
         beside.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(beside)
+        remove_abandoned(beside)
         unfinished = beside / f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
         unfinished.mkdir()
         yield unfinished
@@ -181,7 +181,7 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def _remove_abandoned(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
     """Remove temporary folders of runs on this machine that are no longer alive."""
     for path in place.glob(f"{glob.escape(_prefix())}*"):
         process = re.match(r"([0-9]{1,9})-", path.name.removeprefix(_prefix()))

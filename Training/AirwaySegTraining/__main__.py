@@ -224,9 +224,14 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--label", type=Path, required=True, help="0 background, 1 airway, 2 left out, on the CT's grid")
     add.add_argument("--initial", type=Path, help="the mask before it was corrected: what differs weighs more")
     add.add_argument("--edited", type=Path, help="not 0 where a person corrected the label, instead of --initial")
-    add.add_argument("--patient", help="keeps the cases of one person together (default: the case's name)")
-    add.add_argument("--name", help="name of the case (default: the CT's)")
-    add.add_argument("--force", action="store_true", help="replace a case of that name")
+    add.add_argument(
+        "--patient", help="keeps the cases of one person together (default: that of a case with this CT, or the name)"
+    )
+    add.add_argument("--name", help="name of the case (default: the CT's, with more where another CT's case has that)")
+    add.add_argument("--force", action="store_true", help="replace a case of that name and of this CT or --patient")
+    add.add_argument(
+        "--trust-label", action="store_true", dest="trusted", help="add a label that does not seem to fit the CT"
+    )
     add.set_defaults(run=_run_cases_add)
     listing = actions.add_parser("list", help="what is in a data folder, and what is wrong with it")
     listing.add_argument("data", type=Path)
@@ -240,7 +245,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
 def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
     from AirwaySegTraining.datafolder import CaseFiles, add_case
 
-    keys = ("ct", "label", "initial", "edited", "patient", "name", "series")
+    keys = ("ct", "label", "initial", "edited", "patient", "name", "series", "trusted")
     folder, warnings = add_case(
         options.data, CaseFiles(**{key: getattr(options, key) for key in keys}), force=options.force
     )

@@ -2,12 +2,14 @@
 
 A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there are such files,
 edited.nrrd (not 0 where a person corrected the label) and case.json.
-Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps: arrays that are read where a patch needs
-them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
+Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps (see `preparedfiles`): arrays that are read
+where a patch needs them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of
+the airway.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,31 +18,37 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import label_components
-from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.planner import free_memory
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegTraining import weightmaps
+from AirwaySegTraining.casefolders import PREPARED, settle
 from AirwaySegTraining.degrade import whole_hu
+from AirwaySegTraining.labelcheck import label_doubt
+from AirwaySegTraining.preparedfiles import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
 from AirwaySegTraining.rotation import IGNORE
 from AirwaySegTraining.sampling import Centres, Kind, find_centres
 from AirwaySegTraining.team import Team
 from AirwaySegTraining.workers import WorkerPool
 
+log = logging.getLogger("airwayseg")
+
 Spacing = tuple[float, float, float]
 
-PREPARED = ".prepared"
 RESERVED = "mean"
 """No case can have this name, which tables give to the mean of all cases."""
 
 VERSION = b"1"
 """To be raised when a map means something else than before: then everything is worked out again."""
+
+PREPARING_BYTES = 3 * 2**30
+"""Memory to have free for each case that is prepared at once; one of 512 x 512 x 600 takes about as much."""
 
 MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "inverse_branch")
 """Maps of a case by their names; see `make_map`."""
@@ -87,22 +95,25 @@ class Case:
     """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
 
     ``patient`` keeps the cases of one person together, ``fingerprint`` tells whether the files are still the same.
+    ``doubt`` is what `label_doubt` says of the label.
     """
 
     name: str
     patient: str
     fingerprint: str
-    ct: NDArray[np.int16]
-    label: NDArray[np.uint8]
+    ct: NDArray[np.int16] | OnDisk
+    label: NDArray[np.uint8] | OnDisk
     spacing_mm: Spacing
     clean: bool
     centres: Centres
     skeleton: OnAirway
     maps: dict[str, OnAirway]
+    doubt: str = ""
 
 
 def case_folders(data: Path) -> list[Path]:
-    """The folders of all cases under ``data``/cases, in the order of their names."""
+    """The folders of all cases under ``data``/cases, in the order of their names; what was interrupted is settled."""
+    settle(data)
     folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
     if not folders:
         raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
@@ -125,8 +136,8 @@ def read_case(folder: Path) -> Case:
         label = read_on_grid(folder / "label.nrrd", ct)
         edited = read_on_grid(folder / "edited.nrrd", ct) if (folder / "edited.nrrd").exists() else None
         checked_label(label.array, "label.nrrd")
-        description = _description(folder)
-        fingerprint = _fingerprint(folder)
+        description = description_of(folder)
+        fingerprint = _fingerprint(folder, Hashes())
     except (AirwaySegError, OSError, ValueError) as error:
         raise AirwaySegError(f"Case {folder.name}: {error}") from error
     canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
@@ -134,12 +145,13 @@ def read_case(folder: Path) -> Case:
     spacing_mm = canonical.spacing_mm
     line = weightmaps.skeleton_of(labels, spacing_mm)
     skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
-    patient, clean = _patient(description, folder), bool(description.get("clean", False))
+    patient, clean = patient_of(description, folder), bool(description.get("clean", False))
     centres = find_centres(hu, labels, line, spacing_mm)
     if edited is not None:
         centres = centres.with_edited(to_canonical(edited).array)
     maps = {"edited": edited_map(centres)}
-    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps)
+    doubt = label_doubt(hu, labels)
+    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps, doubt)
 
 
 def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
@@ -160,30 +172,30 @@ def edited_map(centres: Centres) -> OnAirway:
     return OnAirway(centres.shape, voxels, np.ones(len(voxels), np.uint8))
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def description_of(folder: Path) -> dict[str, Any]:
+    """What case.json holds, nothing if there is none; raises OSError, or ValueError if it is no object."""
     path = folder / "case.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"case.json is no JSON ({error})") from error
     if not isinstance(description, dict):
         raise ValueError("case.json holds no object")
     return description
 
 
-def _patient(description: dict[str, Any], folder: Path) -> str:
+def patient_of(description: dict[str, Any], folder: Path) -> str:
     """Case.json's patient if it is a name or number (the simulator keeps the anatomy there), else the folder's name."""
     patient = description.get("patient")
     return str(patient) if isinstance(patient, str | int) else folder.name
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, hashes: Hashes) -> str:
     """A hash of the case's files."""
     total = hashlib.sha256(VERSION)
     for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", "case.json"):
         if (folder / name).exists():
-            with (folder / name).open("rb") as stream:
-                total.update(hashlib.file_digest(stream, "sha256").digest())
+            total.update(bytes.fromhex(hashes.of(folder / name)))
     return total.hexdigest()[:16]
 
 
@@ -191,32 +203,43 @@ def _fingerprint(folder: Path) -> str:
 
 
 def prepared_case(folder: Path, wanted: tuple[str, ...] = ()) -> Case:
-    """The case with its ``wanted`` `MAPS`, from `PREPARED`; what is not there yet is worked out and written.
+    """The case with its ``wanted`` `MAPS`, from `PREPARED`; what is not there yet, or not right, is worked out anew.
 
-    What was worked out of other files, before one was changed, is removed.
+    What was worked out of other files, before one was changed, is removed. A label that does not seem to fit the CT is
+    warned of.
 
     Raises
     ------
     AirwaySegError
         As `read_case`, or if the disk is full or cannot be written.
     """
+    case = _prepared_case(folder, wanted)
+    if case.doubt:
+        log.warning("Case %s: the label %s.", case.name, case.doubt)
+    return case
+
+
+def _prepared_case(folder: Path, wanted: tuple[str, ...]) -> Case:
     place = folder.parents[1] / PREPARED / folder.name
-    try:
-        fingerprint = _fingerprint(folder)
-    except OSError as error:
-        raise AirwaySegError(f"Case {folder.name}: {error}") from error
-    kept = place / fingerprint
-    if not (kept / "case.npz").exists():
-        _write_case(read_case(folder), kept)
+    hashes = Hashes.kept_in(place)
+    case = _kept_case(folder, hashes)
+    if case is None:
+        _write_case(read_case(folder), place, hashes)
+        case = _kept_case(folder, hashes)
+    if case is None:
+        raise AirwaySegError(f"What is prepared of case {folder.name} cannot be read back from {place}.")
+    kept = place / case.fingerprint
     for old in place.iterdir():
         if old != kept and not old.name.startswith("."):
             shutil.rmtree(old, ignore_errors=True)
-    case = _read_prepared(kept, folder)
     for name in wanted:
         path = kept / f"{name}.npy"
-        if not path.exists():
-            write_array(path, OnAirway.of(make_map(name, case), case.skeleton.voxels).values)
-        case.maps[name] = OnAirway(case.skeleton.shape, case.skeleton.voxels, np.load(path))
+        try:
+            values = read_map(path, len(case.skeleton.voxels))
+        except Unusable:
+            values = OnAirway.of(make_map(name, case), case.skeleton.voxels).values
+            write_array(path, values)
+        case.maps[name] = OnAirway(case.skeleton.shape, case.skeleton.voxels, values)
     return case
 
 
@@ -241,20 +264,27 @@ def prepared_groups(
     for done, _ in enumerate(_prepared(todo, wanted, workers), start=len(mine) - len(todo) + 1):
         progress("prepare", done, len(mine))
     team.wait()
-    return [[prepared_case(folder, wanted) for folder in group] for group in folders]
+    read = prepared_case if team.leads else _prepared_case  # one process warns
+    return [[read(folder, wanted) for folder in group] for group in folders]
 
 
 def _is_prepared(folder: Path, wanted: tuple[str, ...]) -> bool:
-    try:
-        kept = folder.parents[1] / PREPARED / folder.name / _fingerprint(folder)
-    except OSError as error:
-        raise AirwaySegError(f"Case {folder.name}: {error}") from error
-    return all((kept / name).exists() for name in ("case.npz", *(f"{name}.npy" for name in wanted)))
+    place = folder.parents[1] / PREPARED / folder.name
+    case = _kept_case(folder, Hashes.kept_in(place))
+    return case is not None and all((place / case.fingerprint / f"{name}.npy").exists() for name in wanted)
+
+
+def _at_once(workers: int, cases: int) -> int:
+    """How many cases are prepared at once by ``workers`` processes: as many as the memory suffices for."""
+    free = free_memory("cpu")
+    most = workers if free is None else min(workers, free // PREPARING_BYTES)
+    return max(1, min(most, cases))
 
 
 def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Iterator[None]:
     """Prepare the cases and give something for each, in any order."""
-    if workers <= 1:
+    workers = _at_once(workers, len(folders))
+    if workers == 1:
         yield from (_prepare(folder, wanted) for folder in folders)
         return
     try:
@@ -266,7 +296,7 @@ def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Ite
 
 
 def _prepare(folder: Path, wanted: tuple[str, ...]) -> None:
-    prepared_case(folder, wanted)
+    _prepared_case(folder, wanted)
 
 
 def make_map(name: str, case: Case) -> NDArray:
@@ -290,47 +320,46 @@ def make_map(name: str, case: Case) -> NDArray:
     raise AirwaySegError(f"There is no map {name!r}; there are {', '.join(MAPS)}.")
 
 
-def _write_case(case: Case, kept: Path) -> None:
-    box = np.array([(part.start, part.stop) for part in case.centres.box])
-    places = {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
-    with delivered_into(kept, last="case.npz") as unfinished:
-        np.save(unfinished / "ct.npy", case.ct)
-        np.save(unfinished / "label.npy", case.label)
-        np.savez(
-            unfinished / "case.npz",
-            spacing_mm=case.spacing_mm,
-            clean=case.clean,
-            patient=case.patient,
-            box=box,
-            voxels=case.skeleton.voxels,
-            skeleton=case.skeleton.values,
-            **places,
-        )
+def _write_case(case: Case, place: Path, hashes: Hashes) -> None:
+    numbers = {
+        "spacing_mm": np.asarray(case.spacing_mm, float),
+        "clean": case.clean,
+        "patient": case.patient,
+        "doubt": case.doubt,
+        "box": np.array([(part.start, part.stop) for part in case.centres.box]),
+        "voxels": case.skeleton.voxels,
+        "skeleton": case.skeleton.values,
+    }
+    numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
+    write_prepared(place / case.fingerprint, {"ct": case.ct, "label": case.label}, numbers, hashes)
 
 
-def _read_prepared(kept: Path, folder: Path) -> Case:
+def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
+    """The prepared case without maps but that of what was edited; None if it is not there or not right."""
     try:
-        ct, label = (np.asarray(np.load(kept / f"{name}.npy", mmap_mode="r")) for name in ("ct", "label"))
-        with np.load(kept / "case.npz") as stored:
-            numbers = dict(stored)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise AirwaySegError(f"{kept} is damaged; remove it, and it is made again.") from error
-    depth, height, width = ct.shape
+        kept = folder.parents[1] / PREPARED / folder.name / _fingerprint(folder, hashes)
+        arrays, numbers = read_prepared(kept, hashes)
+    except Unusable:
+        return None
+    except OSError as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    hashes.keep_in(kept)
+    shape, places = arrays["ct"].shape, {name[7:]: part for name, part in numbers.items() if name.startswith("places_")}
     z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
-    places = {Kind(key[7:]): voxels for key, voxels in numbers.items() if key.startswith("places_")}
     spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
-    centres = Centres((depth, height, width), (z, y, x), places)
+    centres = Centres(shape, (z, y, x), {Kind(name): voxels for name, voxels in places.items()})
     return Case(
         name=folder.name,
         patient=str(numbers["patient"]),
         fingerprint=kept.name,
-        ct=ct,
-        label=label,
+        ct=arrays["ct"],
+        label=arrays["label"],
         spacing_mm=(spacing_z, spacing_y, spacing_x),
         clean=bool(numbers["clean"]),
         centres=centres,
-        skeleton=OnAirway((depth, height, width), numbers["voxels"], numbers["skeleton"]),
+        skeleton=OnAirway(shape, numbers["voxels"], numbers["skeleton"]),
         maps={"edited": edited_map(centres)},
+        doubt=str(numbers["doubt"]),
     )
 
 
