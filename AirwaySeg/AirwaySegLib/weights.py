@@ -262,8 +262,6 @@ def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
 def _read(path: Path) -> bytes:
     check_regular_file(path)
     try:
-        if path.exists() and not path.is_file():  # a folder, or a device that never ends
-            raise AirwaySegError(f"{path} is no file.")
         if path.stat().st_size > LARGEST_FILE:
             raise AirwaySegError(f"{path} is larger than {LARGEST_FILE >> 20} MiB and so no weights file of AirwaySeg.")
         return path.read_bytes()
