@@ -10,7 +10,7 @@ slicer = pytest.importorskip("slicer")
 scenes = pytest.importorskip("module_scenes")
 pytest.importorskip("torch")
 
-QUICKLY = "--steps 2 --patch 32 --batch 1 --precision float32"
+QUICKLY = "--steps 2 --patch 32 --batch 1"
 
 
 @pytest.fixture
