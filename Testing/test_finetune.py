@@ -162,21 +162,38 @@ def test_a_damaged_file_of_patches_gives_a_sentence(tmp_path):
 
 
 def test_what_is_remembered_is_counted_over_all_patches(weights, small_patches):
-    class Marks(torch.nn.Module):
-        """A network that marks what is dark: the tube, and one more slice of air beside it."""
+    class Marks:
+        """A backend that marks what is dark: the tube, and one more slice of air beside it."""
 
-        def forward(self, image):
-            logits = 20 * (0.3 - image)
-            logits[..., :2, :] = 20
-            return None, logits
+        def run(self, windows):
+            probability = (windows <= 0.3).astype(np.float32)
+            probability[..., :2, :] = 1
+            return probability
 
     _, asked = rehearsal_cases(small_patches)
-    model = replace(load_model(weights), net=Marks())
+    model = replace(load_model(weights), backend=Marks())
     numbers = remembered(model, asked, "cpu", "float32", silent)
     assert numbers["tld"] == 1
     tube, slab = [sum(count) for count in zip(*((int((case.label == 1).sum()), 2 * 32 * 32) for case in asked))]
     # The noise of a scanner moves the tube's surface a little; where the tube ends at the slab, that is near it.
     assert numbers["near"] == pytest.approx(tube / (tube + slab), rel=0.15)
+
+
+def test_the_patches_are_looked_at_in_the_runs_precision_whatever_the_weights_say(weights, small_patches, monkeypatch):
+    _, asked = rehearsal_cases(small_patches)
+    used, real = set(), torch.autocast
+
+    def autocast(device, dtype, enabled):
+        used.add(enabled)
+        return real(device, dtype, enabled=False)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    model = load_model(weights)
+    for flag in (True, False):
+        remembered(replace(model, info=replace(model.info, bfloat16=flag)), asked[:1], "cpu", "float32", silent)
+    assert used == {False}
+    remembered(model, asked[:1], "cpu", "bfloat16", silent)
+    assert used == {False, True}
 
 
 # The whole ----------------------------------------------------------------------------------------------------------
