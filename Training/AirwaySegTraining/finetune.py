@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from AirwaySegLib.weights import SUFFIX, find_weights, list_weights, load_weight
 from AirwaySegTraining.cases import case_folders
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
-from AirwaySegTraining.machine import settled
 from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.runfolder import CHECKPOINT, run_folder
 from AirwaySegTraining.runlog import read_validation
@@ -113,13 +113,11 @@ def finetune(
         case_folders(folder)  # refuses one without cases before anything takes time
     _check(name, settings.start_from, output, resume)
     with run_folder(output, "finetune", resume=resume):
-        checkpoint = output / CHECKPOINT
-        with joined_team(settings.device) as team:
-            settings = settled(settings, team, precision_of(checkpoint) if checkpoint.exists() else None)
-            device = team.device.type
         old = load_model(settings.start_from)
         target = fit(data, output, settings, progress, resume=resume)
-        outcome = _judged(output, old, load_model(str(target)), _Arithmetic(device, settings.precision), progress)
+        with joined_team(settings.device) as team:
+            known = _known((old, load_model(str(target))), output, team.device.type, progress)
+        outcome = _judged(output, known)
         _write(outcome, output)
         if outcome.better:
             outcome = _listed(outcome, name, output, resume)
@@ -127,16 +125,14 @@ def finetune(
     return outcome
 
 
-@dataclass(frozen=True)
-class _Arithmetic:
-    device: str
-    precision: str
+def _known(models: Sequence[Model], output: Path, device: str, progress: Progress) -> list[dict[str, float]]:
+    """How the models do on simulated patches, in the precision of the run in ``output``."""
+    asked, precision = rehearsal_cases(rehearsal_file())[1], precision_of(output / CHECKPOINT) or "float32"
+    return [remembered(model, asked, device, precision, progress) for model in models]
 
 
-def _judged(output: Path, old: Model, new: Model, on: _Arithmetic, progress: Progress) -> Outcome:
-    """What the run in ``output`` has found on the held-out cases, and both models on the simulated patches."""
-    asked = rehearsal_cases(rehearsal_file())[1]
-    known = [remembered(model, asked, on.device, on.precision, progress) for model in (old, new)]
+def _judged(output: Path, known: list[dict[str, float]]) -> Outcome:
+    """What the run in ``output`` has found on the held-out cases; ``known`` of old and new weights is beside it."""
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
     found, reason = verdict(before, after, *known)
