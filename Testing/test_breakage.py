@@ -181,6 +181,8 @@ def test_the_rate_rises_and_falls() -> None:
     settings = BreakageSettings(steps=1000, rate=1.0)
     assert rate_at(0, settings) == pytest.approx(0.02) and rate_at(60, settings) > 0.98
     assert rate_at(999, settings) == pytest.approx(0.02, abs=1e-3)
+    few = BreakageSettings(steps=12, rate=1.0)
+    assert max(rate_at(step, few) for step in range(12)) > 0.95
 
 
 class Knows(nn.Module):
@@ -251,6 +253,25 @@ def test_a_stopped_training_goes_on_exactly(a_data_folder: Path, a_pool: list[Po
     mended = train_breakage([a_data_folder], cut, TINY, silent, resume=True)
     one, two = (load_connector(path)[0].state_dict() for path in (whole, mended))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_finished_training_gets_more_steps_and_an_occupied_folder_is_kept(
+    a_data_folder: Path, a_pool: list[PooledTree], tmp_path: Path
+) -> None:
+    output = with_pool(tmp_path / "run", a_pool)
+    (output / "log.csv").write_text("of another day")
+    with pytest.raises(AirwaySegError, match=r"holds log\.csv of a run"):
+        train_breakage([a_data_folder], output, TINY, silent)
+    assert (output / "log.csv").read_text() == "of another day"
+    (output / "log.csv").unlink()
+    train_breakage([a_data_folder], output, replace(TINY, steps=1), silent)
+    target = train_breakage([a_data_folder], output, replace(TINY, steps=2), silent, resume=True)
+    _, info, _ = load_connector(target)
+    assert info.provenance["steps"] == 2 and info.provenance["settings"]["precision"] in ("bfloat16", "float32")
+    with pytest.raises(AirwaySegError, match="another --steps"):
+        train_breakage([a_data_folder], output, replace(TINY, steps=1), silent, resume=True)
+    said = (output / "run.log").read_text()
+    assert said.startswith("step 0: Begun in ") and "step 1: Continued in " in said
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from AirwaySegTraining.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.rehearsal import STEP_HU, make_rehearsal, rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.runlog import read_validation
 from AirwaySegTraining.simulate import SimulatedCase
+from AirwaySegTraining.validation import doubt_about_labels
 
 TINY = FitSettings(
     recipe="finetune",
@@ -161,21 +162,38 @@ def test_a_damaged_file_of_patches_gives_a_sentence(tmp_path):
 
 
 def test_what_is_remembered_is_counted_over_all_patches(weights, small_patches):
-    class Marks(torch.nn.Module):
-        """A network that marks what is dark: the tube, and one more slice of air beside it."""
+    class Marks:
+        """A backend that marks what is dark: the tube, and one more slice of air beside it."""
 
-        def forward(self, image):
-            logits = 20 * (0.3 - image)
-            logits[..., :2, :] = 20
-            return None, logits
+        def run(self, windows):
+            probability = (windows <= 0.3).astype(np.float32)
+            probability[..., :2, :] = 1
+            return probability
 
     _, asked = rehearsal_cases(small_patches)
-    model = replace(load_model(weights), net=Marks())
-    numbers = remembered(model, asked, "cpu")
+    model = replace(load_model(weights), backend=Marks())
+    numbers = remembered(model, asked, "cpu", "float32", silent)
     assert numbers["tld"] == 1
     tube, slab = [sum(count) for count in zip(*((int((case.label == 1).sum()), 2 * 32 * 32) for case in asked))]
     # The noise of a scanner moves the tube's surface a little; where the tube ends at the slab, that is near it.
     assert numbers["near"] == pytest.approx(tube / (tube + slab), rel=0.15)
+
+
+def test_the_patches_are_looked_at_in_the_runs_precision_whatever_the_weights_say(weights, small_patches, monkeypatch):
+    _, asked = rehearsal_cases(small_patches)
+    used, real = set(), torch.autocast
+
+    def autocast(device, dtype, enabled):
+        used.add(enabled)
+        return real(device, dtype, enabled=False)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    model = load_model(weights)
+    for flag in (True, False):
+        remembered(replace(model, info=replace(model.info, bfloat16=flag)), asked[:1], "cpu", "float32", silent)
+    assert used == {False}
+    remembered(model, asked[:1], "cpu", "bfloat16", silent)
+    assert used == {False, True}
 
 
 # The whole ----------------------------------------------------------------------------------------------------------
@@ -189,7 +207,7 @@ def give(monkeypatch, *values):
     """Let the validations find these tree lengths, one after the other."""
     numbers = iter(values)
     monkeypatch.setattr(loop, "validate", lambda model, case, device: scores(next(numbers)))
-    monkeypatch.setattr(finetuning, "remembered", lambda model, cases, device: {"tld": 0.8, "near": 0.9})
+    monkeypatch.setattr(finetuning, "remembered", lambda *asked: {"tld": 0.8, "near": 0.9})
 
 
 def test_better_weights_are_listed_under_their_name(a_data_folder, weights, small_patches, tmp_path, monkeypatch):
@@ -203,7 +221,7 @@ def test_better_weights_are_listed_under_their_name(a_data_folder, weights, smal
     # The scans that the weights knew before are still among those they are for.
     assert info.spacing_mm_min == (0.5, 0.6, 0.6) and info.spacing_mm_max == (2, 1, 1)
     kept = json.loads((tmp_path / "run" / "finetune.json").read_text())
-    assert kept["better"] is True and kept["after"] == outcome.after
+    assert kept["better"] is True and kept["verdict"] == "better" and kept["after"] == outcome.after
     assert "tree length (TLD) %                 50.0    70.0" in outcome.text()
     with pytest.raises(AirwaySegError, match="weights called 'our scanner' already"):
         finetune([a_data_folder], tmp_path / "again", settings, silent, name="our scanner")
@@ -214,7 +232,7 @@ def test_weights_that_are_no_better_are_not_listed(a_data_folder, weights, small
     outcome = finetune([a_data_folder], tmp_path / "run", replace(TINY, start_from=weights), silent, name="worse")
     assert not outcome.better and outcome.name is None and "worse" not in list_weights()
     assert outcome.weights == str(tmp_path / "run" / "model.safetensors") and (tmp_path / "run").exists()
-    assert outcome.text().endswith("changed by +0.0 points only.")
+    assert outcome.text().endswith("changed by +0.0 points only (a single case says little about others).")
 
 
 def test_one_patient_gives_weights_but_no_verdict(a_data_folder, weights, small_patches, tmp_path, capsys):
@@ -224,7 +242,9 @@ def test_one_patient_gives_weights_but_no_verdict(a_data_folder, weights, small_
     command += ["--steps", "1", "--batch", "1", "--patch", "32", "--workers", "0", "--device", "cpu"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Not better: no case was held out" in out and "not listed" in out
+    assert "Unknown: no case was held out" in out and "not listed" in out
+    about = json.loads((tmp_path / "run" / "finetune.json").read_text())
+    assert about["verdict"] == "unknown" and about["better"] is False
 
 
 def test_to_follow_wider_labels_is_better_though_precision_falls():
@@ -232,20 +252,30 @@ def test_to_follow_wider_labels_is_better_though_precision_falls():
     after = {"one": {"tld": 0.997, "bd": 0.993, "precision": 0.902, "dsc": 0.919}}
     kept = {"tld": 0.9, "near": 0.9}
     assert verdict(before, after, kept, kept) == (
-        True,
-        "on the held-out cases the mean of TLD, BD, precision, DSC rose by 1.8 points.",
+        "better",
+        "on the one held-out case the mean of TLD, BD, precision, DSC rose by 1.8 points "
+        "(a single case says little about others).",
     )
-    assert not verdict(before, {"one": {**after["one"], "dsc": 0.81}}, kept, kept)[0]
+    assert verdict(before, {"one": {**after["one"], "dsc": 0.81}}, kept, kept)[0] == "not better"
+
+
+def test_a_verdict_on_several_cases_says_how_far_they_are_apart():
+    before, after = {"one": scores(0.5), "two": scores(0.6)}, {"one": scores(0.49), "two": scores(0.8)}
+    kept = {"tld": 0.9, "near": 0.9}
+    assert verdict(before, after, kept, kept) == (
+        "better",
+        "on the 2 held-out cases the mean of TLD, BD, precision, DSC rose by 9.5 points (by case from -1.0 to +20.0).",
+    )
 
 
 def test_forgetting_is_not_better():
     before, after = {"one": scores(0.5)}, {"one": scores(0.9)}
     old = {"tld": 0.9, "near": 0.9}
-    assert verdict(before, after, old, {"tld": 0.895, "near": 0.9})[0]
-    better, reason = verdict(before, after, old, {"tld": 0.87, "near": 0.95})
-    assert not better and reason.startswith("it forgot: tree length")
-    better, reason = verdict(before, after, old, {"tld": 0.95, "near": 0.88})
-    assert not better and reason.startswith("it forgot: voxels near airways")
+    assert verdict(before, after, old, {"tld": 0.895, "near": 0.9})[0] == "better"
+    found, reason = verdict(before, after, old, {"tld": 0.87, "near": 0.95})
+    assert found == "not better" and reason.startswith("it forgot: tree length")
+    found, reason = verdict(before, after, old, {"tld": 0.95, "near": 0.88})
+    assert found == "not better" and reason.startswith("it forgot: voxels near airways")
 
 
 def test_a_stopped_fine_tuning_goes_on_with_what_it_knew_before(
@@ -277,10 +307,10 @@ def test_a_better_fine_tuning_that_is_run_again_is_not_in_its_own_way(
     assert outcome.better and outcome.name == "mine" and (tmp_path / "run" / "finetune.json").exists()
 
 
-def test_what_was_stopped_before_its_first_checkpoint_leaves_no_trace_in_the_next(
+def test_what_is_stopped_before_its_first_step_can_be_continued_and_is_not_overwritten(
     a_data_folder, weights, small_patches, tmp_path, monkeypatch
 ):
-    give(monkeypatch, 0.1, 0.5, 0.7)
+    give(monkeypatch, 0.5, 0.7)
 
     def stop(kind, done, total):
         if kind == "train":
@@ -289,8 +319,43 @@ def test_what_was_stopped_before_its_first_checkpoint_leaves_no_trace_in_the_nex
     settings = replace(TINY, start_from=weights)
     with pytest.raises(KeyboardInterrupt):
         finetune([a_data_folder], tmp_path / "run", settings, stop)
-    outcome = finetune([a_data_folder], tmp_path / "run", settings, silent)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(AirwaySegError, match="already holds a run; continue it with --resume"):
+        finetune([a_data_folder], tmp_path / "run", settings, silent)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == kept
+    outcome = finetune([a_data_folder], tmp_path / "run", settings, silent, resume=True)
     assert [numbers["tld"] for numbers in outcome.before.values()] == [0.5] and outcome.better
+
+
+def test_data_that_is_not_there_is_refused_before_anything_is_computed(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "load_model", lambda name: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(finetuning, "remembered", lambda *asked: pytest.fail("something was computed"))
+    with pytest.raises(AirwaySegError, match="No case found"):
+        finetune([tmp_path / "nowhere"], tmp_path / "run", replace(TINY, start_from=weights), silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_few_steps_are_no_warm_up_alone():
+    (stage,) = replace(TINY, start_from="default", steps=12).full_recipe().stages
+    rates = [loop.rate_at(step, stage) for step in range(12)]
+    assert max(rates) > 0.95 * stage.rate and rates.index(max(rates)) <= 2
+    (longer,) = replace(TINY, start_from="default", steps=4000).full_recipe().stages
+    assert longer.warm_up == load_recipe("finetune").stages[0].warm_up
+
+
+def test_weights_that_do_badly_before_the_training_are_no_secret(
+    a_data_folder, weights, small_patches, tmp_path, monkeypatch, caplog
+):
+    give(monkeypatch, 0.08, 0.7)
+    outcome = finetune([a_data_folder], tmp_path / "run", replace(TINY, start_from=weights), silent)
+    (case,) = outcome.before
+    assert outcome.doubt.startswith(
+        f"Before the training the weights reached a DSC of 8 % on {case}: does the label fit"
+    )
+    assert outcome.doubt in outcome.text() and outcome.doubt in caplog.messages
+    assert outcome.doubt in (tmp_path / "run" / "run.log").read_text()
+    assert json.loads((tmp_path / "run" / "finetune.json").read_text())["doubt"] == outcome.doubt
+    assert doubt_about_labels({"good": scores(0.9)}) is None
 
 
 def test_weights_in_the_runs_own_folder_and_unusable_folders_are_refused_before_the_training(
@@ -311,7 +376,7 @@ def test_simulated_patches_have_their_share_beside_the_data_folders():
     assert loop.group_shares(groups, settings).tolist() == pytest.approx([0.45, 0.15, 0.4])
     assert loop.group_shares(groups, replace(settings, shares=(1, 2))).tolist() == pytest.approx([0.2, 0.4, 0.4])
     with pytest.raises(AirwaySegError, match="patches are 96 voxels wide"):
-        loop.fit([], None, replace(settings, patch=128), silent)
+        loop.fit([], None, replace(settings, patch=128, start_from="default"), silent)
 
 
 def test_numbers_that_json_does_not_know_are_null(a_data_folder, weights, small_patches, tmp_path, monkeypatch):

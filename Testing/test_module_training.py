@@ -11,7 +11,10 @@ import slicer
 LIMIT_S = 3600
 """A training on a busy computer; what can bring it no further is heard of before."""
 
-QUICKLY = "--steps 2 --patch 32 --batch 1 --precision float32"
+QUICKLY = "--steps 2 --patch 32 --batch 1"
+
+LIMIT_S = 1200
+"""A minute of one processor's work, beside whatever else the machine does."""
 
 
 @pytest.fixture

@@ -35,6 +35,25 @@ def test_every_value_of_a_recipe_says_where_it_is_from():
         assert not [line for line in values if "  # " not in line and not line.startswith("name")], path.name
 
 
+def test_a_recipe_that_goes_on_from_weights_is_refused_without_them():
+    tables = {"needs_weights": True, "network": {}, "stage": [STAGE]}
+    assert parse_recipe("mine", tables).needs_weights and not load_recipe("default").needs_weights
+    for name in ("refine", "finetune"):
+        with pytest.raises(AirwaySegError, match=f"Recipe {name} goes on from weights that know airways already: name"):
+            FitSettings(recipe=name).full_recipe()
+        assert FitSettings(recipe=name, start_from="default").full_recipe().needs_weights
+    with pytest.raises(AirwaySegError, match="Recipe mine: needs_weights is 1; it must be true or false"):
+        parse_recipe("mine", {**tables, "needs_weights": 1})
+
+
+def test_a_shorter_stage_has_a_shorter_warm_up_and_a_longer_one_the_recipes():
+    (stage,) = load_recipe("default").stages
+    for scale, warm_up in ((0.5, 50), (0.001, 0), (2.0, 100)):
+        (changed,) = FitSettings(steps_scale=scale).full_recipe().stages
+        assert (changed.steps, changed.warm_up) == (round(scale * stage.steps), warm_up)
+    assert FitSettings(steps=600).full_recipe().stages[0].warm_up == 10
+
+
 def test_wingsnet_trains_as_the_paper_says():
     dice, first, second = load_recipe("wingsnet").stages
     assert [term.term for term in dice.loss] == ["dice"] and not dice.uses_missed
@@ -126,7 +145,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     with pytest.raises(AirwaySegError, match="empty has no stage"):
         load_recipe(str(tmp_path / "empty.toml"))
     (tmp_path / "other.toml").write_text("steps = 3\n")
-    with pytest.raises(AirwaySegError, match="'steps' is neither"):
+    with pytest.raises(AirwaySegError, match="'steps' is neither needs_weights nor"):
         load_recipe(str(tmp_path / "other.toml"))
 
 

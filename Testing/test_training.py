@@ -3,6 +3,10 @@
 import csv
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +164,34 @@ def test_a_run_is_not_overwritten(a_data_folder, tmp_path, capsys):
     assert (tmp_path / "run" / "last.pt").read_bytes() == b"of another day"
 
 
+@pytest.mark.parametrize("name", ["log.csv", "validation.csv", "best.safetensors", "model.safetensors"])
+def test_what_an_earlier_run_left_without_a_checkpoint_is_kept(a_data_folder, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_bytes(b"of another day")
+    for resume in (False, True):
+        with pytest.raises(AirwaySegError, match=rf"holds {name} of a run, and no last\.pt to continue it from"):
+            fit([a_data_folder], tmp_path / "run", TINY, silent, resume=resume)
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "run").iterdir()] == [(name, b"of another day")]
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(a_data_folder, tmp_path):
+    program = """if True:
+        import sys
+        from pathlib import Path
+        from AirwaySegTraining.runfolder import run_folder
+        with run_folder(Path(sys.argv[1]), "fit", resume=False):
+            print("locked", flush=True)
+            sys.stdin.read()
+    """
+    words = [sys.executable, "-c", program, str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(AirwaySegError, match=rf"in use by airwayseg-train fit \(process {other.pid} "):
+            fit([a_data_folder], tmp_path / "run", TINY, silent)
+    fit([a_data_folder], tmp_path / "run", replace(TINY, steps=1), silent)
+
+
 def rows_of(path):
     return list(csv.DictReader(path.open()))
 
@@ -180,6 +212,92 @@ def test_held_out_cases_are_segmented_and_the_best_weights_kept(a_data_folder, t
     assert best.provenance["steps"] == 2 and best.provenance["score"] == 0.6
     assert best.provenance["held_out"] == [case]
     assert _weights(tmp_path / "run" / "model.safetensors")[0].provenance["steps"] == 4
+
+
+def test_a_validation_that_fails_loses_no_step_and_is_made_up_for(a_data_folder, tmp_path, monkeypatch):
+    def fail(model, case, device):
+        raise RuntimeError("out of memory")
+
+    settings = replace(TINY, validation=0.5, norm="instance")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(loop, "validate", fail)
+        fit([a_data_folder], tmp_path / "run", settings, silent)
+    stages = []
+    fit([a_data_folder], tmp_path / "run", settings, lambda stage, done, _: stages.append((stage, done)), resume=True)
+    assert [done for stage, done in stages if stage == "train"] == [3, 4]
+    assert [row["step"] for row in rows_of(tmp_path / "run" / "validation.csv")] == ["2", "2", "4", "4"]
+
+
+def test_whole_scans_are_looked_at_up_to_a_number_that_the_log_names(a_data_folder, tmp_path, monkeypatch):
+    for k in range(2, 5):
+        shutil.copytree(a_data_folder / "cases" / "case-0", a_data_folder / "cases" / f"case-{k}")
+    monkeypatch.setattr(loop, "validate", lambda model, case, device: dict.fromkeys(("tld", "bd", "precision"), 0.5))
+    settings = replace(TINY, steps=2, validation=0.6, validate_cases=2)
+    fit([a_data_folder], tmp_path / "run", settings, silent)
+    cases = {row["case"] for row in rows_of(tmp_path / "run" / "validation.csv")} - {"mean"}
+    assert len(cases) == 2
+    said = (tmp_path / "run" / "run.log").read_text()
+    assert f"3 case(s) are held out and 2 of them looked at (--validate-cases 2): {', '.join(sorted(cases))}." in said
+    with pytest.raises(AirwaySegError, match="--validate-cases is 0; it must be at least 1"):
+        replace(TINY, validate_cases=0)
+
+
+def test_a_finished_run_gets_more_steps_and_never_fewer(a_data_folder, tmp_path):
+    settings = replace(TINY, steps=2, frozen_from=0.5)
+    fit([a_data_folder], tmp_path / "run", settings, silent)
+    longer = replace(settings, steps=8, checkpoint_every=4, validate_every=4)
+    target = fit([a_data_folder], tmp_path / "run", longer, silent, resume=True)
+    assert _weights(target)[0].provenance["steps"] == 8
+    rows = rows_of(tmp_path / "run" / "log.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "8"]
+    (stage,) = longer.full_recipe().stages
+    assert float(rows[-1]["rate"]) == pytest.approx(rate_at(7, stage), rel=1e-3)
+    said = (tmp_path / "run" / "run.log").read_text()
+    assert "step 2: Lengthened from 2 to 8 steps: the learning rate goes on as that of 8 steps does, at " in said
+    for fewer in (replace(settings, steps=4), settings):
+        with pytest.raises(AirwaySegError, match="another --steps: it has 8 steps and can only get more"):
+            fit([a_data_folder], tmp_path / "run", fewer, silent, resume=True)
+    with pytest.raises(AirwaySegError, match="another --steps-scale; to train longer, begin another run with --start"):
+        fit([a_data_folder], tmp_path / "run", replace(longer, steps_scale=2.0), silent, resume=True)
+
+
+def test_statistics_that_were_frozen_stay_so_when_a_run_gets_more_steps(a_data_folder, tmp_path):
+    settings = replace(TINY, steps=2, frozen_from=0.5)
+    before = load_weights(str(fit([a_data_folder], tmp_path / "run", settings, silent)))[0].state_dict()
+    run = tmp_path / "run"
+    fast = torch.load(run / "last.pt", weights_only=True)["net"]
+    fit([a_data_folder], run, replace(settings, steps=8), silent, resume=True)  # half of which would be 4
+    after = torch.load(run / "last.pt", weights_only=True)["net"]
+    assert len(before) == len(fast) and any("running" in name for name in fast)
+    assert all(torch.equal(value, after[name]) for name, value in fast.items() if "running" in name)
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("AVX2", "float32"), ("AVX512", "bfloat16")])
+def test_a_run_says_its_precision_and_keeps_it_on_another_machine(
+    a_data_folder, tmp_path, monkeypatch, capability, precision
+):
+    def give_processor(name):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "AVX512")
+
+    used = set()
+    real = torch.autocast
+
+    def autocast(device, dtype, enabled):
+        used.add("bfloat16" if enabled else "float32")
+        return real(device, dtype, enabled=False)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    give_processor(capability)
+    settings = replace(TINY, steps=1)
+    fit([a_data_folder], tmp_path / "run", settings, silent)
+    give_processor("AVX512" if capability == "AVX2" else "AVX2")
+    target = fit([a_data_folder], tmp_path / "run", replace(settings, steps=2), silent, resume=True)
+    assert used == {precision}
+    assert _weights(target)[0].provenance["settings"]["precision"] == precision
+    said = (tmp_path / "run" / "run.log").read_text()
+    assert said.startswith(f"step 0: Begun in {precision} on cpu, ")
+    assert f"step 1: Continued in {precision} on cpu, " in said
 
 
 def test_the_score_is_the_mean_of_tree_length_branches_and_precision():

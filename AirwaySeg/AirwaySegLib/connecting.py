@@ -22,7 +22,7 @@ from AirwaySegLib.components import bounding_box
 from AirwaySegLib.connector import Connector, fast_form
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.lumen import FORWARD_OFFSETS, Lumen, Spacing
-from AirwaySegLib.openvino_backend import has_bfloat16
+from AirwaySegLib.planner import has_bfloat16
 from AirwaySegLib.preprocessing import normalise
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.weights import BREAKAGE_NAME, ModelInfo, load_weights
@@ -106,7 +106,7 @@ def network_bridges(
     specks = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
     work = _Work(hu, labels, spacing_mm, specks, np.zeros(labels.shape, np.uint8))
     network = fast_form(connector) if isinstance(connector, Connector) else connector.eval()
-    runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16())
+    runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16(device))
     joined, seen = labels, np.empty((0, 3), np.int32)
     bridges: list[Bridge] = []
     for _ in range(MOST_ROUNDS):

@@ -124,6 +124,20 @@ def choose_precision(wanted: str, backend: CpuBackend) -> str:
     return "bfloat16" if backend == "openvino" and openvino_backend.has_bfloat16() else "float32"
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether PyTorch is faster on the device in bfloat16: a GPU from Ampere on, or a processor with AVX512-BF16.
+
+    Elsewhere PyTorch's convolutions in bfloat16 take up to fifty times as long as in float32. See
+    `openvino_backend.has_bfloat16` for OpenVINO.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    # PyTorch's only question about it; what has no such question yet is taken to compute in float32.
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
 def choose_device(wanted: str) -> str:
     """For "auto" "cuda" where it is there, "mps" where it has run the network, else "cpu".
 

@@ -1,12 +1,13 @@
 """Which loss, sampling, data, normalisation and channels do better: each trained for the same number of steps.
 
-Arms either go on from given weights (--start, the question of a second stage), or begin with nothing (--scratch). Each
-is a recipe of one stage, written into its folder, then evaluated on held-out simulated cases by the protocol of ATM'22,
-and on real CTs against another network's mask (share of its skeleton covered, share of our voxels far from it, length
-of our tree over that of theirs). Arms that are trained already are only evaluated, those evaluated only printed.
+    .venv/bin/python Testing/benchmarks/ablation.py -o OUT [--scratch] [ARM ...]
 
-    .venv/bin/python Testing/benchmarks/ablation.py -o OUT --sim DATA --real REAL --pasted PASTED --held HELD \\
-        --pairs CT=MASK --start WEIGHTS --steps 150 [ARM ...]
+Arms either go on from weights (the bundled ones unless --start names others: the question of a second stage), or begin
+with nothing (--scratch). Each is a recipe of one stage, written into its folder, then evaluated on held-out simulated
+cases by the protocol of ATM'22, and on real CTs against another network's mask (--pairs: share of its skeleton covered,
+share of our voxels far from it, length of our tree over that of theirs). Simulated cases are made in OUT unless --sim
+and --held name some; arms of real CTs need --real and --pasted and are left out without them. Arms that are trained
+already are only evaluated, those evaluated only printed.
 """
 
 import argparse
@@ -26,11 +27,13 @@ from AirwaySegLib.volume import Volume, read_ct, read_mask, to_canonical
 from AirwaySegTraining.cases import case_folders, prepared_case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
+from AirwaySegTraining.simulate import simulate
 from AirwaySegTraining.validation import validate
 
 CROSS_ENTROPY = "[[stage.loss]]\nterm = 'cross_entropy'\nshare = 0.3\n"
 DICE = f"[[stage.loss]]\nterm = 'dice'\n{CROSS_ENTROPY}"
 GENERAL_UNION = f"[[stage.loss]]\nterm = 'general_union'\nalpha = 0.3\nexponent = 0.7\n{CROSS_ENTROPY}"
+TANG = "[[stage.loss]]\nterm = 'tang'\nalpha = 0.3\nexponent = 0.7\n"
 OURS = "thin = 0.38\nmiddle = 0.1\nwide = 0.22\nborder = 0.14\nanywhere = 0.16\n"
 
 
@@ -49,13 +52,14 @@ SIMULATED = (("sim", 1.0),)
 GOING_ON = {
     "dice": Arm(),
     "general_union": Arm(GENERAL_UNION),
-    "tang": Arm("[[stage.loss]]\nterm = 'tang'\nalpha = 0.3\nexponent = 0.7\n", weights="['lib']"),
+    "tang": Arm(TANG, weights="['lib']"),
+    "union_simulated": Arm(GENERAL_UNION, shares=SIMULATED),
+    "tang_simulated": Arm(TANG, weights="['lib']", shares=SIMULATED),
     "small_airways": Arm(sampling="thin = 0.7\nwide = 0.14\nborder = 0.08\nanywhere = 0.08\n"),
     "simulated_only": Arm(shares=SIMULATED),
     "pasted": Arm(shares=(("sim", 0.6), ("real", 0.2), ("pasted", 0.2))),
-    # Data with the loss that made the weights. To see what they do on an unseen scanner, --start with weights that saw
-    # no real CT, and give --real and --pasted of other patients than those of --pairs.
-    "union_simulated": Arm(GENERAL_UNION, shares=SIMULATED),
+    # To see what real CTs do on an unseen scanner, --start with weights that saw none, and give --real and --pasted of
+    # other patients than those of --pairs.
     "union_real_pasted": Arm(GENERAL_UNION, shares=(("sim", 0.55), ("real", 0.2), ("pasted", 0.25))),
 }
 FROM_NOTHING = {
@@ -88,7 +92,7 @@ def train(name: str, arm: Arm, options: argparse.Namespace) -> Path:
             recipe=str(recipe),
             validation=0.0,
             seed=options.seed,
-            start_from=None if options.scratch else str(options.start),
+            start_from=None if options.scratch else options.start,
             shares=tuple(share for _, share in arm.shares),
         )
         data = [path for key, _ in arm.shares for path in [getattr(options, key)]]
@@ -142,15 +146,24 @@ def row(name: str, figures: dict[str, dict[str, float]]) -> str:
     return f"| {name} | " + " | ".join(f"{cell:.2f}" if cell < 5 else f"{cell:.1f}" for cell in cells) + " |"
 
 
+def give_data(options: argparse.Namespace) -> None:
+    """Simulate what is not given: cases to train on, and held-out ones with a scanner's blur and noise."""
+    for name, cases, seed in (("sim", 30, 5000), ("held", options.cases, 905)):
+        if getattr(options, name) is None:
+            folder = options.output / name
+            simulate(folder, cases, seed, Bar(), clean=name == "sim")
+            setattr(options, name, folder)
+
+
 def main() -> int:
     """Train and evaluate the arms and print one row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="*", help=f"{', '.join(GOING_ON)}; with --scratch {', '.join(FROM_NOTHING)}")
     for name in ("sim", "real", "pasted", "held"):
-        parser.add_argument(f"--{name}", type=Path, required=name in ("sim", "held"), help="a folder of cases")
+        parser.add_argument(f"--{name}", type=Path, help="a folder of cases")
     parser.add_argument("--pairs", nargs="*", default=[], metavar="CT=MASK")
     parser.add_argument("--cases", type=int, default=2, help="how many held-out cases are looked at (default 2)")
-    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument("--start", default="default", help="weights to go on from: a name or a file (default default)")
     parser.add_argument("--scratch", action="store_true", help="begin with nothing")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--patch", type=int, default=72)
@@ -159,14 +172,13 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     known = FROM_NOTHING if options.scratch else GOING_ON
-    if not options.scratch and not options.start:
-        parser.error("--start or --scratch is needed")
-    for name in options.arms or known:
+    give_data(options)
+    missing = {name: [key for key, _ in arm.shares if getattr(options, key) is None] for name, arm in known.items()}
+    for name in options.arms or [name for name, keys in missing.items() if not keys]:
         if name not in known:
             parser.error(f"there is no arm {name!r}; there are {', '.join(known)}")
-        missing = [key for key, _ in known[name].shares if getattr(options, key) is None]
-        if missing:
-            parser.error(f"the arm {name} needs --{missing[0]}")
+        if missing[name]:
+            parser.error(f"the arm {name} needs --{missing[name][0]}")
         print(row(name, evaluate(train(name, known[name], options), options)), flush=True)
     return 0
 

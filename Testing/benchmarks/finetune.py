@@ -55,7 +55,8 @@ def main() -> int:
     simulate(ordinary, 2, SEED + 5, Bar())  # other patients than those trained on
     command = ["finetune", "--weights", options.weights, "--data", str(corrected), "-o", str(options.output / "run")]
     start = time.monotonic()
-    if airwayseg_train([*command, *(["--steps", str(options.steps)] if options.steps else [])]):
+    resume = ["--resume"] if (options.output / "run" / "last.pt").exists() else []
+    if airwayseg_train([*command, *resume, *(["--steps", str(options.steps)] if options.steps else [])]):
         return 1
     print(f"Fine-tuning took {(time.monotonic() - start) / 60:.1f} minutes.")
     tuned = str(options.output / "run" / "model.safetensors")

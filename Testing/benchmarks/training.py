@@ -17,6 +17,7 @@ import numpy as np
 from AirwaySegTraining.cases import case_folders, prepared_case
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import train_step
+from AirwaySegTraining.machine import settled
 from AirwaySegTraining.patches import Batches, Source, case_maps
 from AirwaySegTraining.recipes import Recipe, Stage, list_recipes, load_recipe
 from AirwaySegTraining.runstate import start_run
@@ -38,7 +39,7 @@ def step_seconds(recipe: Recipe, place: int, batches: Batches, cases: list, time
     """Median seconds of a step of the recipe's stage on batches that are there already."""
     ready = [batches[number] for number in range(2)]
     with joined_team("auto") as team:
-        run = start_run(FitSettings(), recipe, cases, team.device)
+        run = start_run(settled(FitSettings(), team, None), recipe, cases, team.device)
         stage = run.enter(place)
         run.net.train()
         return seconds_of(lambda number: train_step(run.net, run, stage, dict(ready[number % 2]), team), times)

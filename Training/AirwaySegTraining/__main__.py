@@ -15,7 +15,7 @@ from AirwaySegLib.evaluation import csv_text, json_text, table_text
 from AirwaySegLib.imagefile import case_name
 from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.fitsettings import FitSettings
+from AirwaySegTraining.fitsettings import PRECISIONS, FitSettings
 from AirwaySegTraining.pseudo import pseudo_case
 from AirwaySegTraining.recipes import list_recipes
 from AirwaySegTraining.simulate import simulate, write_case
@@ -29,7 +29,8 @@ CHECKPOINT_STEPS = 50
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="airwayseg-train: %(message)s")
     stop_on_signals()
     progress = JsonLines() if getattr(options, "progress", "bar") == "json" else Bar()
     try:
@@ -93,7 +94,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     default = FitSettings()
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
     parser.add_argument("--shares", type=float, nargs="+", default=(), help="share of each data folder in the patches")
     parser.add_argument("--recipe", default=default.recipe, help=f"{', '.join(list_recipes())}, or a .toml file")
     for name, kind, meaning in (
@@ -108,17 +109,34 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         ("validation", float, "share of the patients that are held out"),
         ("rehearsal", float, "share of the bundled simulated patches"),
         ("validate_every", int, "steps between two looks at the cases held out, a multiple of --checkpoint-every"),
+        ("validate_cases", int, "cases held out that are looked at, at most"),
         ("checkpoint_every", int, "steps between two checkpoints"),
-        ("precision", str, "arithmetic of the network: bfloat16 or float32"),
         ("seed", int, "of weights and patches"),
-        ("device", str, "auto, cpu or cuda"),
-        ("workers", int, "processes that cut patches, for each GPU"),
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
         shown = "the recipe's" if value is None and name != "start_from" else value
         parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
+    _add_machine(parser)
     parser.set_defaults(run=_run_fit)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    """What depends on the machine, the same for all trainings."""
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="arithmetic of the network; auto: bfloat16 where device or processor computes in it, else float32; a run "
+        "that is continued keeps its own",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that cut patches, for each training process (default: the processors that are left, at most 4; "
+        "0 on Windows and macOS)",
+    )
 
 
 def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
@@ -141,7 +159,7 @@ def _add_breakage(parser: argparse.ArgumentParser) -> None:
         help="folders with cases/<id>/{ct,label}.nrrd and, where a first stage has run, prediction.nrrd",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
     parser.add_argument("--steps", type=int, default=4000, help="updates of the weights (default 4000)")
     parser.add_argument("--batch", type=int, default=4, help="patches a step (default 4)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default 0.002)")
@@ -149,11 +167,10 @@ def _add_breakage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patches", type=int, default=32, help="patches kept of each broken tree (default 32)")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the patients held out (default 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, breaks and patches (default 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    parser.add_argument("--precision", default="bfloat16", help="bfloat16 or float32 (default bfloat16)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make patches (default 1)")
+    parser.add_argument("--validate-cases", type=int, default=20, help="cases held out that are looked at (default 20)")
     parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between two checkpoints (default 200)")
     parser.add_argument("--start-from", help="weights to begin with: a name or a file")
+    _add_machine(parser)
     parser.set_defaults(run=_run_breakage)
 
 
@@ -171,7 +188,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="default", help="weights to begin with: a name or a file")
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
     parser.add_argument("--name", help="name under which better weights are listed (default: the folder's)")
     parser.add_argument("--recipe", default="finetune", help="finetune, or a .toml file of one stage")
     parser.add_argument("--steps", type=int, help="updates of the weights (default the recipe's)")
@@ -184,26 +201,20 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         help="share of the patients that are held out, at least one of two (default 0.25)",
     )
     parser.add_argument("--rehearsal", type=float, default=0.4, help="share of simulated patches (default 0.4)")
-    parser.add_argument("--precision", default="auto", help="bfloat16, float32, or auto: the first where it is faster")
+    parser.add_argument("--validate-cases", type=int, default=20, help="cases held out that are looked at (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that cut patches (default 1)")
+    _add_machine(parser)
     parser.add_argument("--progress", choices=("bar", "json"), default="bar", help="how progress is shown")
     parser.set_defaults(run=_run_finetune)
 
 
 def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
-    from AirwaySegTraining.finetune import finetune, usual_precision
-    from AirwaySegTraining.runstate import precision_of
+    from AirwaySegTraining.finetune import finetune
 
-    own = ("recipe", "steps", "patch", "batch", "validation", "rehearsal", "seed", "device", "workers")
-    precision = options.precision
-    if precision == "auto":
-        kept = precision_of(options.output / "last.pt") if options.resume else None
-        precision = kept or usual_precision(options.device)
+    own = ("recipe", "steps", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
+    own += ("device", "precision", "workers")
     settings = FitSettings(
         **{name: getattr(options, name) for name in own},
-        precision=precision,
         start_from=options.weights,
         checkpoint_every=CHECKPOINT_STEPS,
         validate_every=CHECKPOINT_STEPS * 10**6,  # before and after, no more

@@ -7,8 +7,6 @@ step's number alone, so a resumed run sees what an unbroken one would have.
 
 import copy
 import math
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,7 +27,6 @@ from AirwaySegLib.connecting import BREAKAGE_WINDOW_HU, SIDE, network_bridges
 from AirwaySegLib.connector import Connector
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation import mean_and_deviation
-from AirwaySegLib.planner import choose_device
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import ModelInfo, load_weights, save_weights
 from AirwaySegTraining.breakagedata import (
@@ -43,23 +40,23 @@ from AirwaySegTraining.breakagedata import (
     pool_files,
 )
 from AirwaySegTraining.cases import Case, case_folders, prepared_groups
-from AirwaySegTraining.loop import set_rate, update_average, usable_cpus
+from AirwaySegTraining.fitsettings import check_precision
+from AirwaySegTraining.loop import set_rate, update_average
+from AirwaySegTraining.machine import MOST_WORKERS, settled, usable_cpus, use_all_cpus, worker_options
+from AirwaySegTraining.runfolder import CHECKPOINT, run_folder
 from AirwaySegTraining.runlog import RunLog
-from AirwaySegTraining.runstate import write_checkpoint
-from AirwaySegTraining.team import Team
-from AirwaySegTraining.validation import as_scanned, held_out
+from AirwaySegTraining.runstate import precision_of, write_checkpoint
+from AirwaySegTraining.team import Team, joined_team
+from AirwaySegTraining.validation import as_scanned, held_out, looked_at
 
 WARM_UP, LAST_SHARE = 50, 0.02
-"""Steps in which the rate rises, and the share of it that the cosine ends at."""
+"""Steps in which the rate rises, at most an eighth of all, and the share of it that the cosine ends at."""
 
 DECAY, CLIP, KEPT = 1e-4, 2.0, 0.998
 """Weight decay, largest norm of the gradients, and what the average keeps of itself in a step."""
 
 RARE_WEIGHT = 10.0
 """Of a missing voxel in the cross-entropy: of those that count one in a thousand is missing."""
-
-MOST_BREAKERS = 4
-"""Processes that break trees before the training, each with a gigabyte, unless more --workers are wanted."""
 
 SURE, NARROW_MM = 0.5, 10.0
 """Score from which a bridge is applied where nothing else is wanted, and the gaps that a repair has to close."""
@@ -71,7 +68,8 @@ FREE_ON_RESUME = ("device", "workers", "checkpoint_every")
 @dataclass(frozen=True)
 class BreakageSettings:
     """One training: ``trees`` broken ones of each case, up to ``patches`` of each in the pool; ``validation`` is the
-    share of the patients that are held out."""
+    share of the patients that are held out, of whose cases at most ``validate_cases`` are looked at. What
+    ``precision`` "auto" and ``workers`` None stand for, `machine.settled` says."""
 
     steps: int = 4000
     batch: int = 4
@@ -81,26 +79,26 @@ class BreakageSettings:
     validation: float = 0.1
     seed: int = 0
     device: str = "auto"
-    precision: str = "bfloat16"
-    workers: int = 1
+    precision: str = "auto"
+    workers: int | None = None
     checkpoint_every: int = 200
+    validate_cases: int = 20
     start_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no training can use."""
         for name, least in (
-            *((name, 1) for name in ("steps", "batch", "trees", "patches", "checkpoint_every")),
+            *((name, 1) for name in ("steps", "batch", "trees", "patches", "checkpoint_every", "validate_cases")),
             *((name, 0) for name in ("seed", "workers")),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise AirwaySegError(f"--{flag} is {getattr(self, name)}; it must be at least {least}.")
         if not self.rate > 0:
             raise AirwaySegError(f"--rate is {self.rate}; it must be above 0.")
         if not 0 <= self.validation < 1:
             raise AirwaySegError(f"--validation is {self.validation}; it must be from 0 to below 1.")
-        if self.precision not in ("bfloat16", "float32"):
-            raise AirwaySegError(f"--precision is {self.precision!r}; it must be bfloat16 or float32.")
+        check_precision(self.precision)
 
 
 @dataclass
@@ -133,11 +131,16 @@ class BreakageRun:
         write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
+        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases.
+
+        A training may get more steps: the rest follows the learning rates of so many.
+        """
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            before, after = state["settings"], asdict(self.settings)
-            other = [name for name in after if name not in FREE_ON_RESUME and before.get(name) != after[name]]
+            before, after = {**asdict(BreakageSettings()), **state["settings"]}, asdict(self.settings)
+            other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
+            if other == ["steps"] and after["steps"] > before["steps"]:
+                other = []
             same_cases = state["fingerprints"] == self.fingerprints
             parts = [(self.net, state["net"]), (self.average, state["average"]), (self.optimizer, state["optimizer"])]
             step = int(state["step"])
@@ -163,27 +166,33 @@ def train_breakage(
     Raises
     ------
     AirwaySegError
-        If the data cannot be used, ``output`` holds a run and ``resume`` is False, or the disk is full.
+        If the data cannot be used, another process works in ``output``, it holds a run and ``resume`` is False, the
+        disk is full, or there are several processes.
     """
-    checkpoint = output / "last.pt"
-    if checkpoint.exists() and not resume:
-        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
-    device = torch.device(choose_device(settings.device))
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(usable_cpus())
-    groups = prepared_groups(data, (), Team(0, 1, device), settings.workers, progress)
+    with run_folder(output, "breakage", resume=resume), joined_team(settings.device) as team:
+        if team.size > 1:
+            raise AirwaySegError("breakage runs in one process; start it without torchrun.")
+        use_all_cpus(team)
+        checkpoint = output / CHECKPOINT
+        settings = settled(settings, team, precision_of(checkpoint) if checkpoint.exists() else None)
+        _train_in(output, data, settings, team, progress)
+    return output / "model.safetensors"
+
+
+def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, team: Team, progress: Progress) -> None:
+    groups = prepared_groups(data, (), team, settings.workers, progress)
     cases = [case for group in groups for case in group]
     held = held_out(groups, settings.validation, settings.seed)
     kept = {case.name: case for case in cases if case not in held}
     folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
     pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
     learned = [path.name for folder in folders for path in pool_files(folder, kept[folder.name], pool)]
-    run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], device)
-    if checkpoint.exists():
-        run.load(checkpoint)
-    breakers = max(settings.workers, min(MOST_BREAKERS, usable_cpus()))
-    train(run, make_pool(folders, pool, breakers, progress), held, output, progress)
-    return output / "model.safetensors"
+    run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], team.device)
+    if (output / CHECKPOINT).exists():
+        run.load(output / CHECKPOINT)
+    breakers = max(settings.workers, min(MOST_WORKERS, usable_cpus()))
+    trees = make_pool(folders, pool, breakers, progress)
+    train(run, trees, looked_at(held, settings.validate_cases, settings.seed), output, progress)
 
 
 def start_breakage(
@@ -217,6 +226,13 @@ def train(
 ) -> None:
     """All steps that are left, and then a look at the cases held out."""
     settings, log = run.settings, RunLog(output, run.step)
+    if run.step == 0:
+        run.save(output / CHECKPOINT)  # from now on the run can be continued
+    log.say(
+        run.step,
+        f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {run.device.type}, {settings.workers} "
+        f"worker(s), {settings.steps} steps, {len(held)} of the cases held out looked at.",
+    )
     run.net.train()
     for batch in log.timed(_loader(run, trees)):
         rate = set_rate(run.optimizer, rate_at(run.step, settings))
@@ -227,7 +243,7 @@ def train(
         if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
             log.write(run.step, "breakage", rate)
             save_connector(run, output / "model.safetensors", {})
-            run.save(output / "last.pt")
+            run.save(output / CHECKPOINT)
     cases = {}
     for done, case in enumerate(held):
         progress("validate", done, len(held))
@@ -302,7 +318,8 @@ def _share(found: NDArray) -> float:
 def rate_at(step: int, settings: BreakageSettings) -> float:
     """Learning rate at a step, counted from 0: warm-up, then a cosine."""
     falling = LAST_SHARE + (1 - LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.rate * min(1.0, (step + 1) / WARM_UP) * falling
+    warm_up = max(1, min(WARM_UP, settings.steps // 8))
+    return settings.rate * min(1.0, (step + 1) / warm_up) * falling
 
 
 def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None:
@@ -321,12 +338,9 @@ def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None
 
 def _loader(run: BreakageRun, trees: Sequence[PooledTree]) -> DataLoader:
     """The batches that are left, made by processes of their own."""
-    workers = run.settings.workers if sys.platform == "linux" else 0
     return DataLoader(
         BreakagePatches(trees, run.settings.batch, run.settings.seed),
         batch_size=None,
         sampler=range(run.step, run.settings.steps),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="fork" if workers else None,
+        **worker_options(run.settings.workers, ahead=4),
     )

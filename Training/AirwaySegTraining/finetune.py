@@ -2,25 +2,25 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from AirwaySegLib.delivery import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.openvino_backend import has_bfloat16
-from AirwaySegLib.pipeline import load_model
+from AirwaySegLib.pipeline import Model, load_model
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.weights import SUFFIX, find_weights, list_weights, load_weights, save_weights, user_folder
-from AirwaySegTraining.cases import Case
+from AirwaySegTraining.cases import case_folders
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.loop import fit
 from AirwaySegTraining.rehearsal import rehearsal_cases, rehearsal_file, remembered
+from AirwaySegTraining.runfolder import CHECKPOINT, run_folder
 from AirwaySegTraining.runlog import read_validation
+from AirwaySegTraining.runstate import precision_of
 from AirwaySegTraining.team import joined_team
-from AirwaySegTraining.validation import CHOSEN_BY, mean_score
+from AirwaySegTraining.validation import CHOSEN_BY, doubt_about_labels, mean_score
 
 JUDGED_BY = (*CHOSEN_BY, "dsc")
 """The measures of ATM'22. Where a person draws wider than the weights did, precision falls as soon as they follow: only
@@ -38,21 +38,32 @@ REMEMBERED = {"tld": "tree length (TLD) %", "near": "voxels near airways %"}
 Cases = dict[str, dict[str, float]]
 
 
+BETTER, NOT_BETTER, UNKNOWN = "better", "not better", "unknown"
+"""The verdicts; what nobody can know is not called worse."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Held-out cases before and after (none where a single patient was given), what was kept of old knowledge, verdict.
 
-    ``weights`` is the file to use; ``name`` that under which the weights are listed, or None where they are not.
+    ``doubt`` is a sentence about labels that seem not to fit, or None. ``weights`` is the file to use; ``name`` that
+    under which the weights are listed, or None where they are not.
     """
 
     before: Cases
     after: Cases
     remembered_before: dict[str, float]
     remembered_after: dict[str, float]
-    better: bool
+    verdict: str
     reason: str
     weights: str
+    doubt: str | None = None
     name: str | None = None
+
+    @property
+    def better(self) -> bool:
+        """Whether the weights are known to be better."""
+        return self.verdict == BETTER
 
     def text(self) -> str:
         """A table and the verdict in a sentence."""
@@ -63,7 +74,7 @@ class Outcome:
         lines.append("simulated patches, held out")
         for key, title in REMEMBERED.items():
             lines.append(_row(title, self.remembered_before[key], self.remembered_after[key]))
-        return "\n".join([*lines, f"{'Better' if self.better else 'Not better'}: {self.reason}"])
+        return "\n".join([*lines, *filter(None, [self.doubt]), f"{self.verdict.capitalize()}: {self.reason}"])
 
 
 def _row(title: str, before: float, after: float) -> str:
@@ -95,26 +106,47 @@ def finetune(
     AirwaySegError
         As `loop.fit`, or if the name is taken or the user's folder for weights cannot be written.
     """
-    started_from = settings.start_from or "default"
+    settings = replace(settings, start_from=settings.start_from or "default")
     name = name or output.resolve().name
-    _check(name, started_from, output, resume)
-    asked = rehearsal_cases(rehearsal_file())[1]
-    old = _remembered(started_from, asked, settings)
-    target = fit(data, output, replace(settings, start_from=started_from), progress, resume=resume)
+    settings.full_recipe()
+    for folder in data:
+        case_folders(folder)  # refuses one without cases before anything takes time
+    _check(name, settings.start_from, output, resume)
+    with run_folder(output, "finetune", resume=resume):
+        old = load_model(settings.start_from)
+        target = fit(data, output, settings, progress, resume=resume)
+        with joined_team(settings.device) as team:
+            known = _known((old, load_model(str(target))), output, team.device.type, progress)
+        outcome = _judged(output, known)
+        _write(outcome, output)
+        if outcome.better:
+            outcome = _listed(outcome, name, output, resume)
+            _write(outcome, output)
+    return outcome
+
+
+def _known(models: Sequence[Model], output: Path, device: str, progress: Progress) -> list[dict[str, float]]:
+    """How the models do on simulated patches, in the precision of the run in ``output``."""
+    asked, precision = rehearsal_cases(rehearsal_file())[1], precision_of(output / CHECKPOINT) or "float32"
+    return [remembered(model, asked, device, precision, progress) for model in models]
+
+
+def _judged(output: Path, known: list[dict[str, float]]) -> Outcome:
+    """What the run in ``output`` has found on the held-out cases; ``known`` of old and new weights is beside it."""
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
-    new = _remembered(str(target), asked, settings)
-    better, reason = verdict(before, after, old, new)
-    outcome = Outcome(before, after, old, new, better, reason, str(target))
-    _write(outcome, output)
-    if better:
-        net, info, _ = load_weights(target)
-        listed = user_folder() / f"{name}{SUFFIX}"
-        about = {"run": str(output.resolve()), "held_out": _plain({"before": before, "after": after})}
-        save_weights(listed, net, replace(info, name=name, provenance={**info.provenance, **about}), force=resume)
-        outcome = replace(outcome, weights=str(listed), name=name)
-        _write(outcome, output)
-    return outcome
+    found, reason = verdict(before, after, *known)
+    return Outcome(before, after, *known, found, reason, str(output / "model.safetensors"), doubt_about_labels(before))
+
+
+def _listed(outcome: Outcome, name: str, output: Path, resume: bool) -> Outcome:
+    """Put better weights into the user's folder, under their name."""
+    net, info, _ = load_weights(outcome.weights)
+    listed = user_folder() / f"{name}{SUFFIX}"
+    held_out = _plain({"before": outcome.before, "after": outcome.after})
+    about = {"run": str(output.resolve()), "held_out": held_out}
+    save_weights(listed, net, replace(info, name=name, provenance={**info.provenance, **about}), force=resume)
+    return replace(outcome, weights=str(listed), name=name)
 
 
 def _check(name: str, started_from: str, output: Path, resume: bool) -> None:
@@ -133,7 +165,8 @@ def _check(name: str, started_from: str, output: Path, resume: bool) -> None:
 
 
 def _write(outcome: Outcome, output: Path) -> None:
-    write_text(output / "finetune.json", json.dumps(_plain(asdict(outcome)), indent=1))
+    about = {**asdict(outcome), "better": outcome.better}
+    write_text(output / "finetune.json", json.dumps(_plain(about), indent=1))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -144,27 +177,21 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def usual_precision(device: str) -> str:
-    """The bfloat16 of a GPU, or of a processor that computes in it (as OpenVINO knows), else float32."""
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return "bfloat16" if on_gpu or has_bfloat16() else "float32"
-
-
-def _remembered(weights: str, asked: list[Case], settings: FitSettings) -> dict[str, float]:
-    with joined_team(settings.device) as team:
-        return remembered(load_model(weights), asked, team.device.type)
-
-
-def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[bool, str]:
-    """Whether the network is better, and why."""
+def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[str, str]:
+    """Whether the network is better, and why; a gain comes with its spread over the cases."""
     if not before or set(before) != set(after):
-        return False, "no case was held out (that takes two patients in a data folder), so nobody can know."
+        return UNKNOWN, "no case was held out (that takes two patients in a data folder), so nobody can know."
+    gains = [mean_score({name: after[name]}, JUDGED_BY) - mean_score({name: before[name]}, JUDGED_BY) for name in after]
     gain = mean_score(after, JUDGED_BY) - mean_score(before, JUDGED_BY)
+    where = "on the one held-out case" if len(gains) == 1 else f"on the {len(gains)} held-out cases"
+    spread = "a single case says little about others"
+    if len(gains) > 1:
+        spread = f"by case from {100 * min(gains):+.1f} to {100 * max(gains):+.1f}"
     measures = ", ".join(key.upper() if len(key) < 4 else key for key in JUDGED_BY)
     if gain < LEAST_GAIN:
-        return False, f"on the held-out cases the mean of {measures} changed by {100 * gain:+.1f} points only."
+        return NOT_BETTER, f"{where} the mean of {measures} changed by {100 * gain:+.1f} points only ({spread})."
     for key in old:
         lost = old[key] - new[key]
         if lost > LARGEST_LOSS:
-            return False, f"it forgot: {REMEMBERED[key]} of the simulated patches fell by {100 * lost:.1f}."
-    return True, f"on the held-out cases the mean of {measures} rose by {100 * gain:.1f} points."
+            return NOT_BETTER, f"it forgot: {REMEMBERED[key]} of the simulated patches fell by {100 * lost:.1f}."
+    return BETTER, f"{where} the mean of {measures} rose by {100 * gain:.1f} points ({spread})."

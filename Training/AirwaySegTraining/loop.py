@@ -3,9 +3,8 @@
 A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
 """
 
+import logging
 import math
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +23,31 @@ from AirwaySegLib.progress import Progress, silent
 from AirwaySegTraining.cases import Case, prepared_groups
 from AirwaySegTraining.fitsettings import FitSettings
 from AirwaySegTraining.hardskeleton import with_missed
+from AirwaySegTraining.machine import settled, use_all_cpus, worker_options
 from AirwaySegTraining.objective import stage_loss
 from AirwaySegTraining.patches import Batches, Source, case_maps
 from AirwaySegTraining.recipes import Recipe, Stage
 from AirwaySegTraining.rehearsal import SIDE, rehearsal_cases, rehearsal_file
+from AirwaySegTraining.runfolder import CHECKPOINT, run_folder
 from AirwaySegTraining.runlog import RunLog
-from AirwaySegTraining.runstate import Run, save_model, start_run
+from AirwaySegTraining.runstate import Run, precision_of, save_model, start_run
 from AirwaySegTraining.team import Team, joined_team
-from AirwaySegTraining.validation import held_out, mean_score, product_of, validate
+from AirwaySegTraining.teamnorm import with_team_norm
+from AirwaySegTraining.validation import doubt_about_labels, held_out, looked_at, mean_score, product_of, validate
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a training works with: processes, folder, cases to train on (by data folder) and held-out ones, progress."""
+    """What a training works with: processes, folder, cases to train on (by data folder), progress.
+
+    ``held`` are the cases held out, ``judged`` those of them that are looked at.
+    """
 
     team: Team
     folder: Path
     groups: list[list[Case]]
     held: list[Case]
+    judged: list[Case]
     progress: Progress
 
 
@@ -55,48 +61,60 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
     Raises
     ------
     AirwaySegError
-        If recipe or data cannot be used, ``output`` holds a run and ``resume`` is False, or the disk is full.
+        If recipe or data cannot be used, another process works in ``output``, it holds a run and ``resume`` is False,
+        or the disk is full.
     """
     recipe = settings.full_recipe()
     if settings.rehearsal > 0 and max(stage.patch for stage in recipe.stages) > SIDE:
         raise AirwaySegError(f"Simulated patches are {SIDE} voxels wide: choose a smaller --patch or --rehearsal 0.")
-    checkpoint = output / "last.pt"
-    if checkpoint.exists() and not resume:
-        raise AirwaySegError(f"{output} already holds a run; continue it with --resume or choose another folder.")
-    with joined_team(settings.device) as team:
-        _check_batches(recipe, team)
-        if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
-        progress = progress if team.leads else silent
-        wanted = tuple(sorted({name for stage in recipe.stages for name in case_maps(stage)}))
-        groups = prepared_groups(data, wanted, team, settings.workers, progress)
-        run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
-        if checkpoint.exists():
-            run.load(checkpoint, team.device)
-        elif team.leads:  # what a run left that was stopped before its first checkpoint
-            for name in ("log.csv", "validation.csv", "best.safetensors"):
-                (output / name).unlink(missing_ok=True)
-        held = held_out(groups, settings.validation, settings.seed)
-        kept = [[case for case in group if case not in held] for group in groups]
-        if settings.rehearsal > 0:
-            kept.append(rehearsal_cases(rehearsal_file(), wanted)[0])
-        train(run, Bench(team, output, kept, held, progress))
-        return output / "model.safetensors"
+    checkpoint = output / CHECKPOINT
+    with run_folder(output, "fit", resume=resume):
+        goes_on = checkpoint.exists()  # asked before the processes have joined, after which one of them writes it
+        with joined_team(settings.device) as team:
+            _check_batches(recipe, team)
+            use_all_cpus(team)
+            settings = settled(settings, team, precision_of(checkpoint) if goes_on else None)
+            progress = progress if team.leads else silent
+            groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers, progress)
+            run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
+            if goes_on:
+                run.load(checkpoint, team.device)
+            train(run, laid_out(groups, run, team, output, progress))
+    return output / "model.safetensors"
+
+
+def wanted_maps(recipe: Recipe) -> tuple[str, ...]:
+    """The maps that the stages need of every case."""
+    return tuple(sorted({name for stage in recipe.stages for name in case_maps(stage)}))
+
+
+def laid_out(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> Bench:
+    """The bench for a run: cases to train on, simulated patches among them, and cases held out."""
+    settings = run.settings
+    held = held_out(groups, settings.validation, settings.seed)
+    kept = [[case for case in group if case not in held] for group in groups]
+    if settings.rehearsal > 0:
+        kept.append(rehearsal_cases(rehearsal_file(), wanted_maps(run.recipe))[0])
+    return Bench(team, folder, kept, held, looked_at(held, settings.validate_cases, settings.seed), progress)
 
 
 def train(run: Run, bench: Bench) -> None:
-    """All steps that are left, stage after stage."""
+    """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
     team, recipe, settings = bench.team, run.recipe, run.settings
     net, log = parallel(run, team), RunLog(bench.folder, run.step, writes=team.leads)
-    if settings.start_from and run.step == 0:
-        check(run, bench, log)  # what the training has to beat
+    if team.leads and run.step == 0:
+        run.save(bench.folder / CHECKPOINT)  # from now on the run can be continued
+    for note in notes_of(run, bench):
+        log.say(run.step, note)
+    check(run, bench, log)
     for place in range(recipe.stage_at(run.step), len(recipe.stages)):
         stage, end = run.enter(place), recipe.ends[place]
         groups = with_missed(bench.groups, run, team, bench.folder, bench.progress)
         net.train()
         for batch in log.timed(loader(groups, run, team)):
             at = run.step - (end - stage.steps)
-            if at >= stage.frozen_from * stage.steps:
+            run.frozen = run.frozen or at >= stage.frozen_from * stage.steps
+            if run.frozen:
                 freeze_norm(net)
             rate = set_rate(run.optimizer, rate_at(at, stage))
             torch.manual_seed(settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
@@ -106,11 +124,10 @@ def train(run: Run, bench: Bench) -> None:
             bench.progress("train", run.step, recipe.ends[-1])
             if run.step % settings.checkpoint_every == 0 or run.step == end:
                 log.write(run.step, stage.name, rate)
-                if run.step % settings.validate_every == 0 or run.step == recipe.ends[-1]:
-                    check(run, bench, log)
                 if team.leads:
                     save_model(run, bench.folder / "model.safetensors", {})
-                    run.save(bench.folder / "last.pt")
+                    run.save(bench.folder / CHECKPOINT)
+                check(run, bench, log)
                 team.wait()
     log.close()
 
@@ -134,13 +151,44 @@ def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor],
     return float(loss.detach()), float(norm)
 
 
+def notes_of(run: Run, bench: Bench) -> list[str]:
+    """What a person may want to know later about how the run began or went on."""
+    settings, team = run.settings, bench.team
+    notes = [
+        f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {team.device.type}, "
+        f"{team.size} process(es), {settings.workers} worker(s) each."
+    ]
+    if bench.held:
+        notes.append(
+            f"{len(bench.held)} case(s) are held out and {len(bench.judged)} of them looked at (--validate-cases "
+            f"{settings.validate_cases}): {', '.join(case.name for case in bench.judged)}."
+        )
+    if run.lengthened_from is not None:
+        stage = run.recipe.stages[0]
+        notes.append(
+            f"Lengthened from {run.lengthened_from} to {stage.steps} steps: the learning rate goes on as that of "
+            f"{stage.steps} steps does, at {rate_at(run.step, stage):.2g}."
+        )
+    return notes
+
+
+def is_due(run: Run) -> bool:
+    """Whether the held-out cases are to be looked at after this step; at the beginning to see what is to be beaten."""
+    if run.step == 0:
+        return run.settings.start_from is not None
+    return run.step % run.settings.validate_every == 0 or run.step == run.recipe.ends[-1]
+
+
 def check(run: Run, bench: Bench, log: RunLog) -> None:
-    """Segment the held-out cases with the averaged weights; keep the weights if they are the best so far."""
-    if not bench.held:
+    """Where that is due, segment held-out cases with the averaged weights, and keep these if they are the best so far.
+
+    A run that was stopped meanwhile does it when it goes on.
+    """
+    if not bench.judged or run.checked == run.step or not is_due(run):
         return
     numbers = {}
     model = product_of(run.average, run.info, run.settings.precision)
-    mine = bench.team.share(bench.held)
+    mine = bench.team.share(bench.judged)
     for done, case in enumerate(mine):
         bench.progress("validate", done, len(mine))
         numbers[case.name] = validate(model, case, bench.team.device.type)
@@ -148,27 +196,27 @@ def check(run: Run, bench: Bench, log: RunLog) -> None:
     cases = bench.team.merged(numbers)
     means, _ = mean_and_deviation(cases)
     log.write_validation(run.step, cases, means)
-    score = mean_score(cases)
-    if score > run.best:
-        run.best = score
-        if bench.team.leads:
+    if run.step == 0 and (doubt := doubt_about_labels(cases)):
+        log.say(0, doubt, logging.WARNING)
+    score, run.checked = mean_score(cases), run.step
+    is_best = score > run.best
+    run.best = max(run.best, score)
+    if bench.team.leads:
+        if is_best:
             save_model(run, bench.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
+        run.save(bench.folder / CHECKPOINT)
 
 
 def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
     """The batches that are left of the run's stage, made by processes of their own."""
     stage, end = run.recipe.stages[run.place], run.recipe.ends[run.place]
     source = Source(groups, group_shares(groups, run.settings), run.windows_hu, run.settings.seed)
-    # Forked workers share the cases' centres and maps; where there is no fork each would hold a copy of them all.
-    workers = run.settings.workers if sys.platform == "linux" else 0
     return DataLoader(
         Batches(source, stage, team.rank, team.size),
         batch_size=None,
         sampler=range(run.step, end),
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        multiprocessing_context="fork" if workers else None,
         pin_memory=team.device.type == "cuda",
+        **worker_options(run.settings.workers, ahead=2),
     )
 
 
@@ -234,14 +282,8 @@ def parallel(run: Run, team: Team) -> nn.Module:
     if team.size == 1:
         return run.net
     on_gpu = team.device.type == "cuda"
-    if on_gpu:  # on the CPU, PyTorch has no normalisation over the patches of all processes
-        run.net = nn.SyncBatchNorm.convert_sync_batchnorm(run.net)
+    run.net = nn.SyncBatchNorm.convert_sync_batchnorm(run.net) if on_gpu else with_team_norm(run.net)
     return DistributedDataParallel(run.net, device_ids=[team.device.index] if on_gpu else None)
-
-
-def usable_cpus() -> int:
-    """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_batches(recipe: Recipe, team: Team) -> None:

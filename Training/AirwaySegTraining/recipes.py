@@ -1,12 +1,13 @@
 """Recipes: what a training does, stage after stage, read from TOML and checked before anything is computed.
 
 A recipe has a table ``[network]`` and one table ``[[stage]]`` a stage, with its loss as tables ``[[stage.loss]]`` and
-the kinds of places for patches as ``[stage.sampling]``. `Network`, `Stage` and `Term` say which keys there are.
+the kinds of places for patches as ``[stage.sampling]``. `Network`, `Stage` and `Term` say which keys there are. Above
+them may stand ``needs_weights = true``: the recipe is no good for a network that knows nothing yet.
 """
 
 import math
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -167,6 +168,10 @@ class Stage:
             return f"rotation_degrees or label_threshold: {str(error).rstrip('.')}"
         return next((text for text in (term.wrong() for term in self.loss) if text), None)
 
+    def lasting(self, steps: int) -> "Stage":
+        """The same stage with so many steps; of fewer steps the same share is the warm-up."""
+        return replace(self, steps=steps, warm_up=min(self.warm_up, round(self.warm_up * steps / self.steps)))
+
     def augmentation(self) -> Augmentation:
         """How patches are turned and mirrored."""
         return Augmentation(self.rotation_degrees, self.label_threshold)
@@ -190,11 +195,12 @@ _CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("constant", "steps", "po
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training: the network and its stages."""
+    """A training: the network and its stages; with ``needs_weights`` it goes on from weights that know airways."""
 
     name: str
     network: Network
     stages: tuple[Stage, ...]
+    needs_weights: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no training can use, naming the stage and the key."""
@@ -264,14 +270,16 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 def parse_recipe(name: str, tables: dict[str, Any]) -> Recipe:
     """The recipe in parsed TOML."""
-    unknown = sorted(set(tables) - {"network", "stage"})
+    unknown = sorted(set(tables) - {"needs_weights", "network", "stage"})
     if unknown:
-        raise AirwaySegError(f"Recipe {name}: {unknown[0]!r} is neither [network] nor [[stage]].")
+        raise AirwaySegError(f"Recipe {name}: {unknown[0]!r} is neither needs_weights nor [network] nor [[stage]].")
+    needs_weights = _typed(tables.get("needs_weights", False), bool, f"Recipe {name}: needs_weights")
     network = _build(Network, tables.get("network", {}), f"Recipe {name}, [network]")
     stages = tables.get("stage", [])
     if not isinstance(stages, list):
         raise AirwaySegError(f"Recipe {name}: a stage is written [[stage]], in two pairs of brackets.")
-    return Recipe(name, network, tuple(_stage(name, number, table) for number, table in enumerate(stages, start=1)))
+    built = tuple(_stage(name, number, table) for number, table in enumerate(stages, start=1))
+    return Recipe(name, network, built, needs_weights)
 
 
 def _stage(recipe: str, number: int, table: Any) -> Stage:
@@ -310,6 +318,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        kinds = {int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table"}
+        kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+        kinds |= {str: "a text", tuple: "a list", dict: "a table"}
         raise AirwaySegError(f"{where} is {value!r}; it must be {kinds[container or wanted]}.")
     return value

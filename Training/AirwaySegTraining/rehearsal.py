@@ -9,12 +9,13 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from AirwaySegLib.components import distance_to
 from AirwaySegLib.delivery import written_whole
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.inference import TorchBackend
+from AirwaySegLib.network import fast_form
 from AirwaySegLib.pipeline import Model
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining import weightmaps
@@ -120,23 +121,22 @@ def _patch_case(arrays: dict[str, NDArray], number: int, wanted: tuple[str, ...]
     return case
 
 
-@torch.no_grad()
-def remembered(model: Model, cases: list[Case], device: str) -> dict[str, float]:
+def remembered(model: Model, cases: list[Case], device: str, precision: str, progress: Progress) -> dict[str, float]:
     """Share of the patches' skeleton that the network finds ("tld") and of its voxels that are near airways ("near").
 
     Near is within two voxels, so that a person who draws airways wider loses nothing. Each patch is seen as one scanner
-    shows it, always the same; voxels that are left out do not count.
+    shows it, always the same; voxels that are left out do not count. ``precision`` is "bfloat16" or "float32".
     """
-    net, info = model.net.eval().to(device), model.info
-    windows = [window for window in (info.window_hu, info.second_window_hu) if window is not None]
+    windows = [window for window in (model.info.window_hu, model.info.second_window_hu) if window is not None]
+    backend = model.backend or TorchBackend(fast_form(model.net.eval()), device, precision)
     found = line_voxels = near = marked = 0
-    for case in cases:
-        image = torch.from_numpy(channels(as_scanned(case), windows))[None].to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=info.bfloat16):
-            logits = net(image)[-1]
-        mask = (logits.float().amax(dim=1)[0] >= 0).cpu().numpy() & (case.label != IGNORE)
+    for done, case in enumerate(cases):
+        progress("evaluate", done, len(cases))
+        probability = backend.run(channels(as_scanned(case), windows)[None])
+        mask = (probability[0].max(axis=0) >= 0.5) & (case.label != IGNORE)
         line = case.skeleton.whole() > 0
         found, line_voxels = found + np.count_nonzero(mask & line), line_voxels + np.count_nonzero(line)
         near += np.count_nonzero(mask & (distance_to(case.label != 0, (1.0, 1.0, 1.0)) <= NEAR_VOXELS))
         marked += np.count_nonzero(mask)
+    progress("evaluate", len(cases), len(cases))
     return {"tld": found / max(1, line_voxels), "near": near / max(1, marked)}

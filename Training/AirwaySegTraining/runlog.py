@@ -1,6 +1,7 @@
-"""What a training writes while it runs: log.csv, validation.csv, and TensorBoard's files where that is installed."""
+"""What a training writes while it runs: run.log, log.csv, validation.csv, and TensorBoard's files."""
 
 import csv
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from AirwaySegLib.errors import AirwaySegError
+
+log = logging.getLogger("airwayseg")
 
 Batch = TypeVar("Batch")
 
@@ -70,6 +73,17 @@ class RunLog:
             _append(self.folder / "log.csv", [row])
         self._show("train", step, row)
         self._begin()
+
+    def say(self, step: int, sentence: str, level: int = logging.INFO) -> None:
+        """A line of run.log; on the screen too, where it is a warning or details are wanted."""
+        if not self.writes:
+            return
+        log.log(level, "%s", sentence)
+        try:
+            with (self.folder / "run.log").open("a", encoding="utf-8") as stream:
+                stream.write(f"step {step}: {sentence}\n")
+        except OSError as error:
+            raise AirwaySegError(f"{self.folder / 'run.log'} cannot be written: {error.strerror}.") from error
 
     def write_validation(self, step: int, cases: dict[str, dict[str, float]], means: dict[str, float]) -> None:
         """Rows of validation.csv, one a case and their mean; they replace those of the same step."""

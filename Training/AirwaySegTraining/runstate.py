@@ -22,7 +22,10 @@ from AirwaySegTraining.recipes import Recipe, Stage
 
 @dataclass
 class Run:
-    """``place`` is that of the stage whose optimiser it has, ``best`` the largest score of a validation so far."""
+    """``place`` is that of the stage whose optimiser it has, -1 before the first; ``frozen`` says whether that stage's
+    batch normalisation keeps its statistics by now. ``best`` is the largest score of a validation so far, ``checked``
+    the step of the last one. ``lengthened_from`` is the number of steps with which a run began that now has more.
+    """
 
     net: WingsNet
     average: WingsNet
@@ -32,8 +35,11 @@ class Run:
     fingerprints: list[str]
     optimizer: torch.optim.Optimizer = field(init=False)
     place: int = -1
+    frozen: bool = False
     step: int = 0
     best: float = -1.0
+    checked: int = -1
+    lengthened_from: int | None = None
 
     @property
     def windows_hu(self) -> list[tuple[float, float]]:
@@ -44,7 +50,7 @@ class Run:
         """Begin a stage with an optimiser of its own, unless it is the one that a checkpoint was in."""
         if place != self.place:
             self.optimizer = make_optimizer(self.net, self.recipe.stages[place])
-            self.place = place
+            self.place, self.frozen = place, False
         return self.recipe.stages[place]
 
     def save(self, path: Path) -> None:
@@ -52,37 +58,49 @@ class Run:
         state = {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.place >= 0 else {},
             "recipe": self.recipe.as_dict(),
             "settings": asdict(self.settings),
             "fingerprints": self.fingerprints,
             "place": self.place,
+            "frozen": self.frozen,
             "step": self.step,
             "best": self.best,
+            "checked": self.checked,
         }
         write_checkpoint(path, state)
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
+        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases.
+
+        A training of one stage may get more steps: the rest follows the learning rates of so many.
+        """
         try:
             state = torch.load(path, map_location=device, weights_only=True)
             before, after = {**asdict(FitSettings()), **state["settings"]}, asdict(self.settings)
             other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
-            same_recipe = _completed(state["recipe"]) == _completed(self.recipe.as_dict())
+            was, now = _completed(state["recipe"]), _completed(self.recipe.as_dict())
+            if other in ([], ["steps"]) and _is_longer(now, was):
+                self.lengthened_from, other = was["stages"][0]["steps"], []
+                was["stages"][0] |= {name: now["stages"][0][name] for name in ("steps", "warm_up")}
+            same_recipe = was == now
             same_cases = state["fingerprints"] == self.fingerprints
         except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
             raise AirwaySegError(f"{path} is damaged or no checkpoint of `fit`.") from error
         if other:
-            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
+            flag = other[0].replace("_", "-")
+            raise AirwaySegError(f"{path} is of a training with another --{flag}{_advice(other[0], was)}.")
         if not same_recipe:
             raise AirwaySegError(f"{path} is of a training with another recipe; {self.recipe.name} has been changed.")
         if not same_cases:
             raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
-        self.step, self.best = state["step"], state["best"]
-        self.enter(state["place"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best, self.checked = state["step"], state["best"], state.get("checked", state["step"])
+        if state["place"] >= 0:
+            self.enter(state["place"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.frozen = state.get("frozen", False)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -97,9 +115,24 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with the defaults of what stages could not say yet when it was kept."""
+    """What a recipe does, with the defaults of what stages could not say yet when it was kept."""
     defaults = {item.name: item.default for item in fields(Stage) if item.default is not MISSING}
-    return {**recipe, "stages": [{**defaults, **stage} for stage in recipe["stages"]]}
+    stages = [{**defaults, **stage} for stage in recipe["stages"]]
+    return {"name": recipe["name"], "network": recipe["network"], "stages": stages}
+
+
+def _is_longer(now: dict[str, Any], was: dict[str, Any]) -> bool:
+    """Whether of two recipes the first has more steps, in one stage."""
+    return len(now["stages"]) == len(was["stages"]) == 1 and now["stages"][0]["steps"] > was["stages"][0]["steps"]
+
+
+def _advice(name: str, was: dict[str, Any]) -> str:
+    """What to do about another length, as the end of a sentence."""
+    if name == "steps":
+        return f": it has {was['stages'][0]['steps']} steps and can only get more"
+    if name == "steps_scale":
+        return "; to train longer, begin another run with --start-from its model.safetensors"
+    return ""
 
 
 def precision_of(checkpoint: Path) -> str | None:

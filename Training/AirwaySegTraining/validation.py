@@ -26,6 +26,9 @@ CHOSEN_BY = ("tld", "bd", "precision")
 """The best network has the largest mean of these: tree length and branches found, and leakage against them."""
 
 
+LEAST_DSC = 0.5
+"""Trained weights that do worse on a case than this are seldom to blame."""
+
 HALF = 128
 """A probability of a half, as the library stores it."""
 
@@ -37,7 +40,7 @@ def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[
     that would leave a group without cases.
     """
     patients = {case.patient for group in groups for case in group}
-    order = sorted(patients, key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+    order = sorted(patients, key=lambda patient: _lot(patient, seed))
     wanted = max(1, round(share * len(order))) if share > 0 and len(order) > 1 else 0
     chosen: set[str] = set()
     for patient in order:
@@ -45,6 +48,16 @@ def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[
         if len(chosen) < wanted and all(rest):
             chosen.add(patient)
     return [case for group in groups for case in group if case.patient in chosen]
+
+
+def looked_at(held: Sequence[Case], most: int, seed: int) -> list[Case]:
+    """At most ``most`` of the cases held out, always the same; whole CTs take their time."""
+    chosen = sorted(held, key=lambda case: _lot(case.name, seed))[:most]
+    return [case for case in held if case in chosen]
+
+
+def _lot(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
 
 def as_scanned(case: Case) -> NDArray:
@@ -100,6 +113,20 @@ def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHO
     for numbers in chosen.values():
         numbers["precision"] = float(np.nan_to_num(numbers["precision"]))
     return float(np.nanmean(list(mean_and_deviation(chosen)[0].values())))
+
+
+def doubt_about_labels(cases: dict[str, dict[str, float]]) -> str | None:
+    """What to say where trained weights do badly on cases that they were not trained on; None where they do not."""
+    worst = min(cases, key=lambda name: cases[name]["dsc"], default="")
+    bad = [name for name, numbers in cases.items() if numbers["dsc"] < LEAST_DSC]
+    if not bad:
+        return None
+    found = f"a DSC of {100 * cases[worst]['dsc']:.0f} % on {worst}"
+    more = f" and less than {100 * LEAST_DSC:.0f} % on {len(bad) - 1} more" if len(bad) > 1 else ""
+    return (
+        f"Before the training the weights reached {found}{more}: does the label fit its CT, neither mirrored nor "
+        "shifted nor another patient's?"
+    )
 
 
 def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
