@@ -141,7 +141,7 @@ def slicer_host(monkeypatch):
     """
     host = slicerhost.start()
     host.clear()
-    monkeypatch.setattr("AirwaySegSlicer.dependencies.offer_packages", lambda *arguments: None)
+    monkeypatch.setattr("AirwaySegSlicer.commands.dependencies.offer_packages", lambda *arguments: None)
     yield host
     host.check()
     host.clear()

@@ -19,9 +19,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from AirwaySegLib.__main__ import main as airwayseg
-from AirwaySegLib.volume import Volume, read_ct, to_canonical
+from AirwaySegLib.files.volume import Volume, read_ct, to_canonical
 from AirwaySegTraining.__main__ import main as airwayseg_train
-from AirwaySegTraining.simulate import simulate_case
+from AirwaySegTraining.simulator.simulate import simulate_case
 
 SCREENSHOTS = Path(__file__).parents[1] / "Resources" / "Screenshots"
 SEED = "7"

@@ -12,7 +12,7 @@ from pathlib import Path
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
 from AirwaySegLib.errors import Cancelled, one_sentence
-from AirwaySegLib.guardrails import parse_spacing
+from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
 
@@ -168,7 +168,7 @@ def _shown(kind: str) -> Iterator[Progress]:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from AirwaySegLib.batch import Batch, run_batch  # brings PyTorch, which takes seconds to import
+    from AirwaySegLib.commands.segment import Batch, run_batch  # brings PyTorch, which takes seconds to import
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
     spacing = parse_spacing(options.spacing)
@@ -186,7 +186,7 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    from AirwaySegLib.repairing import RepairRequest, run_repair
+    from AirwaySegLib.commands.repair import RepairRequest, run_repair
 
     request = RepairRequest(
         mask=options.mask,
@@ -207,7 +207,7 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from AirwaySegLib.measuring import MeasureRequest, run_measure
+    from AirwaySegLib.commands.measure import MeasureRequest, run_measure
 
     request = MeasureRequest(
         options.mask,
@@ -225,7 +225,7 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from AirwaySegLib.evaluation import EvaluationRequest, run_evaluation
+    from AirwaySegLib.commands.evaluate import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
         options.prediction, options.reference, options.protocol, options.json, options.csv, options.force
@@ -237,7 +237,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _list_weights(_options: argparse.Namespace) -> int:
-    from AirwaySegLib.weights import ARCHITECTURES, list_weights
+    from AirwaySegLib.networks.weights import ARCHITECTURES, list_weights
 
     for kind in ARCHITECTURES:
         for name, path in list_weights(kind).items():
@@ -246,7 +246,7 @@ def _list_weights(_options: argparse.Namespace) -> int:
 
 
 def _show_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.weights import architecture_of, list_weights, load_weights
+    from AirwaySegLib.networks.weights import architecture_of, list_weights, load_weights
 
     path = Path(options.weights)
     of_repair = path.is_file() and architecture_of(path) == "connector"
@@ -258,7 +258,7 @@ def _show_weights(options: argparse.Namespace) -> int:
 
 
 def _import_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.weights import import_published
+    from AirwaySegLib.networks.weights import import_published
 
     print(import_published(options.checkpoint, options.name or options.checkpoint.stem, force=options.force))
     return 0

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.components import Box, fill_holes
+from AirwaySegLib.masks.components import Box, fill_holes
 from AirwaySegLib.errors import Cancelled, one_sentence
-from AirwaySegLib.inference import Backend, PlannedBackend, Sliding, open_backend, predict
-from AirwaySegLib.network import WingsNet
-from AirwaySegLib.planner import plan
-from AirwaySegLib.preprocessing import (
+from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
+from AirwaySegLib.networks.wingsnet import WingsNet
+from AirwaySegLib.networks.device_plan import plan
+from AirwaySegLib.chest.preprocessing import (
     body_mask,
     calibrate,
     crop_box,
@@ -25,12 +25,12 @@ from AirwaySegLib.preprocessing import (
     target_spacing,
 )
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repairing import Mender, Repaired, Source, open_mender, part_of, repair, whole_hu
+from AirwaySegLib.commands.repair import Mender, Repaired, Source, open_mender, part_of, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.threshold import Choice, choose_airways, loose_fragments
-from AirwaySegLib.trachea import Trachea, find_trachea, whole_sections
-from AirwaySegLib.volume import Volume, from_canonical, to_canonical
-from AirwaySegLib.weights import ModelInfo, load_weights
+from AirwaySegLib.masks.threshold import Choice, choose_airways, loose_fragments
+from AirwaySegLib.chest.trachea import Trachea, find_trachea, whole_sections
+from AirwaySegLib.files.volume import Volume, from_canonical, to_canonical
+from AirwaySegLib.networks.weights import ModelInfo, load_weights
 
 log = logging.getLogger("airwayseg")
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from AirwaySegLib import openvino_backend
-from AirwaySegLib.inference import Sliding, axis_starts, open_backend, predict
-from AirwaySegLib.network import WingsNet
-from AirwaySegLib.planner import Plan, plan
-from AirwaySegLib.volume import read_ct
-from AirwaySegLib.weights import ModelInfo, load_weights
+from AirwaySegLib.networks import openvino_backend
+from AirwaySegLib.networks.sliding_window import Sliding, axis_starts, open_backend, predict
+from AirwaySegLib.networks.wingsnet import WingsNet
+from AirwaySegLib.networks.device_plan import Plan, plan
+from AirwaySegLib.files.volume import read_ct
+from AirwaySegLib.networks.weights import ModelInfo, load_weights
 
 SIDE, STRIDE = 128, 64
 PATCH = (SIDE, SIDE, SIDE)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from AirwaySegTraining.simulate import simulate_case
+from AirwaySegTraining.simulator.simulate import simulate_case
 
 SIZE_XYZ = (512, 512, 600)
 LARGEST_GIB = 4.0

@@ -25,7 +25,7 @@ from module_commands import REPORT
 from module_desk import Desk
 from phantoms import a_deep_tree, draw_tubes
 
-from AirwaySegLib.volume import Volume, write_nrrd
+from AirwaySegLib.files.volume import Volume, write_nrrd
 
 SHAPE = (400, 512, 512)
 SPACING_MM = (0.8, 0.65, 0.65)

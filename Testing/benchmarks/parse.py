@@ -21,8 +21,8 @@ import published_parse
 from phantoms import a_deep_tree, draw_tubes
 from published_parse import Result
 
-from AirwaySegLib.metrics import count_branches
-from AirwaySegLib.parse import largest_component, parse_branches, thinned
+from AirwaySegLib.evaluation.metrics import count_branches
+from AirwaySegLib.evaluation.reference_parse import largest_component, parse_branches, thinned
 
 SIZE_MM = (300.0, 260.0, 300.0)
 Evaluate = Callable[[np.ndarray, np.ndarray], Result]

@@ -4,7 +4,7 @@
 
 A case is a folder with ct.nrrd and label.nrrd (1 airway, 2 left out), best one that no training has seen. Each is
 broken `--draws` times with seeds of their own: gaps in half of the peripheral branches, and false pieces beside them
-(`AirwaySegTraining.breaks`). Every method gets the same broken masks, once with the CT and once alone. Printed is a
+(`AirwaySegTraining.connection.breaks`). Every method gets the same broken masks, once with the CT and once alone. Printed is a
 table in Markdown:
 
 - rejoined: share of the loose pieces of airway that are part of the tree after the repair, by width of the gap;
@@ -27,17 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from AirwaySegLib.components import bounding_box, label_components
+from AirwaySegLib.masks.components import bounding_box, label_components
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.metrics import share
-from AirwaySegLib.parse import thinned
+from AirwaySegLib.evaluation.metrics import share
+from AirwaySegLib.evaluation.reference_parse import thinned
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repairing import Mender, Source, open_mender, repair
+from AirwaySegLib.commands.repair import Mender, Source, open_mender, repair
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.treebuild import parse_airways
-from AirwaySegLib.volume import Volume
-from AirwaySegTraining.breaks import BreakSettings, Broken, break_tree
-from AirwaySegTraining.cases import read_case
+from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.files.volume import Volume
+from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree
+from AirwaySegTraining.data.cases import read_case
 
 GAPS_MM = (0.0, 5.0, 10.0, math.inf)
 METHODS = ("none", "path", "network", "both")

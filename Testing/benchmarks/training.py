@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from AirwaySegTraining.cases import case_folders, prepared_case
-from AirwaySegTraining.fitsettings import FitSettings
-from AirwaySegTraining.loop import train_step
-from AirwaySegTraining.machine import settled
-from AirwaySegTraining.patches import Batches, Source, case_maps
-from AirwaySegTraining.recipes import Recipe, Stage, list_recipes, load_recipe
-from AirwaySegTraining.runstate import start_run
-from AirwaySegTraining.team import joined_team
+from AirwaySegTraining.data.cases import case_folders, prepared_case
+from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.loop import train_step
+from AirwaySegTraining.fit.machine import settled
+from AirwaySegTraining.fit.patches import Batches, Source, case_maps
+from AirwaySegTraining.fit.recipes import Recipe, Stage, list_recipes, load_recipe
+from AirwaySegTraining.fit.checkpoint import start_run
+from AirwaySegTraining.distributed import joined_team
 
 
 def seconds_of(work, times: int) -> float:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
-from AirwaySegLib.delivery import check_free, write_text
+from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
-from AirwaySegLib.evaluation import csv_text, json_text, table_text
-from AirwaySegLib.imagefile import case_name
+from AirwaySegLib.commands.evaluate import csv_text, json_text, table_text
+from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
-from AirwaySegLib.volume import read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.fitsettings import PRECISIONS, FitSettings
-from AirwaySegTraining.pseudo import pseudo_case
-from AirwaySegTraining.recipes import list_recipes
-from AirwaySegTraining.simulate import simulate, write_case
+from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
+from AirwaySegTraining.fit.settings import PRECISIONS, FitSettings
+from AirwaySegTraining.data.pseudo_labels import pseudo_case
+from AirwaySegTraining.fit.recipes import list_recipes
+from AirwaySegTraining.simulator.simulate import simulate, write_case
 
 log = logging.getLogger("airwayseg")
 
@@ -140,7 +140,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_fit(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.loop import fit  # PyTorch takes seconds to import; `simulate` does without
+    from AirwaySegTraining.fit.loop import fit  # PyTorch takes seconds to import; `simulate` does without
 
     values = {field.name: getattr(options, field.name) for field in fields(FitSettings)}
     values["shares"] = tuple(options.shares)
@@ -175,7 +175,7 @@ def _add_breakage(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_breakage(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.breakage import BreakageSettings, train_breakage
+    from AirwaySegTraining.connection.train import BreakageSettings, train_breakage
 
     values = {field.name: getattr(options, field.name) for field in fields(BreakageSettings)}
     target = train_breakage(options.data, options.output, BreakageSettings(**values), progress, resume=options.resume)
@@ -209,7 +209,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
-    from AirwaySegTraining.finetune import finetune
+    from AirwaySegTraining.fit.finetune import finetune
 
     own = ("recipe", "steps", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
     own += ("device", "precision", "workers")
@@ -254,7 +254,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
-    from AirwaySegTraining.datafolder import CaseFiles, add_case
+    from AirwaySegTraining.data.data_folder import CaseFiles, add_case
 
     keys = ("ct", "label", "initial", "edited", "patient", "name", "series", "trusted")
     folder, warnings = add_case(
@@ -267,14 +267,14 @@ def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
 
 
 def _run_cases_list(options: argparse.Namespace, _progress: Bar) -> int:
-    from AirwaySegTraining.datafolder import cases_table
+    from AirwaySegTraining.data.data_folder import cases_table
 
     print(cases_table(options.data))
     return 0
 
 
 def _run_cases_remove(options: argparse.Namespace, _progress: Bar) -> int:
-    from AirwaySegTraining.datafolder import remove_cases
+    from AirwaySegTraining.data.data_folder import remove_cases
 
     remove_cases(options.data, options.names)
     print(f"removed {', '.join(options.names)}")
@@ -292,7 +292,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.validation import evaluate_model
+    from AirwaySegTraining.fit.validation import evaluate_model
 
     for path in (options.csv, options.json):
         if path is not None:
@@ -335,7 +335,7 @@ def _add_paste(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.paste import paste
+    from AirwaySegTraining.data.paste import paste
 
     _check_least(options, cases=1, seed=0)
     folders = paste(options.data, options.output, options.cases, options.seed, progress)
@@ -353,7 +353,7 @@ def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_rehearsal(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.rehearsal import make_rehearsal
+    from AirwaySegTraining.fit.rehearsal import make_rehearsal
 
     _check_least(options, patients=1, seed=0)
     check_free(options.output.parent, (options.output.name,), options.force)

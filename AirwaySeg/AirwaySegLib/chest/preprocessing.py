@@ -1,0 +1,312 @@
+"""What happens to a CT before the network: body, lungs, box and region to search, Hounsfield calibration, resampling.
+
+Arrays are canonical (z upwards, y backwards, x from right to left; see `volume.to_canonical`), spacings z, y, x in mm.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+
+from AirwaySegLib.masks.coarse_grid import Factors, block_means, enlarged, factors_for, sampled
+from AirwaySegLib.chest.trachea import Trachea
+
+_IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
+_COARSE_MM = (3.0, 3.0, 3.0)
+_TISSUE_HU = -400
+_FREE_AIR_HU = -940
+_LUNG_HU = -500
+_SMALLEST_LUNG_ML = 100.0
+_BOX_MARGIN_MM = 10.0
+_ABOVE_TRACHEA_MM = 30.0
+_REGION_MARGIN_MM = 6.0
+_TRACHEA_MARGIN_MM = 10.0
+_MAIN_BRONCHI_MM = 50.0
+_LARGEST_SHIFT_HU = 80.0
+_USUAL_AIR_HU = (-1010.0, -930.0)
+
+Box = tuple[slice, slice, slice]
+
+
+def _disc(radius: int) -> np.ndarray:
+    """A flat disc of so many voxels, (1, 2 r + 1, 2 r + 1) bool."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (y**2 + x**2 <= (radius + 0.5) ** 2)[None]
+
+
+def _touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return the in-plane components of a mask that hold a seed voxel."""
+    labels, count = ndimage.label(mask, _IN_PLANE)
+    hit = np.zeros(count + 1, bool)
+    hit[labels[seeds & mask]] = True
+    hit[0] = False
+    return hit[labels]
+
+
+def body_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return the body with its lungs and airways, without table, clothes and outside air: (Z, Y, X) bool.
+
+    Computed on a grid of about 3 mm, slice by slice: what is not tissue and reaches the edge of the image is outside.
+    Thin things, table and blanket, are taken for no tissue. Where the chest wall is as thin, lung counts as outside at
+    first, and what it closes off within the body's outline is taken back; where the field of view cuts a lung,
+    `_lung_beside` takes it back. False everywhere if the CT shows no tissue.
+    """
+    factors = factors_for(spacing_mm, _COARSE_MM)
+    coarse = block_means(hu, factors)
+    padding = _touching(coarse <= coarse.min() + 1, _frame(coarse))
+    edge = ndimage.binary_dilation(padding, _disc(1)) | _frame(coarse)
+    dense = coarse > _TISSUE_HU
+    tissue = ndimage.binary_opening(dense, _disc(1))
+    outlines = _convex_outlines(_largest(tissue))
+    body = _largest(_without_thin_things(~_touching(~tissue, edge)))
+    body |= _lung_beside(body | padding, outlines, _free_air(coarse, padding))
+    body |= _mostly_within(outlines, _without_thin_things(~_touching(~dense, edge)) & ~body)
+    return enlarged(_largest(body), factors, hu.shape)
+
+
+def _mostly_within(outlines: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the in-plane components of a mask of which more than half lies within the outlines."""
+    labels, count = ndimage.label(mask, _IN_PLANE)
+    within = np.bincount(labels[mask & outlines], minlength=count + 1)
+    return (within > 0.5 * np.bincount(labels.ravel()))[labels] & mask
+
+
+def _convex_outlines(tissue: np.ndarray) -> np.ndarray:
+    """Fill the convex hull of each slice's tissue."""
+    filled = np.zeros_like(tissue)
+    for number in np.flatnonzero(tissue.any(axis=(1, 2))):
+        filled[number] = convex_hull_image(tissue[number])
+    return filled
+
+
+def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
+    """Mark what is as dark as free air and reaches the edge of the view; voxels near padding are mixed with it."""
+    mixed = ndimage.binary_dilation(padding, _disc(2))
+    edge = ndimage.binary_dilation(mixed, _disc(1)) | _frame(coarse)
+    smooth = ndimage.uniform_filter(coarse, (1, 3, 3))
+    limit_hu = _free_air_limit_hu(smooth[edge & ~mixed])
+    return _touching(((coarse < limit_hu) | (smooth < limit_hu)) & ~mixed, edge)
+
+
+def _lung_beside(known: np.ndarray, outlines: np.ndarray, free_air: np.ndarray) -> np.ndarray:
+    """Return what is neither ``known`` (body, padding) nor free air, but lung that no chest wall closes off.
+
+    More than half of such a component lies within the body's ``outlines``, or it hardly touches free air. Neither is
+    true of clothes and blankets.
+    """
+    beside = _without_thin_things(~free_air) & ~known
+    labels, count = ndimage.label(beside)
+    within = np.bincount(labels[beside & outlines], minlength=count + 1)
+    rim = beside & ndimage.binary_dilation(~beside, _disc(1))
+    airy = rim & ndimage.binary_dilation(free_air, _disc(1))
+    touching, around = (np.bincount(labels[mask], minlength=count + 1) for mask in (airy, rim))
+    accepted = (within > 0.5 * np.bincount(labels.ravel())) | (touching < 0.2 * around)
+    accepted[0] = False
+    return accepted[labels]
+
+
+def _frame(coarse: np.ndarray) -> np.ndarray:
+    """Mark the outermost voxels of each slice."""
+    frame = np.zeros(coarse.shape, bool)
+    frame[:, [0, -1]] = frame[:, :, [0, -1]] = True
+    return frame
+
+
+def _free_air_limit_hu(at_edge: np.ndarray) -> float:
+    """Return a value between free air and lung, from the dark voxels at the edge of the view; by default -940 HU.
+
+    Scanners put free air anywhere from -1020 to -940. If even the darkest voxels at the edge are brighter, they are
+    lung that the view cuts.
+    """
+    dark = at_edge[at_edge < -800]
+    level = np.percentile(dark, 10) if dark.size else -1000
+    return float(max(_FREE_AIR_HU, level + 35)) if level < -915 else _FREE_AIR_HU
+
+
+def _without_thin_things(body: np.ndarray) -> np.ndarray:
+    """Open a filled body by a disc of 12 mm radius, which takes away table, clothes and cables."""
+    # beyond the image the body goes on, so that nothing is lost where the field of view cuts it
+    padded = np.pad(body, ((0, 0), (4, 4), (4, 4)), mode="edge")
+    return ndimage.binary_opening(padded, _disc(4))[:, 4:-4, 4:-4]
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """Return the largest component (neighbours share a face); nothing stays nothing."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+
+
+def lung_mask(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return the lungs roughly, with the airways and vessels in them: (Z, Y, X) bool; False everywhere without lungs.
+
+    Computed on a grid of about 3 mm: dark components within the body of at least 100 ml and an eighth of the largest.
+    Gas of stomach and bowel is left out where it can be told: below the middle of the lungs, and inside almost all as
+    dark as free air. Opaque parts of a lung are not found.
+    """
+    factors = factors_for(spacing_mm, _COARSE_MM)
+    coarse = block_means(hu, factors)
+    voxel_ml = float(np.prod(np.asarray(factors) * np.asarray(spacing_mm))) / 1000
+    inside = ndimage.binary_erosion(sampled(body, factors, coarse.shape), _disc(1), border_value=1)
+    labels, count = ndimage.label((coarse < _LUNG_HU) & inside)
+    if count == 0:
+        return np.zeros(hu.shape, bool)
+    volume_ml = np.bincount(labels.ravel()) * voxel_ml
+    volume_ml[0] = 0
+    kept = (volume_ml >= max(_SMALLEST_LUNG_ML, volume_ml.max() / 8)) & ~_is_bowel_gas(coarse, labels, volume_ml)
+    lungs = kept[labels]
+    closed = ndimage.binary_closing(np.pad(lungs, ((0, 0), (3, 3), (3, 3))), _disc(3))[:, 3:-3, 3:-3]
+    return enlarged((closed | lungs) & inside, factors, hu.shape)
+
+
+def _is_bowel_gas(coarse: np.ndarray, labels: np.ndarray, volume_ml: np.ndarray) -> np.ndarray:
+    """Tell for each component (N,) whether it is gas below the middle of the largest one.
+
+    The inside of a lung has vessels and tissue: less than three quarters of it are within 60 HU of the darkest air.
+    """
+    count = len(volume_ml)
+    core = ndimage.binary_erosion(labels > 0)
+    nearly_air = coarse[core] < np.percentile(coarse[labels > 0], 1) + 60
+    dark = np.bincount(labels[core], nearly_air, count) / np.maximum(np.bincount(labels[core], minlength=count), 1)
+    slices, rows, columns = np.nonzero(labels)
+    which = labels[slices, rows, columns]
+    height = np.bincount(which, slices, count) / np.maximum(np.bincount(which, minlength=count), 1)
+    largest = int(np.argmax(volume_ml))
+    return (dark > 0.75) & (height < height[largest]) & (np.arange(count) != largest)
+
+
+def crop_box(
+    body: np.ndarray, lungs: np.ndarray, trachea: Trachea | None, spacing_mm: Sequence[float]
+) -> tuple[Box, str | None]:
+    """Return the box (z, y, x) that holds all airways, and a warning if no lungs bound it.
+
+    The lungs' bounding box and 10 mm around it, with the trachea and up to 30 mm above its upper end; without a
+    trachea up to the top of the scan. Without lungs: the body's box, or the whole array if there is no body.
+    """
+    warning = None if lungs.any() else "No lungs were found in the scan: the whole body is searched."
+    mask = lungs if lungs.any() else body
+    if not mask.any():
+        return (slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2])), warning
+    low, high = _bounds(mask)
+    top = mask.shape[0] - 1
+    if trachea is not None:
+        around = _TRACHEA_MARGIN_MM / np.asarray(spacing_mm)
+        low = np.minimum(low, trachea.centers_zyx.min(axis=0) - around * (0, 1, 1))
+        high = np.maximum(high, trachea.centers_zyx.max(axis=0) + around * (0, 1, 1))
+        top = max(high[0], trachea.top + _ABOVE_TRACHEA_MM / spacing_mm[0])
+    margin = _BOX_MARGIN_MM / np.asarray(spacing_mm)
+    low, high = np.floor(low - margin), np.ceil(high + margin)
+    high[0] = top
+    z, y, x = (slice(max(int(a), 0), min(int(b) + 1, n)) for a, b, n in zip(low, high, mask.shape, strict=True))
+    return (z, y, x), warning
+
+
+def _bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and last index (3,) of a mask that is not empty, along each axis."""
+    lines = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    return np.array([line[0] for line in lines], float), np.array([line[-1] for line in lines], float)
+
+
+def search_region(
+    body: np.ndarray, lungs: np.ndarray, trachea: Trachea | None, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Return where airways can be: (Z, Y, X) bool, on a grid of about 3 mm.
+
+    In each slice the convex hull of both lungs (so the mediastinum between them belongs to it) and of a column around
+    the trachea, which goes on 50 mm below its lower end for the main bronchi; 6 mm more all around; only inside the
+    body. Without a trachea the lungs' uppermost 30 mm are continued to the top. Without lungs it is the whole body.
+    """
+    if not lungs.any():
+        return body.copy()
+    factors = factors_for(spacing_mm, _COARSE_MM)
+    mm = np.asarray(factors) * np.asarray(spacing_mm, float)
+    region = sampled(lungs, factors)
+    top = int(np.flatnonzero(region.any(axis=(1, 2)))[-1])
+    if trachea is not None:
+        region |= _column(trachea, factors, mm, region.shape)
+    else:
+        region[top:] |= region[max(top - int(30 / mm[0]), 0) :].any(axis=0)
+    for number in np.flatnonzero(region.any(axis=(1, 2))):
+        region[number] = convex_hull_image(region[number])
+    steps = ndimage.distance_transform_edt(~region, sampling=mm)
+    return enlarged((steps <= _REGION_MARGIN_MM) & sampled(body, factors), factors, body.shape)
+
+
+def _column(trachea: Trachea, factors: Factors, mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Mark on the coarse grid the trachea with 10 mm around it, 50 mm more below and 30 mm more above."""
+    column = np.zeros(shape, bool)
+    centers_mm = trachea.centers_zyx / np.asarray(factors) * mm
+    y, x = (np.arange(count) * step for count, step in zip(shape[1:], mm[1:], strict=True))
+    lowest, highest = centers_mm[0, 0] - _MAIN_BRONCHI_MM, centers_mm[-1, 0] + _ABOVE_TRACHEA_MM
+    for number in range(max(int(lowest / mm[0]), 0), min(int(highest / mm[0]) + 1, shape[0])):
+        nearest = np.argmin(np.abs(centers_mm[:, 0] - number * mm[0]))
+        away_mm = np.hypot(y[:, None] - centers_mm[nearest, 1], x[None] - centers_mm[nearest, 2])
+        column[number] = away_mm <= trachea.radius_mm[nearest] + _TRACHEA_MARGIN_MM
+    return column
+
+
+def calibrate(hu: np.ndarray, trachea: Trachea | None) -> float:
+    """Return what to add to a CT so that the air in its trachea is between -1010 and -930 HU, at most 80 HU up or down.
+
+    Scanners show that air anywhere from -1020 to -880 HU. A network that has learned a range of it does best on a CT
+    that is shifted only as far as that range needs. The offset is 0 without a trachea.
+    """
+    if trachea is None:
+        return 0.0
+    air_hu = float(np.median(hu[tuple(trachea.lumen_zyx.T)]))
+    needed = float(np.clip(air_hu, *_USUAL_AIR_HU)) - air_hu
+    return float(np.clip(needed, -_LARGEST_SHIFT_HU, _LARGEST_SHIFT_HU))
+
+
+def normalise(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """Map Hounsfield units to float32 in [0, 1]: 0 at and below the window's lower end, 1 at and above the upper."""
+    low, high = window_hu
+    result = hu.astype(np.float32)
+    result -= low
+    result /= high - low
+    return np.clip(result, 0, 1, out=result)
+
+
+def target_spacing(
+    spacing_mm: Sequence[float], minimum_mm: Sequence[float], maximum_mm: Sequence[float]
+) -> tuple[float, float, float] | None:
+    """Return the spacing nearest to the CT's that a network was trained for; None if the CT's own is.
+
+    All are (z, y, x); a CT may be 1 % outside the limits.
+    """
+    limits = zip(spacing_mm, minimum_mm, maximum_mm, strict=True)
+    z, y, x = (min(max(spacing, low), high) for spacing, low, high in limits)
+    if np.allclose((z, y, x), spacing_mm, rtol=0.01, atol=0):
+        return None
+    return z, y, x
+
+
+def resample(
+    array: np.ndarray,
+    spacing_mm: Sequence[float],
+    target_mm: Sequence[float],
+    order: int,
+    shape: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Interpolate an array (Z, Y, X) on another spacing, in its own type (uint8, int16 or float32).
+
+    ``order`` is 0 (nearest), 1 (linear) or 3 (cubic B-spline). Both grids have the same outer corner, so there and back
+    with ``shape`` set to the first grid's gives exactly that grid. Without ``shape`` the new grid has the nearest
+    number of voxels. Beyond the last voxel its value goes on.
+    """
+    interpolators = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
+    source, target = np.asarray(spacing_mm[::-1], float), np.asarray(target_mm[::-1], float)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(source.tolist())
+    if shape is None:
+        shape = [max(1, round(n * old / new)) for n, old, new in zip(array.shape, spacing_mm, target_mm, strict=True)]
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize([int(count) for count in shape[::-1]])
+    resampler.SetOutputSpacing(target.tolist())
+    resampler.SetOutputOrigin(((target - source) / 2).tolist())
+    resampler.SetInterpolator(interpolators[order])
+    resampler.SetUseNearestNeighborExtrapolator(True)
+    return sitk.GetArrayFromImage(resampler.Execute(image))

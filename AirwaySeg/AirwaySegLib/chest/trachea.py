@@ -1,0 +1,354 @@
+"""The trachea, found by its shape and position: an air tube near the middle that runs down to the carina.
+
+Never "the largest dark component": that is outside air or a lung. Cross-sections that look like a trachea's are
+collected in every slice at several thresholds; the best unbroken chain of them from slice to slice is the trachea.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from scipy import ndimage
+
+from AirwaySegLib.masks.coarse_grid import Factors, block_means, factors_for, sampled
+
+_COARSE_MM = (2.5, 1.5, 1.5)
+_THRESHOLDS_HU = (-500, -600, -700, -775, -850, -900)
+_AREA_MM2 = (40.0, 750.0)
+_SHORTEST_MM = 25.0
+_DOUBT = 0.25
+_ATTEMPTS = 4
+_LARGEST_SECTION = 1.5  # area of a section over that of the tube as it was found, at most
+_WAIST, _LARYNX_MM = 0.65, 40.0  # area of a glottis over the trachea's, at most; from it to the pharynx, at most
+_IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
+
+
+@dataclass(frozen=True)
+class Trachea:
+    """The tube from below the larynx to the carina, on the CT's canonical grid.
+
+    ``centers_zyx`` (N, 3) int: one voxel of the lumen in each slice, from the carina upwards; ``radius_mm`` (N,) is
+    that of a circle with the lumen's area. ``lumen_zyx`` (M, 3) int: voxels surely inside, off the wall; ``lumen_hu``
+    their median. ``touches_top``: the tube reaches the highest slice of the scan and goes on beyond it.
+    ``has_carina``: it was seen to divide; otherwise the scan ends above the carina, or disease hides it.
+    """
+
+    centers_zyx: np.ndarray
+    radius_mm: np.ndarray
+    lumen_zyx: np.ndarray
+    lumen_hu: float
+    touches_top: bool
+    has_carina: bool
+
+    @property
+    def bottom(self) -> int:
+        """The lowest slice."""
+        return int(self.centers_zyx[0, 0])
+
+    @property
+    def top(self) -> int:
+        """The highest slice."""
+        return int(self.centers_zyx[-1, 0])
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """Tube-like cross-sections, one in each row (N,), sorted by slice; quality above 0 speaks for a trachea."""
+
+    slices: np.ndarray
+    level: np.ndarray
+    label: np.ndarray
+    y_mm: np.ndarray
+    x_mm: np.ndarray
+    area_mm2: np.ndarray
+    quality: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "_Sections":
+        """Return the given rows in the given order."""
+        return _Sections(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The middle of the body on a coarse grid: smoothed HU and labels per threshold (Z, Y, X), its place in the CT
+    (``corner``, in coarse voxels), and how much lung each whole slice shows."""
+
+    hu: np.ndarray
+    lung_mm2: np.ndarray
+    factors: Factors
+    spacing_mm: np.ndarray
+    corner: np.ndarray
+    labels: tuple[np.ndarray, ...]
+
+
+def find_trachea(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> Trachea | None:
+    """Find the trachea in a canonical CT (Z, Y, X) in HU with its body mask; None unless 25 mm of it are in the scan.
+
+    Works on blocks of about 2.5 x 1.5 x 1.5 mm. A cross-section must be of 40 to 750 mm^2, compact, not much
+    flatter than 1 : 2, in the middle of the body, and mostly surrounded by soft tissue; a chain must not jump or change
+    its size at once, must have lung beside it, and no equal to its left or right (that would be main bronchi).
+    """
+    search = _prepare(hu, body, spacing_mm)
+    if search is None:
+        return None
+    sections = remaining = _sections(search)
+    found = None
+    for _ in range(_ATTEMPTS):
+        best = _best_chain(remaining, search)
+        if best is None:
+            break
+        chain, has_carina = _down_to_carina(_below_larynx(best, search), search)
+        if _is_trachea(chain, has_carina, sections, search) and (found is None or has_carina):
+            found = chain, has_carina
+        if found is not None and found[1]:
+            break
+        remaining = _without(best, remaining)
+    return None if found is None else _on_fine_grid(*found, search, hu)
+
+
+def _prepare(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> _Search | None:
+    """Shrink, crop to the middle of the body, smooth, and label the dark regions of each slice at each threshold."""
+    factors = factors_for(spacing_mm, _COARSE_MM)
+    means = block_means(hu, factors)
+    inside = sampled(body, factors, means.shape)
+    mm = np.asarray(factors) * np.asarray(spacing_mm, float)
+    columns, rows = np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2)))
+    if not len(columns):
+        return None
+    half = max((columns[-1] - columns[0]) / 5, 60 / mm[2])
+    middle = (columns[0] + columns[-1]) / 2
+    left = max(int(middle - half), 0)
+    box = (slice(None), slice(int(rows[0]), int(rows[-1]) + 1), slice(left, int(middle + half) + 1))
+    smooth = ndimage.gaussian_filter(means[box].astype(np.float32), (0.5, 0.7, 0.7))
+    labels = tuple(ndimage.label((smooth < limit) & inside[box], _IN_PLANE)[0] for limit in _THRESHOLDS_HU)
+    # lung, not the gas of the bowel, which is as dark as free air
+    lung_mm2 = np.count_nonzero(inside & (means > -940) & (means < -600), axis=(1, 2)) * mm[1] * mm[2]
+    return _Search(smooth, lung_mm2, factors, mm, np.array([0, rows[0], left]), labels)
+
+
+def _sections(search: _Search) -> _Sections:
+    """Collect the sections of all slices and thresholds."""
+    parts = [_sections_at(level, search) for level in range(len(_THRESHOLDS_HU))]
+    whole = _Sections(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Sections)))
+    return whole.take(np.argsort(whole.slices, kind="stable"))
+
+
+def _sections_at(level: int, search: _Search) -> _Sections:
+    """Measure the components of one threshold, and keep those that may be a trachea's section."""
+    labels, mm = search.labels[level], search.spacing_mm
+    (slices, y, x), area, compactness, width_to_length = _moments(labels)
+    area = area * mm[1] * mm[2]
+    quality = np.interp(compactness, (0.8, 0.95), (0, 1)) * np.interp(width_to_length, (0.35, 0.65), (0, 1))
+    fits = (area >= _AREA_MM2[0]) & (area <= _AREA_MM2[1]) & (quality > 0)
+    kept = np.flatnonzero(fits)
+    quality = quality[kept] * np.interp(area[kept], (40, 110, 500, 750), (0.4, 1, 1, 0.4))
+    quality *= np.interp(_soft_surroundings(level, kept, search), (0.4, 0.8), (0, 1))
+    quality *= np.interp(np.abs(x[kept] - (labels.shape[2] - 1) / 2) * mm[2], (15, 60), (1, 0.3))
+    numbers = np.rint(slices[kept]).astype(int)
+    return _Sections(
+        numbers, np.full(len(kept), level), kept, y[kept] * mm[1], x[kept] * mm[2], area[kept], quality - _DOUBT
+    )
+
+
+def _moments(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return centres (3, N), voxel counts, compactness and width : length of the components 0 to N - 1 of flat labels.
+
+    Compactness is the area over that of the ellipse with the same second moments: 1 for every filled ellipse, less for
+    anything else. Row 0, the background, is given no area.
+    """
+    z, y, x = np.nonzero(labels)
+    which = labels[z, y, x]
+    count = int(labels.max()) + 1
+    area = np.bincount(which, minlength=count)
+    voxels = np.maximum(area, 1)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(which, values, count) / voxels
+
+    centers = np.stack([mean(z), mean(y), mean(x)])
+    # each voxel is a square, with a second moment of 1/12 by itself
+    yy, xx = mean(y * y) - centers[1] ** 2 + 1 / 12, mean(x * x) - centers[2] ** 2 + 1 / 12
+    determinant = np.maximum(yy * xx - (mean(x * y) - centers[1] * centers[2]) ** 2, 1e-6)
+    half_trace = (yy + xx) / 2
+    root = np.sqrt(np.maximum(half_trace**2 - determinant, 0))
+    width_to_length = np.sqrt(np.maximum(half_trace - root, 0) / (half_trace + root))
+    return centers, area, voxels / (4 * np.pi * np.sqrt(determinant)), width_to_length
+
+
+def _soft_surroundings(level: int, kept: np.ndarray, search: _Search) -> np.ndarray:
+    """Return which share of a ring of about 3 mm around each kept component is soft tissue (a lung's air is not)."""
+    labels = search.labels[level]
+    chosen = np.zeros(labels.max() + 1, labels.dtype)
+    chosen[kept] = kept
+    alone = chosen[labels]
+    ring = ndimage.maximum_filter(alone, size=(1, 5, 5))
+    ring[alone > 0] = 0
+    soft = np.bincount(ring.ravel(), (search.hu > -400).ravel(), len(chosen))
+    return soft[kept] / np.maximum(np.bincount(ring.ravel(), minlength=len(chosen))[kept], 1)
+
+
+def _best_chain(sections: _Sections, search: _Search) -> _Sections | None:
+    """Return the chain (upwards) with the largest sum of quality times height, by dynamic programming.
+
+    A link may skip one slice, moves the centre by at most 1.5 mm for each mm of height (2 mm more for the grid), and
+    changes the area by at most a factor of 1.7.
+    """
+    count = len(sections.slices)
+    if count == 0:
+        return None
+    best, before = sections.quality.copy(), np.full(count, -1)
+    starts = np.searchsorted(sections.slices, np.arange(sections.slices[-1] + 2))
+    for row in range(count):
+        number = sections.slices[row]
+        below = np.arange(starts[max(number - 2, 0)], starts[number])
+        height = (number - sections.slices[below]) * search.spacing_mm[0]
+        moved = np.hypot(sections.y_mm[below] - sections.y_mm[row], sections.x_mm[below] - sections.x_mm[row])
+        grown = np.abs(np.log(sections.area_mm2[below] / sections.area_mm2[row]))
+        below = below[(moved <= 2 + 1.5 * height) & (grown <= np.log(1.7))]
+        if len(below) and best[below].max() > 0:
+            before[row] = below[np.argmax(best[below])]
+            best[row] += best[before[row]]
+    rows = [int(np.argmax(best))]
+    while before[rows[-1]] >= 0:
+        rows.append(int(before[rows[-1]]))
+    return sections.take(np.array(rows[::-1]))
+
+
+def _below_larynx(chain: _Sections, search: _Search) -> _Sections:
+    """Cut the chain's upper end off where the tube narrows to the glottis, or at once becomes as wide as a pharynx.
+
+    The end is where the tube is much narrower or wider than it usually is, wider after it was narrow, or not found any
+    more; a waist shortly below such an end is the glottis. A waist elsewhere is a stenosis and cuts nothing off.
+    """
+    middle = len(chain.slices) // 2
+    upper, size = chain.slices[middle:], chain.area_mm2[middle:] / np.median(chain.area_mm2)
+    widened = (size > 1.4) & (np.minimum.accumulate(size) < _WAIST)
+    strange = np.flatnonzero((size < 0.4) | (size > 1.9) | widened)
+    if not len(strange) and upper[-1] == len(search.hu) - 1:
+        return chain
+    end = int(strange[0]) if len(strange) else len(size)
+    waist = np.flatnonzero(size[: end + 1] < _WAIST)
+    waist = waist[(upper[min(end, len(size) - 1)] - upper[waist]) * search.spacing_mm[0] <= _LARYNX_MM]
+    if len(waist):
+        runs = np.split(waist, np.flatnonzero(np.diff(waist) > 1) + 1)
+        end = int(runs[-1][0])
+    return chain.take(np.arange(middle + end))
+
+
+def _down_to_carina(chain: _Sections, search: _Search) -> tuple[_Sections, bool]:
+    """Cut the chain's lower end off where the tube divides into two that lie side by side; say whether it did."""
+    for row in range(len(chain.slices) - 1, -1, -1):
+        carina = _division_below(chain, row, search)
+        if carina is not None:
+            return chain.take(np.flatnonzero(chain.slices > carina)), True
+    return chain, False
+
+
+def _division_below(chain: _Sections, row: int, search: _Search) -> int | None:
+    """Follow one section down for 10 mm; return the slice where two tubes, 8 to 45 mm apart, have come out of it.
+
+    They must still be two (or have reached the lungs) one slice further down, else it was mucus across the lumen.
+    """
+    number, labels = int(chain.slices[row]), search.labels[chain.level[row]]
+    region = labels[number] == chain.label[row]
+    voxel_mm2 = search.spacing_mm[1] * search.spacing_mm[2]
+    divided = None
+    for below in range(number - 1, max(number - 1 - int(10 / search.spacing_mm[0]), -1), -1):
+        plane = labels[below]
+        found = np.unique(plane[region & (plane > 0)])
+        areas = np.bincount(plane.ravel())[found] * voxel_mm2
+        found = found[areas >= max(25.0, 0.15 * chain.area_mm2[row])]
+        region = np.isin(plane, found)
+        if len(found) == 0 or region.sum() * voxel_mm2 > 4 * chain.area_mm2[row]:
+            return divided
+        columns = [np.nonzero(plane == one)[1].mean() * search.spacing_mm[2] for one in found]
+        if not 8 <= max(columns) - min(columns) <= 45:
+            divided = None
+        elif divided is not None:
+            return divided
+        else:
+            divided = below
+    return None
+
+
+def _without(chain: _Sections, sections: _Sections) -> _Sections:
+    """Leave out all sections within 10 mm of the chain's, in its slices: the same tube at other thresholds."""
+    y = np.interp(sections.slices, chain.slices, chain.y_mm)
+    x = np.interp(sections.slices, chain.slices, chain.x_mm)
+    beside = (sections.slices < chain.slices[0]) | (sections.slices > chain.slices[-1])
+    return sections.take(np.flatnonzero(beside | (np.hypot(sections.y_mm - y, sections.x_mm - x) > 10)))
+
+
+def _is_trachea(chain: _Sections, has_carina: bool, sections: _Sections, search: _Search) -> bool:
+    """Judge the chain as a whole: long enough, good throughout, an end that a trachea has, lung beside it, no twin."""
+    height = (chain.slices[-1] - chain.slices[0] + 1) * search.spacing_mm[0]
+    if height < _SHORTEST_MM or chain.quality.mean() < 0.2:
+        return False
+    if not (has_carina or chain.slices[0] <= 1 or height >= 40):
+        return False
+    lower_part = search.lung_mm2[chain.slices[0] : chain.slices[0] + int(_SHORTEST_MM / search.spacing_mm[0])]
+    return bool(lower_part.mean() > 1500) and _twins(chain, sections) < 0.5
+
+
+def _twins(chain: _Sections, sections: _Sections) -> float:
+    """Return the share of slices in which another good section of half the size or more lies to the left or right."""
+    count = 0
+    for row, number in enumerate(chain.slices):
+        others = (sections.slices == number) & (sections.quality > 0.1)
+        beside = np.abs(sections.x_mm[others] - chain.x_mm[row]) > 15
+        level = np.abs(sections.y_mm[others] - chain.y_mm[row]) < 30
+        count += bool(np.any(beside & level & (sections.area_mm2[others] > 0.5 * chain.area_mm2[row])))
+    return count / len(chain.slices)
+
+
+def _on_fine_grid(chain: _Sections, has_carina: bool, search: _Search, hu: np.ndarray) -> Trachea | None:
+    """Bring the chain back onto the CT's grid: a centre in each slice, and the voxels well inside the lumen."""
+    factors, mm = np.asarray(search.factors), search.spacing_mm
+    offset = (factors - 1) / 2
+    heights = chain.slices * factors[0] + offset[0]
+    last = len(search.hu) - 1
+    bottom = int(chain.slices[0] * factors[0])
+    top = len(hu) - 1 if chain.slices[-1] == last else int((chain.slices[-1] + 1) * factors[0] - 1)
+    slices = np.arange(bottom, top + 1)
+    y = np.interp(slices, heights, (chain.y_mm / mm[1] + search.corner[1]) * factors[1] + offset[1])
+    x = np.interp(slices, heights, (chain.x_mm / mm[2] + search.corner[2]) * factors[2] + offset[2])
+    radius_mm = np.interp(slices, heights, np.sqrt(chain.area_mm2 / np.pi))
+    centers = np.rint(np.stack([slices, y, x], axis=1)).astype(int)
+    lumen = _lumen_around(centers, 0.5 * radius_mm, hu, mm / factors)
+    if len(lumen) == 0:
+        return None
+    values = hu[tuple(lumen.T)]
+    return Trachea(centers, radius_mm, lumen, float(np.median(values)), top >= len(hu) - 2, has_carina)
+
+
+def _lumen_around(centers: np.ndarray, reach_mm: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Return the voxels (M, 3) within the given distance of each slice's centre that are darker than -500 HU."""
+    found = []
+    for center, reach in zip(centers, reach_mm, strict=True):
+        steps_y, steps_x = int(reach / spacing_mm[1]) + 1, int(reach / spacing_mm[2]) + 1
+        y, x = np.mgrid[-steps_y : steps_y + 1, -steps_x : steps_x + 1]
+        near = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= max(reach, 0.1)
+        disc = np.stack([np.zeros(near.sum(), int), y[near], x[near]], axis=1) + center
+        disc = disc[((disc >= 0) & (disc < hu.shape)).all(axis=1)]
+        found.append(disc[hu[tuple(disc.T)] < -500])
+    return np.concatenate(found)
+
+
+def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return the voxels (M, 3) of the trachea's lumen up to its wall.
+
+    A section is the air in one slice that is connected with the centre; the wall is halfway from the lumen's HU to
+    soft tissue. Slices in which that is much more than the tube, because an oesophagus full of gas or a main bronchus
+    is open to it, or in which mucus lies on the centre, give nothing.
+    """
+    found = [np.empty((0, 3), int)]
+    for (z, y, x), radius_mm in zip(trachea.centers_zyx, trachea.radius_mm, strict=True):
+        reach_y, reach_x = (int(2.5 * radius_mm / step) + 1 for step in spacing_mm[1:])
+        top, left = max(y - reach_y, 0), max(x - reach_x, 0)
+        labels, _ = ndimage.label(hu[z, top : y + reach_y + 1, left : x + reach_x + 1] < trachea.lumen_hu / 2)
+        number = labels[y - top, x - left]
+        rows, columns = np.nonzero((labels == number) & (labels > 0))
+        area_mm2 = len(rows) * spacing_mm[1] * spacing_mm[2]
+        if area_mm2 <= _LARGEST_SECTION * np.pi * radius_mm**2:
+            found.append(np.stack([np.full(len(rows), z), rows + top, columns + left], axis=1))
+    return np.concatenate(found)

@@ -1,0 +1,149 @@
+"""A mask measured: its tree, tables, distance maps, suspects and pictures, as files in a folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked, write_text
+from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.image_files import case_name
+from AirwaySegLib.pictures.preview import draw_preview
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
+from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
+from AirwaySegLib.files.volume import (
+    Volume,
+    check_same_grid,
+    read_ct,
+    read_mask,
+    read_on_grid,
+    to_canonical,
+    voxels_from_canonical,
+    write_sparse_nrrd,
+)
+
+TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
+BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
+TREE_PICTURE, RADIUS_PLOT, PREVIEW = "tree.png", "radius.png", "preview.png"
+DISTANCES = {
+    "distance-centerline.nrrd": to_centerline,
+    "distance-wall.nrrd": to_wall,
+    "distance-carina.nrrd": from_carina,
+}
+FILES = (TABLE, SUMMARY, CENTERLINE, BRANCH_MAP, *DISTANCES, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
+"""What is always written; `TREE` last."""
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """What to measure and where to put it.
+
+    ``ct`` and ``probability`` lie on the mask's grid: with the first a picture of slices is drawn too, with the second
+    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results, and
+    ``spacing_mm`` (x, y, z) is for files without one.
+    """
+
+    mask: Path
+    output: Path
+    ct: Path | None = None
+    probability: Path | None = None
+    curves: bool = False
+    force: bool = False
+    spacing_mm: Spacing | None = None
+
+
+def run_measure(request: MeasureRequest, progress: Progress) -> str:
+    """Measure a mask file; the text says what was found.
+
+    Raises
+    ------
+    AirwaySegError
+        If a file cannot be read or written, lies on another grid, the mask is empty, or another run works in the
+        folder.
+    """
+    with locked(request.output, "airwayseg measure"):
+        return _run_measure(request, progress)
+
+
+def _run_measure(request: MeasureRequest, progress: Progress) -> str:
+    wanted = FILES + ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
+    check_free(request.output, wanted, request.force)
+    progress("read", 0, 1)
+    mask = read_mask(request.mask, request.spacing_mm)
+    ct = None
+    if request.ct is not None:
+        ct, _ = read_ct(request.ct, spacing_mm=request.spacing_mm)
+        check_same_grid(mask, ct, str(request.mask))
+    probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
+    progress("read", 1, 1)
+    with delivered_into(request.output, TREE, wanted) as unfinished:
+        airways = measure(mask, unfinished, probability, progress)
+        title = case_name(request.mask)
+        if request.curves and airways.tree.branches:
+            write_markups(unfinished / CURVES, airways.tree)
+        if ct is not None:
+            picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
+            picture.save(unfinished / PREVIEW)
+    return summary_text(airways.tree)
+
+
+def read_probability(path: Path, mask: Volume, spacing_mm: Spacing | None = None) -> NDArray[np.uint8]:
+    """Read a probability map (Z, Y, X), 0..255, on the mask's grid.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read, lies on another grid, or holds other values.
+    """
+    values = read_on_grid(path, mask, spacing_mm).array
+    if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
+        raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
+    return values.astype(np.uint8)
+
+
+def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress) -> ParsedAirways:
+    """Parse a mask (on its own grid) and write `FILES` into an existing folder; `TREE` comes last."""
+    steps = len(FILES) + 1
+    progress("measure", 0, steps)
+    airways = parse_airways(to_canonical(mask))
+    tree, grid = airways.tree, airways.grid
+    done = 1
+    progress("measure", done, steps)
+    voxels = voxels_from_canonical(airways.voxels_of_mask(), mask)
+    branch_of_voxel = airways.branch_of_voxel()
+    write_sparse_nrrd(folder / BRANCH_MAP, voxels, branch_of_voxel[airways.in_mask], mask)
+    for name, distances in DISTANCES.items():
+        done += 1
+        progress("measure", done, steps)
+        write_sparse_nrrd(folder / name, voxels, distances(airways)[airways.in_mask], mask)
+    branch_map = airways.in_box(branch_of_voxel)
+    title = case_name(mask.path) if mask.path else "Airways"
+    draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
+    draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
+    progress("measure", done + 2, steps)
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask)))
+    write_centerline(folder / CENTERLINE, tree)
+    write_table(folder / TABLE, tree)
+    write_summary(folder / SUMMARY, tree)
+    write_text(folder / TREE, tree.to_json())
+    progress("measure", steps, steps)
+    return airways
+
+
+def suspects_of(
+    airways: ParsedAirways, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8] | None, mask: Volume
+) -> list[Suspect]:
+    """The suspects of a parsed mask.
+
+    ``branch_map`` is that of the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
+    """
+    if probability is None:
+        return find_suspects(airways.tree)
+    on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
+    return find_suspects(airways.tree, tip_probability(airways.tree, branch_map, on_axes))

@@ -1,0 +1,312 @@
+"""One CT or many: read, segment, measure, write the files of a result; a case that fails does not stop the others."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib import __version__
+from AirwaySegLib.commands import measure as measuring
+from AirwaySegLib.commands import repair as repairing
+from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.image_files import case_name
+from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
+from AirwaySegLib.pictures.preview import draw_preview
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
+
+log = logging.getLogger("airwayseg")
+
+MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
+FILES = (MASK, PROBABILITY, PREVIEW, *repairing.FILES, REPORT)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
+
+    ``force`` replaces results, ``measure`` adds those of `measuring`; ``spacing_mm`` (x, y, z) is for files without
+    one.
+    """
+
+    inputs: list[Path]
+    output: Path
+    series: str | None = None
+    shard: str = "1/1"
+    force: bool = False
+    measure: bool = True
+    spacing_mm: Spacing | None = None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/4" -> (2, 4); raises AirwaySegError unless 1 <= I <= N."""
+    parts = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
+        raise AirwaySegError(f"The shard {text!r} is not of the form I/N with I from 1 to N.")
+    return int(parts[1]), int(parts[2])
+
+
+def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
+    """Pairs of input and result folder: the output itself for one input, otherwise a folder in it for each.
+
+    The whole list is named before the shard is taken, so that all shards agree.
+    """
+    if len(batch.inputs) == 1:
+        folders = [batch.output]
+    else:
+        folders = [batch.output / name for name in distinct_names(batch.inputs)]
+    first, step = parse_shard(batch.shard)
+    return list(zip(batch.inputs, folders, strict=True))[first - 1 :: step]
+
+
+def distinct_names(inputs: list[Path]) -> list[str]:
+    """A name for each input: its own, with as many parent folders in front as tell all of them apart.
+
+    Raises
+    ------
+    AirwaySegError
+        If two inputs differ in their extensions only, or are the same.
+    """
+    for parents in range(max(len(_real(path).parts) for path in inputs)):
+        names = []
+        for path in inputs:
+            folders = _real(path).parent.parts[1:]
+            names.append("_".join([*folders[len(folders) - min(parents, len(folders)) :], case_name(path)]))
+        if len({name.lower() for name in names}) == len(names):
+            return names
+    twice = next(path for path in inputs if [case_name(other) for other in inputs].count(case_name(path)) > 1)
+    raise AirwaySegError(f"Several inputs are called {case_name(twice)} in the same folder; rename one.")
+
+
+def _real(path: Path) -> Path:
+    """Without links, also where one leads to itself, which `Path.resolve` does not survive."""
+    return Path(os.path.realpath(path))
+
+
+def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:
+    """Segment every input; return the folders that hold its result and the inputs that failed.
+
+    A single input raises its error. Of several, each failure is logged with its sentence and the others go on; what an
+    earlier run finished is left as it is.
+
+    Raises
+    ------
+    AirwaySegError
+        If the weights cannot be used, or the only input cannot be segmented.
+    """
+    cases = result_folders(batch)
+    model = load_model(settings.weights)
+    mender_of(model, settings)  # what cannot be had is said before the first CT
+    finished: list[Path] = []
+    failed: list[Path] = []
+    done_before = 0
+    for path, folder in cases:
+        try:
+            if len(batch.inputs) > 1 and not batch.force and (folder / REPORT).exists():
+                check_done(path, folder, batch, model, settings)
+                done_before += 1
+            else:
+                run_case(path, folder, batch, model, settings, progress)
+            finished.append(folder)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the other cases go on
+            if len(batch.inputs) == 1:
+                raise
+            log.error("%s: %s", path, one_sentence(error))
+            log.info("details", exc_info=error)
+            failed.append(path)
+    if done_before:
+        log.warning("%d of %d were done before; --force does them again.", done_before, len(cases))
+    if failed:
+        log.error("%d of %d inputs failed.", len(failed), len(cases))
+    return finished, failed
+
+
+def run_case(
+    path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
+) -> None:
+    """Read one CT, segment and measure it and deliver its files.
+
+    Raises
+    ------
+    AirwaySegError
+        With a sentence for the user, also where another run works in the folder.
+    """
+    with locked(folder, "airwayseg segment"):
+        check_free(folder, _files(batch), batch.force)
+        _run_case(path, folder, batch, model, settings, progress)
+
+
+def _files(batch: Batch) -> tuple[str, ...]:
+    return FILES + (measuring.FILES if batch.measure else ())
+
+
+def _run_case(
+    path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
+) -> None:
+    journal = Journal()
+    progress("read", 0, 1)
+    with journal.stage("read"):
+        ct, warnings = read_ct(path, batch.series, batch.spacing_mm)
+    journal.warnings += warnings
+    progress("read", 1, 1)
+    log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
+    airways = segment(ct, model, settings, journal, progress)
+    progress("write", 0, len(FILES))
+    with delivered_into(folder, REPORT, _files(batch)) as unfinished:
+        with journal.stage("write"):
+            write_images(unfinished, ct, airways, case_name(path), progress)
+        progress("write", len(FILES), len(FILES))
+        if batch.measure:
+            with journal.stage("measure"):
+                _measure(unfinished, ct, airways, journal, progress)
+        report = make_report(ct, airways, model, settings, journal)
+        (unfinished / REPORT).write_text(json.dumps(report, indent=1))
+    for warning in journal.warnings:
+        log.warning("%s: %s", case_name(path), warning)
+
+
+def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> None:
+    """Make sure that ``folder`` holds all of what `run_case` would put there.
+
+    Raises
+    ------
+    AirwaySegError
+        With what differs: input, weights, settings, version of the program, or a file that is missing.
+    """
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        same = {
+            "version of AirwaySeg": report["program"] == _program(),
+            "weights": report["model"]["sha256"] == model.sha256,
+            "settings": _settings_of_result(report["settings"]) == _settings_of_result(asdict(settings)),
+            "CT": _is_of(report["input"], path, batch),
+        }
+        names = _files(batch) if report["result"]["voxels"] else FILES  # an empty mask is not measured
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise AirwaySegError(f"{folder / REPORT} is no report of a result; use --force to replace it.") from error
+    other = [what for what, is_same in same.items() if not is_same]
+    if other:
+        raise AirwaySegError(
+            f"{folder} holds a result that differs in its {' and '.join(other)}; use --force to replace it."
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise AirwaySegError(f"{folder} holds a result without {', '.join(missing)}; use --force to replace it.")
+
+
+def _settings_of_result(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a result depends on beyond rounding; the name of weights says less than their checksum."""
+    return {name: value for name, value in settings.items() if name not in ("weights", "device", "backend")}
+
+
+def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
+    """Whether a report's input is this one: the same file, or where that is not known the same voxels."""
+    checksum = file_sha256(path)
+    if batch.spacing_mm is None and checksum is not None and checksum == described["file_sha256"]:
+        return True
+    ct, _ = read_ct(path, batch.series, batch.spacing_mm)
+    return described["voxels_sha256"] == sha256_of(ct.array) and described["spacing_mm_zyx"] == _spacing_of(ct)
+
+
+def _spacing_of(ct: Volume) -> list[float]:
+    return [round(mm, 6) for mm in ct.spacing_mm]
+
+
+def _program() -> str:
+    return f"AirwaySeg {__version__}"
+
+
+def _measure(folder: Path, ct: Volume, airways: Airways, journal: Journal, progress: Progress) -> None:
+    """The tree's files; an empty mask has none, and the journal says so."""
+    if not airways.mask.any():
+        journal.warnings.append("No airway was found, so nothing was measured.")
+        return
+    mask = replace(ct, array=airways.mask)
+    tree = measuring.measure(mask, folder, airways.probability, progress).tree
+    journal.warnings += tree.warnings
+    journal.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
+
+
+def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:
+    """Mask, probability, preview and what tells of the repair."""
+    write_nrrd(folder / MASK, airways.mask.astype(np.uint8), ct)
+    progress("write", 1, len(FILES))
+    write_nrrd(folder / PROBABILITY, airways.probability, ct)
+    progress("write", 2, len(FILES))
+    canonical = to_canonical(ct)
+    mask = to_canonical(replace(ct, array=airways.mask))
+    millilitres = float(airways.mask.sum()) * float(np.prod(ct.spacing_mm)) / 1000
+    caption = f"{title}: {millilitres:.1f} ml of airway lumen. Research use only."
+    draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption).save(folder / PREVIEW)
+    progress("write", 3, len(FILES))
+    repairing.write_repairs(folder, airways.repaired or repairing.unrepaired(mask), ct, canonical.array, title)
+
+
+def make_report(
+    ct: Volume, airways: Airways, model: Model, settings: SegmentSettings, journal: Journal
+) -> dict[str, object]:
+    """Where the result comes from, as plain values for JSON."""
+    voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
+    return {
+        "program": _program(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "input": {
+            "path": str(ct.path),
+            "series_uid": ct.series_uid,
+            "file_sha256": file_sha256(ct.path),
+            "voxels_sha256": sha256_of(ct.array),
+            "shape_zyx": list(ct.array.shape),
+            "spacing_mm_zyx": _spacing_of(ct),
+        },
+        "model": {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance},
+        "settings": asdict(settings),
+        "decisions": journal.decisions,
+        "result": {
+            "voxels": int(airways.mask.sum()),
+            "millilitres": round(float(airways.mask.sum()) * voxel_ml, 3),
+            "mask_sha256": sha256_of(airways.mask.astype(np.uint8)),
+        },
+        "warnings": journal.warnings,
+        "seconds": journal.seconds,
+        "versions": dict(_versions(("numpy", "scipy", "SimpleITK", "torch", "openvino"))),
+    }
+
+
+def file_sha256(path: Path | None) -> str | None:
+    """SHA-256 of a file as hex; None for a DICOM folder."""
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of(array: NDArray[Any]) -> str:
+    """SHA-256 of an array's voxels in C order, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(array).ravel().data).hexdigest()
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    yield "python", sys.version.split()[0]
+    yield "platform", platform.platform()
+    for package in packages:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,301 @@
+"""Sliding windows over a volume, and what runs a window: PyTorch, or OpenVINO on the CPU."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.wingsnet import FastWingsNet, WingsNet, fast_form
+from AirwaySegLib.networks.openvino_backend import OpenVinoBackend
+from AirwaySegLib.networks.device_plan import Plan, choose_cpu_backend
+from AirwaySegLib.progress import Progress, silent
+
+Corner = tuple[int, int, int]
+
+GAUSSIAN_SIGMA = 0.125
+"""Standard deviation of the Gaussian weights as a fraction of the window's side, as in nnU-Net."""
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """How windows cover a volume: size, overlap as a fraction of the side, and "constant" or "gaussian" weights."""
+
+    patch_zyx: tuple[int, int, int] = (128, 128, 128)
+    overlap: float = 0.5
+    weighting: str = "constant"
+
+    def __post_init__(self) -> None:
+        """Refuse an overlap or a weighting that has no meaning."""
+        if not 0 <= self.overlap <= 0.75:
+            raise AirwaySegError(f"The overlap {self.overlap} is not within 0 to 0.75.")
+        if self.weighting not in ("constant", "gaussian"):
+            raise AirwaySegError(f"The weighting {self.weighting!r} is neither 'constant' nor 'gaussian'.")
+
+
+class Runner(Protocol):
+    """Runs windows."""
+
+    def run(self, windows: np.ndarray) -> np.ndarray:
+        """(B, C, Z, Y, X) float32 in [0, 1] -> probabilities (B, K, Z, Y, X) float32, valid until the next call."""
+        ...
+
+
+class Backend(Runner, Protocol):
+    """Runs windows and says how many at once."""
+
+    @property
+    def batch(self) -> int:
+        """At most so many windows a call."""
+        ...
+
+
+def predict(
+    image: np.ndarray,
+    backend: Backend,
+    sliding: Sliding,
+    region: np.ndarray | None = None,
+    progress: Progress = silent,
+) -> np.ndarray:
+    """Mean airway probability of overlapping windows.
+
+    A volume smaller than a window is continued by its mirror image, because the normalisation depends on what a window
+    holds. Only one window's depth of sums is in memory: the slices above the next row of windows are final.
+
+    Parameters
+    ----------
+    image
+        (C, Z, Y, X), any floating dtype, already normalised to [0, 1].
+    backend
+        From `open_backend`; with several classes the probability is the largest of theirs.
+    sliding
+        Size, overlap and weights of the windows.
+    region
+        (Z, Y, X) bool: where an answer is wanted. Windows that hold none of it are skipped, and the result is 0 outside
+        it. Inside, every window that covers a voxel was run, so the mean is exact. None: everywhere.
+    progress
+        Called as progress("infer", windows done, windows); may raise Cancelled.
+
+    Returns
+    -------
+    np.ndarray
+        (Z, Y, X) uint8, 255 times the probability.
+    """
+    shape = image.shape[1:]
+    if image.ndim != 4 or (region is not None and region.shape != shape):
+        raise AirwaySegError(
+            f"The image has shape {image.shape}, its region {None if region is None else region.shape}."
+        )
+    image, region = _mirrored_to(image, sliding.patch_zyx), _padded_to(region, sliding.patch_zyx)
+    grid = _Windows(image.shape[1:], sliding, region)
+    result = np.zeros(image.shape[1:], np.uint8)
+    sums = np.zeros((sliding.patch_zyx[0], *image.shape[2:]), np.float32)
+    done, total = 0, sum(len(row) for row in grid.rows)
+    progress("infer", 0, total)
+    for row, (start, stop) in zip(grid.rows, grid.finished_slices(), strict=True):
+        for corners in _batches(row, backend.batch):
+            windows = np.stack([image[(slice(None), *grid.box(corner))] for corner in corners]).astype(np.float32)
+            for (_, y, x), probability in zip(corners, backend.run(windows), strict=True):
+                sums[grid.box((0, y, x))] += probability.max(axis=0) * grid.weight
+            done += len(corners)
+            progress("infer", done, total)
+        finished = stop - start
+        _finish(sums[:finished], grid.counts, slice(start, stop), result)
+        sums[:-finished] = sums[finished:]
+        sums[-finished:] = 0
+    if region is not None:
+        result[~region] = 0
+    return result[: shape[0], : shape[1], : shape[2]]
+
+
+class _Windows:
+    """Where windows lie, in rows of equal z, and the separable sum of their weights."""
+
+    def __init__(self, shape: Sequence[int], sliding: Sliding, region: np.ndarray | None) -> None:
+        self.patch = sliding.patch_zyx
+        self.shape = shape
+        axes = list(zip(shape, self.patch, strict=True))
+        self.starts = [axis_starts(size, side, sliding.overlap) for size, side in axes]
+        profiles = [axis_profile(side, sliding.weighting) for side in self.patch]
+        self.weight = np.multiply.outer(np.multiply.outer(profiles[0], profiles[1]), profiles[2])
+        self.counts = [
+            axis_count(size, starts, profile)
+            for size, starts, profile in zip(shape, self.starts, profiles, strict=True)
+        ]
+        self.rows = [
+            [
+                (z, y, x)
+                for y, x in itertools.product(self.starts[1], self.starts[2])
+                if region is None or region[self.box((z, y, x))].any()
+            ]
+            for z in self.starts[0]
+        ]
+
+    def box(self, corner: Corner) -> tuple[slice, ...]:
+        return tuple(slice(start, start + side) for start, side in zip(corner, self.patch, strict=True))
+
+    def finished_slices(self) -> list[tuple[int, int]]:
+        """Per row of windows the slices that no later row reaches."""
+        return list(itertools.pairwise([*self.starts[0], self.shape[0]]))
+
+
+def axis_starts(size: int, side: int, overlap: float) -> list[int]:
+    """First voxels of the windows along one axis.
+
+    For 110 voxels, windows of 64 and an overlap of 0.5 (a step of 32), an axis starts at 0, 32 and 46.
+    """
+    step = max(1, round(side * (1 - overlap)))
+    return [*range(0, size - side, step), max(0, size - side)]
+
+
+def axis_profile(side: int, weighting: str) -> np.ndarray:
+    """Weight of each voxel of a window along one axis (float32); a window's weight is the product of its three axes."""
+    if weighting == "constant":
+        return np.ones(side, np.float32)
+    distance = np.arange(side) - (side - 1) / 2
+    return np.exp(-0.5 * (distance / (GAUSSIAN_SIGMA * side)) ** 2).astype(np.float32)
+
+
+def axis_count(size: int, starts: list[int], profile: np.ndarray) -> np.ndarray:
+    """Sum of the windows' profiles along one axis (float32); a voxel's sum of weights is the product of its three."""
+    count = np.zeros(size, np.float32)
+    for start in starts:
+        count[start : start + len(profile)] += profile
+    return count
+
+
+def _batches(corners: list[Corner], batch: int) -> Iterator[list[Corner]]:
+    return (corners[start : start + batch] for start in range(0, len(corners), batch))
+
+
+def _finish(sums: np.ndarray, counts: list[np.ndarray], slices: slice, result: np.ndarray) -> None:
+    """Divide final slices (in place) by their sums of weights and store them as 0..255."""
+    sums /= counts[0][slices, None, None]
+    sums /= counts[1][:, None]
+    sums /= counts[2]
+    if not np.isfinite(sums).all():
+        raise AirwaySegError("The network gave values that are not numbers; try --precision float32.")
+    np.rint(sums * np.float32(255), out=sums)
+    result[slices] = sums.astype(np.uint8)
+
+
+def _mirrored_to(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
+    missing = [max(0, side - size) for size, side in zip(image.shape[1:], patch, strict=True)]
+    return np.pad(image, [(0, 0), *((0, n) for n in missing)], mode="symmetric") if any(missing) else image
+
+
+def _padded_to(region: np.ndarray | None, patch: tuple[int, int, int]) -> np.ndarray | None:
+    if region is None:
+        return None
+    return np.pad(region, [(0, max(0, side - size)) for size, side in zip(region.shape, patch, strict=True)])
+
+
+class TorchBackend:
+    """The fast form in PyTorch on `device`, in "float32" or with automatic "bfloat16"."""
+
+    def __init__(self, net: FastWingsNet, device: str, precision: str) -> None:
+        self.device, self.reduced = torch.device(device), precision == "bfloat16"
+        self.net = net.to(self.device)
+
+    def run(self, windows: np.ndarray) -> np.ndarray:
+        """See `Runner`."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
+            logits = self.net(torch.from_numpy(windows).to(self.device))
+        return logits.float().sigmoid().cpu().numpy()
+
+
+def open_backend(net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> "PlannedBackend":
+    """What runs the windows of `net` as planned; see `PlannedBackend`."""
+    return PlannedBackend(net, planned, patch_zyx, warn)
+
+
+class PlannedBackend:
+    """Runs as planned; where a GPU's memory does not suffice after all, one window at a time, then on the CPU.
+
+    Parameters
+    ----------
+    net
+        The network on any device, in any mode; it is copied.
+    planned
+        From `planner.plan`; its warnings are the caller's to tell. The attribute `plan` says what is really used.
+    patch_zyx
+        Size of the windows.
+    warn
+        Called with a sentence each time that something is not as planned.
+    """
+
+    def __init__(self, net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> None:
+        self.net, self.plan, self.patch_zyx, self.warn = net, planned, patch_zyx, warn
+        self._runner = self._open()
+
+    @property
+    def batch(self) -> int:
+        """How many windows at once."""
+        return self.plan.batch
+
+    def run(self, windows: np.ndarray) -> np.ndarray:
+        """See `Runner`."""
+        if len(windows) > self.batch:
+            return np.concatenate([self.run(window[None]).copy() for window in windows])
+        try:
+            return self._runner.run(windows)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if self.plan.device == "cpu":
+                raise AirwaySegError("The memory does not suffice for a window; close other programs.") from error
+        # Outside the except block: the error's traceback would keep the tensors of the failed window alive.
+        self._step_down()
+        return self.run(windows)
+
+    def _step_down(self) -> None:
+        if self.plan.batch > 1:
+            self.warn("The GPU's memory does not suffice for the planned batch; windows run one at a time.")
+            self.plan = replace(self.plan, batch=1)
+        else:
+            self.warn("The GPU's memory does not suffice for a window; the rest runs on the CPU.")
+            self._runner = self._open_on_cpu()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _open(self) -> Runner:
+        net = fast_form(self.net)
+        if self.plan.backend == "openvino":
+            try:
+                return self._open_openvino(net.cpu())
+            except (ImportError, RuntimeError) as error:
+                self.warn(f"OpenVINO does not work here ({_first_line(error)}); PyTorch is used, which is slower.")
+                self.plan = replace(self.plan, backend="torch")
+        if self.plan.device == "cpu":
+            return TorchBackend(net, "cpu", self.plan.precision)
+        try:
+            runner = TorchBackend(net, self.plan.device, self.plan.precision)
+            runner.run(np.zeros((1, net.in_channels, 16, 16, 16), np.float32))
+        except RuntimeError as error:  # a GPU for which this PyTorch has no kernels, or that lacks an operator
+            self.warn(f"{self.plan.device} cannot run the network ({_first_line(error)}); the CPU is used.")
+            return self._open_on_cpu()
+        return runner
+
+    def _open_on_cpu(self) -> Runner:
+        self.plan = replace(self.plan, device="cpu", backend=choose_cpu_backend("auto"), batch=1)
+        return self._open()
+
+    def _open_openvino(self, net: FastWingsNet) -> Runner:
+        shape = (self.plan.batch, net.in_channels, *self.patch_zyx)
+        runner = OpenVinoBackend(net, shape, self.plan.precision, torch.get_num_threads())
+        if runner.precision != self.plan.precision:
+            self.warn(f"This processor does not compute in {self.plan.precision}; {runner.precision} is used.")
+            self.plan = replace(self.plan, precision=runner.precision)
+        return runner
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    signs = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs)

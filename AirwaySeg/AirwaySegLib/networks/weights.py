@@ -1,0 +1,434 @@
+"""Weights files: safetensors with a JSON header that rebuilds the network; finding, writing, reading them.
+
+No file of a user is ever unpickled with the power to run code: our own format holds numbers and JSON only, and a
+published checkpoint is read with PyTorch's weights-only reader and converted once.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from AirwaySegLib.networks.connection_net import Connector
+from AirwaySegLib.files.json_documents import parse_json
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
+from AirwaySegLib.files.user_files import check_regular_file
+
+SUFFIX = ".safetensors"
+DEFAULT_NAME = "default"
+"""The bundled weights that are used when none are named."""
+
+BREAKAGE_NAME = "breakage"
+"""The bundled weights of the connection network."""
+
+Architecture = Literal["wingsnet", "connector"]
+ARCHITECTURES: tuple[Architecture, ...] = ("wingsnet", "connector")
+"""The kinds of networks: the one that segments, and the one that connects what is broken."""
+
+FORMAT_VERSION = 1
+HEADER_KEY = "airwayseg"
+LARGEST_FILE = 256 * 2**20
+"""WingsNet takes 6 MB; a file above this size is something else and not worth reading into memory."""
+
+LARGEST_HEADER = 2**20
+"""A header with its description takes some 10 kB."""
+
+PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
+"""Zheng et al. 2021 clamp to [-1000, 600] HU."""
+
+PUBLISHED_SECOND_WINDOW_HU = (-625.0, 125.0)
+"""Second channel of two-channel input: width 750, level -250 HU."""
+
+LIBRARY = Path(__file__).resolve().parent
+
+Range = tuple[float, float]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a weights file says about its network: how to rebuild it and what it was trained to see.
+
+    Triples are in the order z, y, x. ``bfloat16``: it was measured that computing in it does not change the result to
+    speak of, so that it may be chosen where it is faster.
+    """
+
+    name: str
+    in_channels: int = 1
+    classes: int = 1
+    norm: Norm = "instance"
+    window_hu: Range = PUBLISHED_WINDOW_HU
+    second_window_hu: Range | None = None
+    patch_zyx: tuple[int, int, int] = (128, 128, 128)
+    spacing_mm_min: Triple = (0.5, 0.5, 0.5)
+    spacing_mm_max: Triple = (1.25, 0.9, 0.9)
+    bfloat16: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    architecture: Architecture = "wingsnet"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse values that no network of ours can have, so that nothing below needs to check again."""
+        wrong = next((text for text, fine in self._checks() if not fine), None)
+        if wrong is not None:
+            raise AirwaySegError(f"The model description is wrong: {wrong}.")
+
+    def _checks(self) -> list[tuple[str, bool]]:
+        sides = all(side % SIDE_MULTIPLE == 0 and SMALLEST_SIDE <= side <= 512 for side in self.patch_zyx)
+        spacing = zip((0.0, 0.0, 0.0), self.spacing_mm_min, self.spacing_mm_max, strict=True)
+        return [
+            (f"format version {self.format_version} is newer than this program", self.format_version <= FORMAT_VERSION),
+            (f"architecture {self.architecture!r} is unknown", self.architecture in ARCHITECTURES),
+            (f"in_channels {self.in_channels} is neither 1 nor 2", self.in_channels in (1, 2)),
+            (f"classes {self.classes} is not within 1 to 8", 1 <= self.classes <= 8),
+            (f"norm {self.norm!r} is neither 'instance' nor 'batch'", self.norm in ("instance", "batch")),
+            (f"window_hu {self.window_hu} is empty", self.window_hu[0] < self.window_hu[1]),
+            ("two channels need second_window_hu", self._ct_channels() == 1 + (self.second_window_hu is not None)),
+            (
+                f"second_window_hu {self.second_window_hu} is empty",
+                self.second_window_hu is None or self.second_window_hu[0] < self.second_window_hu[1],
+            ),
+            (f"patch_zyx {self.patch_zyx} are not multiples of {SIDE_MULTIPLE} from {SMALLEST_SIDE} to 512", sides),
+            (
+                f"a connector has {Connector.in_channels} channels, {Connector.classes} class, norm {Connector.norm!r}",
+                self.architecture != "connector" or self.shape() == _shape(Connector),
+            ),
+            ("spacing_mm_min is not below spacing_mm_max", all(zero < low <= high for zero, low, high in spacing)),
+        ]
+
+    def shape(self) -> tuple[int, int, Norm]:
+        """Channels, classes and norm: what a network is checked against."""
+        return self.in_channels, self.classes, self.norm
+
+    def _ct_channels(self) -> int:
+        """Channels that show the CT; one more of a connector's is the attention."""
+        return self.in_channels - (self.architecture == "connector")
+
+    def build(self) -> WingsNet | Connector:
+        """The network that these values describe, with fresh weights."""
+        if self.architecture == "connector":
+            return Connector()
+        return WingsNet(self.in_channels, self.classes, self.norm)
+
+    def to_json(self) -> str:
+        """One line of JSON with every field."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "ModelInfo":
+        """The inverse of `to_json`; raises AirwaySegError for a field that is missing, unknown or of the wrong kind."""
+        try:
+            values = parse_json(text)
+            name = str(values["name"])
+            unknown = sorted(set(values) - {f.name for f in dataclasses.fields(ModelInfo)})
+            if unknown:
+                raise AirwaySegError(f"The model description is wrong: field {unknown[0]!r} is unknown.")
+            return ModelInfo(**{**values, **_typed(values), "name": name})
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            raise AirwaySegError(f"The model description is not readable ({error}).") from error
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of parsed JSON as the kinds that `ModelInfo` declares: tuples of numbers, whole numbers, a dict."""
+    typed: dict[str, Any] = {}
+    for key, length, kind in (
+        ("window_hu", 2, float),
+        ("second_window_hu", 2, float),
+        ("patch_zyx", 3, int),
+        ("spacing_mm_min", 3, float),
+        ("spacing_mm_max", 3, float),
+    ):
+        if values.get(key) is not None:
+            typed[key] = tuple(kind(number) for number in values[key])
+            if len(typed[key]) != length or not all(map(math.isfinite, typed[key])):
+                raise ValueError(f"{key} needs {length} finite numbers")
+    for key in ("in_channels", "classes", "format_version"):
+        if key in values:
+            typed[key] = int(values[key])
+    if "bfloat16" in values:
+        typed["bfloat16"] = bool(values["bfloat16"])
+    if "provenance" in values:
+        typed["provenance"] = dict(values["provenance"])
+    return typed
+
+
+def _shape(net: WingsNet | Connector | type[Connector]) -> tuple[int, int, Norm]:
+    return net.in_channels, net.classes, net.norm
+
+
+def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: bool = False) -> None:
+    """Write network and description; a kill at any moment leaves the old file or the new one, never a part.
+
+    Raises
+    ------
+    AirwaySegError
+        If `path` exists and `force` is False, if `info` does not describe `net`, or if the folder is not writable.
+    """
+    if info.shape() != _shape(net) or isinstance(net, Connector) != (info.architecture == "connector"):
+        raise AirwaySegError(f"The description of {info.name} does not fit its network; {path} was not written.")
+    if path.exists() and not force:
+        raise AirwaySegError(f"{path} exists; use --force to overwrite it.")
+    tensors = {
+        key: value.detach().to("cpu", torch.float32 if value.is_floating_point() else None).contiguous()
+        for key, value in net.state_dict().items()
+    }
+    data = safetensors.torch.save(tensors, metadata={HEADER_KEY: info.to_json()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be written ({error.strerror}).") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to the disk, then rename in one step."""
+    # Not tempfile: its files can be read by their owner only, and weights may be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@overload
+def load_weights(
+    name_or_path: str | Path = DEFAULT_NAME, architecture: Literal["wingsnet"] = "wingsnet"
+) -> tuple[WingsNet, ModelInfo, str]:
+    """The network that segments."""
+
+
+@overload
+def load_weights(name_or_path: str | Path, architecture: Literal["connector"]) -> tuple[Connector, ModelInfo, str]:
+    """The connection network."""
+
+
+def load_weights(
+    name_or_path: str | Path = DEFAULT_NAME, architecture: Architecture = "wingsnet"
+) -> tuple[WingsNet | Connector, ModelInfo, str]:
+    """The network in evaluation mode on the CPU, its description, and the file's SHA-256 as hex.
+
+    Parameters
+    ----------
+    name_or_path
+        A name of `list_weights`, or a file.
+    architecture
+        The kind of network that is wanted.
+
+    Raises
+    ------
+    AirwaySegError
+        One sentence for every file that is not a whole weights file of ours, or holds another kind of network.
+    """
+    path = find_weights(name_or_path, architecture)
+    data = _read(path)
+    info = _description(path, data)
+    if info.architecture != architecture:
+        raise AirwaySegError(f"{path} holds a {info.architecture}, and here a {architecture} is needed.")
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise AirwaySegError(f"{path} is damaged: {error}.") from error
+    net = info.build()
+    _check_tensors(path, tensors, net.state_dict())
+    net.load_state_dict(tensors)
+    return net.eval(), info, hashlib.sha256(data).hexdigest()
+
+
+def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
+    """The description and the SHA-256 of a weights file, without building the network."""
+    path = find_weights(name_or_path)
+    data = _read(path)
+    return _description(path, data), hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    check_regular_file(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise AirwaySegError(f"{path} is larger than {LARGEST_FILE >> 20} MiB and so no weights file of AirwaySeg.")
+        return path.read_bytes()
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _description(path: Path, data: bytes) -> ModelInfo:
+    """Header of a safetensors file: 8 bytes little-endian length, then that many bytes of JSON."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        if len(data) < 8 or length > len(data) - 8:
+            raise ValueError("too short")
+        header = parse_json(data[8 : 8 + length])
+        if not isinstance(header, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise AirwaySegError(f"{path} is not a whole safetensors file; a .ckpt is read by `weights import`.") from error
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(HEADER_KEY), str):
+        raise AirwaySegError(f"{path} has no AirwaySeg header, so its network cannot be rebuilt.")
+    try:
+        return ModelInfo.from_json(metadata[HEADER_KEY])
+    except AirwaySegError as error:
+        raise AirwaySegError(f"{path}: {error}") from error
+
+
+def _check_tensors(path: Path, found: dict[str, Tensor], needed: dict[str, Tensor]) -> None:
+    """Names the first tensor that is missing, of the wrong shape, not finite, or too many."""
+    for key, value in needed.items():
+        if key not in found:
+            raise AirwaySegError(f"{path} lacks the tensor {key}.")
+        if found[key].shape != value.shape:
+            raise AirwaySegError(f"{path}: {key} is {tuple(found[key].shape)}, not {tuple(value.shape)}.")
+        if not torch.isfinite(found[key]).all():
+            raise AirwaySegError(f"{path}: {key} holds values that are not finite.")
+    superfluous = next((key for key in found if key not in needed), None)
+    if superfluous is not None:
+        raise AirwaySegError(f"{path} holds the unknown tensor {superfluous}.")
+
+
+def user_folder() -> Path:
+    """Where imported and trained weights lie: AIRWAYSEG_MODELS, or the platform's folder for a user's data."""
+    chosen = os.environ.get("AIRWAYSEG_MODELS")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "AirwaySeg" / "Models"
+
+
+def bundled_folders(library: Path = LIBRARY) -> list[Path]:
+    """Where bundled weights lie, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
+    places = (
+        library.parents[1] / "Resources" / "Models",
+        library / "Models",
+        library.parent / "Resources" / "Models",
+    )
+    return [place for place in places if place.is_dir()]
+
+
+def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:
+    """Every known name of one kind of network, or of any, with its file, sorted.
+
+    A user's file hides a bundled one of the same name and kind. What cannot be read counts as the kind that segments,
+    so that a damaged file is still seen, and said to be damaged when it is used.
+    """
+    found: dict[str, Path] = {}
+    for folder in (*reversed(bundled_folders()), user_folder()):
+        paths = folder.glob(f"*{SUFFIX}")
+        found |= {path.stem: path for path in paths if architecture in (None, architecture_of(path))}
+    return dict(sorted(found.items()))
+
+
+def architecture_of(path: Path) -> Architecture:
+    """The kind of network in a weights file, from its header alone; see `list_weights` for one without."""
+    try:
+        check_regular_file(path)
+        with open(path, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = parse_json(stream.read(min(length, LARGEST_HEADER)))
+        described = parse_json(header["__metadata__"][HEADER_KEY])["architecture"]
+    except (OSError, ValueError, TypeError, KeyError, AirwaySegError):
+        return "wingsnet"
+    return next((kind for kind in ARCHITECTURES if kind == described), "wingsnet")
+
+
+def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsnet") -> Path:
+    """The file of a name or path, of the given kind if the name has one of it.
+
+    Raises
+    ------
+    AirwaySegError
+        With the known names of that kind, if there is none.
+    """
+    path = Path(name_or_path)
+    if os.path.exists(path) and not os.path.isdir(path):
+        return path
+    known = list_weights(architecture)
+    of_any_kind = list_weights(None) | known
+    if str(name_or_path) in of_any_kind:
+        return of_any_kind[str(name_or_path)]
+    names = ", ".join(known) or "none"
+    raise AirwaySegError(f"There are no weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
+
+
+def import_published(
+    checkpoint: Path,
+    name_or_out: str,
+    window_hu: Range = PUBLISHED_WINDOW_HU,
+    second_window_hu: Range = PUBLISHED_SECOND_WINDOW_HU,
+    force: bool = False,
+) -> Path:
+    """Convert a published WingsNet checkpoint into our form.
+
+    Parameters
+    ----------
+    checkpoint
+        The authors' file: a dict with `state_dict`, or the bare state dict. It is never unpickled with code.
+    name_or_out
+        A name (then it goes into `user_folder`) or a path that ends in .safetensors.
+    window_hu, second_window_hu
+        The window(s) that the network was trained with; the second is used by two-channel networks only.
+    force
+        Overwrite an existing file, or hide a bundled one of the same name.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
+    is_name = not name_or_out.endswith(SUFFIX)
+    out = user_folder() / f"{name_or_out}{SUFFIX}" if is_name else Path(name_or_out)
+    if is_name and Path(name_or_out).name != name_or_out:
+        raise AirwaySegError(f"{name_or_out!r} is neither a plain name nor a path that ends in {SUFFIX}.")
+    if is_name and name_or_out in list_weights() and not force:
+        raise AirwaySegError(f"Weights {name_or_out!r} exist; use --force to overwrite or hide them.")
+    data = _read(checkpoint)
+    state, in_channels, classes = published_to_ours(_published_state(checkpoint))
+    info = ModelInfo(
+        name=out.stem,
+        in_channels=in_channels,
+        classes=classes,
+        window_hu=window_hu,
+        second_window_hu=second_window_hu if in_channels == 2 else None,
+        provenance={"imported_from": checkpoint.name, "sha256": hashlib.sha256(data).hexdigest()},
+    )
+    net = info.build()
+    net.load_state_dict(state)
+    save_weights(out, net, info, force)
+    return out
+
+
+def _published_state(checkpoint: Path) -> dict[str, Tensor]:
+    try:
+        # The authors' training stores its command line beside the weights; a Namespace only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # What cannot be read is refused below; of what can be read the protocol does not matter.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+        raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise AirwaySegError(f"{checkpoint} holds no state_dict.")
+    return cast(dict[str, Tensor], state)

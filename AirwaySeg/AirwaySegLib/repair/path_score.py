@@ -1,0 +1,306 @@
+"""Which end of a loose fragment may be joined to which place of another airway, and how likely it is that one.
+
+Letters in shapes: E ends of fragments, M points of the components' centerlines, C pairs of an end and a point it might
+be joined to. Places are (z, y, x) in mm from voxel (0, 0, 0) of the grid, lengths in mm. ``ramp(x, a, b)`` is 0 at a,
+1 at b, straight between them and flat outside.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from AirwaySegLib.repair.bridge import MAIN
+from AirwaySegLib.tree.fragment_joints import ramp
+from AirwaySegLib.repair.decide import branches_by_component
+from AirwaySegLib.tree.airway_tree import Branch
+from AirwaySegLib.tree.build import ParsedAirways
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+Facts = dict[str, Floats]
+
+REACH_MM = 16.0
+"""Widest gap that is looked across, between the walls."""
+
+AXIS_MM, ARM_MM = 5.0, 3.0
+"""Stretch over which the direction of an end is taken, and the shortest arm of a bend."""
+
+SHARP = -0.5
+"""Cosine between the arms of a bend from which on it may be what is left of a fork: airways bend less."""
+
+SPECK_MM, SPECK_VOXELS = 2.0, 5
+"""Fragments shorter than this with both ends, or of fewer voxels, are not aimed at; a path may run through them."""
+
+EVERY_MM = 0.8
+"""Distance between the points of a centerline that ends are held against."""
+
+WAYS_OF_A_FRAGMENT, MOST_WAYS = 5, 2000
+"""Pairs that a path is searched for: the best of a fragment, and the best of all, so that it ends in seconds."""
+
+SOME = 100
+"""Points of a fragment that tell how far it is from all others."""
+
+LIKELY = 3.0
+"""What a probable gap adds to a score's sum: enough to decide where the rest says neither yes nor no."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Places (K, 3), unit vectors (K, 3), radii, component numbers, branch ids, and whether they are free ends.
+
+    Of a free end the vector points outwards, 0 where a fragment is a single point; else away from the branch's root.
+    """
+
+    places: Floats
+    axes: Floats
+    radii: Floats
+    components: Numbers
+    branches: Numbers
+    free: NDArray[np.bool_]
+
+    def take(self, rows: NDArray) -> "Points":
+        """Some of the points."""
+        return Points(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    @classmethod
+    def joined(cls, parts: "list[Points]") -> "Points":
+        """All points of several."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """C pairs of an end and a point of another component, and their facts by name, each (C,)."""
+
+    ends: Points
+    others: Points
+    facts: Facts
+
+    def __len__(self) -> int:
+        return len(self.ends.radii)
+
+    def take(self, rows: NDArray) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(
+            self.ends.take(rows), self.others.take(rows), {name: values[rows] for name, values in self.facts.items()}
+        )
+
+
+def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, NDArray[np.bool_]]:
+    """The pairs worth a try, best first (None for none), and by number which components are aimed at.
+
+    Each free end of a fragment, and its sharpest bend (a fork that was broken off), is held against points of all other
+    centerlines within `REACH_MM`. Of the pairs of an end and a component the best with an end and the best with a side
+    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`.
+    """
+    members = branches_by_component(parsed, labels, parsed.branch_of_voxel())
+    voxels = np.bincount(labels[labels > 0], minlength=MAIN + 1)
+    length, radius = np.zeros(len(voxels)), np.full(len(voxels), 1e-3)
+    for number, branches in members.items():
+        radius[number] = max(np.concatenate([branch.radii_mm for branch in branches]).mean(), 1e-3)
+        length[number] = sum(branch.length_mm for branch in branches) + 2 * radius[number]
+    aims = (length >= SPECK_MM) & (voxels >= SPECK_VOXELS)
+    aims[MAIN] = True
+    aimed = [(branch, number) for number, branches in members.items() if aims[number] for branch in branches]
+    if len({number for _, number in aimed}) < 2:
+        return None, aims
+    ends = Points.joined([_free_ends(parsed, branch, number) for branch, number in aimed])
+    shore = Points.joined([ends, *(_along(parsed, branch, number) for branch, number in aimed)])
+    whole = {"slenderness": length / (2 * radius), "apart_mm": _apart_mm(shore, len(voxels))}
+    for values in whole.values():
+        values[MAIN] = np.inf  # of two fragments the less likely one counts, beside the tree the only one
+    pairs = _pairs(ends.take(ends.components != MAIN), shore, whole)
+    return (_best_pairs(pairs) if len(pairs) else None), aims
+
+
+ALONE = {
+    "one": -0.35,
+    "gap": -0.3,
+    "bend": -0.15,
+    "aside": -2.8,
+    "turn": -2.75,
+    "beside": -1.95,
+    "backwards": -0.5,
+    "wider": -2.8,
+    "thinner": -0.3,
+    "slender": 1.8,
+    "apart": 2.6,
+}
+"""Weights of `terms_of` where there is no CT: a logistic regression on 5 400 paths in twelve broken trees, four of them
+in real lungs, with about six strangers to every ten pieces of airway; then shifted, because a missed airway and a
+stranger that was joined weigh alike there although most paths are neither."""
+
+WITH_CT = {
+    "one": 1.7,
+    "bend": -0.65,
+    "aside": -2.0,
+    "turn": -1.6,
+    "beside": -1.0,
+    "backwards": -0.9,
+    "wider": -0.25,
+    "wall": 1.75,
+    "mean_cost": -3.2,
+    "most_cost": -3.6,
+}
+"""The same with a CT. What it shows makes the fragment's shape and place superfluous, and hardly a stranger looks like
+an airway, so that the sum was shifted towards joining."""
+
+
+def terms_of(facts: Facts) -> Facts:
+    """What `score_of` weighs, by name, each (C,).
+
+    gap: distance between the lumens in 5 mm. bend: 1 - cos of the angle between the end's axis and the way. aside: gap
+    times sin of that angle. turn: 1 - cos of the angle between the other end's axis and the way back; where the other
+    is no end but a branch's side, beside = 1 and backwards = how far cos of the angle with that branch's direction is
+    below 0.2. wider, thinner: log of the ratio of radii, that beyond 1 and, at an end, that below. slender: log of the
+    fragment's length in widths, from 1 to 4. apart: log of the median distance of its centerlines from all others in
+    5 mm, from 1 to 15 mm: vessels run along airways, airways part. wall: (contrast of `paths.wall_contrast` - 30 HU) /
+    30 HU, from -2 to 2. Of two fragments the lesser slender, apart and wall count.
+    mean_cost, most_cost: of the path in the gap by the evidence.
+    """
+    angle, turn = np.radians(facts["angle_deg"]), np.radians(facts["turn_deg"])
+    free, gap_mm = facts["at_end"], facts["distance_mm"]
+    ratio = np.log(np.maximum(facts["radius_ratio"], 1e-3))
+    terms = {
+        "one": np.ones_like(free),
+        "gap": gap_mm / 5,
+        "bend": 1 - np.cos(angle),
+        "aside": gap_mm * np.sin(angle) / 5,
+        "turn": free * (1 - np.cos(turn)),
+        "beside": 1 - free,
+        "backwards": (1 - free) * np.maximum(0, 0.2 - np.cos(turn)),
+        "wider": np.maximum(0, ratio),
+        "thinner": free * np.maximum(0, -ratio),
+        "slender": np.log(np.clip(facts["slenderness"], 1, 4)),
+        "apart": np.log(np.clip(facts["apart_mm"], 1, 15) / 5),
+    }
+    if "contrast_hu" in facts:
+        terms["wall"] = np.clip((facts["contrast_hu"] - 30) / 30, -2, 2)
+        terms["mean_cost"], terms["most_cost"] = facts["mean_cost"], facts["most_cost"]
+    return terms
+
+
+def score_of(facts: Facts) -> Floats:
+    """Score 0..1 of paths by their facts, (C,): 1 / (1 + exp(-sum of weight * term)).
+
+    The weights are `WITH_CT` where the facts hold what the CT shows and `ALONE` elsewhere. Where there is a
+    probability, `LIKELY` * (ramp(mean probability in the gap, 0.02, 0.3) - 1/3) is added to the sum. It is in the
+    costs, too, and so counts twice: with the CT's alone twice as many paths were applied on two real CTs, some of them
+    with sharp turns, through lung where the first stage saw nothing, and none led to airway that a reference had.
+    """
+    terms = terms_of(facts)
+    weights = WITH_CT if "wall" in terms else ALONE
+    logit = np.sum([weight * terms[name] for name, weight in weights.items()], axis=0)
+    if "probability" in facts:
+        logit = logit + LIKELY * (ramp(facts["probability"], 0.02, 0.3) - 1 / 3)
+    return 1 / (1 + np.exp(-logit))
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors (..., 3) of length 1; 0 stays 0."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def _cosine(first: Floats, second: Floats) -> Floats:
+    return np.clip((unit(first) * unit(second)).sum(axis=-1), -1, 1)
+
+
+def _line(parsed: ParsedAirways, branch: Branch) -> tuple[Floats, Floats, Floats]:
+    """Places (P, 3) of a branch on the grid, its radii and the way along it, (P,)."""
+    part, lines = parsed.lines.of(branch.id - 1), parsed.lines
+    corner_mm = np.array([side.start for side in parsed.box]) * np.asarray(parsed.lumen.spacing_mm)
+    return lines.places_mm[part] + corner_mm, lines.radii_mm[part], lines.along_mm[part]
+
+
+def _free_ends(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
+    """The free ends of a branch; of a fragment's also the sharpest bend if it is one."""
+    places, radii, along = _line(parsed, branch)
+    rows, axes, widths = [], [], []
+    for row in ([0] if branch.parent is None else []) + ([-1] if not branch.children and len(places) > 1 else []):
+        from_end = along if row == 0 else along[-1] - along
+        rows.append(row)
+        axes.append(unit(places[row] - places[np.abs(from_end - AXIS_MM).argmin()]))
+        widths.append(float(np.median(radii[from_end <= AXIS_MM])))
+    middle = np.flatnonzero((along >= ARM_MM) & (along <= along[-1] - ARM_MM))
+    if number != MAIN and len(middle):
+        reached = np.searchsorted(along, along[middle] + np.array([[-AXIS_MM], [AXIS_MM]]))
+        arms = unit(places[np.minimum(reached, len(along) - 1)] - places[middle])
+        cosines = (arms[0] * arms[1]).sum(axis=1)
+        sharpest = int(cosines.argmax())
+        if cosines[sharpest] > SHARP:
+            rows.append(int(middle[sharpest]))
+            axes.append(unit(-arms[:, sharpest].sum(axis=0)))
+            widths.append(float(radii[middle[sharpest]]))
+    return _points(places[rows], np.reshape(axes, (-1, 3)), np.array(widths), (number, branch.id), free=True)
+
+
+def _along(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
+    """Points of a branch every `EVERY_MM` with its direction."""
+    places, radii, along = _line(parsed, branch)
+    # At the very end a step's rounding may point one beyond the last row.
+    wanted = np.searchsorted(along, np.arange(0, along[-1] + 1e-6, EVERY_MM))
+    rows = np.unique(np.minimum(wanted, len(along) - 1))
+    steps = np.gradient(places, axis=0) if len(places) > 1 else np.zeros((1, 3))
+    return _points(places[rows], unit(steps[rows]), radii[rows], (number, branch.id), free=False)
+
+
+def _points(places: Floats, axes: Floats, radii: Floats, owner: tuple[int, int], free: bool) -> Points:
+    number, branch = (np.full(len(places), one) for one in owner)
+    return Points(places, axes, radii, number, branch, np.full(len(places), free))
+
+
+def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
+    """All pairs within reach (beside much wider lumens than most somewhat less of it is searched).
+
+    ``whole`` are facts of the fragments, by number.
+    """
+    near = cKDTree(shore.places).query_ball_point(ends.places, REACH_MM + 2 * float(np.median(shore.radii)))
+    first = np.repeat(np.arange(len(near)), [len(rows) for rows in near])
+    second = np.concatenate([np.asarray(rows, int) for rows in near])
+    apart = ends.components[first] != shore.components[second]
+    one, other = ends.take(first[apart]), shore.take(second[apart])
+    way = other.places - one.places
+    distance = np.maximum(np.linalg.norm(way, axis=1) - one.radii - other.radii, 0)
+    has_axis = one.axes.any(axis=1)
+    number = one.components
+    facts = {
+        "distance_mm": distance,
+        "angle_deg": np.degrees(np.arccos(np.where(has_axis, _cosine(one.axes, way), 0.5))),
+        "turn_deg": np.degrees(np.arccos(np.where(other.axes.any(axis=1), _cosine(other.axes, -way), 0.5))),
+        "at_end": other.free.astype(float),
+        "radius_ratio": one.radii / np.maximum(other.radii, 1e-3),
+        **{name: np.minimum(values[number], values[other.components]) for name, values in whole.items()},
+    }
+    pairs = Pairs(one, other, facts)
+    return pairs.take(np.flatnonzero(distance <= REACH_MM))
+
+
+def _apart_mm(shore: Points, count: int) -> Floats:
+    """Median distance of each fragment's centerlines from those of all other components, by number."""
+    apart, everything = np.zeros(count), cKDTree(shore.places)
+    order = np.argsort(shore.components, kind="stable")
+    numbers, first = np.unique(shore.components[order], return_index=True)
+    for number, rows in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
+        if number != MAIN:
+            # Among so many neighbours there is at least one that is not the fragment's own.
+            some = rows[:: 1 + len(rows) // SOME]
+            distance, nearest = everything.query(shore.places[some], k=len(rows) + 1)
+            distance[shore.components[nearest] == number] = np.inf
+            apart[number] = np.median(distance.min(axis=1))
+    return apart
+
+
+def _best_pairs(pairs: Pairs) -> Pairs:
+    """The best of each end, other component and kind; of these the best of each fragment; of these the best of all."""
+    score = score_of(pairs.facts)
+    order = np.argsort(-score, kind="stable")
+    key = np.column_stack([pairs.ends.places, pairs.others.components, pairs.others.free])[order]
+    order = order[np.sort(np.unique(key, axis=0, return_index=True)[1])]
+    by_fragment = order[np.argsort(pairs.ends.components[order], kind="stable")]
+    numbers = pairs.ends.components[by_fragment]
+    _, first, count = np.unique(numbers, return_index=True, return_counts=True)
+    place = np.arange(len(numbers)) - np.repeat(first, count)
+    kept = by_fragment[place < WAYS_OF_A_FRAGMENT]
+    return pairs.take(kept[np.argsort(-score[kept], kind="stable")][:MOST_WAYS])

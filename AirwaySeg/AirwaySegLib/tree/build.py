@@ -1,0 +1,252 @@
+"""From a mask to its airway tree: branches with centerline, radius, angle and volume, and to which each voxel belongs.
+
+Letters in shapes: N voxels of the lumen, S points of all centerlines together. Places are (z, y, x) in mm along the
+axes of the grid, from the centre of voxel (0, 0, 0).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from AirwaySegLib.tree.naming import name_branches
+from AirwaySegLib.tree.centerline import (
+    Course,
+    Forest,
+    Places,
+    contract,
+    courses_of,
+    grow_forest,
+    lines_of,
+    prune,
+    reaching_the_end,
+    rooted_at_a_tip,
+    tangents,
+)
+from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.cross_sections import section_radii
+from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
+from AirwaySegLib.tree.mask_trachea import find_trunk
+from AirwaySegLib.files.volume import Volume, places_to_lps
+
+MOST_BRANCHES = 65_535
+"""What a branch map of 16 bits can number."""
+
+SOME = 20
+"""Every so many voxels are enough to know how thick the thickest lumen is."""
+
+ANGLE_RADII, ANGLE_VOXELS = 3.0, 4.0
+"""A branch's direction at a fork is taken over so many of its radii, or voxels if they are more, beyond the fork."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """All centerlines one after the other.
+
+    ``places_mm`` (S, 3), ``radii_mm`` (S,), ``branch`` (S,) the branch's place in the list, ``along_mm`` (S,) the
+    distance from the branch's first point; ``starts`` where each branch begins, and the end.
+    """
+
+    places_mm: Places
+    radii_mm: NDArray[np.float64]
+    branch: Rows
+    along_mm: NDArray[np.float64]
+    starts: Rows
+
+    def of(self, place: int) -> slice:
+        """Where the points of a branch are."""
+        return slice(int(self.starts[place]), int(self.starts[place + 1]))
+
+
+@dataclass(frozen=True)
+class ParsedAirways:
+    """A mask as a tree.
+
+    ``grid`` is the mask on canonical axes, ``box`` the part of it from whose corner ``lumen`` and ``lines`` count. The
+    lumen is the mask with its holes filled. ``nearest`` (N,) is for each of its voxels the point of its branch's
+    centerline to which it belongs.
+    """
+
+    tree: AirwayTree
+    grid: Volume
+    box: Box
+    lumen: Lumen
+    lines: Lines
+    nearest: Rows
+
+    def branch_of_voxel(self) -> NDArray[np.uint16]:
+        """Branch id of each voxel of the lumen, (N,)."""
+        return (self.lines.branch[self.nearest] + 1).astype(np.uint16)
+
+    @cached_property
+    def in_mask(self) -> NDArray[np.bool_]:
+        """Which voxels of the lumen are voxels of the mask, (N,): all but those of filled holes."""
+        return self.grid.array[self.box][tuple(self.lumen.voxels.T)] != 0
+
+    def voxels_of_mask(self) -> NDArray[np.int32]:
+        """The mask's voxels on the canonical grid, (M, 3)."""
+        return self.lumen.voxels[self.in_mask] + np.array([part.start for part in self.box], np.int32)
+
+    def in_box(self, values: NDArray) -> NDArray:
+        """An array of the box's shape that holds ``values`` (N,) in the mask and 0 elsewhere."""
+        part = np.zeros(self.lumen.shape, values.dtype)
+        part[tuple(self.lumen.voxels[self.in_mask].T)] = values[self.in_mask]
+        return part
+
+
+def parse_airways(mask: Volume) -> ParsedAirways:
+    """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
+
+    Cavities are filled, and a ragged trachea is made solid (`trunk.find_trunk`). The largest component is the tree;
+    its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and every
+    voxel belongs to a branch of its own component.
+
+    Raises
+    ------
+    AirwaySegError
+        If the mask is empty, or falls into more than `MOST_BRANCHES` branches.
+    """
+    tight = bounding_box(mask.array)
+    if tight is None:
+        raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
+    inside, lumen, line = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
+    forest, spurs = prune(grow_forest(lumen, line), lumen)
+    forest = rooted_at_a_tip(forest, lumen)
+    courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
+    if len(courses) > MOST_BRANCHES:
+        raise AirwaySegError(f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: no airway tree.")
+    lines = _draw(courses, forest, inside, lumen)
+    component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
+    nearest = _assign(lines, component, lumen)
+    volumes_mm3 = np.bincount(lines.branch[nearest], minlength=len(courses)) * float(np.prod(mask.spacing_mm))
+    corner_mm = np.array([part.start for part in tight]) * np.asarray(mask.spacing_mm)
+    points_lps = places_to_lps(lines.places_mm + corner_mm, mask)
+    branches = _branches(courses, lines, points_lps, component, volumes_mm3)
+    tree = AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs)
+    return ParsedAirways(name_branches(tree), mask, tight, lumen, lines, nearest)
+
+
+def _skeleton(
+    mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
+    """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
+    lumen = Lumen.of(mask, spacing_mm)
+    some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
+    trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
+    solid = mask.copy()
+    if trunk is not None:
+        solid[trunk.box] |= trunk.mask
+    solid[tuple(lumen.cavities().T)] = True
+    if np.count_nonzero(solid) > len(lumen):
+        lumen = Lumen.of(solid, spacing_mm)
+        solid[tuple(lumen.cavities().T)] = True  # what a mended trachea has closed in
+        lumen = Lumen.of(solid, spacing_mm)
+    if trunk is None:
+        return solid, lumen, complete(thin(solid, lumen), lumen)
+    # A rod stands for the trachea; what springs from it is joined to it again.
+    slender = solid.copy()
+    slender[trunk.box] &= ~trunk.mask | trunk.rod
+    near = lumen.rows_in(trunk.box)
+    in_trunk = np.zeros(len(lumen), bool)
+    in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
+    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk)
+
+
+def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:
+    """The tree's branches first, then each fragment's, larger fragments first."""
+    component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
+    order = np.argsort(component, kind="stable")
+    place = np.empty(len(order), int)
+    place[order] = np.arange(len(order))
+    ordered = [courses[old] for old in order]
+    return [Course(course.nodes, int(place[course.parent]) if course.parent >= 0 else -1) for course in ordered]
+
+
+def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen: Lumen) -> Lines:
+    """The smooth lines of all courses with their radii; the root's and the tips' reach to the end of the lumen."""
+    lines = lines_of(courses, forest, lumen)
+    lines[0] = reaching_the_end(lines[0], lumen, leave_radii=0)
+    with_children = {course.parent for course in courses}
+    for place in set(range(len(lines))) - with_children:
+        lines[place] = reaching_the_end(lines[place][::-1], lumen, leave_radii=1)[::-1]
+    counts = [len(line) for line in lines]
+    places = np.concatenate(lines)
+    along = np.concatenate([tangents(line) for line in lines])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    steps = np.linalg.norm(np.diff(places, axis=0, prepend=places[:1]), axis=1)
+    walked = np.cumsum(steps)
+    branch = np.repeat(np.arange(len(lines)), counts)
+    return Lines(
+        places, section_radii(mask, lumen, places, along, branch), branch, walked - walked[starts[branch]], starts
+    )
+
+
+def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
+    """The point of a centerline to which each voxel belongs, (N,), always one of its own component.
+
+    That point whose ball the voxel lies deepest in: with the least squared distance less squared radius (a power
+    diagram), so that the first stretch of a thin branch, which runs within its parent's lumen, claims none of it. Both
+    the radius and the component are further coordinates of a search for the nearest point.
+    """
+    own = lines.radii_mm.copy()
+    for place in range(len(lines.starts) - 1):
+        part = lines.of(place)
+        far_half = own[(part.start + part.stop) // 2 : part.stop]
+        own[part] = np.minimum(own[part], np.median(far_half))
+    weight = np.sqrt(own.max() ** 2 - own**2)
+    apart = 2 * float(np.linalg.norm(np.asarray(lumen.shape) * lumen.spacing_mm)) + 2 * float(own.max())
+    points = np.column_stack([lines.places_mm, weight, component[lines.branch] * apart])
+    voxels = np.column_stack([lumen.places_mm, np.zeros(len(lumen)), lumen.components * apart])
+    return cKDTree(points).query(voxels, workers=-1)[1]
+
+
+def _branches(
+    courses: list[Course], lines: Lines, points_lps: NDArray[np.float64], component: NDArray, volumes_mm3: NDArray
+) -> list[Branch]:
+    children: list[list[int]] = [[] for _ in courses]
+    for place, course in enumerate(courses):
+        if course.parent >= 0:
+            children[course.parent].append(place + 1)
+    branches = []
+    for place, course in enumerate(courses):
+        part = lines.of(place)
+        branches.append(
+            Branch(
+                id=place + 1,
+                parent=course.parent + 1 if course.parent >= 0 else None,
+                children=tuple(children[place]),
+                component=int(component[place]) + 1,
+                points_mm=points_lps[part],
+                radii_mm=lines.radii_mm[part],
+                volume_mm3=float(volumes_mm3[place]),
+                angle_deg=_angle(lines, course.parent, place) if course.parent >= 0 else None,
+            )
+        )
+    return branches
+
+
+def _angle(lines: Lines, parent: int, child: int) -> float:
+    """Degrees between the parent's last stretch and the child's first, both outside the lumen of the fork."""
+    before = lines.places_mm[lines.of(parent)][::-1]
+    after = lines.places_mm[lines.of(child)]
+    fork_mm = float(lines.radii_mm[lines.of(parent)][-1])
+    incoming = -_direction(before, lines.radii_mm[lines.of(parent)], fork_mm)
+    outgoing = _direction(after, lines.radii_mm[lines.of(child)], fork_mm)
+    return float(np.degrees(np.arccos(np.clip(incoming @ outgoing, -1, 1))))
+
+
+def _direction(points_mm: Places, radii_mm: NDArray[np.float64], skip_mm: float) -> NDArray[np.float64]:
+    """Unit vector of a line's first stretch beyond ``skip_mm``, or of all of it if it is shorter; 0 for a point."""
+    along = np.linalg.norm(points_mm - points_mm[0], axis=1)
+    step_mm = float(along[1]) if len(along) > 1 else 0.0
+    stretch_mm = max(ANGLE_RADII * float(np.median(radii_mm)), ANGLE_VOXELS * step_mm)
+    beyond = np.flatnonzero(along >= skip_mm)
+    first = int(beyond[0]) if len(beyond) > 2 else 0
+    last = min(int(np.searchsorted(along, along[first] + stretch_mm)), len(points_mm) - 1)
+    vector = points_mm[last] - points_mm[first]
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)

@@ -1,0 +1,348 @@
+"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, lines smoothed.
+
+Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Places are (z, y, x) in mm from the
+centre of voxel (0, 0, 0).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+
+Places = NDArray[np.float64]
+
+THICK = 0.55
+"""The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
+in no blob of a leak that is a few voxels long."""
+
+SPUR_RADII, SPUR_VOXELS, SPUR_FLAT = 2.0, 2.0, 1.4
+"""See `prune`. 1.4 is how far the rim of a flat end is from the axis, in radii, and how much wider than deep a trachea
+may be: thinning draws lines into the corners of both."""
+
+SHORT_RADII = 0.5
+"""Two branching points nearer to each other than so many lumen radii are one."""
+
+SMOOTH_VOXELS, SMOOTH_RADII = 1.5, 0.5
+"""Standard deviation of the smoothing along a line: the larger of so many voxels and so many lumen radii."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The skeleton as rooted trees, parents before children.
+
+    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) places in this list or -1 at a root, and ``loops`` is how many
+    loops were cut.
+    """
+
+    rows: Rows
+    parent: Rows
+    loops: int
+
+    def children_count(self) -> NDArray[np.intp]:
+        """How many children each voxel has, (K,)."""
+        return np.bincount(self.parent[self.parent >= 0], minlength=len(self.rows))
+
+    def kept(self, keep: NDArray[np.bool_]) -> "Forest":
+        """The forest without some voxels, none of which has a child that stays."""
+        place = np.cumsum(keep) - 1
+        parent = self.parent[keep]
+        return Forest(self.rows[keep], np.where(parent >= 0, place[parent], -1), self.loops)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A branch: its places in the forest (P,), the first its parent's last, and its parent's place in the list."""
+
+    nodes: Rows
+    parent: int
+
+
+def grow_forest(lumen: Lumen, line: NDArray[np.bool_]) -> Forest:
+    """Root the skeleton of every component and cut its loops, each where the lumen is narrowest.
+
+    Parameters
+    ----------
+    line
+        (N,) True for the voxels of the lumen that are skeleton.
+    """
+    rows = np.flatnonzero(line)
+    skeleton = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows])
+    radii = lumen.wall_mm[rows]
+    first, second = skeleton.neighbours()
+    # The spanning tree leaves out the weakest connection of every loop; among equally wide ones the longest.
+    steps = np.linalg.norm(skeleton.places_mm[first] - skeleton.places_mm[second], axis=1)
+    weight = 1 / np.minimum(radii[first], radii[second]) + 1e-3 * steps
+    graph = coo_matrix((weight, (first, second)), shape=(len(rows),) * 2)
+    tree = minimum_spanning_tree(graph.tocsr())
+    order, parent = _breadth_first(tree, _roots(lumen, rows, tree))
+    return Forest(rows[order], parent, loops_in(skeleton))
+
+
+def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
+    """The voxels in breadth-first order from all roots at once, and for each its parent's place in that order."""
+    count = tree.shape[0]
+    links = tree.tocoo()
+    # One more node that leads to every root makes it a single search.
+    first = np.concatenate([links.row, np.full(len(roots), count)])
+    second = np.concatenate([links.col, roots])
+    joined = csr_matrix((np.ones(len(first)), (first, second)), shape=(count + 1, count + 1))
+    order, before = breadth_first_order(joined, count, directed=False)
+    order = order[1:]
+    place = np.full(count + 1, -1)
+    place[order] = np.arange(count)
+    return order, place[before[order]]
+
+
+def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
+    """The skeleton voxel of each component where its tree begins, as places in ``rows``.
+
+    In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end.
+    """
+    component, radii = lumen.components[rows], lumen.wall_mm[rows]
+    links = tree + tree.T
+    links.data[:] = 1
+    neighbours = np.diff(links.indptr)
+    mean = radii
+    for _ in range(4):
+        mean = (mean + links @ mean) / (1 + neighbours)
+    order = np.lexsort((-mean, neighbours > 1, component))
+    _, first = np.unique(component[order], return_index=True)
+    roots = order[first]
+    of_tree = np.flatnonzero(component == 0)
+    thick = of_tree[radii[of_tree] >= _thick_mm(radii[of_tree])]
+    roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
+    return roots
+
+
+def loops_in(skeleton: Lumen) -> int:
+    """How many independent loops a 26-connected set of voxels without cavities has: components less Euler number.
+
+    The Euler number counts the corners, edges, faces and bodies of the voxels as closed cubes, with alternating signs.
+    """
+    if len(skeleton) == 0:
+        return 0
+    offsets = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    cells = (2 * skeleton.voxels[:, None].astype(np.int64) + offsets).reshape(-1, 3)
+    shape = [2 * count + 3 for count in skeleton.shape]
+    numbers = np.unique(np.ravel_multi_index(tuple(cells.T + 1), shape))
+    dimension = sum((part - 1) % 2 == 0 for part in np.unravel_index(numbers, shape))
+    euler = int(np.where(np.asarray(dimension) % 2 == 0, 1, -1).sum())
+    return int(skeleton.components.max()) + 1 - euler
+
+
+def courses_of(forest: Forest) -> list[Course]:
+    """The stretches between roots, branching points and tips, parents before children."""
+    children = forest.children_count()
+    is_end = (children != 1) & (forest.parent >= 0)
+    place: dict[int, int] = {}
+    courses: list[Course] = []
+    for end in np.flatnonzero(is_end).tolist():
+        nodes = [end]
+        while len(nodes) == 1 or not (is_end[nodes[-1]] or forest.parent[nodes[-1]] < 0):
+            nodes.append(int(forest.parent[nodes[-1]]))
+        place[end] = len(courses)
+        courses.append(Course(np.array(nodes[::-1]), place.get(nodes[-1], -1)))
+    lonely = np.flatnonzero((children == 0) & (forest.parent < 0))
+    return courses + [Course(np.array([root]), -1) for root in lonely]
+
+
+def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
+    """The forest without spurs, and how many they were.
+
+    A spur is a line to a tip along which the lumen nowhere stands out of that of the lines it springs from: by less
+    than `SPUR_RADII` of its own radii (a stub shorter than it is wide) or `SPUR_VOXELS` voxels (a bump of the surface),
+    whichever is more, beyond `SPUR_FLAT` of their radii. On a lumen as thick as the trachea's (`THICK`) it has to stand
+    out by that lumen's radius, too: tracheas are ragged, and what springs from them is long. What remains is looked at
+    again until nothing changes.
+    """
+    pruned = 0
+    thick_mm = _thick_mm(lumen.wall_mm[forest.rows])
+    while True:
+        courses = courses_of(forest)
+        family: dict[int, list[int]] = {}  # the courses that meet in a voxel
+        for place, course in enumerate(courses):
+            for end in course.nodes[[0, -1]].tolist():
+                family.setdefault(end, []).append(place)
+        spurs = []
+        for place, course in enumerate(courses):
+            beside = [other for other in family[int(course.nodes[0])] if other != place]
+            is_terminal = family[int(course.nodes[-1])] == [place]
+            if is_terminal and beside:
+                others = np.concatenate([courses[other].nodes for other in beside])
+                if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen, thick_mm):
+                    spurs.append(course)
+        if not spurs:
+            return forest, pruned
+        keep = np.ones(len(forest.rows), bool)
+        keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
+        forest = forest.kept(keep)
+        pruned += len(spurs)
+
+
+def _is_spur(rows: Rows, beside: Rows, lumen: Lumen, thick_mm: float) -> bool:
+    """Whether the lumen along ``rows`` stands out too little of that along the rows ``beside`` it."""
+    radii_mm = lumen.wall_mm[rows]
+    apart_mm = cdist(lumen.places_mm[rows], lumen.places_mm[beside])
+    stands_out_mm = (apart_mm - SPUR_FLAT * lumen.wall_mm[beside]).min(axis=1) + radii_mm
+    outside = radii_mm[stands_out_mm > radii_mm]
+    own_mm = float(np.median(outside)) if len(outside) else 0.0
+    least_mm = max(SPUR_RADII * own_mm, SPUR_VOXELS * max(lumen.spacing_mm))
+    if radii_mm[0] >= thick_mm:
+        least_mm = max(least_mm, float(radii_mm[0]))
+    return bool(stands_out_mm.max() < least_mm)
+
+
+def _thick_mm(radii_mm: NDArray[np.float64]) -> float:
+    """From which radius on a lumen may be the trachea's."""
+    return THICK * float(np.quantile(radii_mm, 0.98))
+
+
+def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
+    """The forest with the tree's root moved to the highest tip above it, if something is left above it.
+
+    Of the root's children the one with the most voxels leads to the lungs, the others to the upper end.
+    """
+    roots = np.flatnonzero(forest.parent < 0)
+    root = int(roots[lumen.components[forest.rows[roots]] == 0][0])
+    children = np.flatnonzero(forest.parent == root)
+    if len(children) < 2:
+        return forest
+    branch = np.full(len(forest.rows), -1)  # which of the root's children each voxel springs from
+    branch[children] = children
+    for place in np.flatnonzero(forest.parent >= 0).tolist():  # parents before children
+        if branch[place] < 0:
+            branch[place] = branch[forest.parent[place]]
+    to_lungs = np.bincount(branch[branch >= 0]).argmax()
+    is_tip = forest.children_count() == 0
+    above = np.flatnonzero((branch >= 0) & (branch != to_lungs) & is_tip)
+    tip = int(above[lumen.places_mm[forest.rows[above], 0].argmax()])
+    roots[roots == root] = tip
+    linked = np.flatnonzero(forest.parent >= 0)
+    links = csr_matrix((np.ones(len(linked)), (linked, forest.parent[linked])), shape=(len(forest.rows),) * 2)
+    order, parent = _breadth_first(links, roots)
+    return Forest(forest.rows[order], parent, forest.loops)
+
+
+def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:
+    """The courses without those that are shorter than `SHORT_RADII` lumen radii and fork again: one fork, not two.
+
+    The children of such a course begin where it begins.
+    """
+    with_children = {course.parent for course in courses}
+    kept: list[Course] = []
+    new_place: list[int] = []
+    way: list[Rows] = []
+    for place, course in enumerate(courses):
+        before = way[course.parent] if course.parent >= 0 else course.nodes[:0]
+        parent = new_place[course.parent] if course.parent >= 0 else -1
+        nodes = np.concatenate([before, course.nodes])
+        ends = forest.rows[nodes[[0, -1]]]
+        straight_mm = float(np.linalg.norm(lumen.places_mm[ends[1]] - lumen.places_mm[ends[0]]))
+        if parent >= 0 and place in with_children and straight_mm < SHORT_RADII * lumen.wall_mm[ends[0]]:
+            new_place.append(parent)
+            way.append(nodes[:-1])
+        else:
+            new_place.append(len(kept))
+            way.append(nodes[:0])
+            kept.append(Course(nodes, parent))
+    return kept
+
+
+def smooth(points_mm: Places, sigma: float) -> Places:
+    """A line (P, 3) smoothed by a Gaussian of ``sigma`` points; its ends stay where they are.
+
+    What is smoothed is the deviation from the straight line between the ends, continued with the opposite sign beyond
+    them, so that a straight line stays itself.
+    """
+    count = len(points_mm)
+    if count < 3:
+        return points_mm
+    chord = np.linspace(0, 1, count)[:, None]
+    straight = points_mm[0] + chord * (points_mm[-1] - points_mm[0])
+    deviation = points_mm - straight
+    odd = np.concatenate([-deviation[:0:-1], deviation, -deviation[-2::-1]])
+    smoothed = straight + gaussian_filter1d(odd, min(sigma, count / 2), axis=0)[count - 1 : 2 * count - 1]
+    smoothed[[0, -1]] = points_mm[[0, -1]]  # to the last bit: lines that meet there go on doing so
+    return smoothed
+
+
+def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places]:
+    """The centerline (P, 3) of each course: its voxels, smoothed over about the radius, then moved to the middle.
+
+    Thinning sets a line up to half a voxel off where a lumen is an even number of voxels wide. So every point is moved
+    across the line to the middle of those of the lumen's voxels that are nearest to it, by one voxel at most; the ends
+    stay, for other lines meet there. A point that has thereby left the lumen goes back to its voxel.
+    """
+    rows = [forest.rows[course.nodes] for course in courses]
+    lines = [smooth(lumen.places_mm[part], _sigma(part, lumen)) for part in rows]
+    points = np.concatenate(lines)
+    nearest = cKDTree(points).query(lumen.places_mm, workers=-1)[1]
+    count = np.maximum(np.bincount(nearest, minlength=len(points)), 1)
+    sums = [np.bincount(nearest, weights=lumen.places_mm[:, axis], minlength=len(points)) for axis in range(3)]
+    shift = np.stack(sums, axis=1) / count[:, None] - points
+    along = np.concatenate([tangents(line) for line in lines])
+    shift -= (shift * along).sum(axis=1, keepdims=True) * along
+    length_mm = np.linalg.norm(shift, axis=1, keepdims=True)
+    shift *= np.minimum(1, max(lumen.spacing_mm) / np.maximum(length_mm, 1e-9))
+    shifts = np.split(shift, np.cumsum([len(line) for line in lines])[:-1])
+    moved = [_moved(line, move, _sigma(part, lumen)) for line, move, part in zip(lines, shifts, rows, strict=True)]
+    points = np.concatenate(moved)
+    voxels = np.rint(points / lumen.spacing_mm).astype(np.int32)
+    outside = lumen.rows_of(np.clip(voxels, 0, np.asarray(lumen.shape) - 1)) < 0
+    points[outside] = lumen.places_mm[np.concatenate(rows)][outside]
+    return np.split(points, np.cumsum([len(line) for line in lines])[:-1])
+
+
+def _sigma(rows: Rows, lumen: Lumen) -> float:
+    """Standard deviation of the smoothing in points of the line."""
+    if len(rows) < 2:
+        return 0.0
+    step_mm = float(np.linalg.norm(np.diff(lumen.places_mm[rows], axis=0), axis=1).mean())
+    return max(SMOOTH_VOXELS * max(lumen.spacing_mm), SMOOTH_RADII * float(np.median(lumen.wall_mm[rows]))) / step_mm
+
+
+def _moved(line: Places, move: Places, sigma: float) -> Places:
+    if len(line) < 3:
+        return line
+    move = move.copy()
+    move[[0, -1]] = 0
+    return line + smooth(move, sigma)
+
+
+def tangents(points_mm: Places) -> Places:
+    """Unit vectors (P, 3) along a line, by central differences; 0 for a single point."""
+    if len(points_mm) < 2:
+        return np.zeros_like(points_mm)
+    along = np.gradient(points_mm, axis=0)
+    return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+
+
+def reaching_the_end(line: Places, lumen: Lumen, leave_radii: float) -> Places:
+    """A line with the stretch beyond its first point that thinning took off the lumen's end.
+
+    It goes on straight until the wall is as near as ``leave_radii`` of the radius at the first point: 0 for the
+    trachea, which the scan cuts off flat, and 1 for a tip, whose rounding counts as no length. Thinning takes as much
+    off an end as off the sides, but in voxels, which may be longer along one axis.
+    """
+    radius_mm = float(lumen.to_wall(line[:1])[0])
+    along = np.linalg.norm(line - line[0], axis=1)
+    direction = line[0] - line[min(int(np.searchsorted(along, 2 * radius_mm)), len(line) - 1)]
+    length_mm = float(np.linalg.norm(direction))
+    if length_mm == 0:
+        return line
+    step_mm = min(lumen.spacing_mm)
+    ahead = line[0] + np.arange(1, int(3 * radius_mm / step_mm) + 2)[:, None] * step_mm * direction / length_mm
+    voxels = np.rint(ahead / lumen.spacing_mm).astype(np.int32)
+    inside = ((voxels >= 0) & (voxels < lumen.shape)).all(axis=1)
+    inside[inside] = lumen.rows_of(voxels[inside]) >= 0
+    reach = len(inside) if inside.all() else int(inside.argmin())
+    # The last one is within half a voxel of the wall: no cross-section can be measured there.
+    reach = max(0, reach - 1 - round(leave_radii * radius_mm / step_mm))
+    return np.concatenate([ahead[:reach][::-1], line])

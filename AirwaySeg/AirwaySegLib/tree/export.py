@@ -1,0 +1,370 @@
+"""An airway tree as files for other programs: centerline (.vtp), tables (.csv), summary text, curves (.mrk.json).
+
+All points are in mm in LPS. Every file is built in memory and appears under its name only when it is complete; same
+tree, same bytes.
+"""
+
+import base64
+import csv
+import io
+import json
+import math
+import struct
+import xml.etree.ElementTree as ET
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.files.atomic_output import write_text
+from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
+from AirwaySegLib.pictures.tree_pictures import generation_colours
+from AirwaySegLib.tree.shape import length_weights, mean_diameter_mm
+
+Floats = NDArray[np.float64]
+
+TABLE_COLUMNS = (
+    *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
+    *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
+    *("angle_deg", "tortuosity", "volume_mm3", "points"),
+    *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
+)
+"""The columns of `write_table`; l, p, s are the coordinates to the left, to the back (posterior), to the head."""
+
+CURVE_TOLERANCE_MM = 0.5
+"""How far a curve of `write_markups` may be from the centerline, and its radius from the measured one."""
+
+# The identifier that Slicer itself writes; it reads every version 1.
+_MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/"
+    "Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+)
+_VTK_TYPES = {"f4": "Float32", "i4": "Int32", "i8": "Int64"}
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Comma-separated with a header and decimal points; None and NaN are empty fields."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if value is None or value != value else value for name, value in row.items()})
+    write_text(path, text.getvalue())
+
+
+def write_centerline(path: Path, tree: AirwayTree) -> None:
+    """Write the centerline as VTK XML PolyData (.vtp) that ParaView and 3D Slicer colour by its arrays.
+
+    One polyline for each branch, and one vertex for a branch of a single point (filters that draw tubes refuse a line
+    of one point). VTK lists vertices before lines, so cells are found by ``branch_id`` and not by place.
+
+    Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
+    generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
+    mean_diameter_mm, angle_deg (NaN for a root), lobe (0: none, 1... in the order of `LOBES`), and as text name and
+    lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode).
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be written.
+    """
+    branches = sorted(tree.branches, key=lambda branch: len(branch.points_mm) > 1)
+    single = sum(len(branch.points_mm) == 1 for branch in branches)
+    counts = np.array([len(branch.points_mm) for branch in branches], np.int64)
+    file = ET.Element("VTKFile", type="PolyData", version="1.0", byte_order="LittleEndian", header_type="UInt64")
+    file.set("compressor", "vtkZLibDataCompressor")
+    data = ET.SubElement(file, "PolyData")
+    _add_text(ET.SubElement(data, "FieldData"), "SPACE", ["LPS"])
+    number_of = {"Points": int(counts.sum()), "Verts": single, "Lines": len(branches) - single, "Strips": 0, "Polys": 0}
+    piece = ET.SubElement(data, "Piece", {f"NumberOf{name}": str(count) for name, count in number_of.items()})
+    _add_point_data(piece, tree, branches)
+    _add_cell_data(piece, branches)
+    points = np.concatenate([np.empty((0, 3)), *(branch.points_mm for branch in branches)])
+    _add_numbers(ET.SubElement(piece, "Points"), "Points", points.astype("<f4"))
+    index = np.arange(counts.sum())
+    for name, connectivity, sizes in (
+        ("Verts", index[:single], counts[:single]),
+        ("Lines", index[single:], counts[single:]),
+    ):
+        cells = ET.SubElement(piece, name)
+        _add_numbers(cells, "connectivity", connectivity.astype("<i8"))
+        _add_numbers(cells, "offsets", np.cumsum(sizes).astype("<i8"))
+    ET.indent(file, " ")
+    write_text(path, '<?xml version="1.0"?>\n' + ET.tostring(file, encoding="unicode") + "\n")
+
+
+def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch]) -> None:
+    from_carina = distances_from_carina(tree)
+    data = ET.SubElement(piece, "PointData", Scalars="generation")
+    for name, parts in (
+        ("radius_mm", [branch.radii_mm for branch in branches]),
+        ("along_mm", [branch.along_mm for branch in branches]),
+        ("distance_from_carina_mm", [from_carina[branch.id - 1] for branch in branches]),
+    ):
+        _add_numbers(data, name, np.concatenate([np.empty(0), *parts]).astype("<f4"))
+    generations = np.repeat([branch.generation for branch in branches], [len(branch.points_mm) for branch in branches])
+    _add_numbers(data, "generation", generations.astype("<i4"))
+
+
+def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
+    data = ET.SubElement(piece, "CellData")
+    for name, numbers in (
+        ("branch_id", [branch.id for branch in branches]),
+        ("parent_id", [branch.parent or 0 for branch in branches]),
+        ("component", [branch.component for branch in branches]),
+        ("generation", [branch.generation for branch in branches]),
+        ("strahler", [branch.strahler for branch in branches]),
+        ("lobe", [LOBES.index(branch.lobe) + 1 if branch.lobe in LOBES else 0 for branch in branches]),
+    ):
+        _add_numbers(data, name, np.array(numbers, "<i4"))
+    for name, measures in (
+        ("length_mm", [branch.length_mm for branch in branches]),
+        ("mean_diameter_mm", [branch.mean_diameter_mm for branch in branches]),
+        ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
+    ):
+        _add_numbers(data, name, np.array(measures, "<f4"))
+    _add_text(data, "name", [branch.name for branch in branches])
+    _add_text(data, "lobe_name", [branch.lobe for branch in branches])
+
+
+def _add_numbers(parent: ET.Element, name: str, values: NDArray[Any]) -> None:
+    element = ET.SubElement(parent, "DataArray", type=_VTK_TYPES[values.dtype.str[1:]], Name=name, format="binary")
+    if values.ndim == 2:
+        element.set("NumberOfComponents", str(values.shape[1]))
+    element.text = _packed(values.tobytes())
+
+
+def _add_text(parent: ET.Element, name: str, values: list[str]) -> None:
+    """Strings, each ended by a zero byte; packed like numbers, so that no character can break the XML."""
+    element = ET.SubElement(parent, "Array", type="String", Name=name, format="binary")
+    element.set("NumberOfTuples", str(len(values)))
+    element.text = _packed(b"".join(value.encode() + b"\0" for value in values))
+
+
+def _packed(content: bytes) -> str:
+    """VTK's inline form of compressed data: base64 of a header, then base64 of one zlib block.
+
+    The header is blocks, bytes in a block, bytes in a last partial block (0: none), packed bytes of each block.
+    """
+    if not content:
+        return base64.b64encode(struct.pack("<3Q", 0, 0, 0)).decode()
+    block = zlib.compress(content)
+    header = struct.pack("<4Q", 1, len(content), 0, len(block))
+    return (base64.b64encode(header) + base64.b64encode(block)).decode()
+
+
+def write_table(path: Path, tree: AirwayTree) -> None:
+    """Write one row for each branch, comma-separated, with the columns `TABLE_COLUMNS`.
+
+    A root has an empty ``parent`` and ``angle_deg``. Lengths and volumes have 3 decimals.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be written.
+    """
+    _write_rows(path, TABLE_COLUMNS, [_table_row(branch) for branch in tree.branches])
+
+
+def _table_row(branch: Branch) -> dict[str, Any]:
+    measures = measures_of(branch)
+    ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
+    return {
+        **dict(zip(TABLE_COLUMNS[-6:], ends_mm, strict=True)),
+        "id": branch.id,
+        "parent": branch.parent,
+        "component": branch.component,
+        "name": branch.name,
+        "generation": branch.generation,
+        "strahler": branch.strahler,
+        "lobe": branch.lobe,
+        "lobe_confidence": round(branch.lobe_confidence, 3),
+        "tapering_mm_per_mm": measures.pop("tapering"),
+        "points": len(branch.points_mm),
+        **measures,
+    }
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """What a group of branches adds up to.
+
+    ``group`` is "generation", "lobe" or "total" and ``value`` which one: a generation's number, one of `LOBES` or
+    "none", "tree" or "fragments". The mean length is that of the group's branches. The mean diameter and its standard
+    deviation between branches weigh each branch by its length (with equal lengths: the deviation of the sample, n - 1),
+    so that short stretches between branching points count little. NaN where there are too few.
+    """
+
+    group: str
+    value: str
+    branches: int
+    length_mm: float
+    mean_length_mm: float
+    mean_diameter_mm: float
+    sd_diameter_mm: float
+    volume_mm3: float
+
+
+def summarise(tree: AirwayTree) -> list[SummaryRow]:
+    """Sum the branches up by generation, by lobe and in total.
+
+    Generations and lobes are those of the main tree: a fragment's generations start anywhere. Every lobe has a row,
+    also without branches; "none" are branches without a lobe, such as the trachea. Of generations, those that occur.
+    The total has a row for the tree and, if there are any, one for all fragments together.
+    """
+    main = tree.main()
+    rows = [
+        _summary_row("generation", str(generation), [branch for branch in main if branch.generation == generation])
+        for generation in sorted({branch.generation for branch in main})
+    ]
+    for lobe in (*LOBES, ""):
+        rows.append(_summary_row("lobe", lobe or "none", [branch for branch in main if branch.lobe == lobe]))
+    rows.append(_summary_row("total", "tree", main))
+    fragments = _fragments(tree)
+    return [*rows, _summary_row("total", "fragments", fragments)] if fragments else rows
+
+
+def _fragments(tree: AirwayTree) -> list[Branch]:
+    return [branch for branch in tree.branches if branch.component != 1]
+
+
+def _summary_row(group: str, value: str, branches: list[Branch]) -> SummaryRow:
+    lengths = np.array([branch.length_mm for branch in branches])
+    return SummaryRow(
+        group=group,
+        value=value,
+        branches=len(branches),
+        length_mm=float(lengths.sum()),
+        mean_length_mm=float(lengths.mean()) if branches else math.nan,
+        mean_diameter_mm=mean_diameter_mm(branches),
+        sd_diameter_mm=_sd_diameter_mm(branches),
+        volume_mm3=float(sum(branch.volume_mm3 for branch in branches)),
+    )
+
+
+def _sd_diameter_mm(branches: list[Branch]) -> float:
+    if len(branches) < 2:
+        return math.nan
+    diameters = [branch.mean_diameter_mm for branch in branches]
+    return math.sqrt(max(0.0, float(np.cov(diameters, aweights=length_weights(branches)))))
+
+
+def write_summary(path: Path, tree: AirwayTree) -> None:
+    """Write the rows of `summarise`, comma-separated; a mean or deviation that does not exist is an empty field.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be written.
+    """
+    rows = [
+        {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(row).items()}
+        for row in summarise(tree)
+    ]
+    _write_rows(path, [column.name for column in fields(SummaryRow)], rows)
+
+
+def summary_text(tree: AirwayTree) -> str:
+    """Some ten lines for a terminal: what there is, what was cut off, the trachea, a table of generations, warnings.
+
+    Diameters are means weighted by length.
+    """
+    warnings = [f"Warning: {' '.join(text.split())}" for text in tree.warnings]
+    if not tree.branches:
+        return "\n".join(["No airways: the tree has no branches.", *warnings])
+    rows = summarise(tree)
+    total = next(row for row in rows if row.group == "total")
+    generations = [row for row in rows if row.group == "generation"]
+    fragments = _fragments(tree)
+    lines = [
+        f"Airway tree: {total.branches} branches, {total.length_mm:.0f} mm, "
+        f"{total.volume_mm3 / 1000:.1f} ml, down to generation {generations[-1].value if generations else '-'}",
+        _trachea_line(tree),
+        f"Loose fragments: {len({branch.component for branch in fragments})}"
+        f" ({len(fragments)} branches, {sum(branch.length_mm for branch in fragments):.0f} mm);"
+        f" loops cut: {tree.loops_cut}; spurs pruned: {tree.spurs_pruned}",
+        "Generation  Branches  Length (mm)  Mean diameter (mm, weighted by length)",
+    ]
+    for row in generations:
+        lines.append(f"{row.value:>10}{row.branches:>10}{row.length_mm:>13.1f}{row.mean_diameter_mm:>20.1f}")
+    return "\n".join([*lines, *warnings])
+
+
+def _trachea_line(tree: AirwayTree) -> str:
+    trachea = tree.named(TRACHEA)
+    if not trachea:
+        return "Trachea: none found"
+    length_mm = sum(branch.length_mm for branch in trachea)
+    return f"Trachea: mean diameter {mean_diameter_mm(trachea):.1f} mm, {length_mm:.0f} mm long"
+
+
+def write_markups(path: Path, tree: AirwayTree) -> None:
+    """Write all branches as open curves for 3D Slicer's Markups in one file (.mrk.json), one curve for each branch.
+
+    So that a tree of hundreds of branches stays usable, a curve has only as many control points, evenly spaced, as
+    keep it within `CURVE_TOLERANCE_MM`; curves are locked, show no labels, and are coloured by generation. The
+    measurement ``Radius`` has a value for each control point. A tree without branches gives a file without curves,
+    which Slicer refuses to load.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be written.
+    """
+    colours = generation_colours(1 + max((branch.generation for branch in tree.branches), default=0))
+    document = {"@schema": _MARKUPS_SCHEMA, "markups": [_curve(branch, colours) for branch in tree.branches]}
+    write_text(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def _curve(branch: Branch, colours: NDArray[np.uint8]) -> dict[str, Any]:
+    name = f"Branch {branch.id}" + (f" ({branch.name})" if branch.name else "")
+    control = np.round(thinned(branch), 3).tolist()
+    colour = [round(int(part) / 255, 3) for part in colours[branch.generation]]
+    return {
+        "type": "Curve",
+        "name": name,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "lastUsedControlPointNumber": len(control),
+        "controlPoints": [
+            {"label": f"{branch.id}-{number}", "position": place[:3]} for number, place in enumerate(control, start=1)
+        ],
+        "measurements": [
+            {"name": "Radius", "units": "mm", "printFormat": "", "controlPointValues": [place[3] for place in control]}
+        ],
+        "display": {
+            "color": colour,
+            "selectedColor": colour,
+            "propertiesLabelVisibility": False,
+            "pointLabelsVisibility": False,
+            "glyphScale": 0.5,
+        },
+    }
+
+
+def thinned(branch: Branch, tolerance_mm: float = CURVE_TOLERANCE_MM) -> Floats:
+    """The fewest evenly spaced points of a branch that tell its course and radius, (N, 4): x, y, z, radius in mm.
+
+    Both ends are kept. Straight lines between the points are nowhere farther than ``tolerance_mm`` from the branch's
+    own points and radii at the same distance from its start. Even spacing keeps Slicer's spline from swinging out.
+    """
+    along = branch.along_mm
+    values = np.column_stack([branch.points_mm, branch.radii_mm])
+    if along[-1] == 0:
+        return values[:1]
+    for count in range(2, len(along) + 1):
+        places = np.linspace(0, along[-1], count)
+        points = _interpolated(places, along, values)
+        off = np.abs(_interpolated(along, places, points) - values)
+        if max(np.linalg.norm(off[:, :3], axis=1).max(), off[:, 3].max()) <= tolerance_mm:
+            return points
+    return values
+
+
+def _interpolated(places: Floats, along: Floats, values: Floats) -> Floats:
+    return np.column_stack([np.interp(places, along, column) for column in values.T])

@@ -1,0 +1,165 @@
+"""The trachea of a mask, followed slice by slice: made solid where it is ragged, and its middle for thinning.
+
+Tracheas are not round: flattened, sabre-shaped, notched behind, torn near the larynx. Thinning draws a comb of lines
+into such a lumen. But its cross-sections are nearly the scan's slices, so that their centres give a better line.
+Masks are bool (Z, Y, X) on canonical axes (z to the head).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from AirwaySegLib.masks.components import Box
+from AirwaySegLib.masks.sparse_mask import Spacing
+
+Mask = NDArray[np.bool_]
+
+# All lengths are in radii: those of the largest ball that fits into the mask, which is about the trachea's. So a scaled
+# patient has a scaled tree.
+
+WINDOW, LEAST = 2.25, 0.5
+"""Half of the width in which the trachea is sought below the slice before; its least radius (a circle of its area)."""
+
+LEAST_LENGTH = 2.5
+"""A shorter stretch is left to thinning."""
+
+MEND, WHOLE = 0.75, 0.95
+"""A slice is closed by so much; it is whole if closing it adds less than 5 %."""
+
+STRETCH, SLOPE, NARROW = 1.25, 0.8, 0.6
+"""Over so long a stretch a trachea does not go to a side (left or right) by more than 0.8 for each mm down, though it
+may lean backwards, and does not shrink to less than 0.6 of the usual area: a bronchus does."""
+
+SPLIT = 0.15
+"""A piece of a slice with so much of its area is a bronchus beside the other; less is a splinter."""
+
+WIDENED = 1.4
+"""So much of the usual spread from side to side, and more, is the carina's: the bronchi lie in one wide lumen."""
+
+ABOVE_CARINA, ROD = 0.5, 0.35
+"""The rod that stands for the trachea when thinning ends so far above the carina, and is so thick."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The trachea made solid in ``mask`` and the rod that stands for it when thinning, on a ``box`` of the array."""
+
+    box: Box
+    mask: Mask
+    rod: Mask
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One slice: height, what lies within the window (bool (Y, X) from ``corner``), and its shape.
+
+    ``centre_mm`` is (y, x), ``spread_mm`` the standard deviation from side to side, ``is_split`` whether it has two
+    lumens.
+    """
+
+    z: int
+    corner: tuple[int, int]
+    part: Mask
+    centre_mm: NDArray[np.float64]
+    area_mm2: float
+    spread_mm: float
+    is_split: bool
+
+
+def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | None:
+    """Follow the trachea from the mask's top down to the carina; None if the top is no trachea's.
+
+    ``radius_mm`` is that of the largest ball that fits into the mask.
+    """
+    slices = _followed(mask, spacing_mm, radius_mm)
+    if not slices:
+        return None
+    # Below the carina every slice has two lumens; ragged slices farther up may have two pieces as well.
+    usual_mm = float(np.median([part.spread_mm for part in slices]))
+    while slices and (slices[-1].is_split or slices[-1].spread_mm > WIDENED * usual_mm):
+        slices.pop()
+    slices = slices[: len(slices) - round(ABOVE_CARINA * radius_mm / spacing_mm[0])]
+    if len(slices) * spacing_mm[0] < LEAST_LENGTH * radius_mm:
+        return None
+    if np.median([part.area_mm2 for part in slices]) < np.pi * (LEAST * radius_mm) ** 2:
+        return None
+    corners = np.array([part.corner for part in slices])
+    ends = np.array([np.add(part.corner, part.part.shape) for part in slices])
+    low, high = corners.min(axis=0).tolist(), ends.max(axis=0).tolist()
+    box = (slice(slices[-1].z, slices[0].z + 1), slice(low[0], high[0]), slice(low[1], high[1]))
+    trunk = np.zeros([part.stop - part.start for part in box], bool)
+    for part in slices:
+        rows, columns = (
+            slice(first - start, first - start + count)
+            for first, start, count in zip(part.corner, low, part.part.shape, strict=True)
+        )
+        trunk[part.z - box[0].start, rows, columns] = _solid(part.part, MEND * radius_mm, spacing_mm)
+    return Trunk(box, trunk, trunk & _rod(slices, box, radius_mm, spacing_mm))
+
+
+def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]:
+    """Slices from the top downwards, as long as something in them may be the trachea or its two first branches."""
+    slices: list[_Slice] = []
+    reach = [round(WINDOW * radius_mm / mm) for mm in spacing_mm[1:]]
+    stretch = max(1, round(STRETCH * radius_mm / spacing_mm[0]))
+    for z in reversed(range(len(mask))):
+        places = np.argwhere(mask[z])
+        if slices:
+            centre = slices[-1].centre_mm / spacing_mm[1:]
+            places = places[(np.abs(places - centre) <= reach).all(axis=1)]
+        if not len(places):
+            if slices:
+                break
+            continue
+        if np.ptp(places[:, 0]) > 2 * reach[0] or np.ptp(places[:, 1]) > 2 * reach[1]:
+            break
+        part = _slice(z, places, spacing_mm)
+        if len(slices) >= stretch:
+            sideways_mm = abs(float(part.centre_mm[1] - slices[-stretch].centre_mm[1]))
+            usual_mm2 = float(np.median([other.area_mm2 for other in slices]))
+            if sideways_mm > SLOPE * STRETCH * radius_mm or part.area_mm2 < NARROW * usual_mm2:
+                break
+        slices.append(part)
+    return slices
+
+
+def _slice(z: int, places: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:
+    """The pixels (M, 2) as a slice."""
+    low, high = places.min(axis=0), places.max(axis=0) + 1
+    part = np.zeros(tuple(high - low), bool)
+    part[tuple((places - low).T)] = True
+    pieces, count = ndimage.label(part, np.ones((3, 3)))
+    is_split = count > 1 and np.sort(np.bincount(pieces.ravel())[1:])[-2] >= SPLIT * len(places)
+    places_mm = places * np.asarray(spacing_mm[1:])
+    return _Slice(
+        z=z,
+        corner=(int(low[0]), int(low[1])),
+        part=part,
+        centre_mm=places_mm.mean(axis=0),
+        area_mm2=len(places) * spacing_mm[1] * spacing_mm[2],
+        spread_mm=float(places_mm[:, 1].std()),
+        is_split=bool(is_split),
+    )
+
+
+def _solid(part: Mask, mend_mm: float, spacing_mm: Spacing) -> Mask:
+    """A slice (Y, X), closed by a disc and filled if it is ragged."""
+    pixel_mm = spacing_mm[1:]
+    pad = int(mend_mm / min(pixel_mm)) + 2
+    grown = ndimage.distance_transform_edt(~np.pad(part, pad), pixel_mm) <= mend_mm
+    closed = ndimage.distance_transform_edt(grown, pixel_mm) > mend_mm
+    whole = ndimage.binary_fill_holes(closed)[pad:-pad, pad:-pad] | part
+    return whole if part.sum() < WHOLE * whole.sum() else part
+
+
+def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:
+    """A round rod on the box through the slices' centres, which are smoothed over about a radius."""
+    centres = np.array([part.centre_mm for part in slices[::-1]])
+    middle = ndimage.gaussian_filter1d(centres, 0.5 * radius_mm / spacing_mm[0], axis=0, mode="nearest")
+    heights = np.interp(np.arange(box[0].start, box[0].stop), [part.z for part in slices[::-1]], np.arange(len(slices)))
+    y, x = (np.arange(part.start, part.stop) * mm for part, mm in zip(box[1:], spacing_mm[1:], strict=True))
+    rows = np.rint(heights).astype(int)
+    away_y, away_x = y[None] - middle[rows, :1], x[None] - middle[rows, 1:]
+    return away_y[:, :, None] ** 2 + away_x[:, None] ** 2 <= (ROD * radius_mm) ** 2

@@ -1,0 +1,178 @@
+"""Results out of Slicer: mask, centerline, table, and the whole case.
+
+Beside each result lies a provenance file that says which model made it and how much of it a person corrected.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.edits import count_edits
+from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
+from AirwaySegSlicer.scene.scans import ct_for, mask_for
+from AirwaySegSlicer.commands.segment import provenance
+from AirwaySegSlicer.scene.segments import Array, closed_surface
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+
+PROVENANCE = "provenance.json"
+MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
+
+
+def export_node(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    path: str,
+    chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
+) -> list[str]:
+    """Write what the path's ending asks for, and its provenance; the files written.
+
+    .nrrd, .nii and .nii.gz: the mask on the CT's grid; .stl: the surface (in LPS); .vtp: the centerline; .csv: the
+    table of branches. A file of that name is replaced, when the new one is whole. ``chosen`` is the CT of airways that
+    do not know theirs. Raises RuntimeError for another ending, and where there is nothing to write.
+    """
+    with _written_whole(path) as unfinished:
+        if path.endswith(MASK_ENDINGS):
+            ct = ct_for(segmentation_node, chosen)
+            write_volume(label_volume(mask_for(segmentation_node, ct), ct), unfinished, compress=True)
+        elif path.endswith(".stl"):
+            _write(slicer.vtkMRMLModelStorageNode(), surface_model(segmentation_node), unfinished)
+        elif path.endswith(".vtp"):
+            _write(slicer.vtkMRMLModelStorageNode(), _measured(segmentation_node, CENTERLINE), unfinished)
+        elif path.endswith(".csv"):
+            _write(slicer.vtkMRMLTableStorageNode(), _measured(segmentation_node, TABLE), unfinished)
+        else:
+            sentence = _("{file} ends in none of .nrrd, .nii.gz, .nii, .stl, .vtp and .csv.")
+            raise RuntimeError(sentence.format(file=os.path.basename(path)))
+    about = f"{re.sub(r'[.](nii[.]gz|[a-z]+)$', '', path)}.{PROVENANCE}"
+    measured = path.endswith((".vtp", ".csv"))
+    document = provenance_document(segmentation_node)
+    if measured:
+        document["measured_before_last_edit"] = is_out_of_date(segmentation_node)
+    write_provenance(document, about)
+    return [path, about]
+
+
+@contextmanager
+def _written_whole(path: str) -> Iterator[str]:
+    """A path of the same name in a folder beside it; what the block wrote there takes its place when it ends well.
+
+    What Slicer writes besides, such as a table's schema, goes with that folder.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(prefix=".AirwaySeg-", dir=folder, ignore_cleanup_errors=True) as unfinished:
+        yield os.path.join(unfinished, name)
+        os.replace(os.path.join(unfinished, name), path)
+
+
+def _measured(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> slicer.vtkMRMLNode:
+    node = companion(segmentation_node, role)
+    if node is None:
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
+    return saying_out_of_date(node) if is_out_of_date(segmentation_node, role) else node
+
+
+def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode, path: str) -> None:
+    storage.SetFileName(path)
+    if not storage.WriteData(node):
+        raise RuntimeError(_("{path} could not be written.").format(path=path))
+
+
+def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLLabelMapVolumeNode:
+    """A mask (Z, Y, X) as a label map on the CT's grid, in no scene."""
+    node, image = slicer.vtkMRMLLabelMapVolumeNode(), vtk.vtkImageData()
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(ijk_to_ras(ct))
+    slicer.util.updateVolumeFromArray(node, mask)
+    return node
+
+
+def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLModelNode:
+    """The airways' closed surface as a model in no scene."""
+    model = slicer.vtkMRMLModelNode()
+    model.SetAndObservePolyData(closed_surface(segmentation_node))
+    return model
+
+
+def provenance_document(segmentation_node: slicer.vtkMRMLSegmentationNode) -> dict:
+    """Where the airways come from, and how many voxels a person corrected (None if that is not known)."""
+    corrected = None
+    if companion(segmentation_node, INITIAL) is not None:
+        edits = count_edits(segmentation_node)
+        corrected = {"added": edits.added, "removed": edits.removed}
+    return {
+        "segmentation": segmentation_node.GetName(),
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "corrected_voxels": corrected,
+        "measured_before_last_edit": None,  # nothing measured goes with it
+        "segmented_by": provenance(segmentation_node),
+    }
+
+
+def write_provenance(document: dict, path: str) -> None:
+    """Write a `provenance_document`; a file of that name is replaced."""
+    with _written_whole(path) as unfinished, open(unfinished, "w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=1)
+
+
+def check_in_scene(*nodes: slicer.vtkMRMLNode) -> None:
+    """Raise RuntimeError, one sentence, for a node that is to be copied and has left the scene."""
+    for node in nodes:
+        if node.GetScene() is None:
+            sentence = _("{name} left the scene before it was copied, so nothing was written.")
+            raise RuntimeError(sentence.format(name=node.GetName()))
+
+
+def start_case_export(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    folder: str,
+    audience: Audience,
+    chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
+) -> ConsoleProcess:
+    """Write the whole case into a folder: mask, tree, tables, maps, pictures, curves, provenance.
+
+    Files of an earlier export are replaced. ``chosen`` is the CT of airways that do not know theirs. Once mask and CT
+    are at hand the scene may be closed. The audience's result is the folder.
+    """
+    ct = ct_for(segmentation_node, chosen)
+    documents: list[dict] = []
+
+    def prepare(temporary: str) -> Steps:
+        os.makedirs(folder, exist_ok=True)
+        mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
+        documents.append(provenance_document(segmentation_node))
+        mask = mask_for(segmentation_node, ct)
+        yield
+        check_in_scene(segmentation_node, ct)
+        voxels, matrix = slicer.util.arrayFromVolume(ct), ijk_to_ras(ct)
+        write_volume(label_volume(mask, ct), mask_path, compress=True)
+        yield
+        yield from write_pieces(voxels, matrix, ct_path)
+        return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
+
+    def collect(temporary: str) -> str:
+        with _written_whole(os.path.join(folder, "airways.nrrd")) as unfinished:
+            shutil.copyfile(os.path.join(temporary, "airways.nrrd"), unfinished)
+        write_provenance(documents[0], os.path.join(folder, PROVENANCE))
+        return folder
+
+    names = {"ct.nrrd": ct.GetName(), "airways.nrrd": segmentation_node.GetName()}
+    return start_job(in_words_of_the_scene(audience, names), prepare, collect)
+
+
+def case_name(text: str) -> str:
+    """A node's name as the name of a folder: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-._") or "case"

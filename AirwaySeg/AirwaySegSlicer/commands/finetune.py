@@ -1,0 +1,129 @@
+"""Fine-tuning beside Slicer: the cases of a training folder, the run, and what was before and after it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.jobs import Audience, start_job
+from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+
+BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
+"""What finetune.json says of the new weights."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A case of a training folder; ``edited_voxels`` is None where it is not known what a person corrected."""
+
+    name: str
+    patient: str
+    edited_voxels: int | None
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Training folder, weights to begin with, name of the new ones, device."""
+
+    data: str
+    model: str
+    name: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows of (what, before, after) in per cent, one of `VERDICTS`, why, and the name of the model if it is listed.
+
+    ``doubt`` is a sentence about labels that seem not to fit their CT, empty if they do.
+    """
+
+    rows: list[tuple[str, float, float]]
+    verdict: str
+    reason: str
+    name: str
+    doubt: str = ""
+
+
+def training_cases(data: str) -> list[TrainingCase]:
+    """The cases of a training folder by name; none where there is no such folder."""
+    folder, found = os.path.join(data, "cases"), []
+    for name in sorted(os.listdir(folder)) if data and os.path.isdir(folder) else []:
+        try:
+            with open(os.path.join(folder, name, "case.json"), encoding="utf-8") as stream:
+                about = json.load(stream)
+        except (OSError, ValueError):
+            continue  # No whole case.
+        found.append(TrainingCase(name, str(about.get("patient", name)), about.get("edited_voxels")))
+    return found
+
+
+def run_folder(options: FinetuneOptions) -> str:
+    """Where a run keeps its checkpoints."""
+    return os.path.join(options.data, "runs", options.name)
+
+
+def finetune_arguments(options: FinetuneOptions) -> list[str]:
+    """The command line of a run; one that was stopped goes on where it was."""
+    folder = run_folder(options)
+    resume = ["--resume"] if os.path.exists(os.path.join(folder, "last.pt")) else []
+    chosen = ["--weights", options.model, "--name", options.name, "--device", options.device]
+    return ["finetune", "--data", options.data, "-o", folder, *chosen, "--progress", "json", *resume]
+
+
+def start_finetuning(options: FinetuneOptions, audience: Audience) -> ConsoleProcess:
+    """Start a run; its result is an `Outcome`. What a stopped run has learned stays in its folder."""
+    if not training_cases(options.data):
+        raise RuntimeError(_("The training folder holds no case yet."))
+    return start_job(
+        audience, lambda folder: finetune_arguments(options), lambda folder: read_outcome(run_folder(options)), TRAINING
+    )
+
+
+def read_outcome(folder: str) -> Outcome:
+    """What a finished run says of itself; RuntimeError when it says nothing."""
+    try:
+        with open(os.path.join(folder, "finetune.json"), encoding="utf-8") as stream:
+            about = json.load(stream)
+        texts = [str(text or "") for text in (about["reason"], about["name"], about.get("doubt"))]
+        return Outcome(_rows(about), _verdict(about), *texts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(_("The fine-tuning left no readable finetune.json.")) from error
+
+
+def _verdict(about: dict) -> str:
+    """One of `VERDICTS`; files of earlier versions say only whether the weights are better."""
+    verdict = about.get("verdict") or (BETTER if about["better"] else NOT_BETTER)
+    if verdict not in VERDICTS:
+        raise ValueError(f"the verdict {verdict!r}")
+    return verdict
+
+
+def measures() -> dict[str, str]:
+    """What finetune.json calls its measures, and the panel."""
+    return {
+        "tld": _("tree length"),
+        "bd": _("branches"),
+        "precision": _("precision"),
+        "dsc": _("Dice"),
+        "near": _("near airways"),
+    }
+
+
+def _rows(about: dict) -> list[tuple[str, float, float]]:
+    pairs = [(case, about["before"][case], about["after"][case]) for case in about["after"]]
+    pairs.append((_("simulated"), about["remembered_before"] or {}, about["remembered_after"] or {}))
+    return [
+        (f"{case}: {title}", 100 * before[key], 100 * after[key])
+        for case, before, after in pairs
+        for key, title in measures().items()
+        if before.get(key) is not None and after.get(key) is not None  # None: of nothing found
+    ]
+
+
+def start_removing_case(data: str, name: str, audience: Audience) -> ConsoleProcess:
+    """Remove a case from a training folder; the audience's result is its name."""
+    return start_job(audience, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)

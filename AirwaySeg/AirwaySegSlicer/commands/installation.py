@@ -1,0 +1,144 @@
+"""Whether everything is there that the module needs: each finding in a sentence, with the one thing that mends it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.dependencies import LEAST_TORCH, is_older
+from AirwaySegSlicer.commands.jobs import Audience, start_job
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
+
+LEAST_DISK = 2e9
+"""Bytes: an uncompressed CT and its probability map take up to one and a half."""
+
+LEAST_SLICER = (5, 12)
+"""The first that installs packages by `slicer.packaging`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One look at the installation; ``fix`` is empty where nothing has to be done."""
+
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the probe saw: findings, a line about the device, names of models, devices that can be chosen."""
+
+    findings: list[Finding] = field(default_factory=list)
+    device_line: str = ""
+    models: list[str] = field(default_factory=list)
+    devices: list[str] = field(default_factory=lambda: ["auto", "cpu"])
+
+
+def about_old_slicer(major: int, minor: int) -> str:
+    """The sentence for a Slicer that is too old; empty for the others."""
+    if (major, minor) >= LEAST_SLICER:
+        return ""
+    least = ".".join(map(str, LEAST_SLICER))
+    sentence = _("AirwaySeg needs 3D Slicer {least} or newer; this is 3D Slicer {version}.")
+    return sentence.format(least=least, version=f"{major}.{minor}")
+
+
+def start_probe(audience: Audience) -> ConsoleProcess:
+    """Look at the installation in a child process; the audience's result is an `Installation`."""
+    seen: list[dict] = []
+
+    def read(line: str) -> None:
+        try:
+            seen.append(json.loads(line)["probe"])
+        except (ValueError, KeyError, TypeError):
+            audience.on_line(line)
+
+    def collect(folder: str) -> Installation:
+        if not seen:
+            raise RuntimeError(_("The installation could not be looked at."))
+        return judge(seen[-1])
+
+    return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, "AirwaySegSlicer.commands.probe_child")
+
+
+def judge(probe: dict) -> Installation:
+    """Findings and the rest from what the probe printed."""
+    torch = probe["torch"]
+    gpus = torch.get("gpus", [])
+    devices = ["auto", "cpu", *(["cuda"] if gpus else []), *(["mps"] if torch.get("mps") else [])]
+    findings = [_packages(probe), _torch(torch), _gpu(probe), *_speed(probe), _disk(probe), _models(probe)]
+    return Installation(findings, _device_line(probe), probe["models"], devices)
+
+
+def _packages(probe: dict) -> Finding:
+    if probe["missing"]:
+        what = _("Python lacks {packages}.").format(packages=", ".join(probe["missing"]))
+        return Finding(what, _("Press Install what is missing."))
+    return Finding(_("Python {version} has the packages that AirwaySeg needs.").format(version=probe["python"]))
+
+
+def _torch(torch: dict) -> Finding:
+    error = torch.get("error", "")
+    if error.startswith("ModuleNotFoundError: No module named 'torch'"):
+        return Finding(_("PyTorch is not installed."), _("Press Install what is missing."))
+    if error:
+        fix = _("Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing.")
+        return Finding(_("PyTorch is damaged ({error}).").format(error=error), fix)
+    if is_older(torch["version"], LEAST_TORCH):
+        what = _("PyTorch {version} is too old, {least} or newer is needed.")
+        fix = _("Open the module PyTorch, uninstall PyTorch, restart Slicer and press Install what is missing.")
+        return Finding(what.format(version=torch["version"], least=LEAST_TORCH), fix)
+    return Finding(_("PyTorch {version} works.").format(version=torch["version"]))
+
+
+def _gpu(probe: dict) -> Finding:
+    torch, driver = probe["torch"], probe["driver"]
+    if torch.get("gpus") or torch.get("mps"):
+        return Finding(_("The GPU works: {device}.").format(device=_device_line(probe)))
+    if not driver or "error" in torch:
+        return Finding(_("There is no GPU that PyTorch could use; the network runs on the CPU, in a minute or two."))
+    if not torch["cudaVersion"]:
+        what = _("There is a GPU ({driver}), but this PyTorch is for the CPU only.").format(driver=driver)
+        fix = _("Open the module PyTorch, uninstall PyTorch and install it again with a CUDA computation backend.")
+        return Finding(what, fix)
+    what = _("PyTorch for CUDA {version} cannot use the GPU and its driver ({driver}).")
+    fix = _("Update the NVIDIA driver to one that supports CUDA {version}.").format(version=torch["cudaVersion"])
+    return Finding(what.format(version=torch["cudaVersion"], driver=driver), fix)
+
+
+def _speed(probe: dict) -> list[Finding]:
+    """What would make the CPU faster, where it has the work to do."""
+    slow = probe.get("slow", [])
+    if not slow or probe["torch"].get("gpus") or probe["torch"].get("mps"):
+        return []
+    what = _("Python lacks {packages}, with which the CPU is several times faster.")
+    return [Finding(what.format(packages=", ".join(slow)), _("Press Install what is missing."))]
+
+
+def _disk(probe: dict) -> Finding:
+    free = f"{probe['freeDisk'] / 1e9:.1f}"
+    if probe["freeDisk"] < LEAST_DISK:
+        fix = _("Free some space, or choose another temporary folder in Edit > Application Settings > General.")
+        return Finding(_("The disk of Slicer's temporary folder has only {free} GB free.").format(free=free), fix)
+    return Finding(_("The disk of Slicer's temporary folder has {free} GB free.").format(free=free))
+
+
+def _models(probe: dict) -> Finding:
+    if probe["models"]:
+        return Finding(_("Models: {names}.").format(names=", ".join(probe["models"])))
+    broken = probe["missing"] or "error" in probe["torch"]
+    fix = _("Mend the findings above first.") if broken else _("Install the extension AirwaySeg again.")
+    return Finding(_("No model can be read."), fix)
+
+
+def _device_line(probe: dict) -> str:
+    torch = probe["torch"]
+    if "error" in torch:
+        return _("PyTorch is not ready; see Check installation")
+    if torch["gpus"]:
+        gpu = torch["gpus"][0]
+        free, total = (f"{gpu['free'] / 2**30:.1f}", f"{gpu['total'] / 2**30:.0f}")
+        return _("CUDA: {free} of {total} GB free ({name})").format(free=free, total=total, name=gpu["name"])
+    return _("Apple GPU (MPS)") if torch["mps"] else _("CPU: no GPU that PyTorch can use")

@@ -1,0 +1,159 @@
+"""Measuring a segmentation beside Slicer: its mask out, `airwayseg measure`, centerline and table into the scene.
+
+What the overlays show is wanted only when it is looked at, so it waits in a file of the session (`Maps`) until then.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.measure_child import VOXELS
+from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
+from AirwaySegSlicer.commands.segment import result_folder
+from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box, check_airways
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+
+CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
+WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
+WORDS = {"name", "lobe"}
+
+
+class Maps:
+    """The files of what was measured in this session, by segmentation node."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
+        """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
+        mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
+        shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
+        self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
+        gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
+        for folder in [old, *map(self._folders.pop, gone)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> str | None:
+        """The file of its voxels; None when the segmentation was not measured in this session."""
+        folder = self._folders.get(segmentation_node.GetID())
+        return os.path.join(folder, VOXELS) if folder else None
+
+    def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Remove the files of one segmentation."""
+        shutil.rmtree(self._folders.pop(segmentation_node.GetID(), ""), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all files."""
+        while self._folders:
+            shutil.rmtree(self._folders.popitem()[1], ignore_errors=True)
+
+
+def start_measuring(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, audience: Audience
+) -> ConsoleProcess:
+    """Start to measure the airways of the segmentation; the audience's result is the segmentation.
+
+    Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
+    airways.
+    """
+    check_airways(segmentation_node)
+    measured: list[str] = []
+
+    def prepare(folder: str) -> Steps:
+        path, segment_id = os.path.join(folder, "mask.nrrd"), airway_segment_id(segmentation_node)
+        array, matrix = airways_box(segmentation_node, segment_id)
+        measured.append(mask_signature(array, matrix, segment_id))
+        yield from write_pieces(array, matrix, path)
+        return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
+
+    def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
+        return segmentation_node
+
+    names = {"mask.nrrd": segmentation_node.GetName()}
+    return start_job(in_words_of_the_scene(audience, names), prepare, collect, "AirwaySegSlicer.commands.measure_child")
+
+
+def take_in_tree(
+    folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
+) -> None:
+    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones.
+
+    ``measured`` is the signature of the mask that was measured; by default that of the airways as they are.
+    """
+    if segmentation_node.GetScene() is None:
+        sentence = _("{name} was removed from the scene before its tree was ready.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    model = read_model(os.path.join(folder, CENTERLINE_FILE))
+    rows = read_rows(os.path.join(folder, TABLE_FILE))
+    visible = centerline_is_visible(segmentation_node)
+    for node in (model, rows):
+        sign(node, measured or current_signature(segmentation_node))
+    with undone_on_failure():
+        slicer.mrmlScene.AddNode(model)
+        slicer.mrmlScene.AddNode(rows)
+        model.CreateDefaultDisplayNodes()
+        maps.keep(segmentation_node, folder)
+    add_companion(segmentation_node, CENTERLINE, model, "centerline")
+    add_companion(segmentation_node, TABLE, rows, "branches")
+    display = model.GetDisplayNode()
+    display.SetColor(1.0, 0.85, 0.25)
+    display.SetLineWidth(2)
+    display.SetLighting(False)
+    display.SetScalarVisibility(False)
+    display.SetVisibility(visible)
+    update_marks(segmentation_node)
+
+
+def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the centerline is shown, or would be if there were one."""
+    node = segmentation_node.GetNodeReference(CENTERLINE)
+    return segmentation_node.GetAttribute(ROLE + "showCenterline") != "0" and (
+        node is None or node.GetDisplayNode() is None or bool(node.GetDisplayNode().GetVisibility())
+    )
+
+
+def read_model(path: str) -> slicer.vtkMRMLModelNode:
+    """A model file as a node that is in no scene, in Slicer's axes."""
+    node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
+    storage.SetFileName(path)
+    if not storage.ReadData(node) or node.GetPolyData() is None:
+        raise RuntimeError(_("{file} could not be read.").format(file=os.path.basename(path)))
+    return node
+
+
+def read_rows(path: str) -> slicer.vtkMRMLTableNode:
+    """The table of branches as a node that is in no scene, whole numbers, numbers and words as such.
+
+    A root's missing parent is 0, its missing angle no number.
+    """
+    with open(path, encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        rows, names = list(reader), list(reader.fieldnames or ())
+    table = vtk.vtkTable()
+    for name in names:
+        if name in WORDS:
+            column, convert = vtk.vtkStringArray(), str
+        elif name in WHOLE_NUMBERS:
+            column, convert = vtk.vtkIntArray(), lambda text: int(text or 0)
+        else:
+            column, convert = vtk.vtkDoubleArray(), lambda text: float(text or "nan")
+        column.SetName(name)
+        for row in rows:
+            column.InsertNextValue(convert(row[name]))
+        table.AddColumn(column)
+    node = slicer.vtkMRMLTableNode()
+    node.SetUseColumnTitleAsColumnHeader(True)
+    node.SetAndObserveTable(table)
+    return node

@@ -1,0 +1,98 @@
+"""The sample CT in Slicer's module Sample Data: a simulated chest, drawn on this computer instead of downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.commands.event_loop import call_later
+from AirwaySegSlicer.commands.installation import about_old_slicer
+from AirwaySegSlicer.commands.jobs import Audience, start_job
+from AirwaySegSlicer.scene.nodes import read_volume
+from AirwaySegSlicer.commands.probe_child import REQUIREMENTS
+from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+
+CATEGORY, NAME = "AirwaySeg", "SimulatedChestCT"
+SEED = "1"
+
+ADDRESS = f"airwayseg:{NAME}"
+"""Stands for the address of a download; `drawn_address` turns it into that of a drawn file."""
+
+
+def register_sample_data() -> None:
+    """Offer the sample; called when Slicer has started. A Slicer that is too old has only the panel, which says so."""
+    if about_old_slicer(slicer.app.majorVersion, slicer.app.minorVersion):
+        return
+    import SampleData
+
+    logic = SampleData.SampleDataLogic
+    # The button calls the customDownloader; `SampleData.downloadSample` goes by the address and knows no other way.
+    logic.registerUrlRewriteRule(NAME, drawn_address)
+    logic.registerCustomSampleDataSource(
+        category=CATEGORY,
+        sampleName=NAME,
+        uris=ADDRESS,
+        fileNames=f"{NAME}.nrrd",
+        nodeNames=NAME,
+        customDownloader=draw_sample,
+    )
+
+
+def draw_sample(source: object = None) -> ConsoleProcess:
+    """Draw the chest beside Slicer, in about twenty seconds, and show it when it is ready."""
+    ensure_packages(REQUIREMENTS)
+    slicer.util.showStatusMessage(_("Drawing a simulated chest CT …"), 20000)
+    return start_sample(Audience(_on_finished, launch=slicer.util.launchConsoleProcess), show_sample)
+
+
+def drawn_address(address: str) -> str:
+    """For our address that of a file with the chest, drawn while Slicer waits; every other address as it is.
+
+    What Slicer keeps of an earlier download is not drawn again.
+    """
+    kept = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory(), f"{NAME}.nrrd")
+    if address != ADDRESS or (kept.exists() and kept.stat().st_size > 0):
+        return address
+    ensure_packages(REQUIREMENTS)
+    path = Path(slicer.app.temporaryPath, f"AirwaySeg-{NAME}.nrrd")
+    ends: list[tuple[object, str]] = []
+    audience = Audience(lambda *end: ends.append(end), launch=slicer.util.launchConsoleProcess, blocking=True)
+    start_sample(audience, lambda drawn: os.replace(drawn, path))
+    if ends[0][1]:
+        raise RuntimeError(ends[0][1])
+    call_later(lambda: path.unlink(missing_ok=True))  # Slicer has copied it by then.
+    return path.as_uri()
+
+
+def _on_finished(node: slicer.vtkMRMLScalarVolumeNode | None, message: str) -> None:
+    if message:
+        slicer.util.errorDisplay(message)
+
+
+def start_sample(audience: Audience, take: Callable[[str], Any]) -> ConsoleProcess:
+    """Start to draw the chest, the same each time; the audience's result is what ``take`` makes of its file."""
+
+    def prepare(folder: str) -> list[str]:
+        return ["simulate", "-o", folder, "--cases", "1", "--seed", SEED, "--workers", "1"]
+
+    def collect(folder: str) -> Any:
+        cases = os.path.join(folder, "cases")
+        return take(os.path.join(cases, os.listdir(cases)[0], "ct.nrrd"))
+
+    return start_job(audience, prepare, collect, TRAINING)
+
+
+def show_sample(path: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """Put the CT of this file into the scene and the views."""
+    node = read_volume(path)
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(NAME))
+    slicer.mrmlScene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    return node

@@ -1,0 +1,223 @@
+"""One segmentation from volume node to segmentation node: the CT out, the command, mask and provenance in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.scene.left_out import read_left_out
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    HIGHLIGHT,
+    INITIAL,
+    PLOT_CHART,
+    PLOT_SERIES,
+    PLOT_TABLE,
+    ROLE,
+    TABLE,
+    add_companion,
+    check_ct,
+    check_size,
+    ijk_to_ras,
+    place_beside,
+    read_volume,
+    region_box,
+    remove_companion,
+    shifted,
+    undone_on_failure,
+)
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
+from AirwaySegSlicer.scene.segments import (
+    SEGMENT_ID,
+    airway_segment,
+    airways_box,
+    ct_of,
+    labelmap_name,
+    new_segmentation,
+    part_of,
+)
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+
+MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
+FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
+OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
+"""Companions that say nothing of other voxels; overlays are hidden by who has shown them."""
+
+SURFACE_OPACITY = 0.6
+"""The centerline shines through."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How to segment: name or file of the weights, device, a region of the CT (None: all of it).
+
+    ``replace`` is the result whose airways are replaced, unless they are edited meanwhile; None adds a new one.
+    """
+
+    model: str = "default"
+    device: str = "auto"
+    region: slicer.vtkMRMLMarkupsROINode | None = None
+    replace: slicer.vtkMRMLSegmentationNode | None = None
+
+
+def start_segmentation(
+    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, audience: Audience
+) -> ConsoleProcess:
+    """Start to segment the CT; the audience's result is the new segmentation node.
+
+    Raises RuntimeError, one sentence, for a volume that is no single CT image.
+    """
+    check_ct(volume_node)
+    box = region_box(volume_node, options.region) if options.region else None
+    whole = volume_node.GetImageData().GetDimensions()
+    check_size(volume_node.GetName(), [high - low for low, high in box] if box else whole)
+    before = voxels_key(options.replace) if options.replace else ""
+
+    def prepare(folder: str) -> Steps:
+        path = os.path.join(folder, "ct.nrrd")
+        array, matrix = slicer.util.arrayFromVolume(volume_node), ijk_to_ras(volume_node)
+        if box is not None:
+            array, matrix = part_of(array, box), shifted(matrix, [low for low, _high in box])
+        yield from write_pieces(array, matrix, path)
+        settings = ["--weights", options.model, "--device", options.device]
+        return ["segment", path, "-o", result_folder(folder), "--no-measure", "--progress", "json", *settings]
+
+    def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        old = options.replace if options.replace and voxels_key(options.replace) == before else None
+        return take_in(result_folder(folder), volume_node, old)
+
+    return start_job(in_words_of_the_scene(audience, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
+
+
+def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Letters and digits that are others when the airways' voxels are; empty where there are none."""
+    if not _has_airways(node):
+        return ""
+    try:
+        array, matrix = airways_box(node)
+    except RuntimeError:
+        return ""
+    grid = [[matrix.GetElement(row, column) for column in range(4)] for row in range(3)]
+    return hashlib.blake2b(f"{grid} {array.shape} ".encode() + array.tobytes()).hexdigest()
+
+
+def result_folder(folder: str) -> str:
+    """Where in a job's folder the command puts its result."""
+    return os.path.join(folder, "result")
+
+
+def take_in(
+    folder: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    replace: slicer.vtkMRMLSegmentationNode | None = None,
+) -> slicer.vtkMRMLSegmentationNode:
+    """Take a folder of `airwayseg segment` into the scene: as a new segmentation, or as the airways of an old one.
+
+    ``replace`` keeps its name, looks and other segments; it gets a new mask and loses the tree of the old one. Where it
+    is no longer in the scene, or without airways, a new one is made. The scene stays as it was when something fails.
+    Raises RuntimeError when the volume is no longer in the scene.
+    """
+    if volume_node.GetScene() is None:
+        sentence = _("{name} was removed from the scene before its airways were ready.")
+        raise RuntimeError(sentence.format(name=volume_node.GetName()))
+    segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
+    report = _read_report(os.path.join(folder, "report.json"))
+    left_out = read_left_out(folder, report)
+    old = replace if replace is not None and _has_airways(replace) else None
+    with undone_on_failure():
+        node = old or _new_result(volume_node)
+        if old is None:
+            node.GetSegmentation().AddSegment(segment, SEGMENT_ID)
+        else:
+            _replace_airways(old, segment)
+        _note_provenance(node, report)
+        for key, value in left_out.items():
+            node.SetAttribute(key, value)
+        _keep_initial(node, volume_node)
+        node.CreateClosedSurfaceRepresentation()
+    return node
+
+
+def _has_airways(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the node is in the scene and has the segment of a result, as voxels."""
+    segment = node.GetSegmentation().GetSegment(SEGMENT_ID) if node.GetScene() is not None else None
+    return segment is not None and segment.GetRepresentation(labelmap_name()) is not None
+
+
+def _new_result(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """A segmentation without a segment beside the CT."""
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} airways")
+    node = new_segmentation(name, volume_node)
+    place_beside(node, volume_node)
+    node.GetDisplayNode().SetOpacity3D(SURFACE_OPACITY)
+    return node
+
+
+def _replace_airways(node: slicer.vtkMRMLSegmentationNode, segment: slicer.vtkSegment) -> None:
+    """Give the node's airways the voxels of a segment; its other segments keep theirs, also in a shared layer."""
+    for role in OF_THE_TREE:
+        remove_companion(node, role)
+    segmentation = node.GetSegmentation()
+    segmentation.SeparateSegmentLabelmap(SEGMENT_ID)
+    airways = segmentation.GetSegment(SEGMENT_ID)
+    airways.GetRepresentation(labelmap_name()).DeepCopy(segment.GetRepresentation(labelmap_name()))
+    airways.SetLabelValue(segment.GetLabelValue())
+    airways.Modified()
+    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, SEGMENT_ID)
+
+
+def _keep_initial(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Keep the mask as the network made it, hidden, so that later corrections are known voxel by voxel."""
+    initial = new_segmentation("initial", volume_node)
+    initial.GetSegmentation().CopySegmentFromSegmentation(node.GetSegmentation(), SEGMENT_ID)
+    initial.SetDisplayVisibility(False)
+    add_companion(node, INITIAL, initial, "before correction")
+
+
+def _read_report(path: str) -> dict:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(_("The segmentation left no readable report.json.")) from error
+
+
+def _note_provenance(node: slicer.vtkMRMLSegmentationNode, report: dict) -> None:
+    model, decisions = report.get("model", {}), report.get("decisions", {})
+    for key, value in (
+        (MODEL, model.get("name")),
+        (MODEL_SHA256, model.get("sha256")),
+        (DEVICE, decisions.get("device")),
+        (PROGRAM, report.get("program")),
+        (FINISHED, report.get("finished")),
+        (SETTINGS, json.dumps(report.get("settings", {}))),
+        (REPORT, json.dumps(report)),
+    ):
+        node.SetAttribute(key, str(value or ""))
+
+
+def provenance(node: slicer.vtkMRMLSegmentationNode) -> dict:
+    """The report of the run that made the segmentation; empty for one from elsewhere."""
+    return json.loads(node.GetAttribute(REPORT) or "{}")
+
+
+def warnings_of(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """What the run warned of, one sentence each."""
+    return [str(text) for text in provenance(node).get("warnings", [])]
+
+
+def is_result_of(node: slicer.vtkMRMLSegmentationNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Whether the segmentation was made by this module from this CT, and lies below the same transform."""
+    if node is None or not node.GetAttribute(REPORT) or node.GetTransformNodeID() != volume_node.GetTransformNodeID():
+        return False
+    try:
+        return ct_of(node) is volume_node
+    except RuntimeError:
+        return False

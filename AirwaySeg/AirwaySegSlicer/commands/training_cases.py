@@ -1,0 +1,82 @@
+"""Corrected airways and their CT into a training folder, as a case that has a name and a patient."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import slicer
+
+from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
+from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
+from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+
+
+@dataclass(frozen=True)
+class NewCase:
+    """A case that can be added to the training folder ``data``: its CT, name, patient, and the case it replaces."""
+
+    data: str
+    ct: slicer.vtkMRMLScalarVolumeNode
+    name: str
+    patient: str
+    replaces: TrainingCase | None = None
+
+
+def new_case(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, data: str, chosen: slicer.vtkMRMLScalarVolumeNode | None = None
+) -> NewCase:
+    """The case that the airways and their CT make; ``chosen`` is the CT of airways that do not know theirs.
+
+    It replaces the case of the same scan, whatever that is called. Raises RuntimeError without a CT,
+    and for a mask before correction.
+    """
+    check_airways(segmentation_node)
+    data, ct = os.path.abspath(data), ct_for(segmentation_node, chosen)
+    ending = f"-{scan_key(ct)}"
+    there = next((case for case in training_cases(data) if case.name.endswith(ending)), None)
+    return NewCase(data, ct, there.name if there else case_name(ct.GetName()) + ending, patient_of(ct), there)
+
+
+def start_adding_case(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase, audience: Audience
+) -> ConsoleProcess:
+    """Add CT, corrected mask and edited voxels to a training folder; the audience's result is the case's name.
+
+    The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
+    Once masks and CT are at hand the scene may be closed: the case is added nevertheless.
+    """
+    documents: list[dict] = []
+
+    def prepare(temporary: str) -> Steps:
+        documents.append(provenance_document(segmentation_node))
+        arrays: dict[str, Array] = {"label": mask_for(segmentation_node, case.ct)}
+        yield
+        check_in_scene(segmentation_node, case.ct)
+        initial = companion(segmentation_node, INITIAL)
+        if initial is not None:
+            arrays["initial"] = mask_on_ct(initial, case.ct)
+        # The voxels live as long as this array does.
+        arrays["ct"], matrix = slicer.util.arrayFromVolume(case.ct), ijk_to_ras(case.ct)
+        files = []
+        for key in list(arrays):
+            yield
+            path = os.path.join(temporary, f"{key}.nrrd")
+            yield from write_pieces(arrays.pop(key), matrix, path)
+            files += [f"--{key}", path]
+        named = ["--name", case.name, f"--patient={case.patient}"]
+        return ["cases", "add", case.data, *files, *named, *(["--force"] if case.replaces else [])]
+
+    def collect(temporary: str) -> str:
+        write_provenance(documents[0], os.path.join(case.data, "cases", case.name, PROVENANCE))
+        return case.name
+
+    airways = segmentation_node.GetName()
+    names = {"ct.nrrd": case.ct.GetName(), "label.nrrd": airways, "initial.nrrd": f"{airways} before correction"}
+    return start_job(in_words_of_the_scene(audience, names), prepare, collect, TRAINING)

@@ -1,0 +1,253 @@
+"""The section Correct: Slicer's Segment Editor on the airways, and a tree that follows the edits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.scene.following import follow_transform
+from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_marks
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
+
+EDITOR_TAG = "AirwaySeg"
+UNDO_STATES = 10
+PAUSE_MS = 2000
+"""From the last edit to the measuring that follows it by itself."""
+
+
+class CorrectSection(Section):
+    """Makes the editor when the section is first opened, so that nothing is added to a scene that is not corrected.
+
+    Results are watched all the time, whichever module and section are open, as they can be edited elsewhere too.
+    """
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self.editor: Any = None
+        self._opened = ""  # the id of the segmentation that the editor was opened with, at its airways
+        self._watch = EditWatch(self.on_edit, self.on_move)
+        self._new: list[slicer.vtkMRMLSegmentationNode] = []  # watched only since the last pause
+        self._edited: list[slicer.vtkMRMLSegmentationNode] = []  # perhaps, since the last pause
+        self._waits = False  # for other work to end before the tree is updated
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PAUSE_MS)
+        self._timer.connect("timeout()", self.on_pause)
+        self._counted: slicer.vtkMRMLSegmentationNode | None = None
+        scene = slicer.mrmlScene  # It may also change while another module is shown.
+        events = (scene.EndImportEvent, scene.NodeRemovedEvent)
+        self._scene_tags = [scene.AddObserver(event, lambda caller, event: self.watch()) for event in events]
+        self.ui.correctSection.connect("contentsCollapsed(bool)", self.on_collapsed)
+        self.ui.updateButton.connect("clicked(bool)", self.on_update)
+        self.ui.takeBackButton.connect("clicked(bool)", self.on_take_back)
+
+    # The editor ------------------------------------------------------------------------------------------------------
+
+    def on_collapsed(self, collapsed: bool) -> None:
+        """Open the editor with the section, and let go of the views with it."""
+        if collapsed:
+            self.stop_editing()
+            return
+        with errors_shown():
+            if self.editor is None:
+                self.make_editor()
+            self.start_editing()
+            self.count()
+        self.panel.update()
+
+    def make_editor(self) -> None:
+        """Slicer's own editor, without the selectors of what the panel has chosen already."""
+        self.editor = slicer.qMRMLSegmentEditorWidget()
+        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+        self.editor.setSegmentationNodeSelectorVisible(False)
+        self.editor.setSourceVolumeNodeSelectorVisible(False)
+        self.editor.setSwitchToSegmentationsButtonVisible(False)
+        self.ui.editorFrame.layout().addWidget(self.editor)
+
+    def start_editing(self) -> None:
+        """Give the editor its node, and the chosen airways."""
+        # The node comes before the scene, so that what the editor chooses by itself is kept in it.
+        self.editor.setMRMLSegmentEditorNode(editor_node())
+        self.editor.setMRMLScene(slicer.mrmlScene)
+        self.editor.installKeyboardShortcuts()
+        self.edit_chosen()
+
+    def edit_chosen(self) -> None:
+        """Edit the chosen airways on their CT; the editor itself would take the segmentation's first segment."""
+        airways = self.panel.airways()
+        if airways is not None and reason_against(airways):
+            airways = None
+        if self.editor.segmentationNode() is not airways:
+            self.editor.setSegmentationNode(airways)
+        if airways is not None and airways.GetSegmentation().GetNumberOfSegments():
+            try:
+                self.editor.setSourceVolumeNode(ct_of(airways))
+            except RuntimeError:
+                self.editor.setSourceVolumeNode(self.panel.ct())
+            if airways.GetID() != self._opened and not reason_against(airways, airway_segment_id):
+                self.editor.setCurrentSegmentID(airway_segment_id(airways))
+        self._opened = airways.GetID() if airways is not None else ""
+
+    def stop_editing(self) -> None:
+        """Let go of views and keys."""
+        if self.editor is not None:
+            self.editor.setActiveEffect(None)
+            self.editor.uninstallKeyboardShortcuts()
+            self.editor.removeViewObservations()
+
+    def is_editing(self) -> bool:
+        """Whether the editor is open."""
+        return self.editor is not None and not self.ui.correctSection.collapsed and self.panel.parameters is not None
+
+    def enter(self) -> None:
+        """The editor works again when its section is open."""
+        if self.editor is not None and not self.ui.correctSection.collapsed:
+            self.start_editing()
+
+    def exit(self) -> None:
+        """Another module has the views now."""
+        self.stop_editing()
+
+    def close_scene(self) -> None:
+        """The editor's nodes go with the scene."""
+        self._timer.stop()
+        self._waits = False
+        self._opened, self._counted, self._new, self._edited = "", None, [], []
+        self._watch.watch([])
+        if self.editor is not None:
+            self.editor.setSegmentationNode(None)
+            self.editor.removeViewObservations()
+
+    def close(self) -> None:
+        """Nothing is noticed any longer."""
+        self._timer.stop()
+        self._watch.watch([])
+        for tag in self._scene_tags:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self.stop_editing()
+
+    # What follows the edits ------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Edit and count the chosen airways, and say when their tree is out of date."""
+        airways, busy = self.panel.airways(), self.panel.is_busy()
+        self.watch()
+        if self.is_editing():
+            if self.editor.mrmlSegmentEditorNode() is None:
+                self.start_editing()  # after another scene was read
+            self.edit_chosen()
+        if airways is not self._counted:
+            self.count()
+        known = airways is not None and companion(airways, INITIAL) is not None
+        self.ui.updateButton.enabled = airways is not None and not busy
+        self.ui.takeBackButton.enabled = known
+        self.ui.outOfDateLabel.visible = airways is not None and is_marked(companion(airways, CENTERLINE))
+        if self._waits and not busy:
+            self._waits = False
+            self._timer.start()
+
+    def watch(self) -> None:
+        """Watch the chosen airways and every result; what was not watched until now may have changed meanwhile."""
+        if self.panel.closed or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
+            return
+        chosen, nodes = self.panel.airways(), slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        results = [node for node in nodes if any(companion(node, role) for role in ROLES)]
+        for node in self._watch.watch(results if chosen is None or chosen in results else [*results, chosen]):
+            self.on_move(node)
+            self._new.append(node)
+            self._timer.start()
+
+    def count(self) -> None:
+        """Say how much was corrected, or why that cannot be said."""
+        airways, text = self.panel.airways(), ""
+        self._counted = airways
+        if airways is not None and not self.ui.correctSection.collapsed:
+            text = reason_against(airways) or reason_against(airways, airway_segment_id)
+            if not text and companion(airways, INITIAL) is not None:
+                edits = count_edits(airways)
+                text = _("Corrected: {added} voxels added, {removed} removed.").format(
+                    added=edits.added, removed=edits.removed
+                )
+        self.ui.editsLabel.text = text
+
+    def on_move(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
+        """The segmentation may be below another transform."""
+        follow_transform(airways)
+
+    def on_edit(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
+        """The voxels may have changed; many such calls may come in one edit."""
+        if airways not in self._edited:
+            self._edited.append(airways)
+        self._timer.start()
+
+    def on_pause(self) -> None:
+        """The user has paused: mark what is out of date, count, and measure if that is wanted."""
+        new, edited, self._new, self._edited = self._new, self._edited, [], []
+        if self.panel.closed:
+            return
+        with errors_shown():
+            for airways in {*new, *edited}:
+                if airways.GetScene() is not None:
+                    update_marks(airways)
+            self.count()
+        self.panel.update()
+        parameters = self.panel.parameters or self.logic.getParameterNode()
+        chosen = parameters.airways
+        if not parameters.autoUpdate or chosen is None or chosen not in edited:
+            return
+        if companion(chosen, CENTERLINE) is None or is_out_of_date(chosen):
+            if self.panel.is_busy():
+                self._waits = True
+                self._edited.append(chosen)
+            else:
+                self.measure(chosen)
+
+    def on_update(self, checked: bool = False) -> None:
+        """Let tree, table and overlays follow."""
+        self.measure(self.panel.airways())
+
+    def measure(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
+        """Start to measure."""
+        with errors_shown():
+            ensure_packages(self.panel.requirements)
+            self.ui.statusLabel.text = _("Measuring the tree")
+            self.logic.startMeasure(airways, Listener(self.panel.on_measured, on_line=self.panel.log))
+        self.panel.update()
+
+    def on_take_back(self, checked: bool = False) -> None:
+        """Return to the network's mask, as one step that can be undone."""
+        with errors_shown():
+            if self.editor is not None:
+                self.editor.saveStateForUndo()
+            take_back(self.panel.airways())
+
+
+def reason_against(
+    airways: slicer.vtkMRMLSegmentationNode, check: Callable[[slicer.vtkMRMLSegmentationNode], object] = check_airways
+) -> str:
+    """The sentence with which a check refuses a segmentation; empty where it does not."""
+    try:
+        check(airways)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def editor_node() -> slicer.vtkMRMLSegmentEditorNode:
+    """The scene's segment editor node of this module, made when it is missing."""
+    node = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+        node.UnRegister(None)
+        node.SetSingletonTag(EDITOR_TAG)
+        node = slicer.mrmlScene.AddNode(node)
+    return node

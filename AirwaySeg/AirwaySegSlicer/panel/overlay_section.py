@@ -1,0 +1,130 @@
+"""The section Overlays: what the colours say, where they are shown, legend, centerline."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.scene.freshness import is_marked
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene.nodes import CENTERLINE, SLICES, SURFACE, companion
+from AirwaySegSlicer.scene.overlays import (
+    OverlayLook,
+    needs_measuring,
+    set_opacity,
+    show_centerline,
+    shown_overlay,
+    wish_for_centerline,
+)
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+
+
+class OverlaySection(Section):
+    """Shows the chosen overlay of the chosen airways; measures them first where that was not done in this session."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self._asked: tuple = ()
+        self._drawn_out_of_date = False
+        self.ui.overlayComboBox.connect("currentIndexChanged(int)", self.on_overlay)
+
+    def on_overlay(self, row: int) -> None:
+        """Remember the overlay with the scene."""
+        if self.panel.parameters:
+            self.panel.parameters.overlay = chosen_key(self.ui.overlayComboBox)
+
+    def update(self) -> None:
+        """Show what is chosen."""
+        parameters, airways = self.panel.parameters, self.panel.airways()
+        if not parameters:
+            return
+        fill(self.ui.overlayComboBox, overlay_items(), parameters.overlay)
+        self.ui.overlayComboBox.enabled = airways is not None
+        self.ui.opacitySlider.enabled = parameters.overlayOnSlices
+        if airways is None:
+            return
+        set_opacity(airways, parameters.overlayOpacity)
+        centerline = companion(airways, CENTERLINE)
+        if centerline is not None and wish_for_centerline(airways) != parameters.showCenterline:
+            show_centerline(airways, parameters.showCenterline)
+        if self._drawn_out_of_date and not is_marked(centerline):
+            self._asked = ()  # The edit was undone after the colours were drawn on what it had made.
+        asked = self.asked(airways)
+        if asked != self._asked and not self.panel.is_busy():
+            first, self._asked = not self._asked, asked
+            self.show(airways, first)
+
+    def asked(self, airways: slicer.vtkMRMLSegmentationNode) -> tuple:
+        """What is to be shown, to see whether it has changed; the opacity changes by itself."""
+        parameters = self.panel.parameters
+        look = (parameters.overlayOnSurface, parameters.overlayOnSlices, parameters.overlayLegend)
+        return (airways.GetID(), parameters.overlay, *(look if parameters.overlay else ()))
+
+    def show(self, airways: slicer.vtkMRMLSegmentationNode, first: bool) -> None:
+        """Show the chosen overlay, or none; what a reloaded scene shows already stays as it is at ``first``."""
+        parameters = self.panel.parameters
+        look = OverlayLook(
+            parameters.overlayOnSurface,
+            parameters.overlayOnSlices,
+            parameters.overlayOpacity,
+            parameters.overlayLegend,
+            legend_title(parameters.overlay),
+        )
+        with errors_shown():
+            if not parameters.overlay or not needs_measuring(airways, self.logic.maps):
+                self.logic.showOverlay(airways, parameters.overlay, look)
+                self._drawn_out_of_date = any(is_marked(companion(airways, role)) for role in (SURFACE, SLICES))
+            elif not first or shown_overlay(airways) != parameters.overlay:
+                ensure_packages(self.panel.requirements)
+                self.ui.statusLabel.text = _("Measuring the tree")
+                self.logic.startMeasure(airways, Listener(self.on_measured, on_line=self.panel.log))
+                self.panel.update()
+
+    def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
+        """Show the overlay that waited for this."""
+        if self.panel.closed:
+            return
+        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
+        if airways is not None:
+            self.panel.measured()
+        elif self.panel.parameters:
+            self.panel.parameters.overlay = ""
+            self.panel.update()
+        if message:
+            slicer.util.errorDisplay(message)
+
+    def measured(self) -> None:
+        """The colours are those of the tree before."""
+        self._asked = ()
+
+    def close_scene(self) -> None:
+        """A node of the next scene may have the same id."""
+        self._asked = ()
+
+
+def overlay_items() -> list[tuple[str, str]]:
+    """Words and keys of the overlays."""
+    return [
+        (_("Nothing"), ""),
+        (_("Generation"), "generation"),
+        (_("Lobe (estimate)"), "lobe"),
+        (_("Diameter"), "diameter"),
+        (_("Distance to the centerline"), "toCenterline"),
+        (_("Distance to the wall"), "toWall"),
+        (_("Distance from the carina"), "fromCarina"),
+    ]
+
+
+def legend_title(key: str) -> str:
+    """What stands above the colours in the views."""
+    titles = {
+        "generation": _("Generation"),
+        "lobe": _("Lobe (estimate)"),
+        "diameter": _("Mean diameter (mm)"),
+        "toCenterline": _("To the centerline (mm)"),
+        "toWall": _("To the wall (mm)"),
+        "fromCarina": _("From the carina (mm)"),
+    }
+    return titles.get(key, "")

@@ -1,0 +1,147 @@
+"""What the sections of the panel share: the widgets, the logic, the choices, and how errors reach the user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.jobs import one_line
+
+AIRWAYS, FILES, TRAINING, PROBE = "airways", "files", "training", "probe"
+"""Slots of `jobs.Runs`.
+
+What works on the scene; what works on files that were copied from it, and goes on when it is closed; fine-tuning; the
+look at the installation.
+"""
+
+MOST_ROUNDS = 3
+"""Of updates in one; more would mean that two sections cannot agree."""
+
+
+class Section:
+    """A part of the panel. Every method may be called at any time; those that a section does not need do nothing."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = panel
+        self.ui = panel.ui
+        self.logic = panel.logic
+
+    def update(self) -> None:
+        """Show the choices and what runs."""
+
+    def measured(self) -> None:
+        """The chosen airways were measured anew."""
+
+    def enter(self) -> None:
+        """The module is shown."""
+
+    def exit(self) -> None:
+        """Another module is shown."""
+
+    def close_scene(self) -> None:
+        """The scene is about to be closed."""
+
+    def close(self) -> None:
+        """The panel goes."""
+
+
+class Panel:
+    """The panel's widgets by name, the logic, and the scene's choices (None while there is no scene to choose in)."""
+
+    def __init__(self, ui: Any, logic: Any, requirements: str) -> None:
+        self.ui = ui
+        self.logic = logic
+        self.requirements = requirements
+        self.parameters: Any = None
+        self.sections: list[Section] = []
+        self.closed = False
+        self._updating = self._again = False
+
+    def airways(self) -> slicer.vtkMRMLSegmentationNode | None:
+        """The chosen segmentation."""
+        return self.parameters.airways if self.parameters else None
+
+    def ct(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """The chosen CT."""
+        return self.parameters.inputVolume if self.parameters else None
+
+    def log(self, line: str) -> None:
+        """Add a line of a command to the log."""
+        if not self.closed:
+            self.ui.logText.appendPlainText(line)
+
+    def is_busy(self) -> bool:
+        """Whether something works on the scene, or on what was copied from it."""
+        return any(self.logic.runs.is_running(slot) for slot in (AIRWAYS, FILES))
+
+    def cancel(self) -> None:
+        """Stop what makes the panel busy."""
+        for slot in (AIRWAYS, FILES):
+            self.logic.runs.cancel(slot)
+
+    def update(self) -> None:
+        """Let every section show the choices and what runs; once more if one of them has changed that."""
+        if self._updating or self.closed:
+            self._again = True
+            return
+        self._updating = True
+        try:
+            for _round in range(MOST_ROUNDS):
+                self._again = False
+                for section in self.sections:
+                    section.update()
+                if not self._again:
+                    break
+        finally:
+            self._updating = False
+
+    def measured(self) -> None:
+        """Let every section show the new tree."""
+        for section in self.sections:
+            section.measured()
+        self.update()
+
+    def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
+        """Show the new tree, or the one sentence that says why there is none (empty after Cancel)."""
+        if self.closed:
+            return
+        self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
+        self.measured()
+        if message:
+            slicer.util.errorDisplay(message)
+
+    def enter(self) -> None:
+        """The module is shown."""
+        for section in self.sections:
+            section.enter()
+
+    def exit(self) -> None:
+        """Another module is shown."""
+        for section in self.sections:
+            section.exit()
+
+    def close_scene(self) -> None:
+        """The scene is about to be closed."""
+        for section in self.sections:
+            section.close_scene()
+
+    def close(self) -> None:
+        """The panel goes; what still ends afterwards finds nobody."""
+        self.closed = True
+        for section in self.sections:
+            section.close()
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show an error of the block as one sentence; the details go to Slicer's log."""
+    try:
+        yield
+    except Exception as error:
+        logging.exception("AirwaySeg")
+        slicer.util.errorDisplay(one_line(error))

@@ -1,0 +1,172 @@
+"""The section Result: a summary, a table of branches that follows the views and leads them, a radius plot."""
+
+from __future__ import annotations
+
+import qt
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.branches import (
+    BranchRow,
+    Place,
+    branch_rows,
+    hide_branch,
+    hide_branches,
+    nearest_branch,
+    show_branch,
+    summary,
+)
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene.left_out import left_out_sentence
+from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, companion
+from AirwaySegSlicer.panel.panel import AIRWAYS, Panel, Section, errors_shown
+from AirwaySegSlicer.scene.picking import Picking
+from AirwaySegSlicer.scene.radius_plot import show_radius_plot
+from AirwaySegSlicer.panel.segment_section import stage_name, time_left
+
+COLUMN_WIDTHS = (55, 45, 60, 70)
+"""In pixels, so that a name fits beside them in a narrow panel."""
+
+
+class ResultSection(Section):
+    """Shows the branches of the chosen airways."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self._shown: tuple = ()
+        self._picking: Picking | None = None
+        table = self.ui.branchTable
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setStretchLastSection(True)
+        for column, width in enumerate(COLUMN_WIDTHS):
+            table.setColumnWidth(column, width)
+        table.setSortingEnabled(True)
+        table.connect("itemSelectionChanged()", self.on_selection)
+        self.ui.measureButton.connect("clicked(bool)", self.on_measure)
+        self.ui.pickButton.connect("clicked(bool)", self.on_pick)
+        self.ui.plotButton.connect("clicked(bool)", self.on_plot)
+
+    def update(self) -> None:
+        """Fill the table anew when the tree is another one."""
+        airways, busy = self.panel.airways(), self.panel.is_busy()
+        centerline = companion(airways, CENTERLINE) if airways else None
+        self.ui.measureButton.text = _("Cancel") if busy else _("Measure")
+        self.ui.measureButton.enabled = busy or airways is not None
+        left_out = left_out_sentence(airways) if airways else ""
+        state = (left_out, *((centerline.GetID(), centerline.GetPolyData().GetMTime()) if centerline else ()))
+        if state != self._shown:
+            self._shown = state
+            self.fill(branch_rows(centerline), left_out)
+        self.ui.pickButton.enabled = centerline is not None
+        self.ui.plotButton.enabled = self.chosen_branch() is not None
+
+    def fill(self, rows: list[BranchRow], left_out: str) -> None:
+        """Show these branches, none of them chosen, and what the segmentation left out, of which they say nothing."""
+        self.ui.summaryLabel.text = "\n".join(filter(None, (summary(rows), left_out)))
+        table = self.ui.branchTable
+        blocked = table.blockSignals(True)
+        table.setSortingEnabled(False)
+        table.clearSelection()
+        hide_branches()
+        table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            values = (row.id, row.generation, round(row.length_mm, 1), round(row.diameter_mm, 1), row.name or row.lobe)
+            for column, value in enumerate(values):
+                item = qt.QTableWidgetItem()
+                item.setData(qt.Qt.DisplayRole, value)
+                table.setItem(number, column, item)
+        table.setSortingEnabled(True)
+        table.blockSignals(blocked)
+
+    def chosen_branch(self) -> int | None:
+        """The branch of the chosen row."""
+        items = self.ui.branchTable.selectedItems()
+        return int(self.ui.branchTable.item(items[0].row(), 0).data(qt.Qt.DisplayRole)) if items else None
+
+    def on_selection(self) -> None:
+        """Centre the views on the chosen branch; choosing none removes the highlight."""
+        airways, number = self.panel.airways(), self.chosen_branch()
+        with errors_shown():
+            if airways is not None and number is not None:
+                show_branch(airways, number)
+            elif airways is not None:
+                hide_branch(airways)
+        self.ui.plotButton.enabled = number is not None
+
+    def choose_branch(self, number: int) -> None:
+        """Choose the row of a branch, as if the user had."""
+        table = self.ui.branchTable
+        for row in range(table.rowCount):
+            if int(table.item(row, 0).data(qt.Qt.DisplayRole)) == number:
+                table.selectRow(row)
+                table.scrollToItem(table.item(row, 0))
+
+    def on_measure(self, checked: bool = False) -> None:
+        """Measure, or stop what makes the panel busy."""
+        if self.panel.is_busy():
+            self.panel.cancel()
+            return
+        self.measure()
+
+    def measure(self) -> None:
+        """Start to measure the chosen airways."""
+        with errors_shown():
+            ensure_packages(self.panel.requirements)
+            self.ui.progressBar.maximum = 0
+            listener = Listener(self.panel.on_measured, self.show_progress, self.panel.log)
+            self.logic.startMeasure(self.panel.airways(), listener)
+        self.panel.update()
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of the section above."""
+        if self.panel.closed:
+            return
+        self.ui.progressBar.maximum = total
+        self.ui.progressBar.value = done
+        self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(self.logic.runs.seconds_left(AIRWAYS))}"
+
+    def measured(self) -> None:
+        """The branch that was highlighted may be another one now."""
+        airways = self.panel.airways()
+        if airways is not None and companion(airways, HIGHLIGHT) is not None:
+            hide_branch(airways)
+        self._shown = ()
+
+    def on_pick(self, checked: bool = False) -> None:
+        """Wait for a click in a view, or stop waiting."""
+        if self._picking is not None:
+            self._picking.cancel()
+            return
+        with errors_shown():
+            self._picking = Picking(self.on_picked)
+        self.ui.pickButton.checked = self._picking is not None
+
+    def on_picked(self, world: Place | None) -> None:
+        """Choose the branch at the place."""
+        self._picking = None
+        self.ui.pickButton.checked = False
+        airways = self.panel.airways()
+        centerline = companion(airways, CENTERLINE) if airways is not None and world is not None else None
+        number = nearest_branch(centerline, world) if centerline is not None else None
+        if number is not None:
+            self.choose_branch(number)
+        elif world is not None:
+            self.ui.statusLabel.text = _("There is no branch near that place.")
+
+    def on_plot(self, checked: bool = False) -> None:
+        """Plot the radius from the carina to the chosen branch."""
+        with errors_shown():
+            show_radius_plot(self.panel.airways(), self.chosen_branch())
+
+    def exit(self) -> None:
+        """Nobody waits for a click in another module."""
+        if self._picking is not None:
+            self._picking.cancel()
+
+    def close_scene(self) -> None:
+        """The point to place goes with the scene."""
+        self.exit()
+
+    def close(self) -> None:
+        """Nothing is left of the panel in the scene but what the user sees."""
+        self.exit()

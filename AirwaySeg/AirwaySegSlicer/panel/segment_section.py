@@ -1,0 +1,181 @@
+"""The sections Input and Segment airways: CT, model, device, one button that becomes Cancel, progress, log."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
+from AirwaySegSlicer.scene.edits import count_edits
+from AirwaySegSlicer.commands.dependencies import ensure_dependencies
+from AirwaySegSlicer.commands.installation import Installation
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene.nodes import INITIAL, companion, fit_region
+from AirwaySegSlicer.panel.panel import AIRWAYS, PROBE, Panel, Section, errors_shown
+from AirwaySegSlicer.commands.segment import SegmentOptions, is_result_of, warnings_of
+
+DEVICE_SETTING = "AirwaySeg/device"
+
+
+class SegmentSection(Section):
+    """Starts and stops the segmentation, and shows how far it is."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__(panel)
+        self.installation = Installation()
+        self._probed = False
+        self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.on_new_region)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.on_model)
+        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.on_device)
+        self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
+
+    def enter(self) -> None:
+        """Look once at what there is, beside Slicer."""
+        if not self._probed:
+            self._probed = True
+            self.probe()
+
+    def probe(self) -> None:
+        """Look at models and devices."""
+        if self.logic.runs.is_running(PROBE):
+            return
+        try:
+            self.logic.startProbe(Listener(self.on_probed))
+        except RuntimeError as error:
+            self.ui.deviceLabel.text = str(error)
+
+    def on_probed(self, installation: Installation | None, message: str) -> None:
+        """Offer what there is."""
+        if self.panel.closed:
+            return
+        if installation is not None:
+            self.installation = installation
+        self.ui.deviceLabel.text = installation.device_line if installation else message
+        self.panel.update()
+
+    def update(self) -> None:
+        """The button says what a press does now."""
+        parameters, running = self.panel.parameters, self.panel.is_busy()
+        self.ui.segmentButton.text = _("Cancel") if running else _("Segment airways")
+        self.ui.segmentButton.enabled = running or self.panel.ct() is not None
+        self.ui.progressBar.visible = running
+        if parameters:
+            names = self.installation.models or ["default"]
+            fill(self.ui.modelComboBox, [(name, name) for name in names], parameters.model)
+        device = qt.QSettings().value(DEVICE_SETTING, "auto") or "auto"
+        fill(self.ui.deviceComboBox, [(name, name) for name in self.installation.devices], device)
+
+    def on_new_region(self, region: slicer.vtkMRMLMarkupsROINode) -> None:
+        """A new region is the whole CT, for the user to make smaller; Slicer's own is a point at the origin."""
+        if self.panel.ct() is not None:
+            fit_region(region, self.panel.ct())
+
+    def on_model(self, row: int) -> None:
+        """Remember the model with the scene."""
+        if self.panel.parameters:
+            self.panel.parameters.model = chosen_key(self.ui.modelComboBox)
+
+    def on_device(self, row: int) -> None:
+        """Remember the device on this computer."""
+        qt.QSettings().setValue(DEVICE_SETTING, chosen_key(self.ui.deviceComboBox))
+
+    def on_segment(self, checked: bool = False) -> None:
+        """Start, or stop what makes the panel busy."""
+        if self.panel.is_busy():
+            self.panel.cancel()
+            return
+        with errors_shown():
+            options = self.options()
+            if options.replace is None or self.may_replace(options.replace):
+                ensure_dependencies(self.panel.requirements)
+                self.begin()
+                finished = partial(self.on_finished, replaces=options.replace)
+                listener = Listener(finished, self.show_progress, self.panel.log)
+                self.logic.startSegment(self.panel.ct(), options, listener)
+        self.panel.update()
+
+    def options(self) -> SegmentOptions:
+        """The choices in the panel."""
+        parameters, chosen = self.panel.parameters, self.panel.airways()
+        replaces = parameters.replaceResult and is_result_of(chosen, self.panel.ct())
+        device = chosen_key(self.ui.deviceComboBox) or "auto"
+        return SegmentOptions(parameters.model, device, parameters.region, chosen if replaces else None)
+
+    def may_replace(self, airways: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Ask before corrections are lost."""
+        if companion(airways, INITIAL) is None:
+            return True
+        edits = count_edits(airways)
+        if not edits.added and not edits.removed:
+            return True
+        question = _("{name} was corrected by hand. Replace it and lose the corrections?")
+        return slicer.util.confirmOkCancelDisplay(question.format(name=airways.GetName()))
+
+    def begin(self) -> None:
+        """Empty the bar and the log."""
+        self.ui.statusLabel.text = _("Starting.")
+        self.ui.progressBar.maximum = 0
+        self.ui.logText.clear()
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar, and say what is done and how long it may take."""
+        if self.panel.closed:
+            return
+        self.ui.progressBar.maximum = total
+        self.ui.progressBar.value = done
+        left = self.logic.runs.seconds_left(AIRWAYS)
+        self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(left)}"
+
+    def on_finished(
+        self,
+        airways: slicer.vtkMRMLSegmentationNode | None,
+        message: str,
+        replaces: slicer.vtkMRMLSegmentationNode | None = None,
+    ) -> None:
+        """Choose the result, or show the one sentence that says why there is none (empty after Cancel)."""
+        if self.panel.closed:
+            return
+        if airways is not None and airways.GetScene() is not None:
+            beside = [] if replaces in (None, airways) else [why_beside(airways, replaces)]
+            self.ui.statusLabel.text = " ".join([_("Finished."), *beside, *warnings_of(airways)])
+            # Also when another module is shown: the result is there when the user comes back.
+            (self.panel.parameters or self.logic.getParameterNode()).airways = airways
+        else:
+            self.ui.statusLabel.text = message or _("Cancelled.")
+        self.panel.measured()
+        if message:
+            slicer.util.errorDisplay(message)
+
+
+def why_beside(airways: slicer.vtkMRMLSegmentationNode, kept: slicer.vtkMRMLSegmentationNode) -> str:
+    """Why a result does not replace the one that it was to replace."""
+    sentence = _("{kept} was edited meanwhile, so it was kept; the new result is {name}.")
+    if kept.GetScene() is None:
+        sentence = _("{kept} was removed meanwhile; the new result is {name}.")
+    return sentence.format(kept=kept.GetName(), name=airways.GetName())
+
+
+def stage_name(stage: str) -> str:
+    """What the command does, in the user's words."""
+    names = {
+        "read": _("Reading the CT"),
+        "prepare": _("Looking for body, lungs and trachea"),
+        "infer": _("Running the network"),
+        "select": _("Choosing the airways"),
+        "write": _("Writing the result"),
+        "repair": _("Joining what is broken off"),
+        "measure": _("Measuring the tree"),
+    }
+    return names.get(stage, stage)
+
+
+def time_left(seconds: float | None) -> str:
+    """An estimate to stand behind a stage's name; empty without one."""
+    if seconds is None:
+        return "…"
+    if seconds < 90:
+        return _(", about {seconds} s left").format(seconds=max(1, round(seconds)))
+    return _(", about {minutes} min left").format(minutes=round(seconds / 60))

@@ -1,0 +1,180 @@
+"""The branches of a measured result: rows for the table, and from a row to the views and from a place to the row.
+
+All of it is read from the centerline model, so that it works in a reloaded scene too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.freshness import sign_like_tree
+from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, add_companion, companion, remove_companion, undone_on_failure
+
+HIGHLIGHT_COLOR = (1.0, 0.2, 0.6)
+LEAST_RADIUS_MM = 1.0
+"""Of the highlight, so that thin branches are seen."""
+
+Array = Any
+Place = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class BranchRow:
+    """A branch in the table; parent 0 is none, a name or lobe may be empty."""
+
+    id: int
+    parent: int
+    component: int
+    generation: int
+    name: str
+    lobe: str
+    length_mm: float
+    diameter_mm: float
+
+
+def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchRow]:
+    """A row for each branch, by id; none without a centerline."""
+    if centerline_node is None or centerline_node.GetPolyData() is None:
+        return []
+    cells = centerline_node.GetPolyData().GetCellData()
+    names = ("branch_id", "parent_id", "component", "generation", "name", "lobe_name", "length_mm", "mean_diameter_mm")
+    columns = [cells.GetAbstractArray(name) for name in names]
+    if None in columns:
+        return []
+    rows = [
+        BranchRow(*(column.GetValue(cell) for column in columns))
+        for cell in range(centerline_node.GetPolyData().GetNumberOfCells())
+    ]
+    return sorted(rows, key=lambda row: row.id)
+
+
+def summary(rows: list[BranchRow]) -> str:
+    """The tree in a line or two; empty without branches."""
+    tree = [row for row in rows if row.component == 1]
+    if not tree:
+        return ""
+    loose = {row.component for row in rows} - {1}
+    text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragments")
+    if len(loose) == 1:
+        text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragment")
+    return text.format(
+        count=len(tree),
+        metres=f"{sum(row.length_mm for row in tree) / 1000:.2f}",
+        generation=max(row.generation for row in tree),
+        loose=len(loose),
+    )
+
+
+def branch_points(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
+    """Points (P, 3) of a branch in the model's own space, from the trachea on, and their places in the point arrays.
+
+    Raises RuntimeError when there is no such branch.
+    """
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    polydata = centerline_node.GetPolyData()
+    ids = polydata.GetCellData().GetArray("branch_id")
+    cell = next((cell for cell in range(ids.GetNumberOfValues()) if int(ids.GetValue(cell)) == number), None)
+    if cell is None:
+        raise RuntimeError(_("There is no branch {number}.").format(number=number))
+    points = vtk.vtkIdList()
+    polydata.GetCellPoints(cell, points)
+    places = [points.GetId(place) for place in range(points.GetNumberOfIds())]
+    return vtk_to_numpy(polydata.GetPoints().GetData())[places], places
+
+
+def nearest_branch(centerline_node: slicer.vtkMRMLModelNode, world: Place, farthest_mm: float = 15.0) -> int | None:
+    """The branch whose lumen is nearest to a place in the world; None when that is too far off."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    polydata, local = centerline_node.GetPolyData(), [0.0, 0.0, 0.0]
+    centerline_node.TransformPointFromWorld(world, local)
+    points = vtk_to_numpy(polydata.GetPoints().GetData())
+    gaps = np.linalg.norm(points - local, axis=1)
+    gaps = gaps - vtk_to_numpy(polydata.GetPointData().GetArray("radius_mm"))
+    nearest = int(gaps.argmin())
+    if gaps[nearest] > farthest_mm:
+        return None
+    cells = vtk.vtkIdList()
+    polydata.BuildLinks()
+    polydata.GetPointCells(nearest, cells)
+    return int(polydata.GetCellData().GetArray("branch_id").GetValue(cells.GetId(0)))
+
+
+def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> None:
+    """Centre slices and 3D views on the branch's middle, and highlight it."""
+    centerline = companion(segmentation_node, CENTERLINE)
+    points, places = branch_points(centerline, number)
+    with undone_on_failure():
+        model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
+        model.SetAndObservePolyData(_tube(centerline, points, places))
+        model.CreateDefaultDisplayNodes()
+    add_companion(segmentation_node, HIGHLIGHT, model, "chosen branch")
+    sign_like_tree(segmentation_node, model)
+    display = model.GetDisplayNode()
+    display.SetColor(*HIGHLIGHT_COLOR)
+    display.SetAmbient(0.4)  # It glows among the colours of an overlay.
+    display.SetVisibility2D(True)
+    display.SetSliceIntersectionThickness(3)
+    middle = [0.0, 0.0, 0.0]
+    centerline.TransformPointToWorld(points[len(points) // 2].tolist(), middle)
+    centre_views(middle)
+
+
+def hide_branch(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remove the highlight."""
+    remove_companion(segmentation_node, HIGHLIGHT)
+
+
+def hide_branches() -> None:
+    """Remove every highlight of the scene, unless that is being closed or read."""
+    if not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
+        for segmentation_node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            hide_branch(segmentation_node)
+
+
+def _tube(centerline: slicer.vtkMRMLModelNode, points: Array, places: list[int]) -> vtk.vtkPolyData:
+    """A tube a little wider than the branch; a ball for a branch of one point."""
+    radii_array = centerline.GetPolyData().GetPointData().GetArray("radius_mm")
+    radii = [max(LEAST_RADIUS_MM, 1.15 * radii_array.GetValue(place)) for place in places]
+    if len(places) == 1:
+        ball = vtk.vtkSphereSource()
+        ball.SetCenter(*points[0])
+        ball.SetRadius(radii[0])
+        ball.Update()
+        return ball.GetOutput()
+    line, corners, width = vtk.vtkPolyLine(), vtk.vtkPoints(), vtk.vtkFloatArray()
+    width.SetName("radius")
+    line.GetPointIds().SetNumberOfIds(len(places))
+    for number, (point, radius) in enumerate(zip(points, radii, strict=True)):
+        corners.InsertNextPoint(*point)
+        width.InsertNextValue(radius)
+        line.GetPointIds().SetId(number, number)
+    cells, polydata, tube = vtk.vtkCellArray(), vtk.vtkPolyData(), vtk.vtkTubeFilter()
+    cells.InsertNextCell(line)
+    polydata.SetPoints(corners)
+    polydata.SetLines(cells)
+    polydata.GetPointData().SetScalars(width)
+    tube.SetInputData(polydata)
+    tube.SetVaryRadiusToVaryRadiusByAbsoluteScalar()
+    tube.SetNumberOfSides(12)
+    tube.CappingOn()
+    tube.Update()
+    tube.GetOutput().GetPointData().SetScalars(None)
+    return tube.GetOutput()
+
+
+def centre_views(world: Place) -> None:
+    """Move every slice view to the place, and every camera so that it turns about it."""
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *world, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
+        step = [to - at for to, at in zip(world, camera.GetFocalPoint(), strict=True)]
+        camera.SetPosition(*(at + by for at, by in zip(camera.GetPosition(), step, strict=True)))
+        camera.SetFocalPoint(*world)
+        camera.ResetClippingRange()

@@ -1,0 +1,43 @@
+"""What belongs to a result follows its segmentation: into and out of transforms, and through their hardening."""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+
+from AirwaySegSlicer.scene.nodes import INITIAL, ROLES, companion
+from AirwaySegSlicer.scene.segments import segment_voxels
+
+
+def follow_transform(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Put every node of the result below the segmentation's transform, or harden it where that was hardened."""
+    place = segmentation_node.GetTransformNodeID()
+    nodes = [companion(segmentation_node, role) for role in ROLES]
+    moved = [
+        node
+        for node in nodes
+        if node is not None and node.IsA("vtkMRMLTransformableNode") and node.GetTransformNodeID() != place
+    ]
+    if moved and _was_hardened(segmentation_node):
+        for node in moved:
+            node.HardenTransform()
+    for node in moved:
+        node.SetAndObserveTransformNodeID(place)
+
+
+def _was_hardened(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the segmentation's grid lies where the transform would have put that of the mask before correction."""
+    import numpy as np
+
+    initial = companion(segmentation_node, INITIAL)
+    above = initial.GetParentTransformNode() if initial is not None else None
+    if above is None or segmentation_node.GetParentTransformNode() is not None or not above.IsLinear():
+        return False
+    to_world = vtk.vtkMatrix4x4()
+    above.GetMatrixTransformToWorld(to_world)
+    try:
+        now, before = (segment_voxels(node).matrix for node in (segmentation_node, initial))
+    except RuntimeError:
+        return False
+    now, before, to_world = map(slicer.util.arrayFromVTKMatrix, (now, before, to_world))
+    return bool(np.allclose(now, to_world @ before, atol=1e-6) and not np.allclose(now, before, atol=1e-6))

@@ -1,0 +1,164 @@
+"""Whether what was measured is of the airways as they are now.
+
+Every node that came of a measuring keeps a signature of the mask that was measured, so that an edit is noticed after
+the scene was saved and read again too, and one that is undone exactly is none. What is out of date says so in its name,
+in the title of its legend or plot, and in the files that are exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLE, ROLES, companion
+from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box
+
+MASK = ROLE + "mask"
+"""Attribute with the signature of the mask that a node came of; empty: of no single one."""
+MARK = ROLE + "outOfDate"
+"""Attribute with the words that were put behind a node's name."""
+COLUMN = "out_of_date"
+"""In an exported table or centerline."""
+NUMBERS = 13
+"""Words of a signature before the segment's id: the digest, and three rows of the matrix."""
+
+Array = Any
+
+
+def mask_signature(array: Array, ijk_to_ras: vtk.vtkMatrix4x4, segment_id: str) -> str:
+    """A mask (Z, Y, X) in the box that it fills, the place of the box, and the segment that it is of, as one line."""
+    import numpy as np
+
+    digest = hashlib.sha256(repr(array.shape).encode() + np.packbits(array).tobytes()).hexdigest()
+    place = slicer.util.arrayFromVTKMatrix(ijk_to_ras)[:3].ravel()
+    return " ".join([digest, *(repr(float(number)) for number in place), segment_id])
+
+
+def current_signature(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = "") -> str:
+    """The signature of a segment as it is now, by default of the airways; empty where there are no voxels."""
+    try:
+        segment_id = segment_id or airway_segment_id(segmentation_node)
+        return mask_signature(*airways_box(segmentation_node, segment_id), segment_id)
+    except RuntimeError:
+        return ""
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two signatures are of the same voxels in the same place; a file may round the place a little."""
+    import numpy as np
+
+    first, second = one.split(maxsplit=NUMBERS), other.split(maxsplit=NUMBERS)
+    if not first or not second or first[0] != second[0]:
+        return False
+    places = [np.array(words[1:NUMBERS], float).reshape(3, 4) for words in (first, second)]
+    off = np.abs(places[0] - places[1])
+    return bool(off[:, :3].max() < 1e-5 and off[:, 3].max() < 0.01)
+
+
+def sign(node: slicer.vtkMRMLNode, signature: str) -> None:
+    """Note which mask a node came of."""
+    node.SetAttribute(MASK, signature)
+
+
+def sign_like_tree(segmentation_node: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
+    """Note that a node came of the result's centerline, and mark it when that is marked."""
+    centerline = companion(segmentation_node, CENTERLINE)
+    sign(node, centerline.GetAttribute(MASK) or "")
+    _set_mark(node, is_marked(centerline))
+
+
+def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, nodes: list[slicer.vtkMRMLNode]) -> None:
+    """Note that nodes show the result's measures on the airways as they are, and mark them where these do not match."""
+    update_marks(segmentation_node)
+    centerline = companion(segmentation_node, CENTERLINE)
+    for node in nodes:
+        sign(node, "" if is_marked(centerline) else centerline.GetAttribute(MASK))
+        _set_mark(node, is_marked(centerline))
+
+
+def is_out_of_date(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str = CENTERLINE) -> bool:
+    """Whether the result's node of this role is of another mask than that of now; False where there is none."""
+    node = companion(segmentation_node, role)
+    if node is None:
+        return False
+    signature = node.GetAttribute(MASK) or ""
+    return not is_same(signature, current_signature(segmentation_node, _segment_of(signature)))
+
+
+def _segment_of(signature: str) -> str:
+    words = signature.split(maxsplit=NUMBERS)
+    return words[NUMBERS] if len(words) > NUMBERS else ""
+
+
+# Marks ---------------------------------------------------------------------------------------------------------------
+
+
+def is_marked(node: slicer.vtkMRMLNode | None) -> bool:
+    """Whether a node says that it is out of date."""
+    return node is not None and bool(node.GetAttribute(MARK))
+
+
+def update_marks(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Mark what is out of date of the result, and nothing else."""
+    now: dict[str, str] = {}
+    for role in ROLES:
+        node = companion(segmentation_node, role)
+        if node is None or role == INITIAL:
+            continue
+        signature = node.GetAttribute(MASK) or ""
+        segment_id = _segment_of(signature)
+        if segment_id not in now:
+            now[segment_id] = current_signature(segmentation_node, segment_id) if segment_id else ""
+        _set_mark(node, not is_same(signature, now[segment_id]))
+
+
+def _set_mark(node: slicer.vtkMRMLNode, out_of_date: bool) -> None:
+    """Put words behind what the user reads of a node, or take them away again."""
+    if is_marked(node) == out_of_date:
+        return
+    words = node.GetAttribute(MARK) or _("(out of date)")
+    for text, set_text in _texts(node):
+        set_text(f"{text} {words}" if out_of_date else text.removesuffix(f" {words}"))
+    if out_of_date:
+        node.SetAttribute(MARK, words)
+    else:
+        node.RemoveAttribute(MARK)
+
+
+def _texts(node: slicer.vtkMRMLNode) -> Iterator[tuple[str, Callable[[str], None]]]:
+    yield node.GetName() or "", node.SetName
+    if node.IsA("vtkMRMLPlotChartNode"):
+        yield node.GetTitle() or "", node.SetTitle
+    if node.IsA("vtkMRMLDisplayableNode"):
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+        if legend is not None:
+            yield legend.GetTitleText() or "", legend.SetTitleText
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def saying_out_of_date(node: slicer.vtkMRMLNode) -> slicer.vtkMRMLNode:
+    """A copy of a table or centerline, in no scene, that says in a column or field that it is out of date."""
+    note = vtk.vtkIntArray()
+    note.SetName(COLUMN)
+    if node.IsA("vtkMRMLTableNode"):
+        content, copy = vtk.vtkTable(), slicer.vtkMRMLTableNode()
+        content.DeepCopy(node.GetTable())
+        for _row in range(content.GetNumberOfRows()):
+            note.InsertNextValue(1)
+        content.AddColumn(note)
+        copy.SetUseColumnTitleAsColumnHeader(node.GetUseColumnTitleAsColumnHeader())
+        copy.SetAndObserveTable(content)
+    else:
+        content, copy = vtk.vtkPolyData(), slicer.vtkMRMLModelNode()
+        content.DeepCopy(node.GetPolyData())
+        note.InsertNextValue(1)
+        content.GetFieldData().AddArray(note)
+        copy.SetAndObservePolyData(content)
+    return copy

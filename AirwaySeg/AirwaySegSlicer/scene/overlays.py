@@ -1,0 +1,323 @@
+"""Colours on the airways: generation, lobe, diameter and three distances, on the surface in 3D and over the slices.
+
+The surface is a model whose point arrays are named as the overlays, so that it stays coloured in a saved scene. Slices
+get a volume of the airways' box as the foreground of every view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.airway_voxels import NOTHING, AirwayVoxels
+from AirwaySegSlicer.scene.freshness import sign_drawn
+from AirwaySegSlicer.commands.measure_child import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL
+from AirwaySegSlicer.commands.measure import Maps
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    ROLE,
+    SLICES,
+    SURFACE,
+    add_companion,
+    companion,
+    remove_companion,
+    undone_on_failure,
+)
+from AirwaySegSlicer.scene.segments import check_airways, closed_surface
+
+Array = Any
+
+GENERATION, LOBE = "generation", "lobe"
+NAMED = (GENERATION, LOBE)
+"""Overlays of whole numbers, each of which has a name."""
+
+SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
+HID = ROLE + "hid"
+COVERING = ("Visibility3D", "Visibility2DFill")
+"""What of a segmentation's display would cover the colours: its surface those in 3D, its fill those in the slices."""
+
+# From white over yellow, red, violet and blue to green: told apart with colour-blind eyes too.
+GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
+LOBE_COLOURS = "9aa0a6 4e9fe0 57c08b e5c04d e07a5f a678c9"
+NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What is coloured: its title, its file, and of the branch map which array of the centerline's branches."""
+
+    key: str
+    title: str
+    file: str
+    column: str = ""
+
+
+OVERLAYS = {
+    overlay.key: overlay
+    for overlay in (
+        Overlay(GENERATION, "Generation", BRANCHES, "generation"),
+        Overlay(LOBE, "Lobe (estimate)", BRANCHES, "lobe"),
+        Overlay("diameter", "Mean diameter of the branch (mm)", BRANCHES, "mean_diameter_mm"),
+        Overlay("toCenterline", "Distance to the centerline (mm)", TO_CENTERLINE),
+        Overlay("toWall", "Distance to the wall (mm)", TO_WALL),
+        Overlay("fromCarina", "Distance from the carina (mm)", FROM_CARINA),
+    )
+}
+
+
+@dataclass(frozen=True)
+class OverlayLook:
+    """Where an overlay is shown, how opaque over the slices (0..1), and the legend's title, if not the usual one."""
+
+    surface: bool = True
+    slices: bool = False
+    opacity: float = 0.6
+    legend: bool = True
+    title: str = ""
+
+
+def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
+    """Whether overlays have to wait for `airwayseg measure`."""
+    return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node) is None
+
+
+def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
+    """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
+    overlay = OVERLAYS[key]
+    check_airways(segmentation_node)
+    if needs_measuring(segmentation_node, maps):
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
+    voxels = AirwayVoxels.read(maps.path(segmentation_node))
+    values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
+    with undone_on_failure():
+        surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None
+    volume = voxels.volume(values, overlay.key in NAMED) if look.slices else None
+    hide_overlay(segmentation_node)
+    colours = _colours(overlay, segmentation_node, float(values.max()))
+    segmentation_node.SetAttribute(SHOWN, key)
+    if surface is not None:
+        _show_surface(segmentation_node, surface, overlay, colours)
+    if volume is not None:
+        _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
+    if look.legend and (look.surface or look.slices):
+        _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
+    drawn = [companion(segmentation_node, role) for role in (SURFACE, SLICES)]
+    sign_drawn(segmentation_node, [node for node in drawn if node is not None])
+
+
+def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remove the overlay and show again what it covered."""
+    restore_foreground(segmentation_node)
+    remove_companion(segmentation_node, SLICES)
+    remove_companion(segmentation_node, SURFACE)
+    for part in COVERING:
+        if segmentation_node.GetAttribute(HID + part):
+            getattr(segmentation_node.GetDisplayNode(), f"Set{part}")(True)
+            segmentation_node.RemoveAttribute(HID + part)
+    segmentation_node.RemoveAttribute(SHOWN)
+
+
+def _hide(segmentation_node: slicer.vtkMRMLSegmentationNode, part: str) -> None:
+    """Hide one of `COVERING` until the overlay goes, unless the user has hidden it."""
+    display = segmentation_node.GetDisplayNode()
+    if getattr(display, f"Get{part}")():
+        getattr(display, f"Set{part}")(False)
+        segmentation_node.SetAttribute(HID + part, "1")
+
+
+def shown_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
+    """The key of the overlay that is shown, empty if none is."""
+    return segmentation_node.GetAttribute(SHOWN) or ""
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def values_of(voxels: AirwayVoxels, overlay: Overlay, centerline_node: slicer.vtkMRMLModelNode) -> Array:
+    """The overlay's value of each voxel, (N,) float32."""
+    column = voxels.columns[overlay.file]
+    return branch_values(centerline_node, overlay.column)[column] if overlay.column else column
+
+
+def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Array:
+    """A measure of the branches by their id, float32; that of id 0 is `NOTHING`."""
+    import numpy as np
+
+    ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
+    values = np.full(int(ids.max(initial=0)) + 1, NOTHING, np.float32)
+    values[ids] = slicer.util.arrayFromModelCellData(centerline_node, column)
+    return values
+
+
+def coloured_surface(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: AirwayVoxels, values: Array, overlay: Overlay
+) -> slicer.vtkMRMLModelNode:
+    """The segment's closed surface in the scene, with the values of the nearest voxels at its points."""
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    polydata = closed_surface(segmentation_node)
+    scalars = numpy_to_vtk(voxels.near(vtk_to_numpy(polydata.GetPoints().GetData()), values), deep=True)
+    scalars.SetName(overlay.key)
+    polydata.GetPointData().AddArray(scalars)
+    model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
+    model.SetAndObservePolyData(polydata)
+    model.CreateDefaultDisplayNodes()
+    return model
+
+
+# Display -------------------------------------------------------------------------------------------------------------
+
+
+def _colours(
+    overlay: Overlay, segmentation_node: slicer.vtkMRMLSegmentationNode, highest: float
+) -> tuple[list[tuple[str, tuple[float, float, float]]], tuple[float, float]]:
+    """Names with colours, and the range of values that they span."""
+    import numpy as np
+
+    if overlay.key == LOBE:
+        names = [_("no lobe"), *lobe_names(companion(segmentation_node, CENTERLINE))]
+        return list(zip(names, ramp(LOBE_COLOURS, len(LOBE_COLOURS.split())), strict=True)), (-0.5, len(names) - 0.5)
+    if overlay.key == GENERATION:
+        count = int(highest) + 1
+        return list(zip(map(str, range(count)), ramp(GENERATION_RAMP, count), strict=True)), (-0.5, count - 0.5)
+    names = [f"{value:.1f}" for value in np.linspace(0, highest, 256)]
+    return list(zip(names, ramp(NUMBER_RAMP, 256), strict=True)), (0.0, highest)
+
+
+def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
+    """The names of the five lobes in the order of their numbers; one that has no branch goes by its number."""
+    cells = centerline_node.GetPolyData().GetCellData()
+    numbers, words = cells.GetArray("lobe"), cells.GetAbstractArray("lobe_name")
+    known = {int(numbers.GetValue(cell)): words.GetValue(cell) for cell in range(numbers.GetNumberOfValues())}
+    return [known.get(number, _("lobe {number}").format(number=number)) for number in range(1, 6)]
+
+
+def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
+    """So many colours, evenly spaced along a row of hexadecimal ones."""
+    import numpy as np
+
+    anchors = np.array([list(bytes.fromhex(colour)) for colour in colours.split()]) / 255
+    places = np.linspace(0, len(anchors) - 1, count) if count > 1 else [0.0]
+    channels = [np.interp(places, range(len(anchors)), channel) for channel in anchors.T]
+    return [tuple(map(float, colour)) for colour in zip(*channels, strict=True)]
+
+
+def _colour_table(overlay: Overlay, colours: list[tuple[str, tuple[float, float, float]]]) -> str:
+    """A colour table of our own in the scene, removed with the display node that uses it; its id."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", f"AirwaySeg {overlay.key}")
+    node.SetTypeToUser()
+    node.SetNumberOfColors(len(colours))
+    for number, (name, colour) in enumerate(colours):
+        node.SetColor(number, name, *colour, 1.0)
+    node.SetHideFromEditors(True)
+    node.SetAttribute(ROLE + "own", "1")
+    return node.GetID()
+
+
+def _show_surface(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, model: slicer.vtkMRMLModelNode, overlay: Overlay, colours: tuple
+) -> None:
+    add_companion(segmentation_node, SURFACE, model, "surface")
+    table, (low, high) = colours
+    display = model.GetDisplayNode()
+    display.SetAndObserveColorNodeID(_colour_table(overlay, table))
+    display.GetColorNode().GetLookupTable().SetTableRange(low, high)
+    display.SetActiveScalar(overlay.key, vtk.vtkAssignAttribute.POINT_DATA)
+    display.SetScalarRangeFlag(display.UseManualScalarRange)
+    display.SetScalarRange(low, high)
+    display.SetScalarVisibility(True)
+    display.SetVisibility2D(False)
+    _hide(segmentation_node, "Visibility3D")
+
+
+def _show_slices(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    map_node: slicer.vtkMRMLScalarVolumeNode,
+    overlay: Overlay,
+    colours: tuple,
+    opacity: float,
+) -> None:
+    map_node.SetName("overlay")
+    map_node.SetHideFromEditors(True)  # before it is offered anywhere
+    slicer.mrmlScene.AddNode(map_node)
+    add_companion(segmentation_node, SLICES, map_node, "overlay")
+    table, (low, high) = colours
+    # Slicer's default display node would look for a window first, which takes longer than all the rest.
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.AutoWindowLevelOff()
+    slicer.mrmlScene.AddNode(display)
+    map_node.SetAndObserveDisplayNodeID(display.GetID())
+    display.SetAndObserveColorNodeID(_colour_table(overlay, table))
+    display.SetWindowLevelMinMax(low, high)
+    display.AutoThresholdOff()
+    display.SetThreshold(NOTHING / 2, high + 1)
+    display.ApplyThresholdOn()
+    display.InterpolateOff()
+    _hide(segmentation_node, "Visibility2DFill")
+    for composite in slice_composites():
+        before = composite.GetForegroundVolumeID() or ""
+        segmentation_node.SetAttribute(_before(composite), f"{composite.GetForegroundOpacity()} {before}")
+        composite.SetForegroundVolumeID(map_node.GetID())
+        composite.SetForegroundOpacity(opacity)
+
+
+def set_opacity(segmentation_node: slicer.vtkMRMLSegmentationNode, opacity: float) -> None:
+    """How opaque (0..1) the overlay lies over the slices."""
+    node = companion(segmentation_node, SLICES)
+    for composite in slice_composites():
+        if node is not None and composite.GetForegroundVolumeID() == node.GetID():
+            composite.SetForegroundOpacity(opacity)
+
+
+def slice_composites() -> list[slicer.vtkMRMLSliceCompositeNode]:
+    """What every slice view shows."""
+    return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+
+
+def _before(composite: slicer.vtkMRMLSliceCompositeNode) -> str:
+    return f"{BEFORE}.{composite.GetLayoutName() or composite.GetID()}"
+
+
+def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """What lay over the slices before the overlay, unless the user has put something else there meanwhile."""
+    node = companion(segmentation_node, SLICES)
+    for composite in slice_composites():
+        opacity, _space, before = (segmentation_node.GetAttribute(_before(composite)) or "").partition(" ")
+        segmentation_node.RemoveAttribute(_before(composite))
+        if opacity and node is not None and composite.GetForegroundVolumeID() == node.GetID():
+            composite.SetForegroundVolumeID(before or None)
+            composite.SetForegroundOpacity(float(opacity))
+
+
+def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay, title: str) -> None:
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText(title or overlay.title)
+    named = overlay.key in NAMED
+    legend.SetUseColorNamesForLabels(named)
+    count = node.GetDisplayNode().GetColorNode().GetNumberOfColors() if named else 5
+    legend.SetMaxNumberOfColors(count if named else 256)
+    legend.SetNumberOfLabels(count)
+    legend.SetLabelFormat("%s" if named else "%.1f")
+
+
+# Centerline ----------------------------------------------------------------------------------------------------------
+
+
+def wish_for_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool | None:
+    """Whether the centerline was last wished to be shown here; None before the first wish.
+
+    The user may have shown or hidden it elsewhere since.
+    """
+    return {"1": True, "0": False}.get(segmentation_node.GetAttribute(ROLE + "showCenterline") or "")
+
+
+def show_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode, visible: bool) -> None:
+    """Show or hide the centerline, also that of the next measuring."""
+    segmentation_node.SetAttribute(ROLE + "showCenterline", "1" if visible else "0")
+    node = companion(segmentation_node, CENTERLINE)
+    if node is not None and node.GetDisplayNode():
+        node.GetDisplayNode().SetVisibility(visible)

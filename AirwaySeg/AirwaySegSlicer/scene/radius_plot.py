@@ -1,0 +1,89 @@
+"""The lumen's radius along the way from the carina to a branch, as a plot of Slicer's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.branches import branch_points, branch_rows
+from AirwaySegSlicer.scene.freshness import sign_like_tree
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    PLOT_CHART,
+    PLOT_SERIES,
+    PLOT_TABLE,
+    add_companion,
+    companion,
+    undone_on_failure,
+)
+
+DISTANCE, RADIUS = "Distance from the carina (mm)", "Radius (mm)"
+PLOT_COLOR = (0.16, 0.45, 0.75)
+
+Array = Any
+
+
+def way_to(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
+    """Distance from the carina and radius in mm, (P,) each, from the carina to the end of a branch.
+
+    The trachea is left out unless the way ends in it. In a loose fragment distances count from its beginning.
+    """
+    import numpy as np
+
+    parents = {row.id: row.parent for row in branch_rows(centerline_node)}
+    names = {row.id: row.name for row in branch_rows(centerline_node)}
+    way = [number]
+    while parents.get(way[-1]):
+        way.append(parents[way[-1]])
+    way = [one for one in way[::-1] if names.get(one) != "trachea" or names.get(number) == "trachea"]
+    places = [place for one in way for place in branch_points(centerline_node, one)[1]]
+    distance = slicer.util.arrayFromModelPointData(centerline_node, "distance_from_carina_mm")[places]
+    radius = slicer.util.arrayFromModelPointData(centerline_node, "radius_mm")[places]
+    if np.isnan(distance).any():
+        points = np.concatenate([branch_points(centerline_node, one)[0] for one in way])
+        distance = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    order = np.argsort(distance, kind="stable")
+    return distance[order], radius[order]
+
+
+def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> slicer.vtkMRMLPlotChartNode:
+    """Plot the radius from the carina to a branch, instead of the plot before, in a layout with a plot view."""
+    distance, radius = way_to(companion(segmentation_node, CENTERLINE), number)
+    with undone_on_failure():
+        table = slicer.mrmlScene.AddNode(_table(distance, radius))
+        series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode")
+        series.SetPlotType(series.PlotTypeScatter)
+        series.SetAndObserveTableNodeID(table.GetID())
+        series.SetXColumnName(DISTANCE)
+        series.SetYColumnName(RADIUS)
+        series.SetMarkerStyle(series.MarkerStyleNone)
+        series.SetColor(*PLOT_COLOR)
+        chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+        chart.SetTitle(_("From the carina to branch {number}").format(number=number))
+        chart.SetXAxisTitle(_("Distance from the carina (mm)"))
+        chart.SetYAxisTitle(_("Radius (mm)"))
+        chart.SetLegendVisibility(False)
+    add_companion(segmentation_node, PLOT_CHART, chart, "radius plot")
+    add_companion(segmentation_node, PLOT_SERIES, series, "radius to the branch")
+    add_companion(segmentation_node, PLOT_TABLE, table, "radii to the branch")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    for node in (chart, series, table):
+        sign_like_tree(segmentation_node, node)
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    return chart
+
+
+def _table(distance: Array, radius: Array) -> slicer.vtkMRMLTableNode:
+    table = vtk.vtkTable()
+    for name, values in ((DISTANCE, distance), (RADIUS, radius)):
+        column = vtk.vtkDoubleArray()
+        column.SetName(name)
+        for value in values:
+            column.InsertNextValue(float(value))
+        table.AddColumn(column)
+    node = slicer.vtkMRMLTableNode()
+    node.SetAndObserveTable(table)
+    return node

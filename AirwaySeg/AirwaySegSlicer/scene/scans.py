@@ -1,0 +1,102 @@
+"""Which CT airways belong to, what tells two scans apart whatever they are called, and who the patient is."""
+
+from __future__ import annotations
+
+import hashlib
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.nodes import ROLE, check_ct, subject_hierarchy
+from AirwaySegSlicer.scene.segments import Array, ct_of, mask_on_ct
+
+PATIENT = ROLE + "patient"
+"""Attribute of a CT: the patient as the user wrote it."""
+
+INSTANCES = "DICOM.instanceUIDs"
+"""Attribute of a volume that Slicer read from DICOM: the images that it was made of."""
+
+PLANES_LOOKED_AT = 32
+
+
+def ct_for(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, chosen: slicer.vtkMRMLScalarVolumeNode | None
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """The CT that airways belong to: the one they were drawn on; where that is not known, the chosen one.
+
+    Airways that were read from a file have no CT, or a label map in its place. Raises RuntimeError when neither is
+    there.
+    """
+    try:
+        ct = ct_of(segmentation_node)
+    except RuntimeError:
+        ct = None
+    if ct is not None and not ct.IsA("vtkMRMLLabelMapVolumeNode"):
+        return ct
+    if chosen is None:
+        sentence = _("The CT of {name} is not in the scene; choose a chest CT.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    check_ct(chosen)
+    return chosen
+
+
+def mask_for(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none of them lie on it."""
+    mask = mask_on_ct(segmentation_node, ct)
+    if not mask.any():
+        sentence = _("No airways of {name} lie in {ct}.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
+    return mask
+
+
+def scan_key(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    """Eight letters and digits that stay with a scan when its node is renamed, moved, or saved and read again.
+
+    They come from the DICOM images that it was made of, where these are known; else from the DICOM series; else from
+    its voxels.
+    """
+    hierarchy = subject_hierarchy()
+    uid_name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMUIDName()
+    known = " ".join(sorted((volume_node.GetAttribute(INSTANCES) or "").split()))
+    known = known or hierarchy.GetItemUID(hierarchy.GetItemByDataNode(volume_node), uid_name)
+    digest = hashlib.blake2b(known.encode(), digest_size=4)
+    if not known:
+        import numpy as np
+
+        array = slicer.util.arrayFromVolume(volume_node)
+        spacing = [round(mm, 4) for mm in volume_node.GetSpacing()]
+        digest.update(f"{array.dtype.name} {array.shape} {spacing}".encode())
+        for plane in np.unique(np.linspace(0, len(array) - 1, PLANES_LOOKED_AT).astype(int)):
+            digest.update(np.ascontiguousarray(array[plane]))
+    return digest.hexdigest()
+
+
+def patient_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    """The patient as the user wrote it for this CT; else as DICOM has it; else the CT's name."""
+    return volume_node.GetAttribute(PATIENT) or dicom_patient(volume_node) or volume_node.GetName()
+
+
+def dicom_patient(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    """The patient's ID in the subject hierarchy, or the patient's name, or the study's UID; empty without them."""
+    hierarchy, constants = subject_hierarchy(), slicer.vtkMRMLSubjectHierarchyConstants
+    item, study = hierarchy.GetItemByDataNode(volume_node), ""
+    while item and item != hierarchy.GetSceneItemID():
+        level, uid = hierarchy.GetItemLevel(item), hierarchy.GetItemUID(item, constants.GetDICOMUIDName())
+        found = hierarchy.GetItemAttribute(item, constants.GetDICOMPatientIDAttributeName())
+        if level == constants.GetDICOMLevelPatient():
+            name = hierarchy.GetItemAttribute(item, constants.GetDICOMPatientNameAttributeName())
+            found = found or uid or name or hierarchy.GetItemName(item)
+        if found.strip():
+            return found.strip()
+        if level == constants.GetDICOMLevelStudy():
+            study = study or uid
+        item = hierarchy.GetItemParent(item)
+    return study
+
+
+def set_patient(volume_node: slicer.vtkMRMLScalarVolumeNode, patient: str) -> None:
+    """Remember with the scene what the user wrote; nothing: the proposal counts again."""
+    if patient.strip():
+        volume_node.SetAttribute(PATIENT, " ".join(patient.split()))
+    else:
+        volume_node.RemoveAttribute(PATIENT)

@@ -1,0 +1,263 @@
+"""Between masks in files and segments: the airways' segment, its voxels, and what a person changed of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.nodes import INITIAL, Box, companion, ijk_to_ras, shifted
+
+# SCT 110726009: export to DICOM SEG then works by itself.
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^123037004^Anatomical Structure"
+    "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
+)
+CODE = "110726009"
+AIRWAY_COLOR = (0.56, 0.83, 1.0)
+SEGMENT_ID = "airways"
+SMOOTHING_FACTOR = "0.2"  # More, and thin airways vanish in 3D.
+
+Array = Any
+"""A numpy array; numpy is imported where it is used only."""
+
+
+def new_segmentation(name: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """An empty segmentation node in the scene, on the volume's grid and below the volume's transform."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    node.GetSegmentation().SetConversionParameter("Smoothing factor", SMOOTHING_FACTOR)
+    return node
+
+
+def airway_segment(
+    mask_node: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkSegment:
+    """A segment with the mask's voxels that are not 0, on the volume's grid.
+
+    The mask covers all of that grid or a box of it. Raises RuntimeError when it is empty or lies elsewhere.
+    """
+    array = slicer.util.arrayFromVolume(mask_node)
+    box = nonzero_box(array)
+    if box is None:
+        raise RuntimeError(_("No airways were found in {name}.").format(name=volume_node.GetName()))
+    extent = [
+        edge + first
+        for (low, high), first in zip(box, first_voxel(mask_node, volume_node), strict=True)
+        for edge in (low, high - 1)
+    ]
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(*extent)
+    image.SetGeometryFromImageToWorldMatrix(ijk_to_ras(volume_node))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    array_of(image)[:] = part_of(array, box) != 0
+    segment = slicer.vtkSegment()
+    segment.SetName("Airways")
+    segment.SetColor(*AIRWAY_COLOR)
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), TERMINOLOGY)
+    segment.AddRepresentation(labelmap_name(), image)
+    return segment
+
+
+def labelmap_name() -> str:
+    """What a segmentation calls its binary labelmaps."""
+    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+
+
+def array_of(image: vtk.vtkImageData) -> Array:
+    """The voxels (Z, Y, X) of an image, not copied."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def nonzero_box(array: Array) -> Box | None:
+    """The box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
+    import numpy as np
+
+    filled = array if array.dtype == bool else array != 0
+    box = []
+    for others in ((0, 1), (0, 2), (1, 2)):
+        places = np.flatnonzero(filled.any(axis=others))
+        if not len(places):
+            return None
+        box.append((int(places[0]), int(places[-1]) + 1))
+    return tuple(box)
+
+
+def part_of(array: Array, box: Box) -> Array:
+    """The voxels (Z, Y, X) in the box."""
+    return array[tuple(slice(low, high) for low, high in box[::-1])]
+
+
+def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolumeNode) -> list[int]:
+    """Which voxel (i, j, k) of the volume is the part's first; RuntimeError when their grids do not fit together."""
+    to_ijk = vtk.vtkMatrix4x4()
+    volume_node.GetRASToIJKMatrix(to_ijk)
+    origin = to_ijk.MultiplyPoint([*part.GetOrigin(), 1.0])[:3]
+    counts = zip(part.GetImageData().GetDimensions(), volume_node.GetImageData().GetDimensions(), strict=True)
+    first = [round(place) for place in origin]
+    off = max(abs(place - whole) for place, whole in zip(origin, first, strict=True))
+    if off > 0.01 or any(low < 0 or low + mine > all_ for low, (mine, all_) in zip(first, counts, strict=True)):
+        sentence = _("The mask does not lie on the grid of {name}.")
+        raise RuntimeError(sentence.format(name=volume_node.GetName()))
+    return first
+
+
+# The airways of a segmentation ---------------------------------------------------------------------------------------
+
+
+def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
+    """The id of the segment that holds the airways; raises RuntimeError when there is none, or no telling which.
+
+    It is ours, else the only one, else the only one that is coded airways, else the only one that is called so, else
+    the only visible one. Walls of the airways count as such only where nothing else is there or visible.
+    """
+    if segmentation_node is None:
+        raise RuntimeError(_("Choose a segmentation of the airways first."))
+    segmentation, name = segmentation_node.GetSegmentation(), segmentation_node.GetName()
+    if segmentation.GetSegment(SEGMENT_ID):
+        return SEGMENT_ID
+    ids = list(segmentation.GetSegmentIDs())
+    if not ids:
+        raise RuntimeError(_("{name} has no segment.").format(name=name))
+    display = segmentation_node.GetDisplayNode()
+    lumens = [one for one in ids if not re.search("wall", _words(segmentation, one), re.IGNORECASE)]
+    coded = [one for one in lumens if _is_coded_airways(segmentation.GetSegment(one))]
+    named = [one for one in lumens if re.search("airway|bronch", _words(segmentation, one), re.IGNORECASE)]
+    shown = [one for one in ids if display is not None and display.GetSegmentVisibility(one)]
+    for candidates in (ids, coded, named, shown):
+        if len(candidates) == 1:
+            return candidates[0]
+    sentence = _("{name} has {count} segments; show only the one with the airways, or call it Airways.")
+    raise RuntimeError(sentence.format(name=name, count=len(ids)))
+
+
+def _words(segmentation: slicer.vtkSegmentation, segment_id: str) -> str:
+    """What the segment is called, by the user and by the program that made it."""
+    return f"{segmentation.GetSegment(segment_id).GetName() or ''} {segment_id}"
+
+
+def _is_coded_airways(segment: slicer.vtkSegment) -> bool:
+    """Whether its code is that of trachea and bronchus."""
+    tag, code = slicer.vtkSegment.GetTerminologyEntryTagName(), vtk.reference("")
+    segment.GetTag(tag, code)
+    return f"^{CODE}^" in str(code)
+
+
+def check_airways(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
+    """Raise RuntimeError, one sentence, for no segmentation, and for what another one was before its correction."""
+    if segmentation_node is None:
+        raise RuntimeError(_("Choose a segmentation of the airways first."))
+    for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if companion(other, INITIAL) is segmentation_node:
+            sentence = _("{name} is what {other} was before correction; choose {other} instead.")
+            raise RuntimeError(sentence.format(name=segmentation_node.GetName(), other=other.GetName()))
+
+
+def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode:
+    """The CT on whose grid the segmentation lies; raises RuntimeError when it is not in the scene."""
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    volume_node = segmentation_node.GetNodeReference(role)
+    if volume_node is None:
+        raise RuntimeError(_("The CT of {name} is not in the scene.").format(name=segmentation_node.GetName()))
+    return volume_node
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The airways' voxels: True and False (Z, Y, X), the first of them at ``low`` (i, j, k), and the grid's matrix."""
+
+    array: Array
+    low: tuple[int, int, int]
+    matrix: vtk.vtkMatrix4x4
+
+
+def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = "") -> Voxels:
+    """A segment as the segmentation holds it, by default the airways; of a shared layer only this segment.
+
+    Raises RuntimeError where there is none.
+    """
+    segment = segmentation_node.GetSegmentation().GetSegment(segment_id or airway_segment_id(segmentation_node))
+    image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
+    matrix = vtk.vtkMatrix4x4()
+    if image is None:
+        raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
+    image.GetImageToWorldMatrix(matrix)
+    if not image.GetNumberOfPoints():
+        import numpy as np
+
+        return Voxels(np.zeros((0, 0, 0), bool), (0, 0, 0), matrix)
+    return Voxels(array_of(image) == segment.GetLabelValue(), tuple(image.GetExtent()[::2]), matrix)
+
+
+def airways_box(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = ""
+) -> tuple[Array, vtk.vtkMatrix4x4]:
+    """The airways, or a segment, (Z, Y, X) in the box that they fill, and the matrix of its grid.
+
+    Raises RuntimeError where there are none.
+    """
+    voxels = segment_voxels(segmentation_node, segment_id)
+    box = nonzero_box(voxels.array) if voxels.array.size else None
+    if box is None:
+        raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))
+    low = [first + start for first, (start, _stop) in zip(voxels.low, box, strict=True)]
+    return part_of(voxels.array, box), shifted(voxels.matrix, low)
+
+
+def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtkPolyData:
+    """A copy of the airways' closed surface, made if there is none; raises RuntimeError where there can be none."""
+    surface = vtk.vtkPolyData()
+    segmentation_node.CreateClosedSurfaceRepresentation()
+    segmentation_node.GetClosedSurfaceRepresentation(airway_segment_id(segmentation_node), surface)
+    if not surface.GetNumberOfPoints():
+        raise RuntimeError(_("{name} has no surface.").format(name=segmentation_node.GetName()))
+    return surface
+
+
+def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not touched."""
+    import numpy as np
+
+    voxels = segment_voxels(segmentation_node)
+    low = _place_on(voxels, ct)
+    if low is None:
+        return _resampled(segmentation_node, ct)
+    whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
+    first = np.array(low[::-1])
+    start, end = np.maximum(first, 0), np.minimum(first + voxels.array.shape, whole.shape)
+    if (start < end).all():  # Slicer's editor may leave voxels beside the CT, or none on it.
+        whole[tuple(map(slice, start, end))] = voxels.array[tuple(map(slice, start - first, end - first))]
+    return whole
+
+
+def _place_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
+    """Which voxel (i, j, k) of the CT is the first one of these; None where the grids are not parts of one."""
+    import numpy as np
+
+    mine, its = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in (voxels.matrix, ijk_to_ras(ct)))
+    between = np.linalg.solve(its, mine)
+    place = between @ np.array([*voxels.low, 1.0])
+    # Over the largest CT this is a hundredth of a voxel.
+    same = np.abs(between[:3, :3] - np.eye(3)).max() < 1e-5 and np.abs(place[:3] - np.rint(place[:3])).max() < 0.01
+    return [int(number) for number in np.rint(place[:3])] if same else None
+
+
+def _resampled(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+    grid, on_grid, image = (slicer.vtkOrientedImageData() for _number in range(3))
+    grid.SetExtent(*(edge for count in ct.GetImageData().GetDimensions() for edge in (0, count - 1)))
+    grid.SetGeometryFromImageToWorldMatrix(ijk_to_ras(ct))
+    grid.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image)
+    resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
+    if not resample(image, grid, on_grid, False):
+        sentence = _("{name} does not fit on the grid of {ct}.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
+    return array_of(on_grid).copy()

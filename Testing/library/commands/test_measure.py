@@ -1,0 +1,173 @@
+"""`airwayseg measure` and the measuring within `airwayseg segment`: which files, on which grid, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from phantoms import a_forked_tree, draw_tubes
+
+from AirwaySegLib.commands import measure as measuring
+from AirwaySegLib.__main__ import main
+from AirwaySegLib.commands.measure import FILES, TREE, MeasureRequest, run_measure
+from AirwaySegLib.progress import silent
+from AirwaySegLib.tree.suspects import suspects_from_json
+from AirwaySegLib.tree.airway_tree import AirwayTree
+
+SHAPE, SPACING_MM = (160, 64, 144), (1.25, 1.25, 1.25)
+
+
+@pytest.fixture(scope="module")
+def a_mask_file(tmp_path_factory) -> Path:
+    """A drawn tree stored upside down and from right to left, with an origin of its own."""
+    drawn = draw_tubes(a_forked_tree(), SHAPE, SPACING_MM).astype(np.uint8)
+    image = sitk.GetImageFromArray(drawn)
+    image.SetSpacing(SPACING_MM)
+    image.SetOrigin((-100.0, 30.0, 12.0))
+    path = tmp_path_factory.mktemp("mask") / "patient7.nii.gz"
+    sitk.WriteImage(sitk.DICOMOrient(image, "RAS"), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def a_result(a_mask_file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("measured") / "result"
+    assert main(["measure", str(a_mask_file), "-o", str(folder), "--progress", "none"]) == 0
+    return folder
+
+
+def test_everything_promised_is_there_and_nothing_else(a_result):
+    assert {path.name for path in a_result.iterdir()} == set(FILES)
+
+
+def test_the_maps_lie_on_the_masks_own_grid_in_mm(a_result, a_mask_file):
+    mask = sitk.ReadImage(str(a_mask_file))
+    inside = sitk.GetArrayFromImage(mask) > 0
+    most_mm = {"distance-centerline.nrrd": 11, "distance-wall.nrrd": 9, "distance-carina.nrrd": 120}
+    for name in ("branches.nrrd", *measuring.DISTANCES):
+        image = sitk.ReadImage(str(a_result / name))
+        assert image.GetSize() == mask.GetSize()
+        assert image.GetOrigin() == pytest.approx(mask.GetOrigin())
+        assert image.GetDirection() == pytest.approx(mask.GetDirection())
+        values = sitk.GetArrayFromImage(image)
+        assert not values[~inside].any()
+        if name in most_mm:
+            assert image.GetPixelID() == sitk.sitkFloat32
+            assert 0.6 * most_mm[name] < values.max() <= most_mm[name]
+        else:
+            assert image.GetPixelID() == sitk.sitkUInt16
+            assert np.array_equal(values > 0, inside)
+
+
+def test_points_of_the_tree_lie_in_their_branch_of_the_map(a_result):
+    image = sitk.ReadImage(str(a_result / "branches.nrrd"))
+    tree = AirwayTree.from_json((a_result / TREE).read_text())
+    assert len(tree.branches) == 7
+    for branch in tree.branches:
+        middle = branch.points_mm[len(branch.points_mm) // 2]
+        assert image[image.TransformPhysicalPointToIndex(middle.tolist())] == branch.id
+
+
+def test_the_text_on_the_terminal_counts_branches(a_mask_file, tmp_path, capsys):
+    assert main(["measure", str(a_mask_file), "-o", str(tmp_path / "r"), "--progress", "none"]) == 0
+    assert "7 branches" in capsys.readouterr().out
+
+
+def test_ct_probability_and_curves_add_their_files(a_mask_file, tmp_path):
+    mask = sitk.ReadImage(str(a_mask_file))
+    ct = sitk.Cast(mask, sitk.sitkInt16) * -900 + 40
+    sitk.WriteImage(ct, str(tmp_path / "ct.nii.gz"))
+    # the probability is low on one side of the patient
+    values = sitk.GetArrayFromImage(mask) * 250
+    values[:, :, : SHAPE[2] // 2] = np.minimum(values[:, :, : SHAPE[2] // 2], 60)
+    probability = sitk.GetImageFromArray(values)
+    probability.CopyInformation(mask)
+    sitk.WriteImage(probability, str(tmp_path / "probability.nrrd"))
+    request = MeasureRequest(
+        a_mask_file, tmp_path / "r", tmp_path / "ct.nii.gz", tmp_path / "probability.nrrd", curves=True
+    )
+    run_measure(request, silent)
+    names = {path.name for path in request.output.iterdir()}
+    assert names == {*FILES, measuring.CURVES, measuring.PREVIEW}
+    assert len(json.loads((request.output / measuring.CURVES).read_text())["markups"]) == 7
+
+
+def test_a_broken_branch_becomes_a_suspect(a_mask_file, tmp_path):
+    mask = sitk.ReadImage(str(a_mask_file))
+    values = sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS"))
+    values[48:54, :, :72] = 0  # the right lower lobe's tube, 60 to 67 mm up
+    image = sitk.GetImageFromArray(values)
+    image.CopyInformation(sitk.DICOMOrient(mask, "LPS"))
+    sitk.WriteImage(image, str(tmp_path / "broken.nrrd"))
+    run_measure(MeasureRequest(tmp_path / "broken.nrrd", tmp_path / "r"), silent)
+    suspects = suspects_from_json((tmp_path / "r" / measuring.SUSPECTS).read_text())
+    assert suspects[0].kind == "fragment" and suspects[0].score > 0.5
+    tree = AirwayTree.from_json((tmp_path / "r" / TREE).read_text())
+    assert tree.branch(suspects[0].branch).component == 2
+
+
+def written(values: np.ndarray, path: Path) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (np.zeros((9, 9, 9), np.uint8), "empty"),
+        (np.full((9, 9, 9), -1000, np.int16), "it is a CT"),
+        (np.full((9, 9, 9), 0.5, np.float32), "fractions"),
+        (np.arange(1000, dtype=np.uint16).reshape(10, 10, 10), "more than 100 values"),
+        (np.ones((9, 9), np.uint8), "three axes"),
+    ],
+    ids=["empty", "CT", "fractions", "many values", "flat"],
+)
+def test_what_is_no_mask_is_refused_in_a_sentence_and_leaves_nothing(values, sentence, tmp_path, capsys):
+    path = written(values, tmp_path / "mask.nrrd")
+    assert main(["measure", str(path), "-o", str(tmp_path / "r"), "--progress", "none"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_ct_on_another_grid_is_refused(a_mask_file, tmp_path, capsys):
+    ct = written(np.arange(-900, 828, dtype=np.int16).reshape(12, 12, 12), tmp_path / "ct.nrrd")
+    code = main(["measure", str(a_mask_file), "--ct", str(ct), "-o", str(tmp_path / "r"), "--progress", "none"])
+    assert code == 2 and "grid" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_are_not_replaced_without_force(a_result, a_mask_file, capsys):
+    before = (a_result / TREE).read_bytes()
+    command = ["measure", str(a_mask_file), "-o", str(a_result), "--progress", "none"]
+    assert main(command) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert (a_result / TREE).read_bytes() == before
+
+
+@pytest.mark.parametrize("voxels", [(1, 1, 1), (1, 1, 30), (6, 2, 2)])
+def test_tiny_masks_give_every_file(voxels, tmp_path):
+    mask = np.zeros((9, 9, 32), np.uint8)
+    mask[: voxels[0], : voxels[1], : voxels[2]] = 1
+    path = written(mask, tmp_path / "tiny.nrrd")
+    run_measure(MeasureRequest(path, tmp_path / "r"), silent)
+    assert {file.name for file in (tmp_path / "r").iterdir()} == set(FILES)
+
+
+def test_cancelling_leaves_nothing(a_mask_file, tmp_path):
+    def cancel(stage: str, done: int, _total: int) -> None:
+        if stage == "measure" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_measure(MeasureRequest(a_mask_file, tmp_path / "r"), cancel)
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_progress_ends_with_the_folder(a_mask_file, tmp_path, capsys):
+    main(["measure", str(a_mask_file), "-o", str(tmp_path / "r"), "--progress", "json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"result": str(tmp_path / "r")}
+    assert {line["stage"] for line in lines[:-1]} == {"read", "measure"}

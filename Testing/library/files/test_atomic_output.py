@@ -1,0 +1,257 @@
+"""Results arrive whole or not at all, also after kill -9, and overwrite nothing unasked."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from source_tree import ROOT
+
+from AirwaySegLib.files import atomic_output as delivery
+from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked
+from AirwaySegLib.errors import AirwaySegError
+
+LIBRARY = ROOT / "AirwaySeg"
+
+
+def test_a_new_folder_appears_with_all_its_files(tmp_path):
+    with delivered_into(tmp_path / "a" / "result", last="report") as unfinished:
+        (unfinished / "mask").write_text("1")
+        assert not (tmp_path / "a" / "result").exists()
+        (unfinished / "report").write_text("2")
+    assert {path.name for path in (tmp_path / "a" / "result").iterdir()} == {"mask", "report"}
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "mask").write_text("1")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_in_the_folder_stay_and_the_old_result_is_replaced(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "mask").write_text("old")
+    with delivered_into(tmp_path, last="report") as unfinished:
+        (unfinished / "mask").write_text("new")
+        (unfinished / "report").write_text("r")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"notes": "mine", "mask": "new", "report": "r"}
+
+
+def test_old_files_that_the_new_result_lacks_do_not_stay_beside_it(tmp_path):
+    for name in ("mask", "tree", "notes"):
+        (tmp_path / name).write_text("old")
+    with delivered_into(tmp_path, last="report", replaced=("mask", "tree", "report")) as unfinished:
+        (unfinished / "mask").write_text("new")
+        (unfinished / "report").write_text("r")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"notes": "old", "mask": "new", "report": "r"}
+
+
+@pytest.mark.parametrize("failing", range(6))
+def test_when_a_file_cannot_be_moved_the_old_result_comes_back(tmp_path, monkeypatch, failing):
+    old = dict.fromkeys(("a", "b", "report", "notes"), "old")
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+    replace, moves = os.replace, iter(range(100))
+
+    def replace_or_fail(source: Path, target: Path) -> None:
+        if next(moves) == failing:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    with pytest.raises(AirwaySegError, match="cannot be written into .*Permission denied"):
+        with delivered_into(tmp_path, last="report", replaced=("a", "b", "report")) as unfinished:
+            for name in ("a", "b", "report"):
+                (unfinished / name).write_text("new")
+            monkeypatch.setattr(os, "replace", replace_or_fail)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+
+
+def test_a_folder_that_has_the_name_of_a_result_is_never_replaced(tmp_path):
+    (tmp_path / "mask").mkdir()
+    with pytest.raises(AirwaySegError, match="mask is a folder; the results need a file of that name"):
+        check_free(tmp_path, ("mask", "report"), force=True)
+
+
+def test_what_only_looks_like_a_killed_runs_remains_is_left_alone(tmp_path):
+    strange = [tmp_path / f"{delivery._prefix()}{process}-0" for process in ("²", "9" * 30, "-1", "")]
+    for path in strange:
+        path.mkdir()
+    with delivered_into(tmp_path, last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert set(tmp_path.iterdir()) == {*strange, tmp_path / "report"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_an_empty_folder_is_filled_and_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "result").symlink_to(tmp_path / "disk")
+    with delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert (tmp_path / "result").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["report"]
+
+
+def test_the_folder_is_as_private_as_the_user_wants_it(tmp_path):
+    (tmp_path / "usual").mkdir()
+    with delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert (tmp_path / "result").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    with pytest.raises(AirwaySegError, match="cannot be written into .*No space left"):
+        with delivered_into(tmp_path / "result", last="report"):
+            raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_that_are_there_are_not_overwritten_unasked(tmp_path):
+    (tmp_path / "mask").write_text("old")
+    with pytest.raises(AirwaySegError, match="already holds mask; use --force"):
+        check_free(tmp_path, ("mask", "report"), force=False)
+    check_free(tmp_path, ("mask", "report"), force=True)
+    check_free(tmp_path, ("report",), force=False)
+    with pytest.raises(AirwaySegError, match="is a file"):
+        check_free(tmp_path / "mask", ("report",), force=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_after_kill_9_there_is_no_result_and_the_next_run_clears_the_remains(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from AirwaySegLib.delivery import delivered_into\n"
+        "with delivered_into(Path(sys.argv[1]) / 'result', last='report') as folder:\n"
+        "    (folder / 'mask').write_text('1'); print('written', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+    )
+    assert child.stdout is not None and child.stdout.readline() == "written\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert not (tmp_path / "result").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    with delivered_into(tmp_path / "result", last="report") as unfinished:
+        (unfinished / "report").write_text("r")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+HOLD = (
+    "import sys; from pathlib import Path; from AirwaySegLib.delivery import locked\n"
+    "with locked(Path(sys.argv[1]), 'airwayseg measure'):\n"
+    "    print('locked', flush=True); sys.stdin.read()\n"
+    "print('freed', flush=True)"
+)
+
+
+def _child(program: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+    )
+
+
+@pytest.fixture
+def a_holder(tmp_path):
+    """Another process that works in the folder `result`."""
+    with _child(HOLD, tmp_path / "result") as child:
+        assert child.stdout is not None and child.stdout.readline() == "locked\n"
+        yield child
+        child.kill()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_in_which_another_run_works_is_refused_until_that_ends(tmp_path, exists):
+    result = tmp_path / "out" / "result"
+    if exists:
+        result.mkdir(parents=True)
+    with _child(HOLD, result) as child:
+        assert child.stdout is not None and child.stdout.readline() == "locked\n"
+        with pytest.raises(AirwaySegError, match=rf"result is in use by airwayseg measure \(process {child.pid} on "):
+            with locked(result, "airwayseg repair"):
+                pass
+        with locked(tmp_path / "out" / "other", "airwayseg repair"):
+            pass
+        assert child.communicate("")[0] == "freed\n"
+    with locked(result, "airwayseg repair"):
+        pass
+    left = list(tmp_path.rglob("*"))
+    assert left == ([tmp_path / "out", result] if exists else [])
+
+
+def test_a_folder_is_the_same_by_any_of_its_names(a_holder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AirwaySegError, match="in use"), locked(Path("result"), "airwayseg repair"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_run_keeps_nobody_out_and_the_next_run_clears_its_lock_file(a_holder, tmp_path):
+    a_holder.send_signal(signal.SIGKILL)
+    a_holder.wait()
+    with locked(tmp_path / "result", "airwayseg repair"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_process_may_lock_again_and_holds_until_the_outer_end(tmp_path):
+    with locked(tmp_path / "result", "airwayseg-train finetune"):
+        with locked(tmp_path / "result", "airwayseg-train fit"):
+            pass
+        with _child(HOLD, tmp_path / "result") as child:  # a child process counts as the same
+            assert child.stdout is not None and child.stdout.readline() == "locked\n"
+            child.communicate("")
+        assert [path.name for path in tmp_path.iterdir()] == [".airwayseg-lock+result"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
+def test_a_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
+    program = (
+        "import os, sys, time; from pathlib import Path; from AirwaySegLib.delivery import locked\n"
+        "with locked(Path(sys.argv[1]), 'airwayseg-train fit'):\n"
+        "    worker = os.fork()\n"
+        "    if worker == 0:\n"
+        "        sys.stdin.read(); os._exit(0)\n"
+        "    print('forked', flush=True); time.sleep(600)"
+    )
+    with _child(program, tmp_path / "result") as child:
+        assert child.stdout is not None and child.stdout.readline() == "forked\n"
+        with pytest.raises(AirwaySegError, match="in use"), locked(tmp_path / "result", "airwayseg-train fit"):
+            pass
+        child.kill()
+        child.wait()
+        with locked(tmp_path / "result", "airwayseg-train fit"):
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_does_not_stop_the_run(tmp_path, monkeypatch, number):
+    def no_locks(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(delivery, "_lock", no_locks)
+    with locked(tmp_path / "result", "airwayseg measure"):
+        (tmp_path / "result").mkdir()
+    assert (tmp_path / "result").is_dir()
+
+
+def test_a_mounted_folder_is_locked_inside_for_all_machines_that_mount_it(tmp_path, monkeypatch):
+    (tmp_path / "result").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "result")
+    with locked(tmp_path / "result", "airwayseg measure"):
+        assert [path.name for path in (tmp_path / "result").iterdir()] == [".airwayseg-lock"]
+    assert list((tmp_path / "result").iterdir()) == []

@@ -1,0 +1,34 @@
+"""Tests of AirwaySegLib.files.json_documents: what is read back, and what each wrong text is told."""
+
+import json
+
+import pytest
+
+from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.errors import AirwaySegError
+
+
+def read(text: str) -> list[int]:
+    return read_document(text, "things 1", "list of things", lambda document: [int(n) for n in document["things"]])
+
+
+def test_what_was_written_is_read():
+    assert read(json.dumps({"format": "things 1", "things": [3, 4]})) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "no list of things: JSONDecodeError"),
+        ("[]", "no list of things: TypeError"),
+        ('{"things": []}', "no list of things: KeyError"),
+        ('{"format": "things 2", "things": []}', "'things 2', not 'things 1'"),
+        ('{"format": "things 1", "things": [NaN]}', "NaN is no number"),
+        ('{"format": "things 1", "things": ["x"]}', "no list of things: ValueError"),
+        ('{"format": "things 1", "things": ' + "[" * 60 + "]" * 60 + "}", "nested too deeply"),
+        ("[" * 100_000, "no list of things: ValueError .it is nested too deeply"),
+    ],
+)
+def test_anything_else_is_refused_in_a_sentence(text, told):
+    with pytest.raises(AirwaySegError, match=told):
+        read(text)

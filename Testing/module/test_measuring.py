@@ -1,0 +1,320 @@
+"""Tests of AirwaySegSlicer's measuring, branches, overlays and plot: the real command on a drawn tree, a real scene."""
+
+import os
+
+import module_scenes as scenes
+import numpy as np
+import pytest
+import slicer
+
+from AirwaySegSlicer.scene import branches
+from AirwaySegSlicer.commands import measure as measuring
+from AirwaySegSlicer.scene import nodes
+from AirwaySegSlicer.scene import overlays
+from AirwaySegSlicer.scene import radius_plot as radiusplot
+from AirwaySegSlicer.commands import segment as segmentation
+
+
+@pytest.fixture(scope="module")
+def a_measured_folder(tmp_path_factory):
+    """What the real command leaves for the airways' box of the drawn tree, measured once."""
+    import slicerhost
+    slicerhost.start().clear()
+    folder = tmp_path_factory.mktemp("measured")
+    ct, mask = scenes.a_ct()
+    airways = segmentation.take_in(scenes.write_result(folder / "result", ct, mask), ct)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = os.pathsep.join([scenes.python_slicer(folder), path])
+    kept = folder / "tree"
+
+    def start(audience):
+        maps = measuring.Maps()
+        maps.keep = lambda node, source: os.rename(source, kept)
+        return measuring.start_measuring(airways, maps, audience)
+
+    try:
+        result, message = scenes.ends_of(start)
+    finally:
+        os.environ["PATH"] = path
+    assert message == "" and result is airways
+    return kept
+
+
+@pytest.fixture(params=[False, True], ids=["in place", "below a transform"])
+def a_tree(request, slicer_host, a_measured_folder, tmp_path):
+    """CT, mask, measured segmentation and its maps."""
+    ct, mask = scenes.a_ct(moved=request.param)
+    airways = segmentation.take_in(scenes.write_result(tmp_path / "result", ct, mask), ct)
+    maps = measuring.Maps()
+    take_in_again(airways, a_measured_folder, maps, tmp_path)
+    yield ct, mask, airways, maps
+    maps.clear()
+
+
+def take_in_again(airways, measured, maps, tmp_path):
+    copy = tmp_path / "measured"
+    copy.mkdir(exist_ok=True)
+    for name in os.listdir(measured):
+        (copy / name).write_bytes((measured / name).read_bytes())
+    measuring.take_in_tree(str(copy), airways, maps)
+
+
+def values_of_surface(airways, key):
+    return slicer.util.arrayFromModelPointData(nodes.companion(airways, nodes.SURFACE), key)
+
+
+# The tree ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_branches_of_the_drawn_tree_are_in_the_scene(a_tree):
+    _ct, _mask, airways, _maps = a_tree
+    rows = branches.branch_rows(nodes.companion(airways, nodes.CENTERLINE))
+    assert sorted(row.generation for row in rows) == [0, 1, 1, 2, 2, 2, 2]
+    assert rows[0].name == "trachea" and rows[0].diameter_mm == pytest.approx(8, abs=0.5)
+    assert branches.summary(rows).startswith("7 branches, 0.19 m, down to generation 2")
+
+
+def test_the_table_node_has_numbers_words_and_one_row_a_branch(a_tree):
+    table = nodes.companion(a_tree[2], nodes.TABLE).GetTable()
+    assert table.GetNumberOfRows() == 7
+    assert table.GetColumnByName("generation").GetClassName() == "vtkIntArray"
+    assert table.GetColumnByName("length_mm").GetClassName() == "vtkDoubleArray"
+    assert str(table.GetColumnByName("name").GetValue(0)) == "trachea"
+
+
+def test_the_centerline_runs_in_the_lumen(a_tree):
+    ct, mask, airways, _maps = a_tree
+    centerline = nodes.companion(airways, nodes.CENTERLINE)
+    points = slicer.util.arrayFromModelPoints(centerline)
+    inverse = np.linalg.inv(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(ct)))
+    i, j, k = np.rint(points @ inverse[:3, :3].T + inverse[:3, 3]).astype(int).T
+    assert mask[k, j, i].mean() > 0.98
+    assert centerline.GetParentTransformNode() is ct.GetParentTransformNode()
+
+
+def test_measuring_again_replaces_the_tree(a_tree, a_measured_folder, tmp_path):
+    _ct, _mask, airways, maps = a_tree
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    take_in_again(airways, a_measured_folder, maps, tmp_path)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+
+
+def test_a_hidden_centerline_stays_hidden_when_it_is_measured_again(a_tree, a_measured_folder, tmp_path):
+    _ct, _mask, airways, maps = a_tree
+    assert not nodes.companion(airways, nodes.CENTERLINE).GetDisplayNode().GetScalarVisibility()
+    overlays.show_centerline(airways, False)
+    take_in_again(airways, a_measured_folder, maps, tmp_path)
+    assert not nodes.companion(airways, nodes.CENTERLINE).GetDisplayNode().GetVisibility()
+
+
+def test_removing_the_result_removes_everything(slicer_host, a_measured_folder, tmp_path):
+    ct, mask = scenes.a_ct()
+    before = set(scenes.snapshot())
+    maps = measuring.Maps()
+    airways = segmentation.take_in(scenes.write_result(tmp_path / "result", ct, mask), ct)
+    take_in_again(airways, a_measured_folder, maps, tmp_path)
+    overlays.show_overlay(airways, "lobe", overlays.OverlayLook(True, True), maps)
+    branches.show_branch(airways, 2)
+    radiusplot.show_radius_plot(airways, 4)
+    overlays.hide_overlay(airways)
+    nodes.remove_result(airways)
+    maps.clear()
+    left = [node for node in nodes.all_nodes() if node.GetID() not in before]
+    assert {node.GetClassName() for node in left} <= {"vtkMRMLPlotViewNode"}  # of Slicer's own layout
+    hierarchy = nodes.subject_hierarchy()
+    assert hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "CT airways tree") == 0
+
+
+def test_files_of_maps_are_gone_when_they_are_forgotten(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    path = maps.path(airways)
+    assert os.path.exists(path)
+    maps.forget(airways)
+    assert not os.path.exists(path) and maps.path(airways) is None
+
+
+# From row to views and back ------------------------------------------------------------------------------------------
+
+
+def test_showing_a_branch_centres_slices_and_cameras_on_it_and_it_is_found_there(a_tree):
+    _ct, _mask, airways, _maps = a_tree
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    slices = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    centerline = nodes.companion(airways, nodes.CENTERLINE)
+    for number in range(1, 8):
+        branches.show_branch(airways, number)
+        place = camera.GetFocalPoint()
+        assert branches.nearest_branch(centerline, place) == number
+        for node in slices:
+            centre = [node.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
+            assert centre == pytest.approx(place)
+    highlight = nodes.companion(airways, nodes.HIGHLIGHT)
+    bounds = [0.0] * 6
+    highlight.GetRASBounds(bounds)
+    assert all(low - 1 <= at <= high + 1 for low, at, high in zip(bounds[::2], place, bounds[1::2], strict=True))
+
+
+def test_there_is_one_highlight_and_it_can_go(a_tree):
+    _ct, _mask, airways, _maps = a_tree
+    branches.show_branch(airways, 2)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    branches.show_branch(airways, 3)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    branches.hide_branch(airways)
+    assert nodes.companion(airways, nodes.HIGHLIGHT) is None
+
+
+def test_a_branch_that_does_not_exist_gets_a_sentence_and_no_node(a_tree):
+    before = scenes.snapshot()
+    with pytest.raises(RuntimeError, match="no branch 99"):
+        branches.show_branch(a_tree[2], 99)
+    assert scenes.snapshot() == before
+
+
+def test_far_from_the_airways_there_is_no_branch(a_tree):
+    assert branches.nearest_branch(nodes.companion(a_tree[2], nodes.CENTERLINE), (900.0, 0.0, 0.0)) is None
+
+
+def a_picking(places):
+    """Wait for a click; the file needs Qt, which the host brings."""
+    from AirwaySegSlicer.scene import picking
+
+    return picking.Picking(places.append)
+
+
+def test_a_click_in_a_view_tells_its_place_once_and_leaves_nothing(slicer_host):
+    nodes.subject_hierarchy()
+    before, places = set(scenes.snapshot()), []
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    pick = a_picking(places)
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    pick.node.AddControlPointWorld([1.0, 2.0, 3.0])
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)  # as Slicer does after one point
+    slicer_host.pump(lambda: bool(places))
+    pick.cancel()
+    slicer_host.pump(0.05)
+    assert places == [(1.0, 2.0, 3.0)]
+    assert set(scenes.snapshot()) == before
+
+
+def test_another_mouse_mode_ends_the_waiting_for_a_click(slicer_host):
+    places = []
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    pick = a_picking(places)
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    slicer_host.pump(lambda: bool(places))
+    assert places == [None] and pick.node.GetScene() is None
+
+
+# Overlays ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_surface_has_the_values_of_its_overlay(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    rows = branches.branch_rows(nodes.companion(airways, nodes.CENTERLINE))
+    look = overlays.OverlayLook()
+    overlays.show_overlay(airways, "generation", look, maps)
+    assert set(np.unique(values_of_surface(airways, "generation"))) == {0, 1, 2}
+    overlays.show_overlay(airways, "diameter", look, maps)
+    wide = {round(row.diameter_mm, 3) for row in rows}
+    assert {round(float(value), 3) for value in np.unique(values_of_surface(airways, "diameter"))} == wide
+    overlays.show_overlay(airways, "toCenterline", look, maps)
+    assert 3 < values_of_surface(airways, "toCenterline").max() < 6  # the trachea's radius is 4 mm
+    overlays.show_overlay(airways, "toWall", look, maps)
+    assert values_of_surface(airways, "toWall").max() < 1.1  # at most a voxel deep
+    overlays.show_overlay(airways, "fromCarina", look, maps)
+    assert values_of_surface(airways, "fromCarina").max() == pytest.approx(51.5, abs=3.5)
+    overlays.show_overlay(airways, "lobe", look, maps)
+    assert set(np.unique(values_of_surface(airways, "lobe"))) <= set(range(6))
+
+
+def test_an_overlay_on_the_surface_replaces_the_plain_surface_and_gives_it_back(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    before = set(scenes.snapshot())
+    overlays.show_overlay(airways, "lobe", overlays.OverlayLook(surface=True), maps)
+    model = nodes.companion(airways, nodes.SURFACE)
+    assert not airways.GetDisplayNode().GetVisibility3D()
+    assert model.GetDisplayNode().GetScalarVisibility() and model.GetDisplayNode().GetActiveScalarName() == "lobe"
+    colours = model.GetDisplayNode().GetColorNode()
+    assert [colours.GetColorName(number) for number in (0, 1)] == ["no lobe", "right upper lobe"]
+    overlays.hide_overlay(airways)
+    assert airways.GetDisplayNode().GetVisibility3D()
+    assert set(scenes.snapshot()) == before
+
+
+def test_a_surface_that_the_user_has_hidden_stays_hidden(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    airways.GetDisplayNode().SetVisibility3D(False)
+    overlays.show_overlay(airways, "lobe", overlays.OverlayLook(surface=True), maps)
+    overlays.hide_overlay(airways)
+    assert not airways.GetDisplayNode().GetVisibility3D()
+
+
+def test_an_overlay_over_the_slices_gives_back_what_lay_there(a_tree):
+    ct, mask, airways, maps = a_tree
+    composites = overlays.slice_composites()
+    assert composites
+    for composite in composites:
+        composite.SetForegroundVolumeID(ct.GetID())
+        composite.SetForegroundOpacity(0.25)
+    for key in ("generation", "fromCarina"):
+        overlays.show_overlay(airways, key, overlays.OverlayLook(False, True, 0.7), maps)
+        volume = nodes.companion(airways, nodes.SLICES)
+        assert {composite.GetForegroundVolumeID() for composite in composites} == {volume.GetID()}
+        assert {composite.GetForegroundOpacity() for composite in composites} == {0.7}
+    overlays.set_opacity(airways, 0.4)
+    assert {composite.GetForegroundOpacity() for composite in composites} == {0.4}
+    values = slicer.util.arrayFromVolume(volume)
+    assert (values != overlays.NOTHING).sum() == mask.sum()
+    assert not airways.GetDisplayNode().GetVisibility2DFill()  # it would cover the colours
+    overlays.hide_overlay(airways)
+    assert airways.GetDisplayNode().GetVisibility2DFill()
+    assert {composite.GetForegroundVolumeID() for composite in composites} == {ct.GetID()}
+    assert {composite.GetForegroundOpacity() for composite in composites} == {0.25}
+
+
+def test_only_airways_are_coloured_in_the_slices(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    overlays.show_overlay(airways, "generation", overlays.OverlayLook(False, True), maps)
+    display = nodes.companion(airways, nodes.SLICES).GetDisplayNode()
+    assert display.GetApplyThreshold() and overlays.NOTHING < display.GetLowerThreshold() < 0
+
+
+def test_the_legend_names_what_the_colours_mean(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    overlays.show_overlay(airways, "generation", overlays.OverlayLook(legend=True), maps)
+    model = nodes.companion(airways, nodes.SURFACE)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(model)
+    assert legend.GetTitleText() == "Generation" and legend.GetUseColorNamesForLabels()
+    overlays.show_overlay(airways, "generation", overlays.OverlayLook(legend=False), maps)
+    assert not slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+
+
+def test_without_measures_an_overlay_gets_a_sentence_and_changes_nothing(slicer_host, tmp_path):
+    ct, mask = scenes.a_ct()
+    airways = segmentation.take_in(scenes.write_result(tmp_path / "result", ct, mask), ct)
+    before = scenes.snapshot()
+    with pytest.raises(RuntimeError, match="Measure CT airways first"):
+        overlays.show_overlay(airways, "lobe", overlays.OverlayLook(), measuring.Maps())
+    assert scenes.snapshot() == before
+
+
+# The plot ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_plot_runs_from_the_carina_to_the_tip_and_becomes_thinner(a_tree):
+    _ct, _mask, airways, _maps = a_tree
+    distance, radius = radiusplot.way_to(nodes.companion(airways, nodes.CENTERLINE), 7)
+    assert distance[0] == pytest.approx(0, abs=1) and distance[-1] == pytest.approx(51.5, abs=3.5)
+    assert (np.diff(distance) >= 0).all()
+    assert radius[len(radius) // 4] == pytest.approx(2.8, abs=0.3)
+    assert radius[-5] == pytest.approx(1.6, abs=0.3)
+
+
+def test_a_second_plot_replaces_the_first(a_tree):
+    _ct, _mask, airways, _maps = a_tree
+    first = radiusplot.show_radius_plot(airways, 4)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    second = radiusplot.show_radius_plot(airways, 5)
+    assert first.GetScene() is None and slicer.mrmlScene.GetNumberOfNodes() == count
+    assert second.GetTitle().endswith("branch 5") and second.GetNumberOfPlotSeriesNodes() == 1

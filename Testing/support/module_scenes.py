@@ -1,0 +1,146 @@
+"""What the tests of the Slicer module share: a drawn CT in Slicer's scene, what the commands leave, Slicer's Python."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import slicer
+import slicerhost as slicerhost  # for slicer.i18n, which the files below import
+from module_commands import REPORT
+from phantoms import a_forked_tree, draw_tubes
+
+from AirwaySegSlicer.commands import event_loop as eventloop
+from AirwaySegSlicer.commands.jobs import Audience
+from AirwaySegSlicer.scene.nodes import all_nodes, ijk_to_ras, write_volume
+
+assert slicerhost  # Imported for what it makes importable.
+
+# Columns, rows and slices of the CT run to the patient's front, right and head, and no edge is as long as another.
+IJK_TO_RAS = np.array([[0, -0.9, 0, 40], [1.1, 0, 0, -30], [0, 0, 1.2, -20], [0, 0, 0, 1.0]])
+
+
+def a_ct(name: str = "CT", moved: bool = False) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:
+    """A CT of a forked tree in the scene, and the tree's mask (Z, Y, X); ``moved`` puts it below a transform."""
+    # The tree is drawn as (z, y to the back, x to the left); columns of the CT run along y, rows along x.
+    drawn = draw_tubes(a_forked_tree(0.5), (85, 40, 100), (1.2, 1.1, 0.9))
+    mask = np.ascontiguousarray(drawn.transpose(0, 2, 1)[:, :, ::-1])
+    hu = np.where(mask, -950, -700).astype(np.int16)
+    hu[:, :6] = 300  # Without bone it would be no CT.
+    hu[mask] = -950
+    node = slicer.util.addVolumeFromArray(hu, IJK_TO_RAS, name)
+    if moved:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+        turned = np.array([[0, -1, 0, 5], [1, 0, 0, -7], [0, 0, 1, 9], [0, 0, 0, 1.0]])
+        slicer.util.updateTransformMatrixFromArray(transform, turned)
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    return node, mask
+
+
+def write_result(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: np.ndarray) -> str:
+    """A folder as `airwayseg segment --no-measure` leaves it; without traces in the scene."""
+    os.makedirs(folder, exist_ok=True)
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetIJKToRASMatrix(ijk_to_ras(ct))
+    node.SetAndObserveImageData(type(ct.GetImageData())())
+    slicer.util.updateVolumeFromArray(node, mask.astype(np.uint8))
+    write_volume(node, os.path.join(folder, "airways.nrrd"))
+    Path(folder, "report.json").write_text(json.dumps(REPORT))
+    return str(folder)
+
+
+def python_slicer(folder: Path, stand_ins: bool = False) -> str:
+    """A folder for the PATH with an executable PythonSlicer that is this Python with its packages.
+
+    With ``stand_ins`` slow commands are those of module_commands.py.
+    """
+    script = folder / "PythonSlicer"
+    real = f'exec "{sys.executable}"'
+    stand_in = f'{real} "{Path(__file__).with_name("module_commands.py")}" "$@"'
+    library = ("AirwaySegLib segment", "AirwaySegLib measure", "AirwaySegSlicer.commands.measure_child measure")
+    training = ("AirwaySegTraining finetune", "AirwaySegTraining simulate", "AirwaySegTraining cases")
+    wanted = " | ".join(f'"{command}"*' for command in (*library, *training, "AirwaySegSlicer.commands.probe_child "))
+    choice = f'case "$2 $3" in {wanted}) {stand_in};; esac\n' if stand_ins else ""
+    script.write_text(f'#!/bin/sh\n{choice}{real} "$@"\n')
+    script.chmod(0o755)
+    return str(folder)
+
+
+def launch_real(arguments, useStartupEnvironment=True, updateEnvironment=None, cwd=None):
+    """As `slicer.util.launchConsoleProcess`, with the environment of this process."""
+    environment = {**os.environ, **(updateEnvironment or {})}
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment
+    )
+
+
+class StandIn:
+    """In the place of `launchConsoleProcess`: does ``work(arguments)`` instead of the command, when `end` is called.
+
+    ``work`` returns the lines that the command prints, or raises `Failed` with the last one.
+    """
+
+    def __init__(self, work: Callable[[list[str]], list[str]]) -> None:
+        self.work = work
+        self.commands: list[list[str]] = []
+        self.processes: list[Running] = []
+
+    def __call__(self, arguments, **options):
+        self.commands.append(list(arguments))
+        self.processes.append(Running())
+        return self.processes[-1]
+
+    def end(self) -> None:
+        """Let the command that was started last do its work and end, and the host hear of it."""
+        try:
+            lines, code = self.work(self.commands[-1][3:]), 0
+        except Failed as failure:
+            lines, code = [str(failure)], 2
+        self.processes[-1].end(lines, code)
+        slicerhost.start().pump(lambda: not eventloop._later._waiting)
+
+
+class Failed(Exception):
+    """The command ends with this sentence."""
+
+
+class Running:
+    """A process that is alive until it is told its end."""
+
+    pid = 2**22 + 1  # of no process
+
+    def __init__(self) -> None:
+        reading, self._writing = os.pipe()
+        self.stdout = os.fdopen(reading, encoding="utf-8")
+        self._code: int | None = None
+
+    def end(self, lines: list[str], code: int) -> None:
+        """Print these lines and end with this code."""
+        self._code = code
+        with os.fdopen(self._writing, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+
+    def poll(self) -> int | None:
+        """The exit code; None as long as it runs."""
+        return self._code
+
+    def wait(self) -> int:
+        """The exit code; it has ended when its output has."""
+        assert self._code is not None
+        return self._code
+
+
+def ends_of(start: Callable[[Audience], object]) -> tuple[object, str]:
+    """Result and sentence of work that is started with the real command and waited for."""
+    ends: list[tuple[object, str]] = []
+    start(Audience(lambda *end: ends.append(end), launch=launch_real, blocking=True))
+    assert len(ends) == 1
+    return ends[0]
+
+
+def snapshot() -> dict[str, int]:
+    """Every node of the scene with the time of its last change."""
+    return {node.GetID(): node.GetMTime() for node in all_nodes()}

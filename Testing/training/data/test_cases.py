@@ -1,0 +1,419 @@
+"""Cases: what is kept of them on disk, maps on the airway alone, patches with their weights, and who is held out."""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegTraining.data import cases
+from AirwaySegTraining.data import prepared_files as preparedfiles
+from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
+from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
+from AirwaySegTraining.fit.recipes import TERMS, Stage, Term, load_recipe
+from AirwaySegTraining.data.sampling import Mixture, cut
+from AirwaySegTraining.fit.validation import held_out
+
+
+@pytest.fixture
+def a_case_folder(tmp_path):
+    """A wide tube along z with a thin one beside it; a voxel of the corner is left out."""
+    label = np.zeros((20, 26, 24), np.uint8)
+    label[:, 4:13, 4:13] = 1
+    label[3:17, 20:22, 8:10] = 1
+    label[0, 0, 0] = 2
+    folder = tmp_path / "cases" / "tubes"
+    folder.mkdir(parents=True)
+    write(folder, label)
+    return folder
+
+
+def write(folder, label):
+    ct = np.where(label == 1, -950, -100).astype(np.int16)
+    ct[0, 0], ct[0, 1] = -990, 300
+    sitk.WriteImage(sitk.GetImageFromArray(ct), str(folder / "ct.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(label), str(folder / "label.nrrd"))
+
+
+def test_a_map_on_the_airway_gives_the_same_boxes_as_the_whole_array():
+    rng = np.random.default_rng(0)
+    whole = rng.integers(1, 9, (7, 8, 9)) * (rng.random((7, 8, 9)) < 0.2)
+    sparse = OnAirway.of(whole, np.flatnonzero(whole))
+    assert (sparse.whole() == whole).all()
+    for box in [
+        (slice(2, 5), slice(0, 8), slice(3, 4)),
+        np.ix_([3, 2, 0, 0, 6], [7, 7], [8, 0, 4]),
+        np.ix_([6], [0], [0]),
+    ]:
+        assert (sparse[box] == whole[box]).all()
+
+
+def test_a_prepared_case_is_the_case_and_its_maps(a_case_folder):
+    fresh, kept = read_case(a_case_folder), prepared_case(a_case_folder, MAPS)
+    assert (fresh.ct == kept.ct).all() and (fresh.label == kept.label).all()
+    assert fresh.centres.box == kept.centres.box and fresh.spacing_mm == kept.spacing_mm
+    for kind, places in fresh.centres.places.items():
+        assert (places == kept.centres.places[kind]).all(), kind
+    airway = fresh.label == 1
+    for name in MAPS:
+        expected = make_map(name, fresh)
+        assert expected[airway].any() and (kept.maps[name].whole()[airway] == expected[airway]).all(), name
+    assert kept.maps["distance"].whole().max() == 1 and set(np.unique(kept.maps["branch"].values)) >= {1, 2}
+
+
+def test_a_case_is_prepared_once_and_again_when_its_label_changes(a_case_folder, monkeypatch):
+    reads = []
+    monkeypatch.setattr(cases, "read_case", lambda folder: reads.append(folder) or read_case(folder))
+    first = prepared_case(a_case_folder, ("rate",))
+    prepared_case(a_case_folder, ("rate",))
+    assert len(reads) == 1
+    label = np.array(first.label)
+    label[3:17, 20:22, 8:10] = 0
+    write(a_case_folder, label)
+    second = prepared_case(a_case_folder, ("rate",))
+    assert len(reads) == 2 and second.fingerprint != first.fingerprint
+    assert len(second.skeleton.voxels) == len(first.skeleton.voxels) - 14 * 4
+    assert [path.name for path in (a_case_folder.parents[1] / PREPARED / "tubes").iterdir()] == [second.fingerprint]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: write(folder, np.zeros((20, 26, 24), np.uint8)), "holds no airway"),
+        (lambda folder: write(folder, np.full((20, 26, 24), 3, np.uint8)), "values other than 0"),
+        (lambda folder: (folder / "label.nrrd").unlink(), r"label\.nrrd"),
+        (lambda folder: (folder / "ct.nrrd").write_bytes(b"NRRD0004\nnonsense"), r"ct\.nrrd"),
+        (lambda folder: (folder / "case.json").write_text("[]"), r"case\.json holds no object"),
+    ],
+)
+def test_a_case_that_cannot_be_used_is_refused_by_name_and_leaves_nothing(a_case_folder, spoil, said):
+    spoil(a_case_folder)
+    with pytest.raises(AirwaySegError, match=f"Case tubes: .*{said}"):
+        prepared_case(a_case_folder)
+    assert not list((a_case_folder.parents[1]).glob(f"{PREPARED}/tubes/*"))
+
+
+def test_a_disk_that_is_full_gives_a_sentence_and_no_half_map(a_case_folder, monkeypatch):
+    prepared_case(a_case_folder)
+
+    def full(stream, _values):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cases.np, "save", full)
+    with pytest.raises(AirwaySegError, match=r"rate\.npy cannot be written: No space left on device"):
+        prepared_case(a_case_folder, ("rate",))
+    assert not list(a_case_folder.parents[1].glob(f"{PREPARED}/tubes/*/*rate*"))
+
+
+# Patches -------------------------------------------------------------------------------------------------------------
+
+
+def test_turned_patches_keep_ct_label_and_maps_together(a_case_folder):
+    case = prepared_case(a_case_folder, ("branch", "distance"))
+    loss = (Term("general_union", alpha=0.2, exponent=0.7),)
+    stage = replace(load_recipe("wingsnet").stages[1], loss=loss, patch=32, sampling={"thin": 1.0})
+    branch = {name: case.maps[name] for name in ("branch",)}
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        hu, label, maps = draw_patch(case, stage, Mixture.of(stage.sampling), rng)
+        assert set(maps) == {"distance"} and maps["distance"].dtype == np.float16
+        airway = label == 1
+        assert airway.any() and hu[airway].mean() < hu[label == 0].mean() - 200
+        assert (maps["distance"][airway] > 0).mean() > 0.5
+    assert branch["branch"].values.dtype == np.uint16
+
+
+def test_a_patch_weighs_the_sum_on_the_airway_one_beside_it_and_nothing_where_left_out():
+    label = np.array([[[1, 1, 0, 2]]], np.uint8)
+    maps = {
+        "rate": np.array([[[1, 0.05, 0.9, 0]]], np.float16),
+        "distance": np.array([[[0.5, 0, 0, 0]]], np.float16),
+        "back_propagation": np.array([[[0.25, 0, 0, 0]]], np.float32),
+    }
+    weight = patch_weight(("lib", "centerline", "back_propagation"), label, maps, np.random.default_rng(0))
+    # Rate 1: the floor 0.05; rate 0.05: -log10 is above 1, so 1. Then (1 - d)^2: 0.25 and 1.
+    assert weight.ravel().tolist() == pytest.approx([0.05 + 0.25 + 0.25, 1 + 1, 1, 0], abs=1e-3)
+
+
+def test_a_batch_depends_on_seed_step_and_place_alone(a_case_folder):
+    case = prepared_case(a_case_folder, ("rate",))
+    stage = replace(load_recipe("tang").stages[1], patch=32, batch=4)
+    source = Source([[case]], np.array([1.0]), ((-1000.0, 600.0), (-625.0, 125.0)), seed=3)
+    whole = Batches(source, stage)[7]
+    assert whole["image"].shape == (4, 2, 32, 32, 32) and whole["weight"].shape == (4, 1, 32, 32, 32)
+    assert not torch.equal(whole["image"][0], whole["image"][1])
+    for rank in range(2):
+        part = Batches(source, stage, rank, 2)[7]
+        for name, tensor in part.items():
+            assert torch.equal(tensor, whole[name][2 * rank : 2 * rank + 2]), name
+    assert not torch.equal(Batches(source, stage)[8]["image"], whole["image"])
+
+
+# The loss of a stage -------------------------------------------------------------------------------------------------
+
+
+def a_batch():
+    label = torch.tensor([1, 1, 0, 0, 0, 2, 0, 1], dtype=torch.uint8).reshape(1, 1, 2, 2, 2)
+    on = (label == 1).float()
+    return {
+        "label": label,
+        "weight": (1 + on) * (label != 2),
+        "distance": 0.5 * on.half(),
+        "tube": label,
+        "classes": label,
+    }
+
+
+def stage_of(*terms):
+    numbers = {"alpha": 0.2, "exponent": 0.7}
+    loss = tuple(Term(name, share, **{key: numbers[key] for key in TERMS[name]}) for name, share in terms)
+    return Stage("one", 1, loss, {"random": 1.0})
+
+
+def test_the_stage_loss_is_the_sum_of_its_terms_times_their_shares():
+    logits = torch.zeros(1, 1, 2, 2, 2)
+    # p = 1/2 on 7 voxels, 3 of them airway: Dice 1 - (2 * 1.5 + 1) / (3.5 + 3 + 1), entropy log 2.
+    expected = (1 - 4 / 7.5) + 0.3 * np.log(2)
+    assert float(stage_loss(stage_of(("dice", 1.0), ("cross_entropy", 0.3)), logits, a_batch())) == pytest.approx(
+        expected
+    )
+    # w = 1 - 0.75 sqrt(0.5) on the airway; p^r of 0.5 + 1e-4.
+    weight = 1 - 0.75 * np.sqrt(0.5)
+    top = 3 * weight * 0.5001**0.7 + 1
+    bottom = 3 * weight * (0.2 * 0.5 + 0.8) + 4 * 0.2 * 0.5 + 1
+    union = stage_loss(stage_of(("general_union", 1.0)), logits, a_batch())
+    assert float(union) == pytest.approx(1 - top / bottom, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.filterwarnings("ignore:Tang's printed exponent")
+def test_every_term_of_a_recipe_has_a_loss_that_learns(name):
+    logits = torch.linspace(-2, 2, 24 if name == "classes" else 8).reshape(1, -1, 2, 2, 2).requires_grad_()
+    loss = stage_loss(stage_of((name, 1.0)), logits, a_batch())
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all() and (logits.grad != 0).any()
+    assert (logits.grad[0, :, 1, 0, 1] == 0).all(), "a voxel that is left out"
+
+
+# Held-out patients ---------------------------------------------------------------------------------------------------
+
+
+def cases_of(*patients):
+    nothing = np.zeros((1, 1, 1))
+    return [
+        Case(f"{n}", name, "", nothing, nothing, (1, 1, 1), False, None, None, {}) for n, name in enumerate(patients)
+    ]
+
+
+def test_a_share_of_the_patients_is_held_out_with_all_their_cases():
+    group = cases_of(*(f"patient {number // 2}" for number in range(40)))
+    held = held_out([group], 0.2, seed=0)
+    patients = {case.patient for case in held}
+    assert len(patients) == 4 and len(held) == 8
+    assert held == held_out([group], 0.2, seed=0) != held_out([group], 0.2, seed=1)
+    more = held_out([[*group, *cases_of("new")]], 0.2, seed=0)
+    assert len(patients & {case.patient for case in more}) >= 3
+
+
+def test_no_group_is_left_without_cases_and_one_patient_is_never_held_out():
+    real = cases_of("real")
+    for seed in range(5):
+        held = held_out([cases_of("a", "b", "c"), real], 0.5, seed)
+        assert len(held) == 2 and real[0] not in held
+    assert held_out([cases_of("a", "a")], 0.5, 0) == []
+    assert held_out([cases_of("a", "b", "c")], 0.0, 0) == []
+    assert len(held_out([cases_of("a", "b", "c")], 0.1, 0)) == 1
+
+
+def test_the_patient_is_that_of_case_json_or_the_folder(a_case_folder):
+    assert read_case(a_case_folder).patient == "tubes"
+    (a_case_folder / "case.json").write_text(json.dumps({"patient": "P7"}))
+    assert read_case(a_case_folder).patient == "P7"
+    (a_case_folder / "case.json").write_text(json.dumps({"patient": {"radius": 8}, "clean": True}))
+    assert read_case(a_case_folder).patient == "tubes" and read_case(a_case_folder).clean
+
+
+# What is kept --------------------------------------------------------------------------------------------------------
+
+
+def kept_folder(case_folder):
+    (kept,) = case_folder.parents[1].glob(f"{PREPARED}/tubes/*")
+    return kept
+
+
+def save(path, array, **how):
+    with path.open("wb") as stream:
+        np.save(stream, array, **how)
+
+
+def change(path, **arrays):
+    """Write an .npz with some arrays changed; None takes one away."""
+    with np.load(path) as stored:
+        numbers = {**stored, **arrays}
+    with path.open("wb") as stream:
+        np.savez(stream, **{name: array for name, array in numbers.items() if array is not None})
+
+
+class Harmful:
+    """What an .npy file may hold that runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+OBJECTS = np.array([Harmful()], object)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda kept: (kept / "case.npz").write_bytes((kept / "case.npz").read_bytes()[:100]),
+        lambda kept: (kept / "case.npz").write_bytes(b"nonsense"),
+        lambda kept: (kept / "case.npz").unlink(),
+        lambda kept: save(kept / "case.npz", np.zeros(3)),
+        lambda kept: change(kept / "case.npz", voxels=None),
+        lambda kept: change(kept / "case.npz", voxels=np.array([-1])),
+        lambda kept: change(kept / "case.npz", voxels=np.array([5]), skeleton=np.array([10**9])),
+        lambda kept: change(kept / "case.npz", spacing_mm=np.array([1.0, np.nan, 1.0])),
+        lambda kept: change(kept / "case.npz", spacing_mm="one"),
+        lambda kept: change(kept / "case.npz", box=np.array([[0, 999], [0, 5], [0, 5]])),
+        lambda kept: change(kept / "case.npz", places_thin=np.array([[1, 2, 99]])),
+        lambda kept: change(kept / "case.npz", places_nowhere=np.zeros((1, 3), int)),
+        lambda kept: change(kept / "case.npz", seal="of another"),
+        lambda kept: change(kept / "case.npz", seal=None),
+        lambda kept: change(kept / "case.npz", patient=OBJECTS),
+        lambda kept: (kept / "ct.npy").write_bytes(b"\x93NUMPY"),
+        lambda kept: (kept / "ct.npy").unlink(),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26, 24), np.int16)),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26, 24))),
+        lambda kept: save(kept / "ct.npy", np.zeros((20, 26), np.int16)),
+        lambda kept: save(kept / "ct.npy", OBJECTS, allow_pickle=True),
+        lambda kept: save(kept / "label.npy", np.zeros((20, 26, 25), np.uint8)),
+        lambda kept: save(kept / "rate.npy", np.zeros(7)),
+        lambda kept: save(kept / "rate.npy", OBJECTS, allow_pickle=True),
+        lambda kept: (kept / "rate.npy").write_bytes(b""),
+        lambda kept: (kept / "files.json").write_text("[" * 10**5),
+        lambda kept: (kept / "files.json").write_text('{"ct.npy": 7, "label.npy": [1, 2]}'),
+    ],
+)
+def test_what_is_kept_of_a_case_and_is_not_right_is_made_again(a_case_folder, spoil):
+    expected = prepared_case(a_case_folder, ("rate",))
+    ct = np.array(expected.ct)
+    spoil(kept_folder(a_case_folder))
+    case = prepared_case(a_case_folder, ("rate",))
+    assert (ct == case.ct).all() and case.spacing_mm == expected.spacing_mm and case.patient == "tubes"
+    assert (case.maps["rate"].whole() == expected.maps["rate"].whole()).all()
+    assert (case.skeleton.voxels == expected.skeleton.voxels).all() and case.centres.box == expected.centres.box
+
+
+def test_what_is_kept_of_another_patient_is_not_taken(a_case_folder):
+    """The whole folder of another case, copied under this case's fingerprint."""
+    other = a_case_folder.with_name("other")
+    other.mkdir()
+    label = np.zeros((20, 26, 24), np.uint8)
+    label[:, 6:15, 6:15] = 1
+    write(other, label)
+    mine = np.array(prepared_case(a_case_folder).label)
+    prepared_case(other)
+    (theirs,) = a_case_folder.parents[1].glob(f"{PREPARED}/other/*")
+    kept = kept_folder(a_case_folder)
+    shutil.rmtree(kept)
+    shutil.copytree(theirs, kept)
+    case = prepared_case(a_case_folder)
+    assert (mine == case.label).all() and case.patient == "tubes"
+
+
+def test_a_file_that_cannot_be_read_for_another_reason_is_not_called_damaged(a_case_folder, monkeypatch):
+    prepared_case(a_case_folder)
+
+    def too_many(*_arguments, **_more):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(np, "load", too_many)
+    with pytest.raises(AirwaySegError, match=r"case\.npz cannot be read: Too many open files"):
+        prepared_case(a_case_folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_many_cases_need_no_open_file_each(a_case_folder):
+    import resource
+
+    prepared_case(a_case_folder)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/dev/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 12, before[1]))
+    try:
+        many = [prepared_case(a_case_folder) for _ in range(40)]
+        assert all(case.ct[:1, :1, :1] == -990 for case in many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_kept_array_gives_the_same_boxes_as_the_array(a_case_folder):
+    fresh, kept = read_case(a_case_folder), prepared_case(a_case_folder)
+    for start in ([2, 3, 4], [-3, 20, 10]):
+        assert (cut(fresh.ct, start, 8) == cut(kept.ct, start, 8)).all()
+    box = kept.label[2:4, :, 3:5]
+    box[:] = 7
+    assert (kept.label == fresh.label).all(), "a box is a copy"
+    assert np.asarray(kept.ct, np.float32).dtype == np.float32 and np.array(kept.ct).flags.writeable
+
+
+def test_a_kept_array_whose_file_goes_away_or_changes_gives_a_sentence(a_case_folder):
+    case = prepared_case(a_case_folder)
+    save(kept_folder(a_case_folder) / "ct.npy", np.zeros((2, 2, 2), np.int16))
+    with pytest.raises(AirwaySegError, match=r"ct\.npy was changed while it was used"):
+        case.ct[:1, :1, :1]
+    (kept_folder(a_case_folder) / "ct.npy").unlink()
+    with pytest.raises(AirwaySegError, match=r"ct\.npy cannot be read: No such file"):
+        np.asarray(case.ct)
+
+
+def test_files_are_hashed_once_as_long_as_they_are_the_same(a_case_folder, monkeypatch):
+    monkeypatch.setattr(preparedfiles, "STILL_NS", -(10**18))  # as if they had been written long ago
+    first = prepared_case(a_case_folder)
+    hashed, digest = [], preparedfiles.hashlib.file_digest
+    monkeypatch.setattr(preparedfiles.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
+    assert prepared_case(a_case_folder).fingerprint == first.fingerprint and hashed == []
+    times = (a_case_folder / "label.nrrd").stat()
+    label = (a_case_folder / "label.nrrd").read_bytes()
+    (a_case_folder / "label.nrrd").write_bytes(label[:-1] + bytes([label[-1] ^ 1]))
+    os.utime(a_case_folder / "label.nrrd", ns=(times.st_atime_ns, times.st_mtime_ns))
+    changed = cases._fingerprint(a_case_folder, preparedfiles.Hashes.kept_in(kept_folder(a_case_folder).parent))
+    assert changed != first.fingerprint, "the same size and time, but not the same"
+
+
+def test_a_file_that_has_just_been_written_is_hashed_again(a_case_folder):
+    hashes = preparedfiles.Hashes()
+    first = cases._fingerprint(a_case_folder, hashes)
+    assert hashes._known == {}
+    (a_case_folder / "case.json").write_text("{}")
+    assert cases._fingerprint(a_case_folder, hashes) != first
+
+
+def test_as_many_cases_are_prepared_at_once_as_memory_suffices_for(monkeypatch):
+    for free, expected in ((None, 8), (100 * 2**30, 8), (10 * 2**30, 3), (2**30, 1)):
+        monkeypatch.setattr(cases, "free_memory", lambda _device, free=free: free)
+        assert cases._at_once(8, 20) == expected
+    assert cases._at_once(8, 0) == 1 == cases._at_once(0, 5)
+
+
+def test_a_label_that_does_not_fit_the_ct_is_warned_of_at_every_start(a_case_folder, caplog):
+    prepared_case(a_case_folder)
+    assert not caplog.messages
+    label = np.zeros((20, 26, 24), np.uint8)
+    label[:, 4:13, 4:13] = 1
+    write(a_case_folder, label)
+    sitk.WriteImage(sitk.GetImageFromArray(label[:, :, ::-1].copy()), str(a_case_folder / "label.nrrd"))
+    for _ in range(2):
+        caplog.clear()
+        prepared_case(a_case_folder)
+        assert len(caplog.messages) == 1 and "Case tubes: the label looks mirrored left to right" in caplog.text

@@ -1,0 +1,346 @@
+"""Training of the connection network on simulated breaks and on what a first stage left broken.
+
+DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation and Deep Breakage
+Connection), section 2.2 and 2.3: two channels, Dice and cross-entropy. A step's patches depend on the seed and the
+step's number alone, so a resumed run sees what an unbroken one would have.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from AirwaySegLib import __version__
+from AirwaySegLib.repair.bridge import groups_of
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, network_bridges
+from AirwaySegLib.networks.connection_net import Connector
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.commands.evaluate import mean_and_deviation
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
+from AirwaySegTraining.connection.pool import (
+    MISSING,
+    OPEN,
+    BreakagePatches,
+    PooledTree,
+    PoolSettings,
+    broken_trees,
+    make_pool,
+    pool_files,
+)
+from AirwaySegTraining.data.cases import Case, case_folders, prepared_groups
+from AirwaySegTraining.fit.settings import check_precision
+from AirwaySegTraining.fit.loop import set_rate, update_average
+from AirwaySegTraining.fit.machine import MOST_WORKERS, settled, usable_cpus, use_all_cpus, worker_options
+from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
+from AirwaySegTraining.fit.run_log import RunLog
+from AirwaySegTraining.fit.checkpoint import precision_of, write_checkpoint
+from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.validation import as_scanned, held_out, looked_at
+
+WARM_UP, LAST_SHARE = 50, 0.02
+"""Steps in which the rate rises, at most an eighth of all, and the share of it that the cosine ends at."""
+
+DECAY, CLIP, KEPT = 1e-4, 2.0, 0.998
+"""Weight decay, largest norm of the gradients, and what the average keeps of itself in a step."""
+
+RARE_WEIGHT = 10.0
+"""Of a missing voxel in the cross-entropy: of those that count one in a thousand is missing."""
+
+SURE, NARROW_MM = 0.5, 10.0
+"""Score from which a bridge is applied where nothing else is wanted, and the gaps that a repair has to close."""
+
+FREE_ON_RESUME = ("device", "workers", "checkpoint_every")
+"""Settings that may differ when a run is continued: they do not change the weights."""
+
+
+@dataclass(frozen=True)
+class BreakageSettings:
+    """One training: ``trees`` broken ones of each case, up to ``patches`` of each in the pool; ``validation`` is the
+    share of the patients that are held out, of whose cases at most ``validate_cases`` are looked at. What
+    ``precision`` "auto" and ``workers`` None stand for, `machine.settled` says."""
+
+    steps: int = 4000
+    batch: int = 4
+    rate: float = 2e-3
+    trees: int = 1
+    patches: int = 32
+    validation: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    checkpoint_every: int = 200
+    validate_cases: int = 20
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use."""
+        for name, least in (
+            *((name, 1) for name in ("steps", "batch", "trees", "patches", "checkpoint_every", "validate_cases")),
+            *((name, 0) for name in ("seed", "workers")),
+        ):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise AirwaySegError(f"--{flag} is {getattr(self, name)}; it must be at least {least}.")
+        if not self.rate > 0:
+            raise AirwaySegError(f"--rate is {self.rate}; it must be above 0.")
+        if not 0 <= self.validation < 1:
+            raise AirwaySegError(f"--validation is {self.validation}; it must be from 0 to below 1.")
+        check_precision(self.precision)
+
+
+@dataclass
+class BreakageRun:
+    """A training between two steps."""
+
+    net: Connector
+    average: Connector
+    info: ModelInfo
+    settings: BreakageSettings
+    fingerprints: list[str]
+    device: torch.device
+    step: int = 0
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with an optimiser without moments."""
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.settings.rate, weight_decay=DECAY)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint whole or not at all."""
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "settings": asdict(self.settings),
+            "fingerprints": self.fingerprints,
+            "step": self.step,
+        }
+        write_checkpoint(path, state)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases.
+
+        A training may get more steps: the rest follows the learning rates of so many.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            before, after = {**asdict(BreakageSettings()), **state["settings"]}, asdict(self.settings)
+            other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
+            if other == ["steps"] and after["steps"] > before["steps"]:
+                other = []
+            same_cases = state["fingerprints"] == self.fingerprints
+            parts = [(self.net, state["net"]), (self.average, state["average"]), (self.optimizer, state["optimizer"])]
+            step = int(state["step"])
+        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+            raise AirwaySegError(f"{path} is damaged or no checkpoint of `breakage`.") from error
+        if other:
+            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
+        if not same_cases:
+            raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
+        for part, values in parts:
+            part.load_state_dict(values)
+        self.step = step
+
+
+def train_breakage(
+    data: Sequence[Path], output: Path, settings: BreakageSettings, progress: Progress, *, resume: bool = False
+) -> Path:
+    """Train the connection network on the cases in ``data`` and return the file of its weights.
+
+    ``output`` gets the pool of patches, last.pt, from which a run is resumed, log.csv, model.safetensors, the averaged
+    weights at each checkpoint, and at the end validation.csv with the `rejoining` of the held-out cases.
+
+    Raises
+    ------
+    AirwaySegError
+        If the data cannot be used, another process works in ``output``, it holds a run and ``resume`` is False, the
+        disk is full, or there are several processes.
+    """
+    with run_folder(output, "breakage", resume=resume), joined_team(settings.device) as team:
+        if team.size > 1:
+            raise AirwaySegError("breakage runs in one process; start it without torchrun.")
+        use_all_cpus(team)
+        checkpoint = output / CHECKPOINT
+        settings = settled(settings, team, precision_of(checkpoint) if checkpoint.exists() else None)
+        _train_in(output, data, settings, team, progress)
+    return output / "model.safetensors"
+
+
+def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, team: Team, progress: Progress) -> None:
+    groups = prepared_groups(data, (), team, settings.workers, progress)
+    cases = [case for group in groups for case in group]
+    held = held_out(groups, settings.validation, settings.seed)
+    kept = {case.name: case for case in cases if case not in held}
+    folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
+    pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
+    learned = [path.name for folder in folders for path in pool_files(folder, kept[folder.name], pool)]
+    run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], team.device)
+    if (output / CHECKPOINT).exists():
+        run.load(output / CHECKPOINT)
+    breakers = max(settings.workers, min(MOST_WORKERS, usable_cpus()))
+    trees = make_pool(folders, pool, breakers, progress)
+    train(run, trees, looked_at(held, settings.validate_cases, settings.seed), output, progress)
+
+
+def start_breakage(
+    settings: BreakageSettings, cases: Sequence[Case], fingerprints: list[str], device: torch.device
+) -> BreakageRun:
+    """Fresh or given weights and their average, at step 0, on the device; ``fingerprints`` change with the data."""
+    torch.manual_seed(settings.seed)
+    spacings = np.array([case.spacing_mm for case in cases])
+    if settings.start_from:
+        net, before, _ = load_weights(settings.start_from, "connector")
+        spacings = np.vstack([spacings, before.spacing_mm_min, before.spacing_mm_max])
+    else:
+        net = Connector()
+    info = ModelInfo(
+        name="run",
+        in_channels=Connector.in_channels,
+        norm=Connector.norm,
+        window_hu=BREAKAGE_WINDOW_HU,
+        patch_zyx=(SIDE, SIDE, SIDE),
+        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
+        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
+        architecture="connector",
+        provenance={"cases": len(cases)},
+    )
+    net = net.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
+    return BreakageRun(net, copy.deepcopy(net), info, settings, fingerprints, device)
+
+
+def train(
+    run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], output: Path, progress: Progress
+) -> None:
+    """All steps that are left, and then a look at the cases held out."""
+    settings, log = run.settings, RunLog(output, run.step)
+    if run.step == 0:
+        run.save(output / CHECKPOINT)  # from now on the run can be continued
+    log.say(
+        run.step,
+        f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {run.device.type}, {settings.workers} "
+        f"worker(s), {settings.steps} steps, {len(held)} of the cases held out looked at.",
+    )
+    run.net.train()
+    for batch in log.timed(_loader(run, trees)):
+        rate = set_rate(run.optimizer, rate_at(run.step, settings))
+        log.step(*train_step(run, batch))
+        update_average(run.average, run.net, min(KEPT, (run.step + 1) / (run.step + 10)))
+        run.step += 1
+        progress("train", run.step, settings.steps)
+        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
+            log.write(run.step, "breakage", rate)
+            save_connector(run, output / "model.safetensors", {})
+            run.save(output / CHECKPOINT)
+    cases = {}
+    for done, case in enumerate(held):
+        progress("validate", done, len(held))
+        cases[case.name] = rejoining(run.average, case, settings.seed, run.device.type)
+    if cases:
+        means, _ = mean_and_deviation(cases)
+        log.write_validation(run.step, cases, means)
+        known = {name: value for name, value in means.items() if not math.isnan(value)}  # JSON knows no NaN
+        save_connector(run, output / "model.safetensors", {"held_out": sorted(cases), "rejoining": known})
+    log.close()
+
+
+def train_step(run: BreakageRun, batch: dict[str, Tensor]) -> tuple[float, float]:
+    """One update on a batch: the loss, and the norm of its gradients."""
+    image = batch["image"].to(run.device, memory_format=torch.channels_last_3d)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+        logits = run.net(image)
+    loss = breakage_loss(logits.float(), batch["state"].to(run.device))
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.net.parameters(), CLIP)
+    if torch.isfinite(norm):
+        run.optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
+    """Dice loss and mean cross-entropy of the voxels that count, of the whole batch together.
+
+    ``logits`` and ``state`` are (B, 1, Z, Y, X). Over the batch, so that a patch in which nothing is missing is no
+    division of nothing by nothing.
+    """
+    counts = state != OPEN
+    missing = (state == MISSING).float()
+    weight = counts + (RARE_WEIGHT - 1) * missing
+    entropy = functional.binary_cross_entropy_with_logits(logits, missing, weight=weight, reduction="sum")
+    found = logits.sigmoid() * counts
+    dice = (2 * (found * missing).sum() + 1) / (found.sum() + missing.sum() + 1)
+    return 1 - dice + entropy / weight.sum().clamp(min=1)
+
+
+def rejoining(network: nn.Module, case: Case, seed: int, device: str) -> dict[str, float]:
+    """How the network mends a case's broken tree by itself, as the product runs it, each share 0..1.
+
+    ``rejoined`` of the breaks, ``rejoined_10mm`` of those no wider, and ``false_joins`` of the false pieces; NaN of
+    none. A break is rejoined if the components on both its sides are joined, directly or through others.
+    """
+    begun = time.monotonic()
+    (broken,) = broken_trees(case, seed, 1)
+    labels = label_components(broken.mask)
+    hu = as_scanned(case).astype(np.int16)
+    bridges = network_bridges(hu, labels, case.spacing_mm, network, device)
+    group = groups_of(int(labels.max()), [bridge for bridge in bridges if bridge.score >= SURE])
+    mended = np.array([group[labels[one.before]] == group[labels[one.beyond]] for one in broken.breaks], float)
+    narrow = np.array([one.gap_mm <= NARROW_MM for one in broken.breaks], bool)
+    strangers = np.setdiff1d(labels[broken.strangers], 0)
+    joined = np.bincount(group)[group[strangers]] > 1
+    return {
+        "rejoined": _share(mended),
+        "rejoined_10mm": _share(mended[narrow]),
+        "false_joins": _share(joined),
+        "breaks": float(len(mended)),
+        "strangers": float(len(strangers)),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _share(found: NDArray) -> float:
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def rate_at(step: int, settings: BreakageSettings) -> float:
+    """Learning rate at a step, counted from 0: warm-up, then a cosine."""
+    falling = LAST_SHARE + (1 - LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    warm_up = max(1, min(WARM_UP, settings.steps // 8))
+    return settings.rate * min(1.0, (step + 1) / warm_up) * falling
+
+
+def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None:
+    """Write the averaged weights with how they came about, and ``more`` about them."""
+    provenance = {
+        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
+        "settings": asdict(run.settings),
+        "steps": run.step,
+        **run.info.provenance,
+        **more,
+    }
+    info = ModelInfo(**{**vars(run.info), "name": target.parent.name, "provenance": provenance})
+    net = copy.deepcopy(run.average).to("cpu", memory_format=torch.contiguous_format).eval()
+    save_weights(target, net, info, force=True)
+
+
+def _loader(run: BreakageRun, trees: Sequence[PooledTree]) -> DataLoader:
+    """The batches that are left, made by processes of their own."""
+    return DataLoader(
+        BreakagePatches(trees, run.settings.batch, run.settings.seed),
+        batch_size=None,
+        sampler=range(run.step, run.settings.steps),
+        **worker_options(run.settings.workers, ahead=4),
+    )

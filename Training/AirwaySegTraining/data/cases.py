@@ -1,0 +1,382 @@
+"""Training cases: reading them from their folders, and what is worked out of them once and kept on disk.
+
+A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there are such files,
+edited.nrrd (not 0 where a person corrected the label) and case.json.
+Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps (see `preparedfiles`): arrays that are read
+where a patch needs them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of
+the airway.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.device_plan import free_memory
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
+from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.data.case_folders import PREPARED, settle
+from AirwaySegTraining.simulator.scanner import whole_hu
+from AirwaySegTraining.data.label_check import label_doubt
+from AirwaySegTraining.data.prepared_files import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
+from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.data.sampling import Centres, Kind, find_centres
+from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.workers import WorkerPool
+
+log = logging.getLogger("airwayseg")
+
+Spacing = tuple[float, float, float]
+
+RESERVED = "mean"
+"""No case can have this name, which tables give to the mean of all cases."""
+
+VERSION = b"1"
+"""To be raised when a map means something else than before: then everything is worked out again."""
+
+PREPARING_BYTES = 3 * 2**30
+"""Memory to have free for each case that is prepared at once; one of 512 x 512 x 600 takes about as much."""
+
+MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "inverse_branch")
+"""Maps of a case by their names; see `make_map`."""
+
+
+@dataclass(frozen=True)
+class OnAirway:
+    """A map that is 0 outside the airway: ``values`` (N,) at ``voxels`` (N,), ascending places in the flat array.
+
+    It takes a hundredth of the whole array's memory. A box of it, indexed with slices or `numpy.ix_`, is an array.
+    """
+
+    shape: tuple[int, int, int]
+    voxels: NDArray[np.int64]
+    values: NDArray
+
+    @classmethod
+    def of(cls, whole: NDArray, voxels: NDArray[np.int64]) -> "OnAirway":
+        """The map's values at the airway's voxels."""
+        depth, height, width = whole.shape
+        return cls((depth, height, width), voxels, whole.ravel()[voxels])
+
+    def __getitem__(self, box: tuple[Any, Any, Any]) -> NDArray:
+        """The box as an array; slices have no step."""
+        axes = [np.arange(n)[part].ravel() for part, n in zip(box, self.shape)]
+        low, high = np.array([axis.min() for axis in axes]), np.array([axis.max() + 1 for axis in axes])
+        slice_voxels = self.shape[1] * self.shape[2]
+        rows = slice(*np.searchsorted(self.voxels, [low[0] * slice_voxels, high[0] * slice_voxels]))
+        places = np.stack(np.unravel_index(self.voxels[rows], self.shape), axis=1)
+        inside = ((places >= low) & (places < high)).all(axis=1)
+        out = np.zeros(high - low, self.values.dtype)
+        out[tuple((places[inside] - low).T)] = self.values[rows][inside]
+        return out[np.ix_(*(axis - first for axis, first in zip(axes, low)))]
+
+    def whole(self) -> NDArray:
+        """The map as an array (Z, Y, X)."""
+        out = np.zeros(self.shape, self.values.dtype)
+        out.ravel()[self.voxels] = self.values
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
+
+    ``patient`` keeps the cases of one person together, ``fingerprint`` tells whether the files are still the same.
+    ``doubt`` is what `label_doubt` says of the label.
+    """
+
+    name: str
+    patient: str
+    fingerprint: str
+    ct: NDArray[np.int16] | OnDisk
+    label: NDArray[np.uint8] | OnDisk
+    spacing_mm: Spacing
+    clean: bool
+    centres: Centres
+    skeleton: OnAirway
+    maps: dict[str, OnAirway]
+    doubt: str = ""
+
+
+def case_folders(data: Path) -> list[Path]:
+    """The folders of all cases under ``data``/cases, in the order of their names; what was interrupted is settled."""
+    settle(data)
+    folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
+    if not folders:
+        raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
+    if any(folder.name == RESERVED for folder in folders):
+        raise AirwaySegError(f"A case cannot be called {RESERVED!r}: tables have a row of that name.")
+    return folders
+
+
+def read_case(folder: Path) -> Case:
+    """Read one case, on canonical axes, as the CT will be shown to the network, without maps.
+
+    Raises
+    ------
+    AirwaySegError
+        If a file is missing or unreadable, label or edits do not fit the CT, or the label's values are not 0, 1 and 2,
+        or none is 1.
+    """
+    try:
+        ct, _ = read_ct(folder / "ct.nrrd")
+        label = read_on_grid(folder / "label.nrrd", ct)
+        edited = read_on_grid(folder / "edited.nrrd", ct) if (folder / "edited.nrrd").exists() else None
+        checked_label(label.array, "label.nrrd")
+        description = description_of(folder)
+        fingerprint = _fingerprint(folder, Hashes())
+    except (AirwaySegError, OSError, ValueError) as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
+    hu = whole_hu(canonical.array)
+    spacing_mm = canonical.spacing_mm
+    line = weightmaps.skeleton_of(labels, spacing_mm)
+    skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
+    patient, clean = patient_of(description, folder), bool(description.get("clean", False))
+    centres = find_centres(hu, labels, line, spacing_mm)
+    if edited is not None:
+        centres = centres.with_edited(to_canonical(edited).array)
+    maps = {"edited": edited_map(centres)}
+    doubt = label_doubt(hu, labels)
+    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps, doubt)
+
+
+def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
+    """The label as whole numbers; raises AirwaySegError if it holds anything but 0, 1 and 2, or no 1 at all."""
+    with np.errstate(invalid="ignore"):
+        whole = label.astype(np.uint8)
+    if not (whole == label).all() or whole.max() > IGNORE:  # NaN is equal to nothing
+        raise AirwaySegError(f"{name} holds values other than 0 (background), 1 (airway) and 2 (left out).")
+    if not (whole == 1).any():
+        raise AirwaySegError(f"{name} holds no airway: no voxel is 1.")
+    return whole
+
+
+def edited_map(centres: Centres) -> OnAirway:
+    """1 on the voxels that a person corrected, which need not be airway, 0 elsewhere."""
+    places = centres.places.get(Kind.EDITED, np.empty((0, 3), np.int32))
+    voxels = np.ravel_multi_index(tuple(places.T), centres.shape).astype(np.int64)
+    return OnAirway(centres.shape, voxels, np.ones(len(voxels), np.uint8))
+
+
+def description_of(folder: Path) -> dict[str, Any]:
+    """What case.json holds, nothing if there is none; raises OSError, or ValueError if it is no object."""
+    path = folder / "case.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"case.json is no JSON ({error})") from error
+    if not isinstance(description, dict):
+        raise ValueError("case.json holds no object")
+    return description
+
+
+def patient_of(description: dict[str, Any], folder: Path) -> str:
+    """Case.json's patient if it is a name or number (the simulator keeps the anatomy there), else the folder's name."""
+    patient = description.get("patient")
+    return str(patient) if isinstance(patient, str | int) else folder.name
+
+
+def _fingerprint(folder: Path, hashes: Hashes) -> str:
+    """A hash of the case's files."""
+    total = hashlib.sha256(VERSION)
+    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", "case.json"):
+        if (folder / name).exists():
+            total.update(bytes.fromhex(hashes.of(folder / name)))
+    return total.hexdigest()[:16]
+
+
+# On disk -------------------------------------------------------------------------------------------------------------
+
+
+def prepared_case(folder: Path, wanted: tuple[str, ...] = ()) -> Case:
+    """The case with its ``wanted`` `MAPS`, from `PREPARED`; what is not there yet, or not right, is worked out anew.
+
+    What was worked out of other files, before one was changed, is removed. A label that does not seem to fit the CT is
+    warned of.
+
+    Raises
+    ------
+    AirwaySegError
+        As `read_case`, or if the disk is full or cannot be written.
+    """
+    case = _prepared_case(folder, wanted)
+    if case.doubt:
+        log.warning("Case %s: the label %s.", case.name, case.doubt)
+    return case
+
+
+def _prepared_case(folder: Path, wanted: tuple[str, ...]) -> Case:
+    place = folder.parents[1] / PREPARED / folder.name
+    hashes = Hashes.kept_in(place)
+    case = _kept_case(folder, hashes)
+    if case is None:
+        _write_case(read_case(folder), place, hashes)
+        case = _kept_case(folder, hashes)
+    if case is None:
+        raise AirwaySegError(f"What is prepared of case {folder.name} cannot be read back from {place}.")
+    kept = place / case.fingerprint
+    for old in place.iterdir():
+        if old != kept and not old.name.startswith("."):
+            shutil.rmtree(old, ignore_errors=True)
+    for name in wanted:
+        path = kept / f"{name}.npy"
+        try:
+            values = read_map(path, len(case.skeleton.voxels))
+        except Unusable:
+            values = OnAirway.of(make_map(name, case), case.skeleton.voxels).values
+            write_array(path, values)
+        case.maps[name] = OnAirway(case.skeleton.shape, case.skeleton.voxels, values)
+    return case
+
+
+def prepared_groups(
+    data: Sequence[Path], wanted: tuple[str, ...], team: Team, workers: int, progress: Progress
+) -> list[list[Case]]:
+    """The prepared cases of each data folder; the team's processes, each with ``workers``, share the work.
+
+    Raises
+    ------
+    AirwaySegError
+        As `prepared_case`, or if a folder holds no case or two folders one of the same name.
+    """
+    folders = [case_folders(folder) for folder in data]
+    names = [folder.name for group in folders for folder in group]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise AirwaySegError(f"There are two cases {twice}; give one another name.")
+    mine = team.share([folder for group in folders for folder in group])
+    todo = [folder for folder in mine if not _is_prepared(folder, wanted)]
+    progress("prepare", len(mine) - len(todo), len(mine))
+    for done, _ in enumerate(_prepared(todo, wanted, workers), start=len(mine) - len(todo) + 1):
+        progress("prepare", done, len(mine))
+    team.wait()
+    read = prepared_case if team.leads else _prepared_case  # one process warns
+    return [[read(folder, wanted) for folder in group] for group in folders]
+
+
+def _is_prepared(folder: Path, wanted: tuple[str, ...]) -> bool:
+    place = folder.parents[1] / PREPARED / folder.name
+    case = _kept_case(folder, Hashes.kept_in(place))
+    return case is not None and all((place / case.fingerprint / f"{name}.npy").exists() for name in wanted)
+
+
+def _at_once(workers: int, cases: int) -> int:
+    """How many cases are prepared at once by ``workers`` processes: as many as the memory suffices for."""
+    free = free_memory("cpu")
+    most = workers if free is None else min(workers, free // PREPARING_BYTES)
+    return max(1, min(most, cases))
+
+
+def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Iterator[None]:
+    """Prepare the cases and give something for each, in any order."""
+    workers = _at_once(workers, len(folders))
+    if workers == 1:
+        yield from (_prepare(folder, wanted) for folder in folders)
+        return
+    try:
+        with WorkerPool(workers) as pool:
+            for job in as_completed([pool.submit(_prepare, folder, wanted) for folder in folders]):
+                yield job.result()
+    except BrokenProcessPool as error:
+        raise AirwaySegError("Preparing a case ended at once, probably for want of memory; try --workers 1.") from error
+
+
+def _prepare(folder: Path, wanted: tuple[str, ...]) -> None:
+    _prepared_case(folder, wanted)
+
+
+def make_map(name: str, case: Case) -> NDArray:
+    """A map (Z, Y, X) of a case that depends on the label alone."""
+    label, skeleton = np.asarray(case.label), case.skeleton.whole()
+    match name:
+        case "distance":
+            return weightmaps.centerline_distance(label, case.spacing_mm, skeleton)
+        case "rate":
+            return weightmaps.foreground_rate(label)
+        case "tube":
+            return weightmaps.tube(skeleton, label)
+        case "branch":
+            return weightmaps.branch_map(label, case.spacing_mm)[0]
+        case "classes":
+            return weightmaps.classes_by_diameter(*weightmaps.branch_map(label, case.spacing_mm))
+        case "inverse_component":
+            return weightmaps.inverse_weight(label_components(label == 1))
+        case "inverse_branch":
+            return weightmaps.inverse_weight(weightmaps.branch_map(label, case.spacing_mm)[0])
+    raise AirwaySegError(f"There is no map {name!r}; there are {', '.join(MAPS)}.")
+
+
+def _write_case(case: Case, place: Path, hashes: Hashes) -> None:
+    numbers = {
+        "spacing_mm": np.asarray(case.spacing_mm, float),
+        "clean": case.clean,
+        "patient": case.patient,
+        "doubt": case.doubt,
+        "box": np.array([(part.start, part.stop) for part in case.centres.box]),
+        "voxels": case.skeleton.voxels,
+        "skeleton": case.skeleton.values,
+    }
+    numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
+    write_prepared(place / case.fingerprint, {"ct": case.ct, "label": case.label}, numbers, hashes)
+
+
+def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
+    """The prepared case without maps but that of what was edited; None if it is not there or not right."""
+    try:
+        kept = folder.parents[1] / PREPARED / folder.name / _fingerprint(folder, hashes)
+        arrays, numbers = read_prepared(kept, hashes)
+    except Unusable:
+        return None
+    except OSError as error:
+        raise AirwaySegError(f"Case {folder.name}: {error}") from error
+    hashes.keep_in(kept)
+    shape, places = arrays["ct"].shape, {name[7:]: part for name, part in numbers.items() if name.startswith("places_")}
+    z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
+    spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
+    centres = Centres(shape, (z, y, x), {Kind(name): voxels for name, voxels in places.items()})
+    return Case(
+        name=folder.name,
+        patient=str(numbers["patient"]),
+        fingerprint=kept.name,
+        ct=arrays["ct"],
+        label=arrays["label"],
+        spacing_mm=(spacing_z, spacing_y, spacing_x),
+        clean=bool(numbers["clean"]),
+        centres=centres,
+        skeleton=OnAirway(shape, numbers["voxels"], numbers["skeleton"]),
+        maps={"edited": edited_map(centres)},
+        doubt=str(numbers["doubt"]),
+    )
+
+
+def write_array(path: Path, values: NDArray) -> None:
+    """Write an array beside ``path`` and move it there.
+
+    Raises
+    ------
+    AirwaySegError
+        If the disk is full or cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as stream:
+            np.save(stream, values)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise AirwaySegError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

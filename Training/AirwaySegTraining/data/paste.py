@@ -1,0 +1,194 @@
+"""Pastes simulated airways with their arteries into the lungs of real CTs: real noise and texture, exact labels.
+
+A bridge from simulation to real scans: the case's own label stays, and small trees are drawn where the lung shows
+neither airway nor vessel, with the scan's blur, its noise on top, and the density of its own trachea inside.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, gaussian_filter
+
+from AirwaySegLib.masks.components import Box, distance_to
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
+from AirwaySegLib.progress import Progress
+from AirwaySegTraining.data.cases import Case, case_folders, prepared_case
+from AirwaySegTraining.simulator.scanner import Scanner, whole_hu
+from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
+from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.simulator.simulate import SimulatedCase, is_visible, write_case
+from AirwaySegTraining.simulator.growth import Branch, Points, companions, unit, wobbly_line
+
+TREES = 60
+"""Small trees that are tried in a case."""
+
+TRIES = 20
+"""Places that are tried for each tree."""
+
+CLEAR_MM, DOUBT_MM = 4.0, 1.5
+"""Lung is taken as free where it is so far from the case's airways and the pleura, and from what was left out."""
+
+LEAST_FREE = 0.8
+"""Share of a small tree's centerlines that must lie in free lung: real airways touch vessels too."""
+
+VESSEL_HU = 90
+"""What is denser than the lung around it by this is taken for a vessel."""
+
+SCAN_BLUR = 0.6
+"""Standard deviation in voxels of the blur that the tubes get."""
+
+
+@dataclass(frozen=True)
+class Lung:
+    """A real lung: HU smoothed over a few mm, where nothing is seen (bool), air's HU, noise in HU (SD)."""
+
+    around_hu: NDArray[np.float32]
+    free: NDArray[np.bool_]
+    air_hu: float
+    noise_hu: float
+
+
+def look_at(case: Case) -> Lung:
+    """Measure what pasting needs.
+
+    Raises
+    ------
+    AirwaySegError
+        If the case has no wide airway to measure its air in, or no lung with room.
+    """
+    hu, label, spacing_mm = np.asarray(case.ct, np.float32), np.asarray(case.label), case.spacing_mm
+    air = hu[binary_erosion(label == 1, iterations=3)]
+    if len(air) < 100:
+        raise AirwaySegError(f"Case {case.name} has no airway wide enough to measure its air in.")
+    lungs = lung_mask(np.asarray(case.ct), body_mask(np.asarray(case.ct), spacing_mm), spacing_mm)
+    around = gaussian_filter(np.where(lungs, hu, -850), [2.0 / mm for mm in spacing_mm])
+    smooth = gaussian_filter(hu, [0.7 / mm for mm in spacing_mm])
+    free = lungs & (smooth - around < VESSEL_HU)
+    free &= distance_to(label == 1, spacing_mm) > CLEAR_MM
+    free &= distance_to(label == IGNORE, spacing_mm) > DOUBT_MM
+    free &= distance_to(~lungs, spacing_mm) > CLEAR_MM
+    if np.count_nonzero(free) < 1000:
+        raise AirwaySegError(f"Case {case.name} has no free lung to paste airways into.")
+    return Lung(around, free, float(np.median(air)), max(3.0, float(air.std())))
+
+
+def small_tree(start_mm: Points, away: Points, rng: np.random.Generator) -> list[Branch]:
+    """A bronchus that parts once or twice: radius 0.8 to 2 mm at its beginning, lengths of 6 to 14 radii."""
+    radius_mm = rng.uniform(0.8, 2.0)
+    line = wobbly_line(start_mm, start_mm + away * radius_mm * rng.uniform(6, 14), 0.06, rng)
+    tree = [Branch(line, np.linspace(1.05, 0.95, len(line)) * radius_mm, -1, 1)]
+    for parent in range(rng.integers(1, 3)):
+        before = tree[parent]
+        forward = unit(before.points_mm[-1] - before.points_mm[-2])
+        side = unit(np.cross(forward, rng.normal(size=3)))
+        for sign in (-1, 1):
+            angle, share = np.radians(rng.uniform(20, 45)), rng.uniform(0.65, 0.9)
+            ahead = np.cos(angle) * forward + sign * np.sin(angle) * side
+            radius = float(before.radii_mm[-1]) * share
+            line = wobbly_line(
+                before.points_mm[-1], before.points_mm[-1] + ahead * radius * rng.uniform(6, 14), 0.06, rng
+            )
+            tree.append(Branch(line, np.linspace(1.0, 0.9, len(line)) * radius, parent, before.generation + 1))
+    return tree
+
+
+def place_trees(case: Case, lung: Lung, rng: np.random.Generator) -> list[list[Branch]]:
+    """Small trees whose centerlines run through free lung, none near another, about away from the lungs' middle."""
+    spacing = np.asarray(case.spacing_mm)
+    voxels = np.argwhere(lung.free)
+    middle_mm = voxels.mean(axis=0) * spacing
+    free, trees = lung.free.copy(), []
+    for _ in range(TREES):
+        for _ in range(TRIES):
+            start_mm = voxels[rng.integers(len(voxels))] * spacing
+            tree = small_tree(start_mm, unit(unit(start_mm - middle_mm) + rng.normal(scale=0.5, size=3)), rng)
+            places = np.rint(np.vstack([branch.points_mm for branch in tree]) / spacing).astype(int)
+            if ((places >= 0) & (places < free.shape)).all() and free[tuple(places.T)].mean() > LEAST_FREE:
+                trees.append(tree)
+                low, high = places.min(axis=0) - 3, places.max(axis=0) + 4
+                free[tuple(slice(max(0, a), b) for a, b in zip(low, high))] = False
+                break
+    return trees
+
+
+def pasted_case(case: Case, lung: Lung, seed: int) -> SimulatedCase:
+    """The case with small trees in its lungs (see `look_at`); the same seed gives the same ones."""
+    rng = np.random.default_rng(seed)
+    trees = place_trees(case, lung, rng)
+    label, drawn_hu = np.array(case.label), np.zeros(case.label.shape, np.float32)
+    for tree in trees:
+        _draw(tree, case, lung, (drawn_hu, label), rng)
+    hu = np.asarray(case.ct, np.float32) + gaussian_filter(drawn_hu, SCAN_BLUR)
+    description = {
+        "source": f"{len(trees)} simulated airways pasted into {case.name}",
+        "patient": case.patient,
+        "seed": seed,
+        "clean": False,
+        "label_values": {"0": "background", "1": "airway", "2": "left out"},
+    }
+    return SimulatedCase(whole_hu(hu), label, case.spacing_mm, description)
+
+
+def _draw(
+    tree: list[Branch], case: Case, lung: Lung, target: tuple[NDArray, NDArray], rng: np.random.Generator
+) -> None:
+    """Put a tree with its arteries into the target: what is added to the lung's HU, and the label."""
+    wall_mm, wall_hu = rng.uniform(0.4, 0.9), rng.uniform(-300, 60)
+    arteries = companions(tree, lambda _diameter: wall_mm, rng)
+    box, grid = _grid_around(arteries + tree, case)
+    around_hu, drawn_hu, label = lung.around_hu[box], target[0][box], target[1][box]
+    for branches, wider_mm, value in (
+        (arteries, 0.0, rng.uniform(0, 60)),
+        (tree, wall_mm, wall_hu),
+        (tree, 0.0, lung.air_hu),
+    ):
+        coverage = np.zeros(grid.shape, np.uint8)
+        paint_tubes(coverage, branches, grid, wider_mm)
+        drawn_hu += (value - around_hu - drawn_hu) * (coverage / np.float32(255))
+    scanner = Scanner(SCAN_BLUR, SCAN_BLUR, 0.0, lung.noise_hu, 0.5, 0.0, 0.0, 1.0, None)
+    here_hu = float(np.median(around_hu))
+    contrast = here_hu + 0.3 * (wall_hu - here_hu) - lung.air_hu  # of a thin wall the blur leaves about a third
+    for branch in tree:
+        seen = is_visible(2 * float(branch.radii_mm.mean()), contrast, case.spacing_mm, scanner)
+        coverage = np.zeros(grid.shape, np.uint8)
+        paint_tubes(coverage, [branch], grid)
+        label[(coverage >= (128 if seen else 64)) & (label != 1)] = 1 if seen else 2
+
+
+def _grid_around(branches: list[Branch], case: Case) -> tuple[Box, Grid]:
+    """The box of voxels that holds the branches, and its grid."""
+    spacing = np.asarray(case.spacing_mm)
+    points = np.vstack([branch.points_mm for branch in branches]) / spacing
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 6, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 7, case.label.shape)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high))
+    depth, height, width = (int(count) for count in high - low)
+    first_z, first_y, first_x = (low * spacing).tolist()
+    return (z, y, x), Grid((depth, height, width), case.spacing_mm, (first_z, first_y, first_x), np.eye(3))
+
+
+def paste(data: Path, output: Path, cases: int, seed: int, progress: Progress) -> list[Path]:
+    """Write ``cases`` versions of each case of ``data`` into ``output``/cases/<id>-pasted-<k>; existing ones are kept.
+
+    Raises
+    ------
+    AirwaySegError
+        If a case cannot be used (see `look_at`) or the folder cannot be written.
+    """
+    folders = case_folders(data)
+    targets: list[Path] = []
+    for folder in folders:
+        mine = [output / "cases" / f"{folder.name}-pasted-{k:02d}" for k in range(cases)]
+        todo = [(k, target) for k, target in enumerate(mine) if not (target / "case.json").exists()]
+        if todo:
+            case = prepared_case(folder)
+            lung = look_at(case)
+        for k, target in todo:
+            progress("paste", len(targets) + k, len(folders) * cases)
+            write_case(pasted_case(case, lung, seed + k), target)
+        targets += mine
+    progress("paste", len(targets), len(targets))
+    return targets

@@ -1,0 +1,206 @@
+"""What is kept of a prepared case, as files: read where it is needed, checked, and made again where it is not right.
+
+`.prepared`/<case>/<fingerprint> holds ct.npy, label.npy, case.npz, a file for each map, and files.json: hashes of
+files that need not be read again while their size and times are the same. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from AirwaySegLib.files.atomic_output import delivered_into, write_text
+from AirwaySegLib.errors import AirwaySegError
+
+HASHES = "files.json"
+STILL_NS = 2_000_000_000
+"""A file that was written within two seconds before it was hashed may change again without another time (FAT's)."""
+
+FORMAT = 1
+"""To be raised when case.npz gets other contents: then everything is worked out again, with the same fingerprint."""
+
+ARRAYS: dict[str, DTypeLike] = {"ct": np.int16, "label": np.uint8}
+
+
+class Unusable(Exception):
+    """What is kept is not what was written; it has to be made again."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """An array in an .npy file, of which boxes are read: the file is open no longer than that takes.
+
+    A memory map that stays open would take one of the process's file descriptors, of which there may be 256.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+
+    def __getitem__(self, box: Any) -> NDArray:
+        """A copy of a box, indexed with slices or `numpy.ix_`."""
+        part = self._mapped()[box]
+        return part if part.base is None else part.copy()
+
+    def __eq__(self, other: Any) -> Any:
+        """Voxel by voxel, as of an array."""
+        return np.asarray(self) == other
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        """The whole array; its file stays open as long as it is used, unless a copy is asked for."""
+        mapped = self._mapped()
+        return np.array(mapped, dtype) if copy or dtype not in (None, self.dtype) else mapped
+
+    def _mapped(self) -> NDArray:
+        try:
+            mapped = np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+        except OSError as error:
+            raise AirwaySegError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        except (ValueError, EOFError) as error:
+            raise AirwaySegError(f"{self.path} was changed while it was used.") from error
+        if mapped.shape != self.shape or mapped.dtype != self.dtype:
+            raise AirwaySegError(f"{self.path} was changed while it was used.")
+        return mapped
+
+
+class Hashes:
+    """Hashes (SHA-256, hexadecimal) of files, remembered with what the file system says of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+
+    @classmethod
+    def kept_in(cls, place: Path) -> "Hashes":
+        """What the folders in ``place`` remember; nothing where they hold none that can be read."""
+        hashes = cls()
+        for path in sorted(place.glob(f"*/{HASHES}")):
+            try:
+                document = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                continue  # then the files are read again
+            if isinstance(document, dict):
+                hashes._known |= {name: list(entry) for name, entry in document.items() if isinstance(entry, list)}
+        return hashes
+
+    def of(self, path: Path) -> str:
+        """The file's hash, remembered if the file is as it was then, else worked out; raises OSError."""
+        state = _state(path)
+        *remembered, digest = self._known.get(path.name) or [None]
+        if remembered == state and isinstance(digest, str):
+            return digest
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if state == _state(path) and max(state[1], state[2]) + STILL_NS < time.time_ns():
+            self.remember(path, digest)
+        return digest
+
+    def remember(self, path: Path, digest: str) -> None:
+        """Keep a hash that is known to be that of the file as it is now."""
+        self._known[path.name] = [*_state(path), digest]
+        self._changed = True
+
+    def keep_in(self, folder: Path) -> None:
+        """Write down what is new, if the folder can be written."""
+        if self._changed:
+            with suppress(AirwaySegError):
+                write_text(folder / HASHES, json.dumps(self._known))
+            self._changed = False
+
+
+def _state(path: Path) -> list[int]:
+    """What changes when a file is written or replaced: size, times of its voxels and of itself, number."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def write_prepared(kept: Path, arrays: Mapping[str, NDArray], numbers: Mapping[str, Any], hashes: Hashes) -> None:
+    """Write the `ARRAYS` of a case and its ``numbers``, in place of what is there.
+
+    Raises
+    ------
+    AirwaySegError
+        If the disk is full or cannot be written.
+    """
+    shutil.rmtree(kept, ignore_errors=True)
+    with delivered_into(kept, last="case.npz") as unfinished:
+        digests = []
+        for name in ARRAYS:
+            path = unfinished / f"{name}.npy"
+            np.save(path, arrays[name])
+            with path.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        described = {name: np.asarray(values) for name, values in numbers.items()} | {"hashes": np.array(digests)}
+        np.savez(unfinished / "case.npz", seal=_seal(described, kept.name), **described)
+    for name, digest in zip(ARRAYS, digests):
+        hashes.remember(kept / f"{name}.npy", digest)
+
+
+def read_prepared(kept: Path, hashes: Hashes) -> tuple[dict[str, OnDisk], dict[str, NDArray]]:
+    """The `ARRAYS`, and what case.npz holds, as they were written.
+
+    Raises
+    ------
+    Unusable
+        If a file is missing, damaged, or not of this case.
+    AirwaySegError
+        If one cannot be read for another reason.
+    """
+    numbers = _loaded(kept / "case.npz", lambda stored: dict(stored.items()))
+    seal = str(numbers.pop("seal", ""))
+    if seal != _seal(numbers, kept.name):
+        raise Unusable("case.npz")
+    arrays = {}
+    for (name, kind), digest in zip(ARRAYS.items(), numbers["hashes"]):
+        path = kept / f"{name}.npy"
+        shape, dtype = _loaded(path, lambda array: (array.shape, array.dtype))
+        if len(shape) != 3 or dtype != kind or hashes.of(path) != digest:
+            raise Unusable(path.name)
+        arrays[name] = OnDisk(path, shape, dtype)
+    return arrays, numbers
+
+
+def _seal(numbers: Mapping[str, NDArray], fingerprint: str) -> str:
+    """A hash of all that case.npz holds and of the case that it is of."""
+    total = hashlib.sha256(f"{FORMAT} {fingerprint}".encode())
+    for name, values in sorted(numbers.items()):
+        total.update(f"{name} {values.dtype.str} {values.shape}".encode())
+        total.update(np.ascontiguousarray(values).tobytes())
+    return total.hexdigest()
+
+
+def read_map(path: Path, count: int) -> NDArray:
+    """The values (N,) of a map at the airway's ``count`` voxels; raises as `read_prepared`."""
+    values = _loaded(path, np.array)
+    if values.shape != (count,) or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise Unusable(path.name)
+    return values
+
+
+def _loaded(path: Path, use: Callable[[Any], Any]) -> Any:
+    """What ``use`` makes of an .npy file's array, or of the arrays of an .npz file by name."""
+    wanted = np.lib.npyio.NpzFile if path.suffix == ".npz" else np.ndarray
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(stored, wanted):
+            raise Unusable(path.name)
+        if wanted is np.ndarray:
+            return use(stored)
+        with stored:
+            return use(stored)
+    except FileNotFoundError as error:
+        raise Unusable(path.name) from error
+    except OSError as error:
+        if error.errno is None:  # NumPy's own, of what is in the file
+            raise Unusable(path.name) from error
+        raise AirwaySegError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # the readers meet arbitrary bytes, and the kinds of their errors are not promised
+        raise Unusable(path.name) from error

@@ -1,0 +1,294 @@
+"""The training loop: one visible loop over stages and steps, resumable at any checkpoint.
+
+A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.commands.evaluate import mean_and_deviation
+from AirwaySegLib.progress import Progress, silent
+from AirwaySegTraining.data.cases import Case, prepared_groups
+from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.hard_skeleton import with_missed
+from AirwaySegTraining.fit.machine import settled, use_all_cpus, worker_options
+from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.patches import Batches, Source, case_maps
+from AirwaySegTraining.fit.recipes import Recipe, Stage
+from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_file
+from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
+from AirwaySegTraining.fit.run_log import RunLog
+from AirwaySegTraining.fit.checkpoint import Run, precision_of, save_model, start_run
+from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.team_norm import with_team_norm
+from AirwaySegTraining.fit.validation import doubt_about_labels, held_out, looked_at, mean_score, product_of, validate
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a training works with: processes, folder, cases to train on (by data folder), progress.
+
+    ``held`` are the cases held out, ``judged`` those of them that are looked at.
+    """
+
+    team: Team
+    folder: Path
+    groups: list[list[Case]]
+    held: list[Case]
+    judged: list[Case]
+    progress: Progress
+
+
+def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progress, *, resume: bool = False) -> Path:
+    """Train on the cases in ``data`` as the recipe says, and return the file of the weights.
+
+    ``output`` gets last.pt, from which a run is resumed, model.safetensors, the averaged weights at each checkpoint,
+    best.safetensors where cases are held out, those with the best `validation.mean_score`, and the files of `RunLog`.
+    Under `torchrun` all processes call it.
+
+    Raises
+    ------
+    AirwaySegError
+        If recipe or data cannot be used, another process works in ``output``, it holds a run and ``resume`` is False,
+        or the disk is full.
+    """
+    recipe = settings.full_recipe()
+    if settings.rehearsal > 0 and max(stage.patch for stage in recipe.stages) > SIDE:
+        raise AirwaySegError(f"Simulated patches are {SIDE} voxels wide: choose a smaller --patch or --rehearsal 0.")
+    checkpoint = output / CHECKPOINT
+    with run_folder(output, "fit", resume=resume):
+        goes_on = checkpoint.exists()  # asked before the processes have joined, after which one of them writes it
+        with joined_team(settings.device) as team:
+            _check_batches(recipe, team)
+            use_all_cpus(team)
+            settings = settled(settings, team, precision_of(checkpoint) if goes_on else None)
+            progress = progress if team.leads else silent
+            groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers, progress)
+            run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
+            if goes_on:
+                run.load(checkpoint, team.device)
+            train(run, laid_out(groups, run, team, output, progress))
+    return output / "model.safetensors"
+
+
+def wanted_maps(recipe: Recipe) -> tuple[str, ...]:
+    """The maps that the stages need of every case."""
+    return tuple(sorted({name for stage in recipe.stages for name in case_maps(stage)}))
+
+
+def laid_out(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> Bench:
+    """The bench for a run: cases to train on, simulated patches among them, and cases held out."""
+    settings = run.settings
+    held = held_out(groups, settings.validation, settings.seed)
+    kept = [[case for case in group if case not in held] for group in groups]
+    if settings.rehearsal > 0:
+        kept.append(rehearsal_cases(rehearsal_file(), wanted_maps(run.recipe))[0])
+    return Bench(team, folder, kept, held, looked_at(held, settings.validate_cases, settings.seed), progress)
+
+
+def train(run: Run, bench: Bench) -> None:
+    """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
+    team, recipe, settings = bench.team, run.recipe, run.settings
+    net, log = parallel(run, team), RunLog(bench.folder, run.step, writes=team.leads)
+    if team.leads and run.step == 0:
+        run.save(bench.folder / CHECKPOINT)  # from now on the run can be continued
+    for note in notes_of(run, bench):
+        log.say(run.step, note)
+    check(run, bench, log)
+    for place in range(recipe.stage_at(run.step), len(recipe.stages)):
+        stage, end = run.enter(place), recipe.ends[place]
+        groups = with_missed(bench.groups, run, team, bench.folder, bench.progress)
+        net.train()
+        for batch in log.timed(loader(groups, run, team)):
+            at = run.step - (end - stage.steps)
+            run.frozen = run.frozen or at >= stage.frozen_from * stage.steps
+            if run.frozen:
+                freeze_norm(net)
+            rate = set_rate(run.optimizer, rate_at(at, stage))
+            torch.manual_seed(settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
+            log.step(*train_step(net, run, stage, batch, team))
+            update_average(run.average, run.net, min(stage.average, (run.step + 1) / (run.step + 10)))
+            run.step += 1
+            bench.progress("train", run.step, recipe.ends[-1])
+            if run.step % settings.checkpoint_every == 0 or run.step == end:
+                log.write(run.step, stage.name, rate)
+                if team.leads:
+                    save_model(run, bench.folder / "model.safetensors", {})
+                    run.save(bench.folder / CHECKPOINT)
+                check(run, bench, log)
+                team.wait()
+    log.close()
+
+
+def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
+    """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
+
+    The loss is that of all processes' patches together, computed by each. DistributedDataParallel takes the mean of
+    their gradients, and the factor makes it the sum.
+    """
+    batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
+    with torch.autocast(team.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+        heads = net(batch.pop("image"))
+    whole = {name: team.together(part) for name, part in batch.items()}
+    loss = torch.stack([stage_loss(stage, team.together(logits.float()), whole) for logits in heads]).sum()
+    run.optimizer.zero_grad(set_to_none=True)
+    (team.size * loss).backward()
+    norm = nn.utils.clip_grad_norm_(net.parameters(), stage.clip)
+    if torch.isfinite(norm):  # one overflow in bfloat16 must not end a training of hours
+        run.optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+def notes_of(run: Run, bench: Bench) -> list[str]:
+    """What a person may want to know later about how the run began or went on."""
+    settings, team = run.settings, bench.team
+    notes = [
+        f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {team.device.type}, "
+        f"{team.size} process(es), {settings.workers} worker(s) each."
+    ]
+    if bench.held:
+        notes.append(
+            f"{len(bench.held)} case(s) are held out and {len(bench.judged)} of them looked at (--validate-cases "
+            f"{settings.validate_cases}): {', '.join(case.name for case in bench.judged)}."
+        )
+    if run.lengthened_from is not None:
+        stage = run.recipe.stages[0]
+        notes.append(
+            f"Lengthened from {run.lengthened_from} to {stage.steps} steps: the learning rate goes on as that of "
+            f"{stage.steps} steps does, at {rate_at(run.step, stage):.2g}."
+        )
+    return notes
+
+
+def is_due(run: Run) -> bool:
+    """Whether the held-out cases are to be looked at after this step; at the beginning to see what is to be beaten."""
+    if run.step == 0:
+        return run.settings.start_from is not None
+    return run.step % run.settings.validate_every == 0 or run.step == run.recipe.ends[-1]
+
+
+def check(run: Run, bench: Bench, log: RunLog) -> None:
+    """Where that is due, segment held-out cases with the averaged weights, and keep these if they are the best so far.
+
+    A run that was stopped meanwhile does it when it goes on.
+    """
+    if not bench.judged or run.checked == run.step or not is_due(run):
+        return
+    numbers = {}
+    model = product_of(run.average, run.info, run.settings.precision)
+    mine = bench.team.share(bench.judged)
+    for done, case in enumerate(mine):
+        bench.progress("validate", done, len(mine))
+        numbers[case.name] = validate(model, case, bench.team.device.type)
+    bench.progress("validate", len(mine), len(mine))
+    cases = bench.team.merged(numbers)
+    means, _ = mean_and_deviation(cases)
+    log.write_validation(run.step, cases, means)
+    if run.step == 0 and (doubt := doubt_about_labels(cases)):
+        log.say(0, doubt, logging.WARNING)
+    score, run.checked = mean_score(cases), run.step
+    is_best = score > run.best
+    run.best = max(run.best, score)
+    if bench.team.leads:
+        if is_best:
+            save_model(run, bench.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
+        run.save(bench.folder / CHECKPOINT)
+
+
+def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
+    """The batches that are left of the run's stage, made by processes of their own."""
+    stage, end = run.recipe.stages[run.place], run.recipe.ends[run.place]
+    source = Source(groups, group_shares(groups, run.settings), run.windows_hu, run.settings.seed)
+    return DataLoader(
+        Batches(source, stage, team.rank, team.size),
+        batch_size=None,
+        sampler=range(run.step, end),
+        pin_memory=team.device.type == "cuda",
+        **worker_options(run.settings.workers, ahead=2),
+    )
+
+
+def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDArray[np.float64]:
+    """Share of each data folder, and last of the simulated patches if there are such, in all patches; they sum to 1.
+
+    Raises
+    ------
+    AirwaySegError
+        If there are not as many shares as folders, or one is not above 0.
+    """
+    folders = groups[:-1] if settings.rehearsal > 0 else groups
+    shares = np.array(settings.shares or [len(cases) for cases in folders], float)
+    if len(shares) != len(folders) or not (shares > 0).all():
+        raise AirwaySegError(f"The shares {settings.shares} do not fit {len(folders)} data folders.")
+    shares = (1 - settings.rehearsal) * shares / shares.sum()
+    return np.append(shares, settings.rehearsal) if settings.rehearsal > 0 else shares
+
+
+def rate_at(step: int, stage: Stage) -> float:
+    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules."""
+    warm = min(1.0, (step + 1) / stage.warm_up) if stage.warm_up else 1.0
+    done = step / stage.steps
+    match stage.schedule:
+        case "steps":
+            falling = 0.1 ** sum(done >= drop for drop in stage.drops_at)
+        case "poly":
+            falling = (1 - done) ** 0.9
+        case "cosine":
+            falling = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        case _:
+            falling = 1.0
+    return stage.rate * warm * falling
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Set the learning rate and give it back."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def freeze_norm(net: nn.Module) -> None:
+    """Batch normalisation uses its running statistics from now on; its weights still learn."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Moving average of all weights and running statistics, in place."""
+    mine, theirs = average.state_dict(), net.state_dict()
+    for name, value in mine.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - keep)
+        else:
+            value.copy_(theirs[name])
+
+
+def parallel(run: Run, team: Team) -> nn.Module:
+    """The network as all processes train it together; alone, the network itself."""
+    if team.size == 1:
+        return run.net
+    on_gpu = team.device.type == "cuda"
+    run.net = nn.SyncBatchNorm.convert_sync_batchnorm(run.net) if on_gpu else with_team_norm(run.net)
+    return DistributedDataParallel(run.net, device_ids=[team.device.index] if on_gpu else None)
+
+
+def _check_batches(recipe: Recipe, team: Team) -> None:
+    for stage in recipe.stages:
+        if stage.batch % team.size:
+            raise AirwaySegError(
+                f"Stage {stage.name}: a batch of {stage.batch} patches cannot be shared by {team.size} processes."
+            )

@@ -1,0 +1,62 @@
+"""What this machine gives a training: processors, worker processes, and the arithmetic that is fast on it."""
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from AirwaySegLib.networks.device_plan import has_bfloat16
+from AirwaySegTraining.distributed import Team
+
+log = logging.getLogger("airwayseg")
+
+Settings = TypeVar("Settings", bound=Any)
+"""Settings of a training with ``precision`` and ``workers``."""
+
+MOST_WORKERS = 4
+"""Worker processes that are started unless more are asked for; while they prepare a CT each takes a gigabyte."""
+
+CAN_FORK = sys.platform == "linux"
+"""Forked workers share the cases' centres and maps; where there is no fork each would hold a copy of them all."""
+
+
+def usable_cpus() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usual_workers() -> int:
+    """The processors that each training process on this machine leaves free, at most `MOST_WORKERS`."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(MOST_WORKERS, usable_cpus() // processes - 1)) if CAN_FORK else 0
+
+
+def use_all_cpus(team: Team) -> None:
+    """Compute on all processors, unless OMP_NUM_THREADS or several processes share them out otherwise."""
+    if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
+
+
+def settled(settings: Settings, team: Team, kept: str | None) -> Settings:
+    """The settings with what "auto" and None stand for here, the same in all processes of the team.
+
+    ``kept`` is the precision of the run that is continued: it goes on in that, or None.
+    """
+    fast = all(team.merged({str(team.rank): has_bfloat16(str(team.device))}).values())
+    usual = kept or ("bfloat16" if fast else "float32")
+    precision = usual if settings.precision == "auto" else settings.precision
+    if precision == "bfloat16" and not fast and team.leads:
+        reason = "as it began, " if kept == precision else ""
+        log.warning("The training computes in bfloat16, %sthough this machine is many times faster in float32.", reason)
+    workers = usual_workers() if settings.workers is None else settings.workers
+    return replace(settings, precision=precision, workers=workers)
+
+
+def worker_options(workers: int, ahead: int) -> dict[str, Any]:
+    """How a DataLoader makes batches: by so many processes, each ``ahead`` of the training by so many."""
+    if not workers or not CAN_FORK:
+        return {"num_workers": 0}
+    return {"num_workers": workers, "prefetch_factor": ahead, "multiprocessing_context": "fork"}

@@ -1,0 +1,135 @@
+"""Patches of training cases: cut around places worth looking at, turned, scanned anew, with what the losses need.
+
+Letters in shapes: B patches of a batch, C channels, S side of a patch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.data.cases import Case
+from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
+from AirwaySegTraining.fit.recipes import Stage
+from AirwaySegTraining.data.augmentation import IGNORE, channels, draw_placement, image_patch, label_patch, map_patches
+from AirwaySegTraining.data.sampling import Mixture
+
+MARGIN = 4
+"""Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""
+
+
+LOSS_MAPS = {"general_union": "distance", "skeleton_recall": "tube", "classes": "classes"}
+"""The map that a term of the loss needs of a patch."""
+
+WEIGHT_MAPS = {
+    "lib": "rate",
+    "centerline": "distance",
+    "back_propagation": "back_propagation",
+    "inverse_component": "inverse_component",
+    "inverse_branch": "inverse_branch",
+}
+"""The map that a weight needs of a patch."""
+
+
+def patch_maps(stage: Stage) -> tuple[str, ...]:
+    """The maps that are cut with a stage's patches."""
+    of_loss = {LOSS_MAPS[term.term] for term in stage.loss if term.term in LOSS_MAPS}
+    of_person = {"edited"} if stage.edited != 1 else set()
+    return tuple(sorted(of_loss | of_person | {WEIGHT_MAPS[name] for name in stage.weights}))
+
+
+def case_maps(stage: Stage) -> tuple[str, ...]:
+    """The maps (`cases.MAPS`) that a stage needs of every case; what a model has missed is none of them."""
+    names = set(patch_maps(stage)) - {"edited"}
+    if "back_propagation" in names:
+        names = names - {"back_propagation"} | {"branch", "distance"}
+    return tuple(sorted(names))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where patches come from: groups of cases, the share of each in the patches, windows of the channels, seed."""
+
+    groups: Sequence[Sequence[Case]]
+    shares: NDArray[np.float64]
+    windows_hu: Sequence[tuple[float, float]]
+    seed: int
+
+
+class Batches(Dataset):
+    """Item ``step`` is this process's part of the step's batch: tensors by name.
+
+    "image" (B, C, S, S, S) float32 within 0..1, "label" (B, 1, S, S, S) uint8, and what the stage's loss needs.
+    Patches depend on the seed, the step and their place in the batch alone, so a resumed run, or one of several
+    processes, sees what an unbroken one of one process would have.
+    """
+
+    def __init__(self, source: Source, stage: Stage, rank: int = 0, size: int = 1) -> None:
+        self.source, self.stage = source, stage
+        self.mixture = Mixture.of(stage.sampling)
+        each = stage.batch // size
+        self.numbers = range(rank * each, (rank + 1) * each)
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        patches = [self.patch(np.random.default_rng([self.source.seed, step, number])) for number in self.numbers]
+        return {name: torch.from_numpy(np.stack([patch[name] for patch in patches])) for name in patches[0]}
+
+    def patch(self, rng: np.random.Generator) -> dict[str, NDArray]:
+        """A random patch of a random case; every array has a first axis for channels."""
+        group = self.source.groups[rng.choice(len(self.source.groups), p=self.source.shares)]
+        hu, label, maps = draw_patch(group[rng.integers(len(group))], self.stage, self.mixture, rng)
+        kept = {"label": label}
+        if self.stage.weights:
+            kept["weight"] = patch_weight(self.stage.weights, label, maps, rng)
+        if self.stage.edited != 1:
+            kept["emphasis"] = np.where(maps["edited"] > 0, np.float32(self.stage.edited), np.float32(1))
+        kept |= {LOSS_MAPS[term.term]: maps[LOSS_MAPS[term.term]] for term in self.stage.loss if term.term in LOSS_MAPS}
+        return {"image": channels(hu, self.source.windows_hu), **{key: array[None] for key, array in kept.items()}}
+
+
+def patch_weight(
+    names: Sequence[str], label: NDArray[np.uint8], maps: dict[str, NDArray], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Weight of every voxel of a patch (S, S, S): on the airway the sum of the named ones, 1 elsewhere.
+
+    A voxel that is left out weighs 0.
+    """
+    total = np.zeros(label.shape, np.float32)
+    for name in names:
+        values = maps[WEIGHT_MAPS[name]]
+        if name == "lib":
+            total += weightmaps.lib_weight(values, weightmaps.draw_lib_root(rng))
+        elif name == "centerline":
+            total += weightmaps.tang_distance_weight(values, label == 1)
+        else:
+            total += values
+    return np.where(label == 1, total, label != IGNORE).astype(np.float32)
+
+
+def draw_patch(
+    case: Case, stage: Stage, mixture: Mixture, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray]]:
+    """A random patch: HU (S, S, S) as a random scanner shows it, its label, and the case's maps there.
+
+    A case that is not clean has its own noise; it gets only a shift of a few HU and, half of the time, some more noise.
+    """
+    augmentation = stage.augmentation()
+    point = case.centres.draw(mixture, rng)
+    placement = draw_placement(point, case.centres.shape, stage.patch, case.spacing_mm, augmentation, rng)
+    scanner = draw_scanner(rng) if case.clean else mild_scanner(rng)
+    hu = scan(image_patch(case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
+    label = label_patch(case.label, placement, stage.label_threshold)
+    maps = {name: case.maps[name] for name in patch_maps(stage)}
+    return hu, label, map_patches(maps, placement)
+
+
+def mild_scanner(rng: np.random.Generator) -> Scanner:
+    """What is added to a CT that has a scanner's blur and noise already; see `draw_patch`."""
+    noise_hu = rng.uniform(3, 25) if rng.random() < 0.5 else 1.0
+    blur = rng.uniform(0.4, 0.8) if rng.random() < 0.3 else 0.2
+    return Scanner(blur, blur, 0.0, noise_hu, 0.6, 0.0, rng.uniform(-30, 30), rng.uniform(0.97, 1.03), -1024.0)

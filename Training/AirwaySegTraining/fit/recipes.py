@@ -1,0 +1,324 @@
+"""Recipes: what a training does, stage after stage, read from TOML and checked before anything is computed.
+
+A recipe has a table ``[network]`` and one table ``[[stage]]`` a stage, with its loss as tables ``[[stage.loss]]`` and
+the kinds of places for patches as ``[stage.sampling]``. `Network`, `Stage` and `Term` say which keys there are. Above
+them may stand ``needs_weights = true``: the recipe is no good for a network that knows nothing yet.
+"""
+
+import math
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegTraining.data.augmentation import Augmentation
+from AirwaySegTraining.data.sampling import Kind, Mixture
+
+TERMS: dict[str, tuple[str, ...]] = {
+    "dice": (),
+    "weighted_dice": (),
+    "cross_entropy": (),
+    "tversky": ("alpha",),
+    "root_tversky": ("alpha", "exponent"),
+    "general_union": ("alpha", "exponent"),
+    "tang": ("alpha", "exponent"),
+    "tang_in_print": ("exponent",),
+    "skeleton_recall": (),
+    "cl_dice": (),
+    "classes": (),
+}
+"""The terms of a loss, each with the numbers that it takes; `losses.py` has the equations."""
+
+WEIGHTED = ("weighted_dice", "tang", "tang_in_print")
+"""The terms that a stage's ``weights`` apply to."""
+
+EMPHASISED = ("dice", "cross_entropy", "general_union")
+"""The terms in which corrected voxels can count more (a stage's ``edited``)."""
+
+WEIGHTS = ("lib", "centerline", "back_propagation", "inverse_component", "inverse_branch")
+"""Weight maps of the foreground; a stage's weight is their sum."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a loss: ``share`` times the loss called ``term``, with the numbers that it takes."""
+
+    term: str
+    share: float = 1.0
+    alpha: float | None = None
+    exponent: float | None = None
+
+    def wrong(self) -> str | None:
+        """What no training can use, as half a sentence."""
+        if self.term not in TERMS:
+            return f"loss {self.term!r} is unknown; there are {', '.join(TERMS)}"
+        for name in ("alpha", "exponent"):
+            value = getattr(self, name)
+            if (value is not None) != (name in TERMS[self.term]):
+                return f"loss {self.term!r} {'takes no' if value is not None else 'needs'} {name}"
+        most = 0.5 if self.term == "general_union" else 0.99  # see `weightmaps.general_union_m`
+        if self.alpha is not None and not 0 < self.alpha <= most:
+            return f"loss {self.term!r}: alpha is {self.alpha}; it must be above 0 and at most {most}"
+        if self.exponent is not None and self.exponent <= 0:
+            return f"loss {self.term!r}: exponent is {self.exponent}; it must be above 0"
+        return f"loss {self.term!r}: share is {self.share}; it must be above 0" if not self.share > 0 else None
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is built: see `AirwaySegLib.networks.weights.ModelInfo`; ``dropout`` is the share of pyramid channels dropped."""
+
+    norm: str = "instance"
+    classes: int = 1
+    dropout: float = 0.3
+    window_hu: tuple[float, float] = (-1000.0, 600.0)
+    second_window_hu: tuple[float, float] | None = None
+
+    @property
+    def windows_hu(self) -> tuple[tuple[float, float], ...]:
+        """One window for each input channel."""
+        return (self.window_hu,) if self.second_window_hu is None else (self.window_hu, self.second_window_hu)
+
+    def wrong(self) -> str | None:
+        """What no network can be, as half a sentence."""
+        if self.norm not in ("instance", "batch"):
+            return f"norm is {self.norm!r}; it must be instance or batch"
+        if self.classes not in (1, 3):
+            return f"classes is {self.classes}; it must be 1 or 3"
+        if not 0 <= self.dropout < 1:
+            return f"dropout is {self.dropout}; it must be within 0 and 1"
+        empty = [name for name in ("window_hu", "second_window_hu") if not _is_window(getattr(self, name))]
+        return f"{empty[0]} is {getattr(self, empty[0])}; it must be two numbers, the lower first" if empty else None
+
+
+def _is_window(window: tuple[float, ...] | None) -> bool:
+    return window is None or (len(window) == 2 and window[0] < window[1])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training.
+
+    ``loss`` is the sum of its terms, over both heads. ``weights`` names the maps whose sum weighs the foreground in
+    `WEIGHTED` terms. ``sampling`` gives the share of each kind of place (`sampling.Kind`). ``schedule`` is "constant",
+    "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to a hundredth),
+    after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the moving average of
+    the weights keeps in a step, ``frozen_from`` the share of the stage after which batch normalisation keeps its
+    statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned patches see
+    `rotation.Augmentation`.
+    """
+
+    name: str
+    steps: int
+    loss: tuple[Term, ...]
+    sampling: dict[str, float]
+    patch: int = 128
+    batch: int = 2
+    weights: tuple[str, ...] = ()
+    optimizer: str = "adamw"
+    rate: float = 1e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warm_up: int = 0
+    drops_at: tuple[float, ...] = ()
+    clip: float = 5.0
+    average: float = 0.0
+    frozen_from: float = 1.0
+    rotation_degrees: float = 0.0
+    label_threshold: float = 0.5
+    edited: float = 1.0
+
+    def wrong(self) -> str | None:
+        """What no training can use, as half a sentence.
+
+        Below 32 voxels the deepest level has 2 voxels a side, and the CPU's bfloat16 gradients there (PyTorch 2.13) are
+        not reliable.
+        """
+        if self.patch < 32 or self.patch % 8:
+            return f"patch is {self.patch}; it must be a multiple of 8 from 32 on"
+        for names, text, fits in _LIMITS:
+            for name in names:
+                if not fits(getattr(self, name)):
+                    return f"{name} is {getattr(self, name)}; it must be {text}"
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                return f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+        return self._wrong_tables()
+
+    def _wrong_tables(self) -> str | None:
+        if not self.loss:
+            return "loss has no term"
+        unknown = [name for name in self.weights if name not in WEIGHTS]
+        if unknown:
+            return f"weights {unknown[0]!r} is unknown; there are {', '.join(WEIGHTS)}"
+        if any(term.term in WEIGHTED for term in self.loss) != bool(self.weights):
+            return f"weights go with the losses {', '.join(WEIGHTED)}, and only with them"
+        if self.edited != 1 and not all(term.term in EMPHASISED for term in self.loss):
+            return f"edited goes with the losses {', '.join(EMPHASISED)}, and only with them"
+        try:
+            Mixture.of(self.sampling)
+        except AirwaySegError as error:
+            return f"sampling: {str(error).rstrip('.')}"
+        try:
+            self.augmentation()
+        except AirwaySegError as error:
+            return f"rotation_degrees or label_threshold: {str(error).rstrip('.')}"
+        return next((text for text in (term.wrong() for term in self.loss) if text), None)
+
+    def lasting(self, steps: int) -> "Stage":
+        """The same stage with so many steps; of fewer steps the same share is the warm-up."""
+        return replace(self, steps=steps, warm_up=min(self.warm_up, round(self.warm_up * steps / self.steps)))
+
+    def augmentation(self) -> Augmentation:
+        """How patches are turned and mirrored."""
+        return Augmentation(self.rotation_degrees, self.label_threshold)
+
+    @property
+    def uses_missed(self) -> bool:
+        """Whether it needs the skeleton voxels that the model of the stage before has missed."""
+        return self.sampling.get(Kind.HARD_SKELETON, 0) > 0 or "back_propagation" in self.weights
+
+
+_LIMITS = (
+    (("steps", "batch"), "at least 1", lambda value: value >= 1),
+    (("rate", "clip", "edited"), "above 0", lambda value: value > 0),
+    (("weight_decay", "warm_up"), "0 or above", lambda value: value >= 0),
+    (("momentum", "average"), "from 0 to below 1", lambda value: 0 <= value < 1),
+    (("frozen_from",), "within 0 and 1", lambda value: 0 <= value <= 1),
+    (("drops_at",), "shares of the stage", lambda values: all(0 < value < 1 for value in values)),
+)
+_CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("constant", "steps", "poly", "cosine")}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training: the network and its stages; with ``needs_weights`` it goes on from weights that know airways."""
+
+    name: str
+    network: Network
+    stages: tuple[Stage, ...]
+    needs_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can use, naming the stage and the key."""
+        if not self.stages:
+            raise AirwaySegError(f"Recipe {self.name} has no stage.")
+        checks = [("[network]", self.network.wrong())]
+        for number, stage in enumerate(self.stages, start=1):
+            where = f"stage {number} ({stage.name})"
+            checks += [(where, stage.wrong()), (where, _wrong_with(self.network, stage))]
+        for where, text in checks:
+            if text is not None:
+                raise AirwaySegError(f"Recipe {self.name}, {where}: {text}.")
+
+    @property
+    def ends(self) -> list[int]:
+        """The number of steps after which each stage ends, counted from the beginning of the training."""
+        return [sum(stage.steps for stage in self.stages[: count + 1]) for count in range(len(self.stages))]
+
+    def stage_at(self, step: int) -> int:
+        """Place of the stage to which ``step``, counted from 0, belongs; the last one's after the end."""
+        return next((place for place, end in enumerate(self.ends) if step < end), len(self.stages) - 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain tables and lists, as JSON keeps them."""
+        return asdict(self)
+
+
+def _wrong_with(network: Network, stage: Stage) -> str | None:
+    terms = {term.term for term in stage.loss}
+    if network.classes == 3 and not terms <= {"classes", "general_union"}:
+        return "with 3 classes loss takes only classes, and general_union on their union"
+    return "loss 'classes' needs classes = 3 in [network]" if network.classes == 1 and "classes" in terms else None
+
+
+def recipes_folder() -> Path:
+    """Where the recipes of the package lie: installed by pip, installed by Slicer, or in the source tree."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "Configs", package.parent / "Configs") if folder.is_dir())
+
+
+def list_recipes() -> list[str]:
+    """Names of the package's recipes."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe, by its name in the package or from a file.
+
+    Raises
+    ------
+    AirwaySegError
+        One sentence that names the recipe, the stage and the key.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        if name_or_path not in list_recipes():
+            raise AirwaySegError(f"There is no recipe {name_or_path!r}; there are {', '.join(list_recipes())}.")
+        path = recipes_folder() / f"{name_or_path}.toml"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AirwaySegError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AirwaySegError(f"The recipe {path} is no TOML: {error}.") from error
+    return parse_recipe(path.stem, tables)
+
+
+def parse_recipe(name: str, tables: dict[str, Any]) -> Recipe:
+    """The recipe in parsed TOML."""
+    unknown = sorted(set(tables) - {"needs_weights", "network", "stage"})
+    if unknown:
+        raise AirwaySegError(f"Recipe {name}: {unknown[0]!r} is neither needs_weights nor [network] nor [[stage]].")
+    needs_weights = _typed(tables.get("needs_weights", False), bool, f"Recipe {name}: needs_weights")
+    network = _build(Network, tables.get("network", {}), f"Recipe {name}, [network]")
+    stages = tables.get("stage", [])
+    if not isinstance(stages, list):
+        raise AirwaySegError(f"Recipe {name}: a stage is written [[stage]], in two pairs of brackets.")
+    built = tuple(_stage(name, number, table) for number, table in enumerate(stages, start=1))
+    return Recipe(name, network, built, needs_weights)
+
+
+def _stage(recipe: str, number: int, table: Any) -> Stage:
+    given = f" ({table['name']})" if isinstance(table, dict) and "name" in table else ""
+    where = f"Recipe {recipe}, stage {number}{given}"
+    terms = table.get("loss", ()) if isinstance(table, dict) else ()
+    if not isinstance(terms, list | tuple):
+        raise AirwaySegError(f"{where}: a term of the loss is written [[stage.loss]], in two pairs of brackets.")
+    built = tuple(_build(Term, term, f"{where}: loss") for term in terms)
+    return _build(Stage, {**table, "loss": built} if isinstance(table, dict) else table, where)
+
+
+def _build(kind: type, table: Any, where: str) -> Any:
+    """A dataclass from a table; keys and kinds of values are its fields'."""
+    if not isinstance(table, dict):
+        raise AirwaySegError(f"{where} is no table.")
+    known = {item.name: item for item in fields(kind)}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise AirwaySegError(f"{where}: the key {unknown[0]!r} is unknown; there are {', '.join(known)}.")
+    for key, item in known.items():
+        if key not in table and item.default is MISSING and item.default_factory is MISSING:
+            raise AirwaySegError(f"{where}: the key {key!r} is missing.")
+    return kind(**{key: _typed(value, known[key].type, f"{where}: {key}") for key, value in table.items()})
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    """The value as its field is annotated: TOML's lists become tuples, and whole numbers floats where wanted."""
+    if isinstance(wanted, UnionType):
+        wanted = get_args(wanted)[0]
+    container, inner = get_origin(wanted), get_args(wanted)
+    if container is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(part, inner[0], where) for part in value)
+    if container is dict and isinstance(value, dict):
+        return {key: _typed(part, inner[1], f"{where}.{key}") for key, part in value.items()}
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
+        kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+        kinds |= {str: "a text", tuple: "a list", dict: "a table"}
+        raise AirwaySegError(f"{where} is {value!r}; it must be {kinds[container or wanted]}.")
+    return value

@@ -1,0 +1,140 @@
+"""Which cases are held out, and how a network does on whole scans: with the product's own inference and metrics."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.commands.evaluate import Report, as_numbers, mean_and_deviation
+from AirwaySegLib.networks.wingsnet import WingsNet
+from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, load_model, segment
+from AirwaySegLib.progress import Progress, silent
+from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
+from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.networks.weights import ModelInfo
+from AirwaySegTraining.data.cases import Case, OnAirway, case_folders, prepared_case
+from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
+from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.losses.weight_maps import hard_skeleton
+
+CHOSEN_BY = ("tld", "bd", "precision")
+"""The best network has the largest mean of these: tree length and branches found, and leakage against them."""
+
+
+LEAST_DSC = 0.5
+"""Trained weights that do worse on a case than this are seldom to blame."""
+
+HALF = 128
+"""A probability of a half, as the library stores it."""
+
+
+def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[Case]:
+    """The cases of about ``share`` of the patients, at least one if there are two; all cases of a patient or none.
+
+    Patients are drawn by a hash of seed and name, so that most of them stay held out when others join. None is taken
+    that would leave a group without cases.
+    """
+    patients = {case.patient for group in groups for case in group}
+    order = sorted(patients, key=lambda patient: _lot(patient, seed))
+    wanted = max(1, round(share * len(order))) if share > 0 and len(order) > 1 else 0
+    chosen: set[str] = set()
+    for patient in order:
+        rest = [[case for case in group if case.patient not in {*chosen, patient}] for group in groups]
+        if len(chosen) < wanted and all(rest):
+            chosen.add(patient)
+    return [case for group in groups for case in group if case.patient in chosen]
+
+
+def looked_at(held: Sequence[Case], most: int, seed: int) -> list[Case]:
+    """At most ``most`` of the cases held out, always the same; whole CTs take their time."""
+    chosen = sorted(held, key=lambda case: _lot(case.name, seed))[:most]
+    return [case for case in held if case in chosen]
+
+
+def _lot(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+
+def as_scanned(case: Case) -> NDArray:
+    """The case's CT (Z, Y, X) in HU; a clean one as one scanner shows it, always the same."""
+    if not case.clean:
+        return np.asarray(case.ct)
+    rng = np.random.default_rng(int(case.fingerprint, 16))
+    return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng), rng))
+
+
+def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
+    """The network as the product runs it; in bfloat16 on a CPU only if it was trained so and the CPU computes in it."""
+    return Model(net, replace(info, bfloat16=precision == "bfloat16"), sha256="")
+
+
+def validate(model: Model, case: Case, device: str) -> dict[str, float]:
+    """Segment the whole case as the product does, without repair, and compare by ATM'22's protocol; see `as_numbers`.
+
+    Voxels that are left out do not count.
+    """
+    ct = Volume(as_scanned(case), case.spacing_mm)
+    mask = segment(ct, model, SegmentSettings(device=device, repair="none"), Journal(), silent).mask
+    label = np.asarray(case.label)
+    return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
+
+
+def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Progress) -> Report:
+    """Segment every case of the data folders with the weights (a name or a file) and compare: see `validate`.
+
+    Raises
+    ------
+    AirwaySegError
+        If the weights or a case cannot be used, or a name stands for two cases.
+    """
+    model = load_model(weights)
+    folders = [folder for place in data for folder in case_folders(place)]
+    cases: dict[str, dict[str, float]] = {}
+    for done, folder in enumerate(folders):
+        progress("evaluate", done, len(folders))
+        if folder.name in cases:
+            raise AirwaySegError(f"There are two cases {folder.name}; give one another name.")
+        cases[folder.name] = validate(model, prepared_case(folder), device)
+    progress("evaluate", len(folders), len(folders))
+    return Report("atm22", cases)
+
+
+def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHOSEN_BY) -> float:
+    """What the best network is chosen by: the mean of the ``measures`` over the cases.
+
+    The precision of a network that finds nothing counts as 0; other NaN, of nothing to find, do not count.
+    """
+    chosen = {name: {key: numbers[key] for key in measures} for name, numbers in cases.items()}
+    for numbers in chosen.values():
+        numbers["precision"] = float(np.nan_to_num(numbers["precision"]))
+    return float(np.nanmean(list(mean_and_deviation(chosen)[0].values())))
+
+
+def doubt_about_labels(cases: dict[str, dict[str, float]]) -> str | None:
+    """What to say where trained weights do badly on cases that they were not trained on; None where they do not."""
+    worst = min(cases, key=lambda name: cases[name]["dsc"], default="")
+    bad = [name for name, numbers in cases.items() if numbers["dsc"] < LEAST_DSC]
+    if not bad:
+        return None
+    found = f"a DSC of {100 * cases[worst]['dsc']:.0f} % on {worst}"
+    more = f" and less than {100 * LEAST_DSC:.0f} % on {len(bad) - 1} more" if len(bad) > 1 else ""
+    return (
+        f"Before the training the weights reached {found}{more}: does the label fit its CT, neither mirrored nor "
+        "shifted nor another patient's?"
+    )
+
+
+def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
+    """The hard skeleton: 1 where the network's probability is below a half on the case's skeleton.
+
+    Windows without skeleton are not run.
+    """
+    skeleton = case.skeleton.whole()
+    scan_at = Scan(as_scanned(case), 0.0, case.spacing_mm, skeleton > 0)
+    probability = airway_probability(scan_at, model, SegmentSettings(device=device), Journal(), silent)
+    return OnAirway.of(hard_skeleton(skeleton, probability >= HALF), case.skeleton.voxels)

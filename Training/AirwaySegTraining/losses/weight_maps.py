@@ -1,0 +1,224 @@
+"""Maps of a case and the voxel weights of the papers, one function for each equation.
+
+A map is computed once for a case; a weight is computed for a patch from cut-out maps, for it depends on settings.
+Arrays are (Z, Y, X), spacings (z, y, x); a label is uint8 with 0 background, 1 airway and 2 left out, which is not
+airway here. Weights are float32 and at least 0. A case without airway has maps of zeros.
+
+Sources: WingsNet is Zheng et al., IEEE TMI 2021, arXiv:2011.11952; Tang is Tang, Local-imbalance-based and
+Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Airway Tree Segmentation in CT Scans via
+Anatomy-aware Multi-class Segmentation and Deep Breakage Connection.
+"""
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, uniform_filter
+from scipy.spatial import cKDTree
+
+from AirwaySegLib.masks.components import bounding_box, distance_to, fill_holes
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
+from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, Branch
+from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.files.volume import Volume
+
+Label = NDArray[np.uint8]
+Map = NDArray[np.uint8]
+Rate = NDArray[np.float16]
+Weight = NDArray[np.float32]
+Values = TypeVar("Values", bound=Any)
+
+AIRWAY = 1
+
+LARGE, MIDDLE, SMALL = 1, 2, 3
+"""DeepTree's classes: trachea and main bronchi; the bronchi down to the segmental ones; what is thinner."""
+
+SMALL_DIAMETER_MM = 2.0
+"""A branch with this mean lumen diameter, or less, is of DeepTree's class `SMALL`."""
+
+SMALL_VOXELS = 2.0
+"""A skeleton voxel closer than this to the background is a small airway (Tang, section 1.3)."""
+
+INVERSE_LIMITS = (1.0, 2e5)
+
+
+def skeleton_of(label: Label, spacing_mm: Spacing) -> Map:
+    """Skeleton of the airway, 1 on it: Lee thinning, put right where thinning deletes bars of even width.
+
+    Cavities of the label are filled before, because thinning would leave a shell around each.
+    """
+    skeleton = np.zeros(label.shape, np.uint8)
+    box = bounding_box(label == AIRWAY)
+    if box is not None:
+        airway = fill_holes(label[box] == AIRWAY)
+        lumen = Lumen.of(airway, spacing_mm)
+        rows = complete(thin(airway, lumen), lumen)
+        skeleton[box][tuple(lumen.voxels[rows].T)] = 1
+    return skeleton
+
+
+def centerline_distance(label: Label, spacing_mm: Spacing, skeleton: Map | None = None) -> Rate:
+    """d / d_max of WingsNet (Eq. 15, 32) and Tang (Eq. 4), float16: 0 on the skeleton and outside the airway, up to 1.
+
+    d is the distance in mm to the nearest skeleton voxel, d_max its maximum in the case. What is stored is d / d_max,
+    not a weight, because the weight depends on alpha. ``skeleton`` saves thinning again.
+    """
+    distance = np.zeros(label.shape, np.float16)
+    line = np.argwhere(skeleton_of(label, spacing_mm) if skeleton is None else skeleton)
+    if len(line):
+        airway = np.argwhere(label == AIRWAY)
+        d_mm, _ = cKDTree(line * np.asarray(spacing_mm)).query(airway * np.asarray(spacing_mm))
+        distance[tuple(airway.T)] = d_mm / max(float(d_mm.max()), 1e-6)
+    return distance
+
+
+def general_union_m(alpha: float, root: float = 1.0) -> float:
+    """How much the General Union loss takes off a voxel's weight at d_max: m = (r - 2 alpha) / (r - alpha).
+
+    WingsNet prints m = (1 - alpha) / alpha (below Eq. 16), which is 9 for alpha 0.1: weights down to -8, that is, large
+    airways are unlearnt. The smallest ratio of foreground to background gradient is (1 - m) (r / alpha - 1) (Eq. 18),
+    and this m makes it exactly 1. For r = 1 it is (1 - 2 alpha) / (1 - alpha), which is the default; with that m and
+    the loss's r_l = 0.7 the smallest ratio is (0.7 - alpha) / (1 - alpha), 0.67 for alpha 0.1. ``root`` 0.7 gives 1.
+
+    Raises
+    ------
+    AirwaySegError
+        If alpha is not above 0 and at most root / 2: then wide airways would weigh more, not less.
+    """
+    if not 0 < alpha <= root / 2:
+        raise AirwaySegError(f"alpha is {alpha:g}; with the root {root:g} it must be above 0 and at most {root / 2:g}.")
+    return (root - 2 * alpha) / (root - alpha)
+
+
+def general_union_weight(distance: Values, alpha: float, exponent: float = 0.5, root: float = 1.0) -> Values:
+    """Weight of the General Union loss (WingsNet Eq. 15 and 32): w = 1 - m (d / d_max)^r_d, and 1 on background.
+
+    ``distance`` is d / d_max (see `centerline_distance`), ``exponent`` r_d, m that of `general_union_m`. Takes and
+    gives float32 arrays, or tensors on their device.
+    """
+    return 1 - general_union_m(alpha, root) * distance**exponent
+
+
+def foreground_rate(label: Label, side: int = 7) -> Rate:
+    """FR of Tang (Eq. 1), float16: share of airway among the ``side``^3 voxels around each, 0..1.
+
+    The scan is continued by its mirror image, as in the authors' program, so that a trachea that leaves the scan stays
+    wide. A running mean along each axis, exact to the storage: a convolution would take 35 times as long.
+    """
+    rate = np.zeros(label.shape, np.float16)
+    # With a margin of a whole side the mirror image at the box's own faces is background, as it should be.
+    box = bounding_box(label == AIRWAY, margin=side)
+    if box is not None:
+        airway = (label[box] == AIRWAY).astype(np.float32)
+        rate[box] = uniform_filter(airway, side, mode="mirror")
+    return rate
+
+
+def lib_weight(rate: NDArray, root: float, floor: float = 0.05, airway: NDArray | None = None) -> Weight:
+    """Local-imbalance weight (Tang Eq. 3): w = (1 - lambda) min(-log10 FR, 1)^r + lambda, lambda = ``floor``.
+
+    ``rate`` is FR (see `foreground_rate`); r is called a root and is a power, 2 to 3, drawn anew for each patch (see
+    `draw_lib_root`). w is 1 where no more than a tenth of the surroundings is airway, lambda within wide airways. In
+    print the background beside a wide airway gets as little as the airway; give ``airway`` (not 0 where airway is) and
+    all background weighs 1, as in the program of Zheng et al. 2021 from which the weight comes.
+    """
+    imbalance = np.minimum(-np.log10(np.maximum(rate.astype(np.float32), 1e-6)), 1)
+    weight = (1 - floor) * np.maximum(imbalance, 0) ** root + floor
+    return (weight if airway is None else np.where(airway, weight, 1)).astype(np.float32)
+
+
+def draw_lib_root(rng: np.random.Generator) -> float:
+    """The r of `lib_weight`: uniform from 2 to 3 (Tang, section 1.1)."""
+    return float(rng.uniform(2, 3))
+
+
+def tang_distance_weight(distance: NDArray, airway: NDArray) -> Weight:
+    """Centerline-distance weight (Tang Eq. 4): (1 - d / d_max)^2 on the airway, 0 elsewhere.
+
+    It is added to `lib_weight` (Eq. 5). The background has no d, so that nothing is added there; ``airway`` is not 0
+    where airway is.
+    """
+    return np.where(airway, (1 - distance.astype(np.float32)) ** 2, 0).astype(np.float32)
+
+
+def back_propagation_weight(missed: NDArray, branch: NDArray, distance: NDArray) -> Weight:
+    """Back-propagation enhancement: (1 - d / d_max)^2 in every branch of which a skeleton voxel was missed, else 0.
+
+    Zheng et al., Refined local-imbalance-based weight, MICCAI 2021. It is added to another weight. ``missed`` is
+    from `hard_skeleton`, ``branch`` from `branch_map`; give whole maps, for a patch may not hold what its branch lacks.
+    The authors' program spreads a missed voxel to the airway voxels nearest to it instead, and not along the branch.
+    """
+    hard = np.zeros(int(branch.max(initial=0)) + 1, bool)
+    hard[branch[missed > 0]] = True
+    hard[0] = False
+    return tang_distance_weight(distance, hard[branch])
+
+
+def inverse_weight(parts: NDArray) -> Weight:
+    """Inverse weighting: w = N / ((K + 1) |part|), N voxels, K parts and the background as one more; within 1..200000.
+
+    Shirokikh et al., MICCAI 2020, doi:10.1007/978-3-030-59719-1_51. ``parts`` holds integers from 0, the background:
+    components (`components.label_components`), or branches (`branch_map`), since an airway tree is one component.
+    """
+    sizes = np.bincount(parts.ravel())
+    present = np.count_nonzero(sizes[1:]) + 1
+    weights = parts.size / (present * np.maximum(sizes, 1))
+    return np.clip(weights, *INVERSE_LIMITS).astype(np.float32)[parts]
+
+
+def tube(skeleton: Map, label: Label) -> Map:
+    """The tube of the Skeleton Recall loss: the skeleton dilated twice by the six neighbours, within the airway.
+
+    Kirchhoff et al., ECCV 2024, arXiv:2404.03010.
+    """
+    widened = np.zeros(label.shape, np.uint8)
+    box = bounding_box(skeleton, margin=2)
+    if box is not None:
+        widened[box] = binary_dilation(skeleton[box], iterations=2) & (label[box] == AIRWAY)
+    return widened
+
+
+def branch_map(label: Label, spacing_mm: Spacing) -> tuple[NDArray[np.uint16], tuple[Branch, ...]]:
+    """Branch id of each airway voxel, 0 elsewhere, and the branches; the label is on canonical axes."""
+    numbers = np.zeros(label.shape, np.uint16)
+    airway = (label == AIRWAY).astype(np.uint8)
+    if not airway.any():
+        return numbers, ()
+    parsed = parse_airways(Volume(airway, spacing_mm))
+    numbers[parsed.box] = parsed.in_box(parsed.branch_of_voxel())
+    return numbers, parsed.tree.branches
+
+
+def classes_by_diameter(branch: NDArray[np.uint16], branches: tuple[Branch, ...]) -> Map:
+    """DeepTree's three classes (section 2.1): `LARGE`, `MIDDLE`, `SMALL`, 0 outside the airway.
+
+    Trachea and main bronchi are `LARGE` by name, whatever their width; of the others those of a mean lumen diameter of
+    2 mm or less are `SMALL`. Where the anatomy is not found there is no `LARGE`. Both arguments are from `branch_map`.
+    """
+    table = np.zeros(len(branches) + 1, np.uint8)
+    for one in branches:
+        # Rounded, so that 2 mm computed from 0.7 mm voxels is not a little more than 2 mm.
+        thin_one = round(one.mean_diameter_mm, 6) <= SMALL_DIAMETER_MM
+        table[one.id] = LARGE if one.name in (TRACHEA, RIGHT_MAIN, LEFT_MAIN) else SMALL if thin_one else MIDDLE
+    return table[branch]
+
+
+def small_airway_voxels(skeleton: Map, label: Label) -> NDArray[np.int32]:
+    """Skeleton voxels less than 2 voxels from the background's nearest centre, (N, 3) positions (Tang, section 1.3).
+
+    What lies beyond the scan is no background: the trachea's cut end is no small airway. The published program takes
+    the product of distance and skeleton, which is below 2 wherever there is no skeleton, in the whole background.
+    """
+    box = bounding_box(label == AIRWAY, margin=1)
+    if box is None:
+        return np.empty((0, 3), np.int32)
+    depth = distance_to(label[box] != AIRWAY, (1.0, 1.0, 1.0))
+    voxels = np.argwhere((skeleton[box] > 0) & (depth < SMALL_VOXELS))
+    return (voxels + [part.start for part in box]).astype(np.int32)
+
+
+def hard_skeleton(skeleton: Map, prediction: NDArray) -> Map:
+    """The hard skeleton (WingsNet IV-B): skeleton voxels that a model missed, 1 on them; ``prediction`` is a mask."""
+    return ((skeleton > 0) & (prediction == 0)).astype(np.uint8)
