@@ -25,22 +25,23 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from AirwaySegSlicer.scene.branches import branch_rows
-from AirwaySegSlicer.commands.event_loop import call_later
 from AirwaySegSlicer.commands.export import export_node, start_case_export
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, start_finetuning, start_removing_case
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, start_probe
 from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter, one_line
-from AirwaySegSlicer.commands.measure import Maps, start_measuring
-from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
-from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
-from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
+from AirwaySegSlicer.commands.measure import start_measuring
 from AirwaySegSlicer.commands.probe_child import missing_packages
 from AirwaySegSlicer.commands.sample_data import register_sample_data
-from AirwaySegSlicer.panel.sections import make_sections
 from AirwaySegSlicer.commands.segment import SegmentOptions, start_segmentation
-from AirwaySegSlicer.scene.segments import new_segmentation
 from AirwaySegSlicer.commands.training_cases import NewCase, start_adding_case
+from AirwaySegSlicer.event_loop import call_later
+from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
+from AirwaySegSlicer.panel.sections import make_sections
+from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.maps import Maps
+from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
+from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
+from AirwaySegSlicer.scene.segments import new_segmentation
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode

@@ -11,7 +11,7 @@ import pytest
 # PyTorch looks for Triton, which brings an LLVM of its own; beside the one that draws offscreen it ends the process.
 sys.modules.setdefault("triton", None)
 
-NEED_SLICER = ["test_module_*.py", "test_slicerhost*.py", "test_panel_file.py"]
+NEED_SLICER = ["module/*", "slicerhost/tests/*"]
 
 
 def why_no_slicer() -> str:

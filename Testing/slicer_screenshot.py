@@ -52,8 +52,8 @@ def a_panel_with_result(host: slicerhost.Host, ct: str, result: str, folder: Pat
     import slicer
     from module_scenes import python_slicer
 
-    from AirwaySegSlicer.scene import nodes
     from AirwaySegSlicer.commands import segment as segmentation
+    from AirwaySegSlicer.scene import nodes
 
     os.environ["PATH"] = python_slicer(folder) + os.pathsep + os.environ["PATH"]
     volume = nodes.read_volume(ct)

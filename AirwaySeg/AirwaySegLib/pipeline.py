@@ -9,11 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.masks.components import Box, fill_holes
-from AirwaySegLib.errors import Cancelled, one_sentence
-from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
-from AirwaySegLib.networks.wingsnet import WingsNet
-from AirwaySegLib.networks.device_plan import plan
 from AirwaySegLib.chest.preprocessing import (
     body_mask,
     calibrate,
@@ -24,13 +19,18 @@ from AirwaySegLib.chest.preprocessing import (
     search_region,
     target_spacing,
 )
-from AirwaySegLib.progress import Progress
-from AirwaySegLib.commands.repair import Mender, Repaired, Source, open_mender, part_of, repair, whole_hu
-from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.masks.threshold import Choice, choose_airways, loose_fragments
 from AirwaySegLib.chest.trachea import Trachea, find_trachea, whole_sections
-from AirwaySegLib.files.volume import Volume, from_canonical, to_canonical
+from AirwaySegLib.errors import Cancelled, one_sentence
+from AirwaySegLib.files.volume import Volume, from_canonical, part_of, to_canonical
+from AirwaySegLib.masks.components import Box, fill_holes
+from AirwaySegLib.masks.threshold import Choice, choose_airways, loose_fragments
+from AirwaySegLib.networks.device_plan import plan
+from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair.repair import Mender, Repaired, Source, open_mender, repair, whole_hu
+from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
 

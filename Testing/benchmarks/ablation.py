@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from AirwaySegLib.evaluation.metrics import share_outside, tree_length_detected
+from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
 from AirwaySegLib.pipeline import Journal, Model, load_model, segment
 from AirwaySegLib.progress import Bar, silent
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
 from AirwaySegTraining.data.cases import case_folders, prepared_case
-from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.loop import fit
-from AirwaySegTraining.simulator.simulate import simulate
+from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.validation import validate
+from AirwaySegTraining.simulator.simulate import simulate
 
 CROSS_ENTROPY = "[[stage.loss]]\nterm = 'cross_entropy'\nshare = 0.3\n"
 DICE = f"[[stage.loss]]\nterm = 'dice'\n{CROSS_ENTROPY}"

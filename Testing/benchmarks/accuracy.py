@@ -15,8 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from AirwaySegLib.__main__ import main as airwayseg
-from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.evaluation.metrics import dice, precision, share_outside, tree_length_detected
+from AirwaySegLib.masks.components import label_components
 
 
 def read(path: Path) -> np.ndarray:

@@ -20,8 +20,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from phantoms import Tube, a_deep_tree, draw_tubes
 
-from AirwaySegLib.repair.attention import ALPHA, REACH, breakage_attention, kept_components, patch_centres
 from AirwaySegLib.masks.components import bounding_box, label_components
+from AirwaySegLib.repair.attention import ALPHA, REACH, breakage_attention, kept_components, patch_centres
 
 SIZE_MM = (300.0, 260.0, 300.0)
 LEAST_RATIO = 50.0

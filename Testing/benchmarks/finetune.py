@@ -18,9 +18,9 @@ from scipy.ndimage import binary_dilation
 
 from AirwaySegLib.commands.evaluate import mean_and_deviation
 from AirwaySegLib.progress import Bar
+from AirwaySegTraining.fit.validation import evaluate_model
 from AirwaySegTraining.simulator.scanner import Scanner, scan, whole_hu
 from AirwaySegTraining.simulator.simulate import SimulatedCase, simulate, simulate_case, write_case
-from AirwaySegTraining.fit.validation import evaluate_model
 
 STRANGE = Scanner(0.3, 0.3, 1.2, 75.0, 0.45, 0.0, 0.0, 1.0, -1024.0)
 SEED = 8100

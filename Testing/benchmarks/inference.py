@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from AirwaySegLib.networks import openvino_backend
-from AirwaySegLib.networks.sliding_window import Sliding, axis_starts, open_backend, predict
-from AirwaySegLib.networks.wingsnet import WingsNet
-from AirwaySegLib.networks.device_plan import Plan, plan
 from AirwaySegLib.files.volume import read_ct
+from AirwaySegLib.networks import openvino_backend
+from AirwaySegLib.networks.device_plan import Plan, plan
+from AirwaySegLib.networks.sliding_window import Sliding, axis_starts, open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
 
 SIDE, STRIDE = 128, 64
 PATCH = (SIDE, SIDE, SIDE)

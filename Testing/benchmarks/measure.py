@@ -24,10 +24,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 from phantoms import a_deep_tree, draw_tubes
 
 from AirwaySegLib.commands import measure as measuring
-from AirwaySegLib.tree import build as treebuild
+from AirwaySegLib.files.volume import Volume, write_nrrd
 from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.progress import silent
-from AirwaySegLib.files.volume import Volume, write_nrrd
+from AirwaySegLib.tree import build as treebuild
 
 SHAPE = (682, 512, 512)
 SPACING_MM = (0.45, 0.55, 0.6)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from AirwaySegLib.masks.components import component_through, opening
 from AirwaySegLib.commands.evaluate import as_numbers
+from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
+from AirwaySegLib.files.volume import Volume, read_mask, to_canonical, write_nrrd
+from AirwaySegLib.masks.components import component_through, opening
 from AirwaySegLib.pipeline import Journal, load_model, segment
 from AirwaySegLib.progress import silent
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.files.volume import Volume, read_mask, to_canonical, write_nrrd
 
 Mask = NDArray[np.bool_]
 

@@ -4,8 +4,8 @@
 
 A case is a folder with ct.nrrd and label.nrrd (1 airway, 2 left out), best one that no training has seen. Each is
 broken `--draws` times with seeds of their own: gaps in half of the peripheral branches, and false pieces beside them
-(`AirwaySegTraining.connection.breaks`). Every method gets the same broken masks, once with the CT and once alone. Printed is a
-table in Markdown:
+(`AirwaySegTraining.connection.breaks`). Every method gets the same broken masks, once with the CT and once alone.
+Printed is a table in Markdown:
 
 - rejoined: share of the loose pieces of airway that are part of the tree after the repair, by width of the gap;
 - false joins: share of the false pieces that are;
@@ -27,15 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from AirwaySegLib.masks.components import bounding_box, label_components
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation.metrics import share
 from AirwaySegLib.evaluation.reference_parse import thinned
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import bounding_box, label_components
 from AirwaySegLib.progress import silent
-from AirwaySegLib.commands.repair import Mender, Source, open_mender, repair
+from AirwaySegLib.repair.repair import Mender, Source, open_mender, repair
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.files.volume import Volume
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree
 from AirwaySegTraining.data.cases import read_case
 

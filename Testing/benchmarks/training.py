@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from AirwaySegTraining.data.cases import case_folders, prepared_case
-from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.distributed import joined_team
+from AirwaySegTraining.fit.checkpoint import start_run
 from AirwaySegTraining.fit.loop import train_step
 from AirwaySegTraining.fit.machine import settled
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage, list_recipes, load_recipe
-from AirwaySegTraining.fit.checkpoint import start_run
-from AirwaySegTraining.distributed import joined_team
+from AirwaySegTraining.fit.settings import FitSettings
 
 
 def seconds_of(work, times: int) -> float:

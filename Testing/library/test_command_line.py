@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import SimpleITK as sitk
 from conftest import DarkIsAirway
+from source_tree import ROOT
 
-from AirwaySegLib.commands import segment as batches
-from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.__main__ import main
+from AirwaySegLib.commands import measure as measuring
+from AirwaySegLib.commands import segment as batches
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.wingsnet import WingsNet
-from AirwaySegLib.pipeline import Airways
-from AirwaySegLib.commands.repair import Mender
-from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.files.volume import read_ct
 from AirwaySegLib.networks.weights import ModelInfo, save_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
+from AirwaySegLib.pipeline import Airways
+from AirwaySegLib.repair.repair import Mender
+from AirwaySegLib.tree.airway_tree import AirwayTree
 
 TREE = ROOT
 

@@ -7,16 +7,16 @@ import pytest
 from conftest import DarkIsAirway
 
 from AirwaySegLib import pipeline
-from AirwaySegLib.repair.bridge import NETWORK, Bridge
-from AirwaySegLib.repair.network_bridges import touched_by
 from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Journal, Model, segment
 from AirwaySegLib.progress import silent
-from AirwaySegLib.commands.repair import Mender
+from AirwaySegLib.repair.bridge import NETWORK, Bridge
+from AirwaySegLib.repair.network_bridges import touched_by
+from AirwaySegLib.repair.repair import Mender
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.files.volume import Volume
-from AirwaySegLib.networks.weights import ModelInfo
 
 WINDOW_HU = (-1000.0, 600.0)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import SimpleITK as sitk
 from phantoms import a_forked_tree, draw_tubes
+from source_tree import ROOT
 
 from AirwaySegLib.commands import measure as measuring
 

@@ -11,12 +11,11 @@ import slicer
 
 from AirwaySegSlicer.commands import export as exporting
 from AirwaySegSlicer.commands import finetune as finetuning
-from AirwaySegSlicer.scene import nodes
 from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
-from AirwaySegSlicer.scene import scans
 from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.commands import training_cases as trainingcases
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene import nodes, scans
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.scene import edits as correction
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import segments
 from AirwaySegSlicer.commands import training_cases as trainingcases
+from AirwaySegSlicer.scene import edits as correction
+from AirwaySegSlicer.scene import nodes, segments
 
 
 def offered(selector) -> list[str]:

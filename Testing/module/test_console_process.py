@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-from AirwaySegSlicer.commands.console_process import MODULE_FOLDER, ConsoleProcess, descendants, kill_tree, parse_progress
+from AirwaySegSlicer.commands.console_process import (
+    MODULE_FOLDER,
+    ConsoleProcess,
+    descendants,
+    kill_tree,
+    parse_progress,
+)
 
 SLEEPER = """
 import subprocess, sys, time

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import slicer
 
-from AirwaySegSlicer.scene import edits as correction
 from AirwaySegSlicer.commands import segment as segmentation
+from AirwaySegSlicer.scene import edits as correction
 from AirwaySegSlicer.scene import segments
 
 

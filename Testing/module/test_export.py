@@ -12,8 +12,8 @@ import slicer
 
 from AirwaySegSlicer.commands import export as exporting
 from AirwaySegSlicer.commands import measure as measuring
-from AirwaySegSlicer.scene import nodes
 from AirwaySegSlicer.commands import segment as segmentation
+from AirwaySegSlicer.scene import nodes
 
 
 @pytest.fixture

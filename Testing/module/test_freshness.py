@@ -9,10 +9,8 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.scene import freshness
 from AirwaySegSlicer.commands import measure as measuring
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import segments
+from AirwaySegSlicer.scene import freshness, nodes, segments
 
 MEASURED = (nodes.CENTERLINE, nodes.TABLE, nodes.SURFACE, nodes.SLICES, nodes.HIGHLIGHT, nodes.PLOT_CHART)
 

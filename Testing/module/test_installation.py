@@ -7,28 +7,26 @@ import subprocess
 import sys
 import types
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import slicer
 import slicerhost
 from module_desk import files
+from source_tree import ROOT
 
-from AirwaySegSlicer.commands import dependencies
-from AirwaySegSlicer.commands import installation
-from AirwaySegSlicer.scene import nodes
+from AirwaySegSlicer.commands import dependencies, installation
 from AirwaySegSlicer.commands import probe_child as probe
 from AirwaySegSlicer.commands import sample_data as sampledata
+from AirwaySegSlicer.scene import nodes
 
 OFFER = dependencies.offer_packages  # The host has none offered.
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
-MODULE = Path(nodes.__file__).parents[1]
-TESTING = ROOT / 'Testing'
-SOURCES = [MODULE / "AirwaySeg.py", *sorted((MODULE / "AirwaySegSlicer").glob("*.py"))]
+MODULE = ROOT / "AirwaySeg"
+TESTING = ROOT / "Testing"
+SOURCES = [MODULE / "AirwaySeg.py", *sorted((MODULE / "AirwaySegSlicer").rglob("*.py"))]
 
 
 # An older Slicer -----------------------------------------------------------------------------------------------------

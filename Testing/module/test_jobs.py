@@ -10,10 +10,10 @@ import pytest
 import slicer
 import vtk
 
-from AirwaySegSlicer.commands import event_loop as eventloop
+from AirwaySegSlicer import event_loop as eventloop
 from AirwaySegSlicer.commands import jobs
-from AirwaySegSlicer.scene import nodes
 from AirwaySegSlicer.commands import segment as segmentation
+from AirwaySegSlicer.scene import nodes
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 

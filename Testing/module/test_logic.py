@@ -6,9 +6,7 @@ import module_scenes as scenes
 import numpy as np
 import pytest
 
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import overlays
-from AirwaySegSlicer.scene import segments
+from AirwaySegSlicer.scene import nodes, overlays, segments
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import slicer
 
-from AirwaySegSlicer.scene import branches
 from AirwaySegSlicer.commands import measure as measuring
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import overlays
-from AirwaySegSlicer.scene import radius_plot as radiusplot
 from AirwaySegSlicer.commands import segment as segmentation
+from AirwaySegSlicer.scene import branches, nodes, overlays
+from AirwaySegSlicer.scene import radius_plot as radiusplot
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from source_tree import ROOT
 
 from AirwaySegSlicer.commands import jobs
-from AirwaySegSlicer.scene import nodes
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import segments
+from AirwaySegSlicer.scene import nodes, segments
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
@@ -339,10 +339,20 @@ import AirwaySegSlicer.%s
 """
 
 
-@pytest.mark.parametrize("name", ["trainingcases", "overlays", "branches", "radiusplot", "sampledata", "correction"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "commands.training_cases",
+        "commands.sample_data",
+        "scene.overlays",
+        "scene.branches",
+        "scene.radius_plot",
+        "scene.edits",
+    ],
+)
 def test_the_module_loads_before_those_whose_classes_it_uses(name):
     """Slicer makes its modules in alphabetical order, AirwaySeg among the first."""
-    folder = os.path.dirname(os.path.dirname(nodes.__file__))
+    folder = ROOT / "AirwaySeg"
     done = subprocess.run(
         [sys.executable, "-c", LOADED_LATER % name], cwd=folder, capture_output=True, text=True, check=False
     )

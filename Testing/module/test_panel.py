@@ -8,12 +8,9 @@ import slicer
 import slicerhost
 from module_desk import files
 
-from AirwaySegSlicer.scene import branches
-from AirwaySegSlicer.scene import nodes
 from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
-from AirwaySegSlicer.scene import overlays
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import segments
+from AirwaySegSlicer.scene import branches, nodes, overlays, segments
 
 # Input and segmentation ----------------------------------------------------------------------------------------------
 

@@ -2,13 +2,12 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
-from source_tree import ROOT
 import slicer
 import slicerhost
 from PySide6 import QtCore as qtcore
+from source_tree import ROOT
 
 PANEL = ROOT / "AirwaySeg/Resources/UI/AirwaySeg.ui"
 # What Slicer's parameter nodes look for; every other property must belong to its class.

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import slicer
 
-from AirwaySegSlicer.scene import edits as correction
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import overlays
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import segments
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.scene import edits as correction
+from AirwaySegSlicer.scene import nodes, overlays, segments
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import slicer
 import slicerhost
 
 from AirwaySegSlicer.scene import edits as correction
-from AirwaySegSlicer.scene import nodes
-from AirwaySegSlicer.scene import overlays
+from AirwaySegSlicer.scene import nodes, overlays
 
 # Overlays ------------------------------------------------------------------------------------------------------------
 

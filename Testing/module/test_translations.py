@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
-FILES = [ROOT / "AirwaySeg/AirwaySeg.py", *sorted((ROOT / "AirwaySeg/AirwaySegSlicer").glob("*.py"))]
+FILES = [ROOT / "AirwaySeg/AirwaySeg.py", *sorted((ROOT / "AirwaySeg/AirwaySegSlicer").rglob("*.py"))]
 SHOWN = {"errorDisplay", "confirmOkCancelDisplay", "showStatusMessage", "setTitleText", "SetTitle"}
 
 

@@ -9,11 +9,12 @@ import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
+import cmake_lists
 import numpy as np
 import pytest
-from source_tree import ROOT
 from draw_icon import ICON, draw_icon
 from PIL import Image
+from source_tree import ROOT
 
 MODULE = ROOT / "AirwaySeg/AirwaySeg.py"
 LIBRARY = ROOT / "AirwaySeg/AirwaySegLib"
@@ -21,24 +22,50 @@ SLICER_SIDE = ROOT / "AirwaySeg/AirwaySegSlicer"
 TRAINING = ROOT / "Training/AirwaySegTraining"
 MODELS = ROOT / "Resources/Models"
 
-# A library file imports files of lower floors, and files of its own floor as long as no circle arises.
-FLOORS = {
-    0: (
-        "errors arguments documents progress settings guardrails gzipping userfiles storedvoxels headers imagefile "
-        "dicomslices dicomheader dicom volume delivery "
-        "coarse preprocessing trachea components network weights lumen trunk skeleton tree treeshape bridges connector"
-    ),
-    1: (
-        "inference openvino_backend planner threshold preview parse metrics protocols evaluation "
-        "centerline sections treebuild anatomy lobes distances suspects fragments treefiles treepictures "
-        "attention connecting pathpairs paths repair repairpictures"
-    ),
-    2: "measuring repairing pipeline batch __main__",
+# What every file of a package may import besides its own package; files above all packages may import anything.
+LIBRARY_BASE = {"errors", "progress", "settings", "arguments"}
+MAY_IMPORT = {
+    "AirwaySegLib": {
+        "files": LIBRARY_BASE,
+        "masks": LIBRARY_BASE,
+        "chest": LIBRARY_BASE | {"masks"},
+        "networks": LIBRARY_BASE | {"files"},
+        "tree": LIBRARY_BASE | {"files", "masks"},
+        "evaluation": LIBRARY_BASE | {"masks"},
+        "repair": LIBRARY_BASE | {"files", "masks", "chest", "networks", "tree"},
+        "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
+        "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
+        "commands": LIBRARY_BASE
+        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline"},
+    },
+    "AirwaySegSlicer": {
+        "scene": {"event_loop"},
+        "commands": {"event_loop", "scene"},
+        "panel": {"event_loop", "scene", "commands"},
+    },
+    "AirwaySegTraining": {
+        "simulator": {"workers"},
+        "losses": set(),
+        "data": {"distributed", "workers", "simulator", "losses"},
+        "fit": {"distributed", "workers", "simulator", "losses", "data"},
+        "connection": {"distributed", "workers", "simulator", "losses", "data", "fit"},
+    },
 }
-FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-# Every other file can be imported where PyTorch is not installed.
-NEEDS_TORCH = {"network", "weights", "inference", "openvino_backend", "planner", "pipeline", "batch"}
-NEEDS_TORCH |= {"connector", "connecting"}
+BASES = {
+    name: {other for allowed in table.values() for other in allowed} - set(table) for name, table in MAY_IMPORT.items()
+}
+# Every other file of the library can be imported where PyTorch is not installed.
+NEEDS_TORCH = {
+    "networks.wingsnet",
+    "networks.connection_net",
+    "networks.weights",
+    "networks.sliding_window",
+    "networks.openvino_backend",
+    "networks.device_plan",
+    "repair.network_bridges",
+    "pipeline",
+    "commands.segment",
+}
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.
 MODULE_MAY_IMPORT = SLICER_PACKAGES | {"AirwaySegSlicer", "os", "subprocess", "collections", "dataclasses", "typing"}
@@ -88,36 +115,58 @@ def top_packages(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def library_neighbours(path: Path, at_file_scope: bool = False) -> set[str]:
-    """Stems of the library files that a file imports."""
-    ours = [name for name in imports(path, at_file_scope) if name.startswith("AirwaySegLib.")]
-    return {name.split(".")[1] for name in ours} & set(FLOOR_OF)
+def module_of(path: Path) -> str:
+    """Dotted name of a packaged file below its package: tree/build.py of the library -> tree.build."""
+    folder = next(folder for folder in (LIBRARY, SLICER_SIDE, TRAINING) if folder in path.parents)
+    return ".".join(path.relative_to(folder).with_suffix("").parts)
 
 
-def library_files() -> list[Path]:
-    return [path for path in sorted(LIBRARY.rglob("*.py")) if path.name != "__init__.py"]
+def modules(folder: Path) -> dict[str, Path]:
+    """Every file of a package by its dotted name, without the `__init__` files."""
+    return {module_of(path): path for path in sorted(folder.rglob("*.py")) if path.name != "__init__.py"}
+
+
+def neighbours(path: Path, folder: Path, at_file_scope: bool = False) -> set[str]:
+    """Dotted names of the files of the same package that a file imports."""
+    names = {name.removeprefix(f"{folder.name}.") for name in imports(path, at_file_scope)}
+    known = modules(folder)
+    return {name for found in names for name in (found, found.rpartition(".")[0]) if name in known}
+
+
+def concern(module: str) -> str:
+    """Which part of a package a file belongs to: its folder, or its own name where it is in none."""
+    return module.partition(".")[0]
 
 
 # Imports -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_library_file_stands_on_a_floor():
-    strangers = {path.stem for path in library_files()} - set(FLOOR_OF)
-    assert not strangers, f"give {sorted(strangers)} a floor in FLOORS, the lowest that its imports allow"
+PACKAGES = pytest.mark.parametrize("folder", [LIBRARY, SLICER_SIDE, TRAINING], ids=lambda folder: folder.name)
 
 
-def test_imports_within_the_library_point_down():
-    upward = [
-        f"{path.stem} (floor {FLOOR_OF[path.stem]}) imports {other} (floor {FLOOR_OF[other]})"
-        for path in library_files()
-        for other in sorted(library_neighbours(path))
-        if FLOOR_OF[other] > FLOOR_OF.get(path.stem, 0)
+@PACKAGES
+def test_every_file_belongs_to_a_concern_or_is_named_above_all(folder):
+    known = set(MAY_IMPORT[folder.name]) | BASES[folder.name] | {"__main__"}
+    unknown = [module for module in modules(folder) if concern(module) not in known]
+    assert not unknown, f"give {unknown} a row in MAY_IMPORT"
+
+
+@PACKAGES
+def test_imports_between_concerns_are_those_of_the_table(folder):
+    table = MAY_IMPORT[folder.name]
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in modules(folder).items()
+        if concern(module) != "__main__"
+        for other in sorted(neighbours(path, folder))
+        if concern(other) != concern(module) and concern(other) not in table.get(concern(module), BASES[folder.name])
     ]
-    assert not upward, upward
+    assert not wrong, wrong
 
 
-def test_imports_within_the_library_make_no_circle():
-    graph = {path.stem: library_neighbours(path) for path in library_files()}
+@PACKAGES
+def test_imports_within_a_package_make_no_circle(folder):
+    graph = {module: neighbours(path, folder) for module, path in modules(folder).items()}
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
@@ -141,12 +190,13 @@ def test_imports_of_our_own_files_are_absolute():
 
 
 def test_importing_a_file_imports_torch_only_where_the_network_is_needed():
-    needs_torch = {path.stem for path in library_files() if "torch" in top_packages(imports(path, at_file_scope=True))}
-    graph = {path.stem: library_neighbours(path, at_file_scope=True) for path in library_files()}
+    files = modules(LIBRARY)
+    needs_torch = {name for name, path in files.items() if "torch" in top_packages(imports(path, at_file_scope=True))}
+    graph = {name: neighbours(path, LIBRARY, at_file_scope=True) for name, path in files.items()}
     for name in graphlib.TopologicalSorter(graph).static_order():
         if graph.get(name, set()) & needs_torch:
             needs_torch.add(name)
-    assert needs_torch <= NEEDS_TORCH
+    assert needs_torch == NEEDS_TORCH
 
 
 def test_the_module_file_imports_nothing_heavy_when_slicer_starts():
@@ -156,35 +206,10 @@ def test_the_module_file_imports_nothing_heavy_when_slicer_starts():
 # Packaging -----------------------------------------------------------------------------------------------------------
 
 
-def cmake_list(path: Path, name: str) -> list[str]:
-    """The entries of `set(NAME ...)`, comments left out."""
-    text = re.sub(r"\$\{MODULE_NAME\}", "AirwaySeg", path.read_text("utf-8"))
-    match = re.search(rf"set\({name}\s(.*?)\)", text, re.DOTALL)
-    assert match, f"{path} sets no {name}"
-    return re.sub(r"#.*", "", match[1]).split()
-
-
-def tree(folder: Path, *patterns: str) -> list[str]:
-    """Files below the folder, relative to it, as CMake writes them."""
-    return sorted(path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern))
-
-
-@pytest.mark.parametrize(
-    ("cmake_file", "name", "folder", "patterns"),
-    [
-        ("AirwaySeg", "MODULE_PYTHON_SCRIPTS", "AirwaySeg", ["*.py", "*/**/*.py"]),
-        ("AirwaySeg", "MODULE_PYTHON_RESOURCES", "AirwaySeg", ["Resources/**/*.*"]),
-        ("AirwaySeg", "MODULE_MODELS", "Resources/Models", ["*.safetensors", "*.md"]),
-        ("Training", "TRAINING_PYTHON_SCRIPTS", "Training", ["**/*.py"]),
-        ("Training", "TRAINING_CONFIGS", "Training", ["Configs/*.toml", "Configs/*.npz"]),
-    ],
-)
-def test_cmake_installs_exactly_the_files_of_the_tree(cmake_file, name, folder, patterns):
-    listed, present = cmake_list(ROOT / cmake_file / "CMakeLists.txt", name), tree(ROOT / folder, *patterns)
-    missing, gone = sorted(set(present) - set(listed)), sorted(set(listed) - set(present))
-    assert not missing, f"add {missing} to {name} in {cmake_file}/CMakeLists.txt"
-    assert not gone, f"{name} in {cmake_file}/CMakeLists.txt lists {gone}, which do not exist"
-    assert len(listed) == len(set(listed))
+@pytest.mark.parametrize("folder", sorted({row[0] for row in cmake_lists.LISTS}))
+def test_cmake_installs_exactly_the_files_of_the_tree(folder):
+    listed = (ROOT / folder / "CMakeLists.txt").read_text("utf-8")
+    assert listed == cmake_lists.with_lists(folder), "run `python Testing/project/cmake_lists.py`"
 
 
 def extension_settings() -> dict[str, str]:
@@ -261,7 +286,7 @@ def test_the_module_has_slicers_five_classes_in_order():
 
 
 def test_every_widget_that_the_panel_uses_is_in_the_ui_file():
-    files = [MODULE, *(ROOT / "AirwaySeg/AirwaySegSlicer").glob("*.py")]
+    files = [MODULE, *(ROOT / "AirwaySeg/AirwaySegSlicer").rglob("*.py")]
     used = {name for path in files for name in re.findall(r"\bui\.(\w+)", path.read_text("utf-8"))}
     assert len(used) > 20 and used <= ui_widgets()
 

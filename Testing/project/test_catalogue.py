@@ -1,11 +1,10 @@
 """What Slicer's catalogue of extensions checks by machine, on the files of this repository."""
 
 import re
-from pathlib import Path
 
 import pytest
-from source_tree import ROOT
 from PIL import Image
+from source_tree import ROOT
 
 RAW = "https://example.org/SlicerAirwaySeg/raw/main/"
 

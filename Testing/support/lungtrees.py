@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from AirwaySegLib.tree.naming import name_branches
 from AirwaySegLib.tree.airway_tree import LOBES, AirwayTree, Branch
-from AirwaySegTraining.simulator.patient import Patient, draw_patient, lung_shape
+from AirwaySegLib.tree.naming import name_branches
 from AirwaySegTraining.simulator.growth import Branch as GrownBranch
 from AirwaySegTraining.simulator.growth import grow
+from AirwaySegTraining.simulator.patient import Patient, draw_patient, lung_shape
 
 RUL, RML, RLL, LUL, LLL = LOBES
 UNIT_VOXEL = (0.6, 0.6, 0.6)

@@ -13,7 +13,7 @@ import slicerhost as slicerhost  # for slicer.i18n, which the files below import
 from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
-from AirwaySegSlicer.commands import event_loop as eventloop
+from AirwaySegSlicer import event_loop as eventloop
 from AirwaySegSlicer.commands.jobs import Audience
 from AirwaySegSlicer.scene.nodes import all_nodes, ijk_to_ras, write_volume
 

@@ -1,12 +1,13 @@
 """Image files made by hand, byte by byte, so that each field of a header can be wrong; small edits of DICOM files."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-from test_volume import saved_series
+import SimpleITK as sitk
 
 SPACING_XYZ = (0.7, 0.8, 1.25)
 
@@ -148,3 +149,36 @@ def edit(file: Path, tag: str, value: str | None) -> None:
     new = b"" if value is None else value.encode() + b" " * (len(value) % 2)
     head = b"" if value is None else content[start : start + 4] + struct.pack("<I", len(new))
     file.write_bytes(content[:start] + head + new + content[end:])
+
+
+def saved_series(
+    folder: Path, hu: np.ndarray, uid: str = "1.2.3", description: str = "LUNG 1.25", **more: object
+) -> Path:
+    """Write an array as DICOM slices 1.25 mm apart; ``skip`` leaves some out, ``suffix`` names the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    for number in set(range(len(hu))) - set(more.get("skip", ())):
+        image = sitk.GetImageFromArray(hu[number][None])
+        image.SetSpacing(SPACING_XYZ)
+        shift_mm = number * math.tan(math.radians(more.get("tilt", 0))) * SPACING_XYZ[2]
+        tags = {
+            "0008|0060": "CT",
+            "0008|0018": f"{more.get('image_uid', uid)}.{number}",
+            "0008|103e": description,
+            "0020|000d": "1.2",
+            "0020|000e": uid,
+            "0020|0011": str(more.get("series_number", 2)),
+            "0020|0013": str(number),
+            "0020|0032": f"-10\\{-20 + shift_mm}\\{30 + SPACING_XYZ[2] * number}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        # names in another order than the slices
+        writer.SetFileName(str(folder / f"{uid}_{(number * 37) % 101:03d}{more.get('suffix', '.dcm')}"))
+        writer.Execute(image)
+    return folder

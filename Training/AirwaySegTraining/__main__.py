@@ -9,15 +9,15 @@ from pathlib import Path
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
-from AirwaySegLib.files.atomic_output import check_free, write_text
-from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.commands.evaluate import csv_text, json_text, table_text
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.files.image_files import case_name
-from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.fit.settings import PRECISIONS, FitSettings
+from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegTraining.data.pseudo_labels import pseudo_case
 from AirwaySegTraining.fit.recipes import list_recipes
+from AirwaySegTraining.fit.settings import PRECISIONS, FitSettings
 from AirwaySegTraining.simulator.simulate import simulate, write_case
 
 log = logging.getLogger("airwayseg")

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from AirwaySegLib.masks.coarse_grid import Factors, block_means, enlarged, factors_for, sampled
 from AirwaySegLib.chest.trachea import Trachea
+from AirwaySegLib.masks.coarse_grid import Factors, block_means, enlarged, factors_for, sampled
 
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 _COARSE_MM = (3.0, 3.0, 3.0)

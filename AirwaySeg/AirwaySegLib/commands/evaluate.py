@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from AirwaySegLib import __version__
-from AirwaySegLib.files.atomic_output import check_free, locked, write_text
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
-from AirwaySegLib.files.image_files import case_name, format_extension
 from AirwaySegLib.evaluation.metrics import DIAMETER_LIMITS_MM, Metrics
-from AirwaySegLib.progress import Progress
 from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare, protocol_named
+from AirwaySegLib.files.atomic_output import check_free, write_text
+from AirwaySegLib.files.folder_lock import locked
+from AirwaySegLib.files.image_files import case_name, format_extension
 from AirwaySegLib.files.volume import SEGMENTATION, check_same_grid, mask_in, read_mask
+from AirwaySegLib.progress import Progress
 
 
 @dataclass(frozen=True)

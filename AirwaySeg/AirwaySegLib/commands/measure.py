@@ -6,27 +6,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked, write_text
-from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import check_free, delivered_into, write_text
 from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
-from AirwaySegLib.pictures.preview import draw_preview
-from AirwaySegLib.progress import Progress
-from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
-from AirwaySegLib.tree.build import ParsedAirways, parse_airways
-from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
-from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
 from AirwaySegLib.files.volume import (
     Volume,
     check_same_grid,
     read_ct,
     read_mask,
-    read_on_grid,
+    read_probability,
     to_canonical,
     voxels_from_canonical,
     write_sparse_nrrd,
 )
+from AirwaySegLib.pictures.preview import draw_preview
+from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
+from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
@@ -91,20 +91,6 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
             picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
             picture.save(unfinished / PREVIEW)
     return summary_text(airways.tree)
-
-
-def read_probability(path: Path, mask: Volume, spacing_mm: Spacing | None = None) -> NDArray[np.uint8]:
-    """Read a probability map (Z, Y, X), 0..255, on the mask's grid.
-
-    Raises
-    ------
-    AirwaySegError
-        If the file cannot be read, lies on another grid, or holds other values.
-    """
-    values = read_on_grid(path, mask, spacing_mm).array
-    if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
-        raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
-    return values.astype(np.uint8)
 
 
 def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress) -> ParsedAirways:

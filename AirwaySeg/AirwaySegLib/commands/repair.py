@@ -1,46 +1,35 @@
-"""Fragments joined to the tree: bridges from the network or from paths, what is decided, and the files that tell of it.
-
-Used by `airwayseg repair` for masks from anywhere, and by `pipeline.segment`.
-"""
+"""The command `airwayseg repair`: read a mask, join its fragments, write the files that tell of it."""
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
-from AirwaySegLib.repair.bridge import MAIN, Bridge, groups_of
-from AirwaySegLib.masks.components import Box, bounding_box, label_components
-from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked, write_text
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import check_free, delivered_into, write_text
 from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
-from AirwaySegLib.commands.measure import read_probability
-from AirwaySegLib.repair.path_bridges import Evidence, path_bridges
-from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.decide import APPLIED, REFUSED, Proposal, decide, repaired_mask, repairs_map, to_plain
-from AirwaySegLib.pictures.repair_pictures import draw_repairs, facts, fragments_of, sizes_of, voxels_added
-from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.files.volume import (
     Volume,
     check_same_grid,
     from_canonical,
-    places_to_lps,
     read_ct,
     read_mask,
+    read_probability,
     to_canonical,
     voxels_from_canonical,
     write_nrrd,
     write_sparse_nrrd,
 )
-
-Network = Callable[[NDArray[np.int16], NDArray[np.int32], tuple[float, float, float], Progress], list[Bridge]]
-"""From HU, components, spacing (z, y, x) and progress to bridges."""
+from AirwaySegLib.pictures.repair_pictures import draw_repairs
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair.proposal import Proposal, facts, repairs_map, to_plain
+from AirwaySegLib.repair.repair import Repaired, Source, open_mender, repair, whole_hu
+from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
 
@@ -53,15 +42,6 @@ MASK, REPAIRS, LOOSE, PICTURE, PROPOSALS = (
 )
 FILES = (REPAIRS, LOOSE, PICTURE, PROPOSALS)
 """What tells of a repair; `PROPOSALS` last."""
-
-AROUND_VOXELS = 40
-"""What is looked at around the components: half of the network's patch, and the width of a gap."""
-
-MOST_ML = 1000.0
-"""Airways hold about 150 ml; what holds more than a litre is a mask of something else, and its tree takes minutes."""
-
-MOST_LOOSE = 65_535
-"""What a map of 16 bits can number."""
 
 
 @dataclass(frozen=True)
@@ -90,264 +70,6 @@ class RepairRequest:
         return SegmentSettings(
             repair=self.method, repair_threshold=self.threshold, repair_weights=self.weights, device=self.device
         )
-
-
-@dataclass(frozen=True)
-class Mender:
-    """What finds bridges, opened once for many masks.
-
-    ``method`` is what of the wanted one is possible; ``network`` is there for "network" and "both". ``weights`` says
-    whose weights it has, and ``warnings`` what is missing.
-    """
-
-    method: str
-    threshold: float
-    network: Network | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """The result, on a part of a canonical grid.
-
-    ``grid`` has the components' numbers (Z, Y, X) as its array, ``corner`` (3,) is where it begins in the whole.
-    ``how`` says by which method, threshold and weights.
-    """
-
-    grid: Volume
-    corner: NDArray[np.int32]
-    proposals: list[Proposal]
-    how: dict[str, object] = field(default_factory=dict)
-
-    def loose(self) -> NDArray[np.uint16]:
-        """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
-        labels = self.grid.array
-        numbers = np.arange(max(int(labels.max()), MAIN) + 1)
-        numbers[[0, MAIN, *fragments_of(self.proposals)]] = 0
-        numbers[MOST_LOOSE + 1 :] = 0
-        return numbers.astype(np.uint16)[labels]
-
-    def whole_mask(self, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-        """The repaired mask on the whole canonical grid."""
-        mask = np.zeros(shape, bool)
-        mask[self.box] = repaired_mask(self.grid.array, self.proposals)
-        return mask
-
-    @property
-    def box(self) -> Box:
-        """Which part of the whole it is."""
-        z, y, x = (slice(int(low), int(low) + n) for low, n in zip(self.corner, self.grid.array.shape, strict=True))
-        return z, y, x
-
-    def further_in(self, box: Box) -> "Repaired":
-        """The same, counted on a grid of which the present one is this box."""
-        return replace(self, corner=self.corner + np.array([part.start for part in box], np.int32))
-
-    def _voxels_left_out(self) -> int:
-        sizes = sizes_of(self.grid.array)
-        sizes[[MAIN, *fragments_of(self.proposals)]] = 0
-        return int(sizes.sum())
-
-    def summary(self) -> dict[str, object]:
-        """What a report tells of it, as plain values."""
-        labels = self.grid.array
-        return {
-            **self.how,
-            "fragments": int(np.count_nonzero(sizes_of(labels)[MAIN + 1 :])),
-            "fragments_joined": len(fragments_of(self.proposals)),
-            "proposals": len(self.proposals),
-            "applied": sum(proposal.state == APPLIED for proposal in self.proposals),
-            "voxels_added": voxels_added(labels, self.proposals),
-            "voxels_left_out": self._voxels_left_out(),
-        }
-
-
-def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
-    """Load the network if it is wanted and there is a CT for it to see.
-
-    Where "both" is wanted and the network cannot be had, paths alone are left, with a warning.
-
-    Raises
-    ------
-    AirwaySegError
-        If the network is wanted alone, or with other weights than usual, and cannot be had.
-    """
-    plain = Mender(settings.repair, settings.repair_threshold)
-    if settings.repair not in ("network", "both"):
-        return plain
-    try:
-        if not with_ct:
-            raise AirwaySegError("The repair network needs the CT.")
-        network, weights = _open_network(settings)
-    except AirwaySegError as error:
-        if settings.repair == "network" or settings.repair_weights != SegmentSettings.repair_weights:
-            raise
-        return replace(plain, method="path", warnings=(f"{error} Fragments are joined by paths alone.",))
-    return replace(plain, network=network, weights=weights)
-
-
-def _open_network(settings: SegmentSettings) -> tuple[Network, dict[str, str]]:
-    """The network with its weights on its device, and whose weights they are."""
-    try:
-        from AirwaySegLib.repair.network_bridges import load_connector, network_bridges
-        from AirwaySegLib.networks.device_plan import choose_device
-    except ImportError as error:
-        raise AirwaySegError(f"The repair network needs PyTorch ({error}).") from error
-    connector, info, sha256 = load_connector(settings.repair_weights)
-    device = choose_device(settings.device)
-
-    def bridges(
-        hu: NDArray, labels: NDArray, spacing_mm: tuple[float, float, float], progress: Progress
-    ) -> list[Bridge]:
-        return network_bridges(hu, labels, spacing_mm, connector, device, progress)
-
-    return bridges, {"name": info.name, "sha256": sha256}
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is repaired, all on one canonical grid (Z, Y, X): what is not 0 in ``mask`` is airway.
-
-    ``hu`` is the CT, int16, ``probability`` that of the first stage, 0..255, and ``tree`` the voxels of the main tree;
-    each may be missing. Without ``tree`` the largest component is the main one.
-    """
-
-    mask: Volume
-    hu: NDArray[np.int16] | None = None
-    probability: NDArray[np.uint8] | None = None
-    tree: NDArray[np.bool_] | None = None
-
-    def within(self, box: Box) -> "Source":
-        """A part of it, in its place in the patient."""
-        return Source(
-            part_of(self.mask, box, self.mask.array[box]),
-            None if self.hu is None else self.hu[box],
-            None if self.probability is None else self.probability[box],
-            None if self.tree is None else self.tree[box],
-        )
-
-
-def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
-    """Join fragments of a mask to its tree, as far as that is sure enough.
-
-    Raises
-    ------
-    AirwaySegError
-        If the mask is empty or no airway tree. `errors.Cancelled` when ``progress`` raised it.
-    """
-    progress("repair", 0, 3)
-    box = bounding_box(source.mask.array, margin=AROUND_VOXELS)
-    if box is None:
-        raise AirwaySegError(f"{source.mask.path or 'The mask'} is empty: there is nothing to repair.")
-    millilitres = float(np.count_nonzero(source.mask.array[box])) * float(np.prod(source.mask.spacing_mm)) / 1000
-    if millilitres > MOST_ML:
-        name = source.mask.path or "The mask"
-        raise AirwaySegError(
-            f"{name} holds {millilitres:.0f} ml, more than any airway tree: is it a mask of the lungs?"
-        )
-    near = source.within(box)
-    labels = number_components(near.mask.array, near.tree)
-    proposals: list[Proposal] = []
-    if mender.method != "none" and labels.max() > MAIN:
-        parsed = parse_airways(near.mask)
-        progress("repair", 1, 3)
-        network, paths = find_bridges(near, labels, parsed, mender, progress)
-        progress("repair", 2, 3)
-        proposals = decide_on(network, paths, parsed, labels, mender.threshold)
-    progress("repair", 3, 3)
-    how: dict[str, object] = {"method": mender.method, "threshold": mender.threshold, "weights": dict(mender.weights)}
-    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
-
-
-def find_bridges(
-    source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
-) -> tuple[list[Bridge], list[Bridge]]:
-    """The network's bridges, with the paths' opinion if both are wanted, and the paths."""
-    network: list[Bridge] = []
-    paths: list[Bridge] = []
-    spacing_mm = source.mask.spacing_mm
-    if mender.network is not None and source.hu is not None:
-        network = mender.network(source.hu, labels, spacing_mm, progress)
-    if mender.method in ("path", "both"):
-        paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
-        network = [weighed(bridge, paths) for bridge in network]
-    return network, paths
-
-
-def decide_on(
-    network: list[Bridge], paths: list[Bridge], parsed: ParsedAirways, labels: NDArray[np.int32], threshold: float
-) -> list[Proposal]:
-    """Decide about the network's bridges, and the paths between what those of them leave apart that can be applied."""
-    sure = [bridge for bridge in network if bridge.score >= threshold]
-    proposals = decide([*network, *unspoken_for(paths, sure)], parsed, labels, threshold)
-    refused = {id(proposal.bridge) for proposal in proposals if proposal.state == REFUSED}
-    fine = [bridge for bridge in sure if id(bridge) not in refused]
-    if len(fine) == len(sure):
-        return proposals
-    return decide([*network, *unspoken_for(paths, fine)], parsed, labels, threshold)
-
-
-def weighed(bridge: Bridge, paths: list[Bridge]) -> Bridge:
-    """The network's bridge with the mean of its score and that of the best path between what it joins, 0 for none.
-
-    The network sees the CT around a gap, the path how both sides lie to each other: false pieces that the one takes for
-    airway hardly ever please the other too (model card).
-    """
-    agreeing = [path.score for path in paths if len({*path.joins} & {*bridge.joins}) > 1]
-    path_score = max(agreeing, default=0.0)
-    facts = {**bridge.facts, "network_score": bridge.score, "path_score": path_score}
-    return replace(bridge, score=(bridge.score + path_score) / 2, facts=facts)
-
-
-def unrepaired(mask: Volume) -> Repaired:
-    """What tells that in a mask (canonical, may be empty) nothing was looked for: all of it is tree."""
-    box = bounding_box(mask.array) or (slice(0, 1),) * 3
-    labels = (mask.array[box] != 0).astype(np.int32)
-    return Repaired(part_of(mask, box, labels), np.array([part.start for part in box], np.int32), [])
-
-
-def whole_hu(hu: NDArray, offset_hu: float = 0.0) -> NDArray[np.int16]:
-    """HU (Z, Y, X) plus an offset as whole numbers; what int16 cannot hold, such as metal, becomes its limit."""
-    if hu.dtype == np.int16 and offset_hu == 0:
-        return hu
-    whole, limits = np.empty(hu.shape, np.int16), np.iinfo(np.int16)
-    for place, plane in enumerate(hu):  # floats of one slice at a time take no memory to speak of
-        whole[place] = np.clip(np.rint(plane + offset_hu), limits.min, limits.max)
-    return whole
-
-
-def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """Components of a mask: `bridges.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
-
-    Where ``tree`` is None or lies outside the mask, the largest component is the main one.
-    """
-    labels = label_components(mask)
-    held = np.bincount(labels[tree] if tree is not None else [0], minlength=2)
-    main = int(held[1:].argmax()) + 1
-    if main != MAIN:
-        numbers = np.arange(int(labels.max()) + 1, dtype=np.int32)
-        numbers[1:main] += 1
-        numbers[main] = MAIN
-        labels = numbers[labels]
-    return labels
-
-
-def unspoken_for(paths: list[Bridge], network: list[Bridge]) -> list[Bridge]:
-    """Those paths that join what the network's bridges, all of them together, leave apart."""
-    count = max((number for bridge in [*network, *paths] for number in bridge.joins), default=0)
-    group = groups_of(count, network)
-    return [path for path in paths if len({int(group[number]) for number in path.joins}) > 1]
-
-
-def part_of(whole: Volume, box: Box, array: NDArray) -> Volume:
-    """A box of a canonical grid with another array in it, in its place in the patient."""
-    corner_mm = np.array([[part.start for part in box]]) * np.asarray(whole.spacing_mm)
-    x_mm, y_mm, z_mm = (float(value) for value in places_to_lps(corner_mm, whole)[0])
-    return replace(whole, array=array, origin_mm=(x_mm, y_mm, z_mm))
-
-
-# The command ---------------------------------------------------------------------------------------------------------
 
 
 def run_repair(request: RepairRequest, progress: Progress) -> str:

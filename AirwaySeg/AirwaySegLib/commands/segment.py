@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 from AirwaySegLib import __version__
 from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.commands import repair as repairing
-from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
-from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
+from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
 from AirwaySegLib.pictures.preview import draw_preview
+from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
 
 log = logging.getLogger("airwayseg")
 

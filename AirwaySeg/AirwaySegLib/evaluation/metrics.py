@@ -13,10 +13,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import cKDTree
 
-from AirwaySegLib.masks.components import bounding_box, distance_to
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.evaluation.reference_parse import thinned
+from AirwaySegLib.masks.components import bounding_box, distance_to
+from AirwaySegLib.masks.sparse_mask import Lumen
 
 Mask = NDArray[np.bool_]
 

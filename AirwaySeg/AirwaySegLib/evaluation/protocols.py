@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 from AirwaySegLib.evaluation.metrics import (
     Detection,
     Metrics,
@@ -19,6 +17,8 @@ from AirwaySegLib.evaluation.metrics import (
     overlap_of,
 )
 from AirwaySegLib.evaluation.reference_parse import Parse, largest_component, nearest, parse_branches, thinned
+from AirwaySegLib.masks.components import bounding_box
+from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 
 Mask = NDArray[np.bool_]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from AirwaySegLib.files.dicom_header import read_header
-from AirwaySegLib.files.dicom_slices import DicomImage, DicomSeries, check_frames, check_slices, series_spacing
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.ct_checks import Spacing, check_grid
+from AirwaySegLib.files.dicom_header import read_header
+from AirwaySegLib.files.dicom_slices import DicomImage, DicomSeries, check_frames, check_slices, series_spacing
 from AirwaySegLib.files.image_files import as_plain_numbers, format_extension, open_reader, silent_itk
 from AirwaySegLib.files.user_files import check_name, printable
 

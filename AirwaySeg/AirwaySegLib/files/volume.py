@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from AirwaySegLib.files.atomic_output import written_whole
-from AirwaySegLib.files.dicom import is_dicom, read_dicom
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import written_whole
 from AirwaySegLib.files.ct_checks import Spacing, sampling_warnings, usable_hounsfield
+from AirwaySegLib.files.dicom import is_dicom, read_dicom
 from AirwaySegLib.files.gzip_stream import gzipped, gzipped_sparse
 from AirwaySegLib.files.image_files import format_extension, not_an_image, read_image_file
 from AirwaySegLib.files.user_files import check_name, check_regular_file, printable
@@ -279,3 +280,24 @@ def _nrrd_header(dtype: np.dtype, like: Volume) -> str:
 
 def _vector(numbers: np.ndarray | tuple[float, ...]) -> str:
     return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
+
+
+def part_of(whole: Volume, box: tuple[slice, slice, slice], array: NDArray) -> Volume:
+    """A box of a canonical grid with another array in it, in its place in the patient."""
+    corner_mm = np.array([[part.start for part in box]]) * np.asarray(whole.spacing_mm)
+    x_mm, y_mm, z_mm = (float(value) for value in places_to_lps(corner_mm, whole)[0])
+    return replace(whole, array=array, origin_mm=(x_mm, y_mm, z_mm))
+
+
+def read_probability(path: Path, mask: Volume, spacing_mm: Spacing | None = None) -> NDArray[np.uint8]:
+    """Read a probability map (Z, Y, X), 0..255, on the mask's grid.
+
+    Raises
+    ------
+    AirwaySegError
+        If the file cannot be read, lies on another grid, or holds other values.
+    """
+    values = read_on_grid(path, mask, spacing_mm).array
+    if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
+        raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
+    return values.astype(np.uint8)

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from AirwaySegLib.networks import openvino_backend
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks import openvino_backend
 from AirwaySegLib.networks.wingsnet import SMALLEST_SIDE, WingsNet, fast_form
 
 CpuBackend = Literal["torch", "openvino"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.wingsnet import FastWingsNet, WingsNet, fast_form
-from AirwaySegLib.networks.openvino_backend import OpenVinoBackend
 from AirwaySegLib.networks.device_plan import Plan, choose_cpu_backend
+from AirwaySegLib.networks.openvino_backend import OpenVinoBackend
+from AirwaySegLib.networks.wingsnet import FastWingsNet, WingsNet, fast_form
 from AirwaySegLib.progress import Progress, silent
 
 Corner = tuple[int, int, int]

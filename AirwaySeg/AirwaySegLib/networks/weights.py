@@ -21,11 +21,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.files.json_documents import parse_json
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
+from AirwaySegLib.files.json_documents import parse_json
 from AirwaySegLib.files.user_files import check_regular_file
+from AirwaySegLib.networks.connection_net import Connector
+from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
 
 SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
@@ -52,7 +52,7 @@ PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
 PUBLISHED_SECOND_WINDOW_HU = (-625.0, 125.0)
 """Second channel of two-channel input: width 750, level -250 HU."""
 
-LIBRARY = Path(__file__).resolve().parent
+LIBRARY = Path(__file__).resolve().parents[1]
 
 Range = tuple[float, float]
 Triple = tuple[float, float, float]

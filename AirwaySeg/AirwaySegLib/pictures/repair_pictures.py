@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.pictures.preview import BACKGROUND, LUNG_WINDOW_HU
-from AirwaySegLib.repair.decide import APPLIED, PROPOSED, REFUSED, Proposal
+from AirwaySegLib.repair.bridge import MAIN
+from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, Proposal, facts, fragments_of
 
 Spacing = tuple[float, float, float]
 Colour = tuple[int, int, int]
@@ -102,34 +102,6 @@ def draw_repairs(
         corner = _MARGIN + column * (SLICE_PIXELS + 4), below + row * (SLICE_PIXELS + 3 * _LINE)
         _place_slice(canvas, picture, proposal, corner)
     return canvas
-
-
-def facts(labels: NDArray[np.integer], proposals: list[Proposal]) -> str:
-    """One line: fragments, proposals by state, and the voxels that the tree gained."""
-    states = [proposal.state for proposal in proposals]
-    joined = fragments_of(proposals)
-    fragments = np.count_nonzero(sizes_of(labels)[MAIN + 1 :])
-    words = [f"fragments: {fragments}", f"proposals: {len(proposals)}"]
-    words += [f"{state}: {states.count(state)}" for state in (APPLIED, PROPOSED, REFUSED)]
-    words += [f"fragments joined: {len(joined)}", f"voxels added: {voxels_added(labels, proposals)}"]
-    return "   ·   ".join(words)
-
-
-def voxels_added(labels: NDArray[np.integer], proposals: list[Proposal]) -> int:
-    """What the tree gains by the applied proposals; a voxel of two bridges counts once."""
-    drawn = [proposal.bridge.voxels for proposal in proposals if proposal.state == APPLIED]
-    bridges = np.unique(np.concatenate([np.empty((0, 3), np.int32), *drawn]), axis=0)
-    return len(bridges) + int(sizes_of(labels)[list(fragments_of(proposals))].sum())
-
-
-def sizes_of(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Voxels of each component by its number."""
-    return np.bincount(labels[labels > 0], minlength=MAIN + 1)  # of the background there are a thousand times as many
-
-
-def fragments_of(proposals: list[Proposal]) -> set[int]:
-    """Numbers of the components that the applied proposals bring to the tree."""
-    return {number for proposal in proposals if proposal.state == APPLIED for number in proposal.fragments}
 
 
 # The tree ------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch
+from AirwaySegLib.tree.colours import generation_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,6 @@ WARNING_TEXT: Colour = (240, 190, 90)
 # the smallest CIEDE2000 difference large for 8 to 16 generations, with normal and with colour-blind eyes (Machado and
 # others 2009, doi 10.1109/TVCG.2009.113), none darker than L* 50: for 12 generations it is 6.2; turbo (0.1-0.9): 2.1.
 
-
-_RAMP_HEX = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
-_RAMP = np.array([list(bytes.fromhex(colour)) for colour in _RAMP_HEX.split()], float)
 
 _MARGIN = 28
 _VIEWS_WIDE, _MOST_TALL, _LEAST_TALL = 1060, 780, 420
@@ -59,16 +57,6 @@ _FARTHEST = 0.55  # what the haze leaves of the farthest voxel's colour
 _NOTHING_MM = 1e6  # depth where no voxel is
 _SMOOTHED_MM = 1.6
 _SAME_SURFACE_MM = 3.0  # of two pixels side by side; a larger step in depth is an edge
-
-
-def generation_colours(count: int) -> NDArray[np.uint8]:
-    """Colours of the generations 0 ... ``count`` - 1, (count, 3) red, green, blue: an even ramp for a dark ground.
-
-    Generation 0 is nearly white. A ``count`` of 0 gives none.
-    """
-    places = np.linspace(0, len(_RAMP) - 1, count)
-    channels = [np.interp(places, np.arange(len(_RAMP)), channel) for channel in _RAMP.T]
-    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_mm: Spacing, title: str) -> Image.Image:

@@ -16,16 +16,16 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 from torch import nn
 
+from AirwaySegLib.chest.preprocessing import normalise
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.components import bounding_box
+from AirwaySegLib.masks.sparse_mask import FORWARD_OFFSETS, Lumen, Spacing
+from AirwaySegLib.networks.connection_net import Connector, fast_form
+from AirwaySegLib.networks.device_plan import has_bfloat16
+from AirwaySegLib.networks.weights import BREAKAGE_NAME, ModelInfo, load_weights
+from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.repair.attention import breakage_attention, kept_components, patch_centres
 from AirwaySegLib.repair.bridge import NETWORK, Bridge, groups_of
-from AirwaySegLib.masks.components import bounding_box
-from AirwaySegLib.networks.connection_net import Connector, fast_form
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import FORWARD_OFFSETS, Lumen, Spacing
-from AirwaySegLib.networks.device_plan import has_bfloat16
-from AirwaySegLib.chest.preprocessing import normalise
-from AirwaySegLib.progress import Progress, silent
-from AirwaySegLib.networks.weights import BREAKAGE_NAME, ModelInfo, load_weights
 
 Labels = NDArray[np.int32]
 Voxels = NDArray[np.int32]

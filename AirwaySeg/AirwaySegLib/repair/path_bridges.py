@@ -12,11 +12,11 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects,
 from scipy.spatial import cKDTree
 from skimage.graph import MCP_Geometric
 
-from AirwaySegLib.repair.bridge import MAIN, PATH, Bridge
 from AirwaySegLib.masks.components import Box
-from AirwaySegLib.tree.fragment_joints import ramp
+from AirwaySegLib.repair.bridge import MAIN, PATH, Bridge
 from AirwaySegLib.repair.path_score import Floats, Pairs, Points, find_pairs, score_of, unit
 from AirwaySegLib.tree.build import ParsedAirways
+from AirwaySegLib.tree.fragment_joints import ramp
 
 Spacing = tuple[float, float, float]
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.repair.bridge import MAIN
-from AirwaySegLib.tree.fragment_joints import ramp
 from AirwaySegLib.repair.decide import branches_by_component
 from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
+from AirwaySegLib.tree.fragment_joints import ramp
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]

@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from AirwaySegLib.tree.naming import name_branches
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume, places_to_lps
+from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.centerline import (
     Course,
     Forest,
@@ -25,14 +29,10 @@ from AirwaySegLib.tree.centerline import (
     rooted_at_a_tip,
     tangents,
 )
-from AirwaySegLib.masks.components import Box, bounding_box
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 from AirwaySegLib.tree.cross_sections import section_radii
-from AirwaySegLib.tree.skeleton import complete, thin
-from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.mask_trachea import find_trunk
-from AirwaySegLib.files.volume import Volume, places_to_lps
+from AirwaySegLib.tree.naming import name_branches
+from AirwaySegLib.tree.skeleton import complete, thin
 
 MOST_BRANCHES = 65_535
 """What a branch map of 16 bits can number."""

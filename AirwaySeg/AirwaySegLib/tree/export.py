@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.files.atomic_output import write_text
 from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
-from AirwaySegLib.pictures.tree_pictures import generation_colours
+from AirwaySegLib.tree.colours import generation_colours
 from AirwaySegLib.tree.shape import length_weights, mean_diameter_mm
 
 Floats = NDArray[np.float64]

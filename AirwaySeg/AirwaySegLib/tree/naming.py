@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from AirwaySegLib.tree.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
 from AirwaySegLib.tree.airway_tree import TRACHEA, AirwayTree
+from AirwaySegLib.tree.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
 from AirwaySegLib.tree.shape import LEFT, RIGHT, Findings, Shape, mean_diameter_mm, measure_shape
 
 MAIN_SHARE, STUMP_THICKNESS = 0.10, 0.4

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from AirwaySegLib.masks.components import bounding_box
-from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.tree.fragment_joints import Joint, Place, far_radius_mm, joints_of_fragments, place, ramp
+from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
+from AirwaySegLib.tree.fragment_joints import Joint, Place, far_radius_mm, joints_of_fragments, place, ramp
 
 FORMAT = "AirwaySeg suspects 1"
 FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP = "fragment", "sudden end", "leak", "doubtful tip"

@@ -19,7 +19,7 @@ except ImportError:  # Outside Slicer nothing is translated.
         return text
 
 
-MODULE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MODULE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIBRARY, TRAINING = "AirwaySegLib", "AirwaySegTraining"
 
 UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}

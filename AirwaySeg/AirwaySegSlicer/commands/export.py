@@ -18,16 +18,16 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.segment import provenance
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
-from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.scene.scans import ct_for, mask_for
-from AirwaySegSlicer.commands.segment import provenance
 from AirwaySegSlicer.scene.segments import Array, closed_surface
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 
 PROVENANCE = "provenance.json"
 MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.jobs import Audience, start_job
 from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.commands.jobs import Audience, start_job
 
 BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
 """What finetune.json says of the new weights."""

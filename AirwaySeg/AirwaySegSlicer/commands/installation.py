@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import LEAST_TORCH, is_older
 from AirwaySegSlicer.commands.jobs import Audience, start_job
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
 
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to one and a half."""
@@ -60,7 +60,8 @@ def start_probe(audience: Audience) -> ConsoleProcess:
             raise RuntimeError(_("The installation could not be looked at."))
         return judge(seen[-1])
 
-    return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, "AirwaySegSlicer.commands.probe_child")
+    child = "AirwaySegSlicer.commands.probe_child"
+    return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, child)
 
 
 def judge(probe: dict) -> Installation:

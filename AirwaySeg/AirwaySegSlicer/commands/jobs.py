@@ -17,8 +17,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.event_loop import call_later
 from AirwaySegSlicer.commands.console_process import LIBRARY, ConsoleProcess, ignore_line
+from AirwaySegSlicer.event_loop import call_later
 
 POLL_S = 0.1
 """How often a running command is asked what it has printed."""

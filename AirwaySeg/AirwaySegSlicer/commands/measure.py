@@ -7,56 +7,24 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import tempfile
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
-from AirwaySegSlicer.commands.measure_child import VOXELS
-from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
-from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
+from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import result_folder
-from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box, check_airways
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
+from AirwaySegSlicer.scene.maps import Maps
+from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
+from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box, check_airways
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
 WORDS = {"name", "lobe"}
-
-
-class Maps:
-    """The files of what was measured in this session, by segmentation node."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}
-
-    def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
-        """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
-        mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
-        shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
-        self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
-        gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
-        for folder in [old, *map(self._folders.pop, gone)]:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> str | None:
-        """The file of its voxels; None when the segmentation was not measured in this session."""
-        folder = self._folders.get(segmentation_node.GetID())
-        return os.path.join(folder, VOXELS) if folder else None
-
-    def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-        """Remove the files of one segmentation."""
-        shutil.rmtree(self._folders.pop(segmentation_node.GetID(), ""), ignore_errors=True)
-
-    def clear(self) -> None:
-        """Remove all files."""
-        while self._folders:
-            shutil.rmtree(self._folders.popitem()[1], ignore_errors=True)
 
 
 def start_measuring(

@@ -8,10 +8,7 @@ import os
 import sys
 from typing import Any
 
-VOXELS = "voxels.npz"
-BRANCHES = "branches.nrrd"
-TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
-MAPS = (BRANCHES, TO_CENTERLINE, TO_WALL, FROM_CARINA)
+from AirwaySegSlicer.scene.maps import BRANCHES, MAPS, VOXELS
 
 
 def write_voxels(folder: str) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import ensure_packages
-from AirwaySegSlicer.commands.event_loop import call_later
 from AirwaySegSlicer.commands.installation import about_old_slicer
 from AirwaySegSlicer.commands.jobs import Audience, start_job
-from AirwaySegSlicer.scene.nodes import read_volume
 from AirwaySegSlicer.commands.probe_child import REQUIREMENTS
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.event_loop import call_later
+from AirwaySegSlicer.scene.nodes import read_volume
 
 CATEGORY, NAME = "AirwaySeg", "SimulatedChestCT"
 SEED = "1"

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
@@ -32,8 +35,6 @@ from AirwaySegSlicer.scene.nodes import (
     shifted,
     undone_on_failure,
 )
-from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.scene.segments import (
     SEGMENT_ID,
     airway_segment,
@@ -43,7 +44,6 @@ from AirwaySegSlicer.scene.segments import (
     new_segmentation,
     part_of,
 )
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import slicer
 
+from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
 from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
 from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
-from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.commands.wording import in_words_of_the_scene
+from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
 from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
 from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
 from AirwaySegSlicer.scene.following import follow_transform
 from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_marks
-from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
-from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
 
 EDITOR_TAG = "AirwaySeg"

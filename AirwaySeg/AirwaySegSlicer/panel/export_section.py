@@ -8,10 +8,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.export import case_name
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 
 CASE = "case"

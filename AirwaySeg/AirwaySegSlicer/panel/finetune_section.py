@@ -9,15 +9,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.panel.combo_boxes import chosen_key
 from AirwaySegSlicer.commands.dependencies import ensure_dependencies
 from AirwaySegSlicer.commands.export import case_name
 from AirwaySegSlicer.commands.finetune import BETTER, UNKNOWN, FinetuneOptions, Outcome, training_cases
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.panel.panel import TRAINING, Panel, Section, errors_shown
-from AirwaySegSlicer.scene.scans import ct_for, patient_of, set_patient
-from AirwaySegSlicer.panel.segment_section import SegmentSection, time_left
 from AirwaySegSlicer.commands.training_cases import NewCase, new_case
+from AirwaySegSlicer.panel.combo_boxes import chosen_key
+from AirwaySegSlicer.panel.panel import TRAINING, Panel, Section, errors_shown, time_left
+from AirwaySegSlicer.panel.segment_section import SegmentSection
+from AirwaySegSlicer.scene.scans import ct_for, patient_of, set_patient
 
 FOLDER_SETTING = "AirwaySeg/trainingFolder"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.commands.dependencies import ensure_packages
-from AirwaySegSlicer.scene.freshness import is_marked
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+from AirwaySegSlicer.scene.freshness import is_marked
 from AirwaySegSlicer.scene.nodes import CENTERLINE, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
     OverlayLook,
@@ -18,7 +19,6 @@ from AirwaySegSlicer.scene.overlays import (
     shown_overlay,
     wish_for_centerline,
 )
-from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 
 
 class OverlaySection(Section):

@@ -145,3 +145,26 @@ def errors_shown() -> Iterator[None]:
     except Exception as error:
         logging.exception("AirwaySeg")
         slicer.util.errorDisplay(one_line(error))
+
+
+def stage_name(stage: str) -> str:
+    """What the command does, in the user's words."""
+    names = {
+        "read": _("Reading the CT"),
+        "prepare": _("Looking for body, lungs and trachea"),
+        "infer": _("Running the network"),
+        "select": _("Choosing the airways"),
+        "write": _("Writing the result"),
+        "repair": _("Joining what is broken off"),
+        "measure": _("Measuring the tree"),
+    }
+    return names.get(stage, stage)
+
+
+def time_left(seconds: float | None) -> str:
+    """An estimate to stand behind a stage's name; empty without one."""
+    if seconds is None:
+        return "…"
+    if seconds < 90:
+        return _(", about {seconds} s left").format(seconds=max(1, round(seconds)))
+    return _(", about {minutes} min left").format(minutes=round(seconds / 60))

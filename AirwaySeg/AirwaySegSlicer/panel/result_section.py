@@ -5,6 +5,9 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.panel.panel import AIRWAYS, Panel, Section, errors_shown, stage_name, time_left
 from AirwaySegSlicer.scene.branches import (
     BranchRow,
     Place,
@@ -15,14 +18,10 @@ from AirwaySegSlicer.scene.branches import (
     show_branch,
     summary,
 )
-from AirwaySegSlicer.commands.dependencies import ensure_packages
-from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.scene.left_out import left_out_sentence
 from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, companion
-from AirwaySegSlicer.panel.panel import AIRWAYS, Panel, Section, errors_shown
 from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.radius_plot import show_radius_plot
-from AirwaySegSlicer.panel.segment_section import stage_name, time_left
 
 COLUMN_WIDTHS = (55, 45, 60, 70)
 """In pixels, so that a name fits beside them in a narrow panel."""

@@ -8,14 +8,14 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
-from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.commands.dependencies import ensure_dependencies
 from AirwaySegSlicer.commands.installation import Installation
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.scene.nodes import INITIAL, companion, fit_region
-from AirwaySegSlicer.panel.panel import AIRWAYS, PROBE, Panel, Section, errors_shown
 from AirwaySegSlicer.commands.segment import SegmentOptions, is_result_of, warnings_of
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
+from AirwaySegSlicer.panel.panel import AIRWAYS, PROBE, Panel, Section, errors_shown, stage_name, time_left
+from AirwaySegSlicer.scene.edits import count_edits
+from AirwaySegSlicer.scene.nodes import INITIAL, companion, fit_region
 
 DEVICE_SETTING = "AirwaySeg/device"
 
@@ -158,24 +158,3 @@ def why_beside(airways: slicer.vtkMRMLSegmentationNode, kept: slicer.vtkMRMLSegm
     return sentence.format(kept=kept.GetName(), name=airways.GetName())
 
 
-def stage_name(stage: str) -> str:
-    """What the command does, in the user's words."""
-    names = {
-        "read": _("Reading the CT"),
-        "prepare": _("Looking for body, lungs and trachea"),
-        "infer": _("Running the network"),
-        "select": _("Choosing the airways"),
-        "write": _("Writing the result"),
-        "repair": _("Joining what is broken off"),
-        "measure": _("Measuring the tree"),
-    }
-    return names.get(stage, stage)
-
-
-def time_left(seconds: float | None) -> str:
-    """An estimate to stand behind a stage's name; empty without one."""
-    if seconds is None:
-        return "…"
-    if seconds < 90:
-        return _(", about {seconds} s left").format(seconds=max(1, round(seconds)))
-    return _(", about {minutes} min left").format(minutes=round(seconds / 60))

@@ -13,7 +13,14 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.freshness import sign_like_tree
-from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, add_companion, companion, remove_companion, undone_on_failure
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    HIGHLIGHT,
+    add_companion,
+    companion,
+    remove_companion,
+    undone_on_failure,
+)
 
 HIGHLIGHT_COLOR = (1.0, 0.2, 0.6)
 LEAST_RADIUS_MM = 1.0

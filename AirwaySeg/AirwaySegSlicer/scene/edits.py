@@ -10,7 +10,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.nodes import INITIAL, companion
-from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of, labelmap_name, mask_on_ct, segment_voxels
+from AirwaySegSlicer.scene.segments import (
+    airway_segment_id,
+    check_airways,
+    ct_of,
+    labelmap_name,
+    mask_on_ct,
+    segment_voxels,
+)
 
 Array = Any
 

@@ -15,8 +15,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.airway_voxels import NOTHING, AirwayVoxels
 from AirwaySegSlicer.scene.freshness import sign_drawn
-from AirwaySegSlicer.commands.measure_child import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL
-from AirwaySegSlicer.commands.measure import Maps
+from AirwaySegSlicer.scene.maps import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL, Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     ROLE,

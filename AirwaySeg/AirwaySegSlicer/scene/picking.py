@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import slicer
 
+from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.scene.branches import Place
-from AirwaySegSlicer.commands.event_loop import call_later
 from AirwaySegSlicer.scene.nodes import remove_with_display
 
 

@@ -12,7 +12,6 @@ import SimpleITK as sitk
 from phantoms import Tube, a_forked_tree, draw_tubes
 
 from AirwaySegLib.commands import segment as batch
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.commands.evaluate import (
     SEGMENTATION,
     EvaluationRequest,
@@ -21,10 +20,11 @@ from AirwaySegLib.commands.evaluate import (
     evaluate_pair,
     run_evaluation,
 )
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation.metrics import Metrics
+from AirwaySegLib.evaluation.protocols import PROTOCOLS, central_branches, compare
 from AirwaySegLib.evaluation.reference_parse import parse_branches
 from AirwaySegLib.progress import silent
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, central_branches, compare
 
 SHAPE, SPACING_MM = (100, 45, 95), (2.0, 2.0, 2.0)
 TUBES = a_forked_tree()

@@ -8,7 +8,6 @@ import SimpleITK as sitk
 from phantoms import Tube, draw_tubes
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.evaluation.metrics import (
     Detection,
     Metrics,
@@ -25,6 +24,7 @@ from AirwaySegLib.evaluation.metrics import (
     tree_length_detected,
 )
 from AirwaySegLib.evaluation.reference_parse import thinned
+from AirwaySegLib.masks.sparse_mask import Lumen
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
-from AirwaySegLib.files import atomic_output as delivery
-from AirwaySegLib.files.atomic_output import check_free, delivered_into, locked
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files import atomic_output as delivery
+from AirwaySegLib.files.atomic_output import check_free, delivered_into
+from AirwaySegLib.files.folder_lock import locked
 
 LIBRARY = ROOT / "AirwaySeg"
 

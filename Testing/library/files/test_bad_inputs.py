@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from rawfiles import HU, SPACING_XYZ, edit, element, meta, nifti, nrrd, write_image, write_series
-from test_volume import saved_series
+from rawfiles import HU, SPACING_XYZ, edit, element, meta, nifti, nrrd, saved_series, write_image, write_series
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, read_ct, read_mask, read_on_grid

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.json_documents import read_document
 
 
 def read(text: str) -> list[int]:

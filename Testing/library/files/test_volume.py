@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import SimpleITK as sitk
+from rawfiles import saved_series
+from source_tree import ROOT
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, from_canonical, read_ct, to_canonical, write_nrrd
@@ -36,39 +37,6 @@ def saved(path: Path, array: np.ndarray, **geometry: tuple) -> Path:
     image.SetOrigin(geometry.get("origin", (-10.0, -20.0, 30.0)[: image.GetDimension()]))
     sitk.WriteImage(image, str(path), True)
     return path
-
-
-def saved_series(
-    folder: Path, hu: np.ndarray, uid: str = "1.2.3", description: str = "LUNG 1.25", **more: object
-) -> Path:
-    """Write an array as DICOM slices 1.25 mm apart; ``skip`` leaves some out, ``suffix`` names the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.SetImageIO("GDCMImageIO")
-    writer.KeepOriginalImageUIDOn()
-    for number in set(range(len(hu))) - set(more.get("skip", ())):
-        image = sitk.GetImageFromArray(hu[number][None])
-        image.SetSpacing(SPACING_XYZ)
-        shift_mm = number * math.tan(math.radians(more.get("tilt", 0))) * SPACING_XYZ[2]
-        tags = {
-            "0008|0060": "CT",
-            "0008|0018": f"{more.get('image_uid', uid)}.{number}",
-            "0008|103e": description,
-            "0020|000d": "1.2",
-            "0020|000e": uid,
-            "0020|0011": str(more.get("series_number", 2)),
-            "0020|0013": str(number),
-            "0020|0032": f"-10\\{-20 + shift_mm}\\{30 + SPACING_XYZ[2] * number}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0028|1052": "-1024",
-            "0028|1053": "1",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        # names in another order than the slices
-        writer.SetFileName(str(folder / f"{uid}_{(number * 37) % 101:03d}{more.get('suffix', '.dcm')}"))
-        writer.Execute(image)
-    return folder
 
 
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd", "CT.NII.GZ"])

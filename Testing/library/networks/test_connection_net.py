@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from AirwaySegLib.networks.connection_net import Connector, fast_form
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.connection_net import Connector, fast_form
 
 
 @pytest.fixture

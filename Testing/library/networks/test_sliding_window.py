@@ -11,13 +11,13 @@ import pytest
 import torch
 from published_wingsnet import PublishedWingsNet
 
-from AirwaySegLib.networks import sliding_window as inference
-from AirwaySegLib.networks import device_plan as planner
 from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.networks import device_plan as planner
+from AirwaySegLib.networks import sliding_window as inference
+from AirwaySegLib.networks.device_plan import Plan, plan
+from AirwaySegLib.networks.openvino_backend import is_installed
 from AirwaySegLib.networks.sliding_window import PlannedBackend, Sliding, TorchBackend, axis_starts, predict
 from AirwaySegLib.networks.wingsnet import WingsNet, fast_form, published_to_ours
-from AirwaySegLib.networks.openvino_backend import is_installed
-from AirwaySegLib.networks.device_plan import Plan, plan
 
 PATCH = (16, 16, 16)
 ON_CPU = Plan("cpu", "torch", "float32", 1, 0)

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from published_wingsnet import PublishedWingsNet
 
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks import weights
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.networks.weights import ModelInfo, import_published, load_weights, save_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
 
 
 @pytest.fixture(autouse=True)

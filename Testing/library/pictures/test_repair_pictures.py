@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from AirwaySegLib.repair.bridge import MAIN, PATH, Bridge
 from AirwaySegLib.pictures.preview import BACKGROUND
-from AirwaySegLib.repair.decide import APPLIED, REFUSED, Proposal, repaired_mask
-from AirwaySegLib.pictures.repair_pictures import COLOURS, JOINED, LOOSE, draw_repairs, voxels_added
+from AirwaySegLib.pictures.repair_pictures import COLOURS, JOINED, LOOSE, draw_repairs
 from AirwaySegLib.pictures.repair_pictures import TREE as TREE_LAYER
+from AirwaySegLib.repair.bridge import MAIN, PATH, Bridge
+from AirwaySegLib.repair.decide import repaired_mask
+from AirwaySegLib.repair.proposal import APPLIED, REFUSED, Proposal, voxels_added
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 from phantoms import Tube, a_forked_tree, draw_tubes
 from skimage.color import deltaE_ciede2000, rgb2lab
+from source_tree import ROOT
 
-from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.pictures.tree_pictures import (
     BACKGROUND,
     FRAGMENT,
@@ -21,9 +19,10 @@ from AirwaySegLib.pictures.tree_pictures import (
     draw_generations,
     draw_radius_plot,
     facts,
-    generation_colours,
     longest_paths,
 )
+from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch
+from AirwaySegLib.tree.colours import generation_colours
 
 MM = (1.0, 1.0, 1.0)
 UPPER_RIGHT, MIDDLE_RIGHT, LOWER_RIGHT, UPPER_LEFT, LOWER_LEFT = LOBES

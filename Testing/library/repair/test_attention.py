@@ -6,6 +6,7 @@ from counting import count_calls
 from phantoms import Tube, a_deep_tree, draw_tubes
 from scipy.ndimage import distance_transform_edt
 
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.attention import (
     ALPHA,
     APART,
@@ -16,7 +17,6 @@ from AirwaySegLib.repair.attention import (
     kept_components,
     patch_centres,
 )
-from AirwaySegLib.masks.components import label_components
 
 VOXEL = (1.0, 1.0, 1.0)
 

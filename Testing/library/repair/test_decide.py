@@ -7,23 +7,14 @@ import pytest
 from counting import count_calls
 from phantoms import Tube, a_forked_tree, draw_tubes
 
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair import decide as repair
 from AirwaySegLib.repair.bridge import NETWORK, PATH, Bridge
-from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.repair.decide import (
-    APPLIED,
-    PROPOSED,
-    REFUSED,
-    closes_a_loop,
-    decide,
-    from_json,
-    repaired_mask,
-    repairs_map,
-    to_json,
-)
+from AirwaySegLib.repair.decide import closes_a_loop, decide, repaired_mask
+from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, from_json, repairs_map, to_json
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
-from AirwaySegLib.files.volume import Volume
 
 SPACING_MM = (1.0, 1.0, 1.0)
 SHAPE = (200, 90, 190)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.networks.connection_net import Connector
+from AirwaySegLib.networks.weights import ModelInfo, save_weights
 from AirwaySegLib.repair import network_bridges as connecting
 from AirwaySegLib.repair.bridge import NETWORK
-from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.network_bridges import load_connector, network_bridges, touched_by
-from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.errors import AirwaySegError, Cancelled
-from AirwaySegLib.networks.weights import ModelInfo, save_weights
 
 SPACING_MM = (0.7, 0.7, 0.7)
 SHAPE = (48, 48, 160)

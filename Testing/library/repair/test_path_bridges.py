@@ -9,15 +9,16 @@ from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation
 from skimage.graph import MCP_Geometric
 
-from AirwaySegLib.repair import path_score as pathpairs
-from AirwaySegLib.repair import path_bridges as paths
-from AirwaySegLib.repair.bridge import PATH, Bridge
-from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.repair.path_score import ALONE, WITH_CT, score_of
-from AirwaySegLib.repair.path_bridges import Evidence, path_bridges, wall_contrast
-from AirwaySegLib.repair.decide import APPLIED, decide, repaired_mask
-from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.repair import path_bridges as paths
+from AirwaySegLib.repair import path_score as pathpairs
+from AirwaySegLib.repair.bridge import PATH, Bridge
+from AirwaySegLib.repair.decide import decide, repaired_mask
+from AirwaySegLib.repair.path_bridges import Evidence, path_bridges, wall_contrast
+from AirwaySegLib.repair.path_score import ALONE, WITH_CT, score_of
+from AirwaySegLib.repair.proposal import APPLIED
+from AirwaySegLib.tree.build import parse_airways
 
 SPACING_MM = (0.8, 0.7, 0.7)
 SHAPE = (110, 80, 100)

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import SimpleITK as sitk
 from phantoms import a_forked_tree, draw_tubes
+from source_tree import ROOT
 
-from AirwaySegLib.commands import repair as repairing
 from AirwaySegLib.__main__ import main
-from AirwaySegLib.repair.bridge import MAIN, NETWORK, PATH, Bridge
-from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.commands import repair as repairing
+from AirwaySegLib.commands.repair import FILES, MASK
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repair.decide import APPLIED, PROPOSED, REFUSED, from_json
-from AirwaySegLib.commands.repair import (
-    FILES,
-    MASK,
+from AirwaySegLib.repair.bridge import MAIN, NETWORK, PATH, Bridge
+from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, from_json
+from AirwaySegLib.repair.repair import (
     Mender,
     Source,
     number_components,
@@ -35,7 +35,6 @@ from AirwaySegLib.commands.repair import (
     whole_hu,
 )
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.files.volume import Volume
 
 TREE = ROOT
 SHAPE, SPACING_MM = (160, 64, 144), (1.25, 1.25, 1.25)
@@ -216,9 +215,9 @@ def test_without_the_networks_weights_both_become_paths_and_the_network_alone_is
 @pytest.fixture
 def a_connector(tmp_path) -> Path:
     """Untrained weights of the repair network."""
-    from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU
     from AirwaySegLib.networks.connection_net import Connector
     from AirwaySegLib.networks.weights import ModelInfo, save_weights
+    from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU
 
     window = BREAKAGE_WINDOW_HU
     info = ModelInfo("mine", 2, 1, "batch", window, None, (64, 64, 64), architecture="connector")

@@ -8,9 +8,9 @@ from phantoms import Tube, a_deep_tree, a_forked_tree, draw_tubes
 from scipy import ndimage
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume, to_canonical
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
-from AirwaySegLib.files.volume import Volume, to_canonical
 
 SHAPE, SPACING_MM = (200, 100, 225), (1.0, 0.8, 0.8)
 

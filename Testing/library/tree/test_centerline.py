@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from phantoms import Tube, draw_tubes
 
+from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.tree.centerline import (
     contract,
     courses_of,
@@ -15,7 +16,6 @@ from AirwaySegLib.tree.centerline import (
     rooted_at_a_tip,
     smooth,
 )
-from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.tree.skeleton import complete, thin
 
 ONE = (1.0, 1.0, 1.0)

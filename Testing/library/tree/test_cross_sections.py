@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from phantoms import Tube, draw_tubes
 
-from AirwaySegLib.tree.centerline import tangents
 from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.tree.centerline import tangents
 from AirwaySegLib.tree.cross_sections import section_radii
 
 

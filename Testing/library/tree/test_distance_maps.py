@@ -5,9 +5,9 @@ import pytest
 from phantoms import Tube, a_forked_tree, draw_tubes
 from scipy.ndimage import distance_transform_edt
 
-from AirwaySegLib.tree.distance_maps import UNREACHED, from_carina, to_centerline, to_wall
-from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.distance_maps import UNREACHED, from_carina, to_centerline, to_wall
 
 SHAPE, SPACING_MM = (200, 100, 225), (1.0, 0.8, 0.8)
 

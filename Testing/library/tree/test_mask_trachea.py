@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from phantoms import Tube, a_forked_tree, draw_tubes
 
+from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.mask_trachea import Trunk, find_trunk
-from AirwaySegLib.files.volume import Volume
 
 SHAPE, ONE = (200, 80, 180), (1.0, 1.0, 1.0)
 

@@ -27,11 +27,11 @@ from lungtrees import (
 )
 from phantoms import a_forked_tree, draw_tubes
 
-from AirwaySegLib.tree.naming import name_branches, plausibility
-from AirwaySegLib.tree.lobes import INTERMEDIUS, LOBAR_BRONCHUS
+from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.tree.lobes import INTERMEDIUS, LOBAR_BRONCHUS
+from AirwaySegLib.tree.naming import name_branches, plausibility
 
 # The whole tree -------------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from phantoms import Tube, a_forked_tree, draw_tubes
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from AirwaySegLib.tree import skeleton
 from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.tree import skeleton
 from AirwaySegLib.tree.skeleton import complete, thin
 
 

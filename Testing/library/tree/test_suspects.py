@@ -10,6 +10,9 @@ from counting import count_calls
 from phantoms import Tube, a_deep_tree, draw_tubes
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.tree.airway_tree import LEFT_MAIN, AirwayTree, Branch
+from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.fragment_joints import joints_of_fragments
 from AirwaySegLib.tree.suspects import (
     MOST_OF_A_KIND,
@@ -23,9 +26,6 @@ from AirwaySegLib.tree.suspects import (
     suspects_to_json,
     tip_probability,
 )
-from AirwaySegLib.tree.airway_tree import LEFT_MAIN, AirwayTree, Branch
-from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.files.volume import Volume
 
 VOXEL_MM = (0.7, 0.7, 0.7)
 

@@ -5,9 +5,9 @@ import pytest
 from phantoms import Tube, a_deep_tree, a_forked_tree, draw_tubes
 from scipy.ndimage import binary_dilation
 
+from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
-from AirwaySegLib.files.volume import Volume
 from AirwaySegTraining.connection import breaks
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree, peripheral
 from AirwaySegTraining.connection.distractors import LEAST_VOXELS, add_strangers

@@ -14,12 +14,11 @@ import torch
 from phantoms import a_deep_tree, draw_tubes
 from torch import Tensor, nn
 
-from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.repair.network_bridges import load_connector
 from AirwaySegLib.errors import AirwaySegError, Cancelled
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.progress import silent
+from AirwaySegLib.repair.network_bridges import load_connector
 from AirwaySegTraining.__main__ import main
-from AirwaySegTraining.connection.train import BreakageSettings, breakage_loss, rate_at, rejoining, train_breakage
 from AirwaySegTraining.connection.pool import (
     EMPTY,
     MISSING,
@@ -34,6 +33,7 @@ from AirwaySegTraining.connection.pool import (
     make_pool,
     states_of,
 )
+from AirwaySegTraining.connection.train import BreakageSettings, breakage_loss, rate_at, rejoining, train_breakage
 from AirwaySegTraining.data.cases import case_folders, prepared_case
 
 SPACING_MM = (1.5, 1.5, 1.5)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data import case_folders as casefolders
 from AirwaySegTraining.data import data_folder as datafolder
-from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.data_folder import CaseFiles, add_case
 

@@ -15,10 +15,10 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data import cases
 from AirwaySegTraining.data import prepared_files as preparedfiles
 from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
-from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.data.sampling import Mixture, cut
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
 from AirwaySegTraining.fit.recipes import TERMS, Stage, Term, load_recipe
-from AirwaySegTraining.data.sampling import Mixture, cut
+from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.validation import held_out
 
 

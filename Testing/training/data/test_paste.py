@@ -9,8 +9,8 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_erosion
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining.data import paste as pasting
 from AirwaySegTraining.__main__ import main
+from AirwaySegTraining.data import paste as pasting
 from AirwaySegTraining.data.cases import read_case
 from AirwaySegTraining.data.paste import look_at, pasted_case, place_trees
 

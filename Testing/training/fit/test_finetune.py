@@ -10,24 +10,23 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.weights import ModelInfo, list_weights, load_weights, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import load_model
 from AirwaySegLib.progress import silent
-from AirwaySegLib.networks.weights import ModelInfo, list_weights, load_weights, save_weights
-from AirwaySegTraining.fit import finetune as finetuning
-from AirwaySegTraining.fit import loop
-from AirwaySegTraining.fit import rehearsal
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import prepared_case
+from AirwaySegTraining.fit import finetune as finetuning
+from AirwaySegTraining.fit import loop, rehearsal
 from AirwaySegTraining.fit.finetune import finetune, verdict
-from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.fit.rehearsal import STEP_HU, make_rehearsal, rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.fit.run_log import read_validation
-from AirwaySegTraining.simulator.simulate import SimulatedCase
+from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.validation import doubt_about_labels
+from AirwaySegTraining.simulator.simulate import SimulatedCase
 
 TINY = FitSettings(
     recipe="finetune",

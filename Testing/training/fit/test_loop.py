@@ -15,18 +15,18 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError, Cancelled
-from AirwaySegLib.progress import silent
 from AirwaySegLib.networks.weights import load_weights
-from AirwaySegTraining.fit import loop
-from AirwaySegTraining.fit import run_log as runlog
+from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
-from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.data.sampling import Mixture
+from AirwaySegTraining.fit import loop
+from AirwaySegTraining.fit import run_log as runlog
 from AirwaySegTraining.fit.loop import fit, group_shares, rate_at
 from AirwaySegTraining.fit.patches import draw_patch
 from AirwaySegTraining.fit.recipes import load_recipe, recipes_folder
 from AirwaySegTraining.fit.run_log import RunLog, read_validation
-from AirwaySegTraining.data.sampling import Mixture
+from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.validation import mean_score
 
 TINY = FitSettings(

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from AirwaySegLib.networks import device_plan as planner
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks import device_plan as planner
 from AirwaySegLib.networks.device_plan import has_bfloat16
-from AirwaySegTraining.fit import machine
 from AirwaySegTraining.__main__ import _parser
 from AirwaySegTraining.connection.train import BreakageSettings
-from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.machine import settled, usual_workers, worker_options
 from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.fit import machine
+from AirwaySegTraining.fit.machine import settled, usual_workers, worker_options
+from AirwaySegTraining.fit.settings import FitSettings
 
 ALONE = Team(0, 1, torch.device("cpu"))
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.loop import rate_at
 from AirwaySegTraining.fit.patches import case_maps, patch_maps
 from AirwaySegTraining.fit.recipes import list_recipes, load_recipe, parse_recipe, recipes_folder
+from AirwaySegTraining.fit.settings import FitSettings
 
 STAGE = {"name": "one", "steps": 10, "loss": [{"term": "dice"}], "sampling": {"random": 1}}
 

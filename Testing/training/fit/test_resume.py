@@ -7,18 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from source_tree import ROOT
 import SimpleITK as sitk
 import torch
 
-from AirwaySegLib.progress import silent
 from AirwaySegLib.networks.weights import load_weights
-from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegLib.progress import silent
 from AirwaySegTraining.fit.loop import fit
+from AirwaySegTraining.fit.settings import FitSettings
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +100,7 @@ def start(data, output, **more):
         data, output = map(Path, sys.argv[1:])
         fit([data], output, settings(data), silent)
     """
-    path = os.pathsep.join([str(ROOT / 'Testing'), *filter(None, sys.path)])
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
     words = [sys.executable, "-c", program, str(data), str(output)]
     return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from AirwaySegTraining.fit import loop
 from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.fit import loop
 from AirwaySegTraining.fit.team_norm import TeamBatchNorm, with_team_norm
 
 PROGRAM = """if True:
     import os, sys, torch
     from torch import distributed
     from AirwaySegTraining.teamnorm import with_team_norm
-    from test_teamnorm import a_network, patches
+    from test_team_norm import a_network, patches
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     rank, net = int(os.environ["RANK"]), with_team_norm(a_network())

@@ -8,11 +8,11 @@ import pytest
 import SimpleITK as sitk
 from conftest import DarkIsAirway
 
+from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model
-from AirwaySegLib.networks.weights import ModelInfo
-from AirwaySegTraining.fit import validation
 from AirwaySegTraining.__main__ import main
+from AirwaySegTraining.fit import validation
 
 
 @pytest.fixture

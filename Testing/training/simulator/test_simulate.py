@@ -11,11 +11,11 @@ from scipy.spatial import cKDTree
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.simulator import simulate as simulation
 from AirwaySegTraining.simulator.bronchi import diseased, grow_bronchial_tree, open_airways
-from AirwaySegTraining.simulator.scanner import Scanner, moved, scan
+from AirwaySegTraining.simulator.growth import Branch, total_length_mm
 from AirwaySegTraining.simulator.patient import draw_patient, fissures, grow_arteries, lung_shape, peripheral_vessels
 from AirwaySegTraining.simulator.rendering import Grid, enlarge, paint_tubes
+from AirwaySegTraining.simulator.scanner import Scanner, moved, scan
 from AirwaySegTraining.simulator.simulate import is_visible, simulate_case, write_case
-from AirwaySegTraining.simulator.growth import Branch, total_length_mm
 
 QUIET = Scanner(0.01, 0.01, 0.0, 0.001, 0.5, 0.0, 0.0, 1.0, None)
 

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from AirwaySegLib.repair.attention import breakage_attention, patch_centres
-from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, asked_about, touched_by
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.chest.preprocessing import normalise
-from AirwaySegLib.progress import Progress
-from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, read_ct, read_on_grid, to_canonical
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair.attention import breakage_attention, patch_centres
+from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, asked_about, touched_by
+from AirwaySegLib.tree.build import parse_airways
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree
-from AirwaySegTraining.data.cases import Case, prepared_case
-from AirwaySegTraining.simulator.scanner import draw_scanner, scan
-from AirwaySegTraining.fit.patches import MARGIN, mild_scanner
 from AirwaySegTraining.data.augmentation import IGNORE, Placement, image_patch
+from AirwaySegTraining.data.cases import Case, prepared_case
 from AirwaySegTraining.data.sampling import cut
+from AirwaySegTraining.fit.patches import MARGIN, mild_scanner
+from AirwaySegTraining.simulator.scanner import draw_scanner, scan
 from AirwaySegTraining.workers import WorkerPool
 
 Mask = NDArray[np.bool_]

@@ -21,14 +21,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from AirwaySegLib import __version__
-from AirwaySegLib.repair.bridge import groups_of
-from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, network_bridges
-from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.commands.evaluate import mean_and_deviation
-from AirwaySegLib.progress import Progress
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.networks.connection_net import Connector
 from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair.bridge import groups_of
+from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, network_bridges
 from AirwaySegTraining.connection.pool import (
     MISSING,
     OPEN,
@@ -40,13 +40,13 @@ from AirwaySegTraining.connection.pool import (
     pool_files,
 )
 from AirwaySegTraining.data.cases import Case, case_folders, prepared_groups
-from AirwaySegTraining.fit.settings import check_precision
+from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.checkpoint import precision_of, write_checkpoint
 from AirwaySegTraining.fit.loop import set_rate, update_average
 from AirwaySegTraining.fit.machine import MOST_WORKERS, settled, usable_cpus, use_all_cpus, worker_options
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
-from AirwaySegTraining.fit.checkpoint import precision_of, write_checkpoint
-from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.settings import check_precision
 from AirwaySegTraining.fit.validation import as_scanned, held_out, looked_at
 
 WARM_UP, LAST_SHARE = 50, 0.02

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.chest.preprocessing import normalise
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data.sampling import crops, cut, draw_start
 
 Field = NDArray[np.float32]

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from AirwaySegLib.files.atomic_output import locked, remove_abandoned
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import remove_abandoned
+from AirwaySegLib.files.folder_lock import locked
 
 PREPARED = ".prepared"
 """Beside ``cases``: what is worked out of the cases."""

@@ -22,19 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.networks.device_plan import free_memory
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
-from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.case_folders import PREPARED, settle
-from AirwaySegTraining.simulator.scanner import whole_hu
 from AirwaySegTraining.data.label_check import label_doubt
 from AirwaySegTraining.data.prepared_files import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
-from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.sampling import Centres, Kind, find_centres
 from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.simulator.scanner import whole_hu
 from AirwaySegTraining.workers import WorkerPool
 
 log = logging.getLogger("airwayseg")

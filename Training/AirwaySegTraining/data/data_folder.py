@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
-from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import Volume, read_ct, read_on_grid, to_canonical, write_nrrd
+from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.case_folders import passing, put_in_place, settle, take_away, turn_at
 from AirwaySegTraining.data.cases import RESERVED, checked_label, description_of, patient_of, prepared_case
-from AirwaySegTraining.simulator.scanner import whole_hu
 from AirwaySegTraining.data.label_check import label_doubt
-from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.simulator.scanner import whole_hu
 
 SAME_CT = "ct_sha256"
 """What case.json calls the `ct_digest`."""

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from AirwaySegLib.masks.components import Box, distance_to
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.components import Box, distance_to
 from AirwaySegLib.progress import Progress
-from AirwaySegTraining.data.cases import Case, case_folders, prepared_case
-from AirwaySegTraining.simulator.scanner import Scanner, whole_hu
-from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
 from AirwaySegTraining.data.augmentation import IGNORE
-from AirwaySegTraining.simulator.simulate import SimulatedCase, is_visible, write_case
+from AirwaySegTraining.data.cases import Case, case_folders, prepared_case
 from AirwaySegTraining.simulator.growth import Branch, Points, companions, unit, wobbly_line
+from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
+from AirwaySegTraining.simulator.scanner import Scanner, whole_hu
+from AirwaySegTraining.simulator.simulate import SimulatedCase, is_visible, write_case
 
 TREES = 60
 """Small trees that are tried in a case."""

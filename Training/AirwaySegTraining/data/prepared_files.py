@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from AirwaySegLib.files.atomic_output import delivered_into, write_text
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import delivered_into, write_text
 
 HASHES = "files.json"
 STILL_NS = 2_000_000_000

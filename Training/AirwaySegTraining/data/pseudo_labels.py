@@ -9,10 +9,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from AirwaySegLib.masks.components import Box, bounding_box, distance_to
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.chest.trachea import find_trachea
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import Box, bounding_box, distance_to
 from AirwaySegTraining.simulator.simulate import SimulatedCase
 
 AIR_HU = -500

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
-from AirwaySegLib.masks.components import Box, bounding_box
-from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegTraining.losses.weight_maps import SMALL_VOXELS
 
 THIN_VOXELS, WIDE_VOXELS = 2.3, 4.0

@@ -13,11 +13,11 @@ from torch import nn
 
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
-from AirwaySegTraining.fit.settings import FREE_ON_RESUME, FitSettings
 from AirwaySegTraining.fit.recipes import Recipe, Stage
+from AirwaySegTraining.fit.settings import FREE_ON_RESUME, FitSettings
 
 
 @dataclass

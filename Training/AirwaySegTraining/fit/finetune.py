@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import check_free, write_text
+from AirwaySegLib.networks.weights import SUFFIX, find_weights, list_weights, load_weights, save_weights, user_folder
 from AirwaySegLib.pipeline import Model, load_model
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.networks.weights import SUFFIX, find_weights, list_weights, load_weights, save_weights, user_folder
 from AirwaySegTraining.data.cases import case_folders
-from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.distributed import joined_team
+from AirwaySegTraining.fit.checkpoint import precision_of
 from AirwaySegTraining.fit.loop import fit
 from AirwaySegTraining.fit.rehearsal import rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import read_validation
-from AirwaySegTraining.fit.checkpoint import precision_of
-from AirwaySegTraining.distributed import joined_team
+from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.validation import CHOSEN_BY, doubt_about_labels, mean_score
 
 JUDGED_BY = (*CHOSEN_BY, "dsc")

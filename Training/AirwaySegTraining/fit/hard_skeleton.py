@@ -8,8 +8,8 @@ import numpy as np
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.data.cases import Case, OnAirway, write_array
-from AirwaySegTraining.fit.checkpoint import Run
 from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.fit.checkpoint import Run
 from AirwaySegTraining.fit.validation import missed_skeleton, product_of
 from AirwaySegTraining.losses.weight_maps import back_propagation_weight
 

@@ -17,21 +17,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.commands.evaluate import mean_and_deviation
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegTraining.data.cases import Case, prepared_groups
-from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.checkpoint import Run, precision_of, save_model, start_run
 from AirwaySegTraining.fit.hard_skeleton import with_missed
 from AirwaySegTraining.fit.machine import settled, use_all_cpus, worker_options
-from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage
 from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_file
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
-from AirwaySegTraining.fit.checkpoint import Run, precision_of, save_model, start_run
-from AirwaySegTraining.distributed import Team, joined_team
+from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.team_norm import with_team_norm
 from AirwaySegTraining.fit.validation import doubt_about_labels, held_out, looked_at, mean_score, product_of, validate
 

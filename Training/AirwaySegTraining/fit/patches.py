@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from AirwaySegTraining.losses import weight_maps as weightmaps
-from AirwaySegTraining.data.cases import Case
-from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
-from AirwaySegTraining.fit.recipes import Stage
 from AirwaySegTraining.data.augmentation import IGNORE, channels, draw_placement, image_patch, label_patch, map_patches
+from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.data.sampling import Mixture
+from AirwaySegTraining.fit.recipes import Stage
+from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
 
 MARGIN = 4
 """Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""

@@ -68,7 +68,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Network:
-    """What is built: see `AirwaySegLib.networks.weights.ModelInfo`; ``dropout`` is the share of pyramid channels dropped."""
+    """What is built, as in `weights.ModelInfo`; ``dropout`` is the share of pyramid channels dropped."""
 
     norm: str = "instance"
     classes: int = 1
@@ -237,7 +237,7 @@ def _wrong_with(network: Network, stage: Stage) -> str | None:
 
 def recipes_folder() -> Path:
     """Where the recipes of the package lie: installed by pip, installed by Slicer, or in the source tree."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "Configs", package.parent / "Configs") if folder.is_dir())
 
 

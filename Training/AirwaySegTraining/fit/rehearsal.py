@@ -11,20 +11,20 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.masks.components import distance_to
-from AirwaySegLib.files.atomic_output import written_whole
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import written_whole
+from AirwaySegLib.masks.components import distance_to
 from AirwaySegLib.networks.sliding_window import TorchBackend
 from AirwaySegLib.networks.wingsnet import fast_form
 from AirwaySegLib.pipeline import Model
 from AirwaySegLib.progress import Progress
-from AirwaySegTraining.losses import weight_maps as weightmaps
-from AirwaySegTraining.data.cases import Case, OnAirway, edited_map, make_map
-from AirwaySegTraining.fit.recipes import recipes_folder
 from AirwaySegTraining.data.augmentation import IGNORE, channels
+from AirwaySegTraining.data.cases import Case, OnAirway, edited_map, make_map
 from AirwaySegTraining.data.sampling import Kind, Mixture, cut, draw_start, find_centres
-from AirwaySegTraining.simulator.simulate import simulate_case
+from AirwaySegTraining.fit.recipes import recipes_folder
 from AirwaySegTraining.fit.validation import as_scanned
+from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.simulator.simulate import simulate_case
 
 SIDE = 96
 FLOOR_HU, STEP_HU = -1024, 16

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from AirwaySegLib.files.atomic_output import locked
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.folder_lock import locked
 
 CHECKPOINT = "last.pt"
 """What a run is continued from; it is written before anything else."""

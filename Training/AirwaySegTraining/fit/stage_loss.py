@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from AirwaySegTraining.losses import equations as losses
-from AirwaySegTraining.fit.recipes import Stage, Term
 from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.fit.recipes import Stage, Term
+from AirwaySegTraining.losses import equations as losses
 from AirwaySegTraining.losses.weight_maps import general_union_m
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.commands.evaluate import Report, as_numbers, mean_and_deviation
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, load_model, segment
 from AirwaySegLib.progress import Progress, silent
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.files.volume import Volume
-from AirwaySegLib.networks.weights import ModelInfo
-from AirwaySegTraining.data.cases import Case, OnAirway, case_folders, prepared_case
-from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
 from AirwaySegTraining.data.augmentation import IGNORE
+from AirwaySegTraining.data.cases import Case, OnAirway, case_folders, prepared_case
 from AirwaySegTraining.losses.weight_maps import hard_skeleton
+from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
 
 CHOSEN_BY = ("tld", "bd", "precision")
 """The best network has the largest mean of these: tree length and branches found, and leakage against them."""

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, uniform_filter
 from scipy.spatial import cKDTree
 
-from AirwaySegLib.masks.components import bounding_box, distance_to, fill_holes
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import bounding_box, distance_to, fill_holes
 from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
-from AirwaySegLib.tree.skeleton import complete, thin
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, Branch
 from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.tree.skeleton import complete, thin
 
 Label = NDArray[np.uint8]
 Map = NDArray[np.uint8]

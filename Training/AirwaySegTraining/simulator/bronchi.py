@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from AirwaySegTraining.simulator.patient import Patient, fissures, inside_lung, seeds_in
 from AirwaySegTraining.simulator.growth import Branch, Points, grow, limit_angle, taper, unit, wobbly_line
+from AirwaySegTraining.simulator.patient import Patient, fissures, inside_lung, seeds_in
 
 Range = tuple[float, float]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegTraining.simulator.growth import Branch, wobbly_line
 from AirwaySegTraining.simulator.patient import (
     Patient,
     body_shape,
@@ -20,7 +21,6 @@ from AirwaySegTraining.simulator.patient import (
     wall_thickness_mm,
 )
 from AirwaySegTraining.simulator.rendering import Field, Grid, enlarge, mix, paint_tubes, smooth_noise, soft
-from AirwaySegTraining.simulator.growth import Branch, wobbly_line
 
 COARSE_MM = 3.0
 SLAB = 24

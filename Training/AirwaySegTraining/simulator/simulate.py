@@ -14,16 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
-from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.progress import Progress
+from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.files.volume import Volume, write_nrrd
+from AirwaySegLib.progress import Progress
 from AirwaySegTraining.simulator.bronchi import diseased, grow_bronchial_tree, open_airways
-from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan, whole_hu
-from AirwaySegTraining.simulator.patient import Patient, describe, draw_patient, grow_arteries, grow_veins, peripheral_vessels
-from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
-from AirwaySegTraining.simulator.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
 from AirwaySegTraining.simulator.growth import Branch
+from AirwaySegTraining.simulator.patient import (
+    Patient,
+    describe,
+    draw_patient,
+    grow_arteries,
+    grow_veins,
+    peripheral_vessels,
+)
+from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
+from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan, whole_hu
+from AirwaySegTraining.simulator.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
 from AirwaySegTraining.workers import WorkerPool
 
 SMALLEST_LUMEN_MM = 0.62

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-ICON = Path(__file__).resolve().parents[1] / "AirwaySeg/Resources/Icons/AirwaySeg.png"
+ICON = Path(__file__).resolve().parents[2] / "AirwaySeg/Resources/Icons/AirwaySeg.png"
 SIZE = 128
 OVERSAMPLING = 8
 

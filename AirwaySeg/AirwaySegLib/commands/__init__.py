@@ -1,0 +1,1 @@
+"""The commands of `airwayseg`, one file each: read, call the library, write."""

@@ -1,0 +1,1 @@
+"""A prediction against a reference: the metrics of the field and the protocols that use them."""

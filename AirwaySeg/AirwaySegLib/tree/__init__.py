@@ -1,0 +1,1 @@
+"""From mask to tree: skeleton, centerlines, radii, names, lobes, distances, suspects, export."""

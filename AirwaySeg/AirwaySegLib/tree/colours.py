@@ -1,0 +1,17 @@
+"""The palette of generations, the same in pictures, curves and overlays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RAMP_HEX = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
+_RAMP = np.array([list(bytes.fromhex(colour)) for colour in _RAMP_HEX.split()], float)
+
+
+def generation_colours(count: int) -> NDArray[np.uint8]:
+    """Colours of the generations 0 ... ``count`` - 1, (count, 3) red, green, blue: an even ramp for a dark ground.
+
+    Generation 0 is nearly white. A ``count`` of 0 gives none.
+    """
+    places = np.linspace(0, len(_RAMP) - 1, count)
+    channels = [np.interp(places, np.arange(len(_RAMP)), channel) for channel in _RAMP.T]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The panel's sections: widgets and what they call."""

@@ -1,0 +1,1 @@
+"""The MRML scene: nodes, segments, overlays, edits, and what follows what."""

@@ -1,0 +1,48 @@
+"""What of a measured result is wanted only when it is looked at: its voxels, kept in files of the session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import slicer
+
+VOXELS = "voxels.npz"
+BRANCHES = "branches.nrrd"
+TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
+MAPS = (BRANCHES, TO_CENTERLINE, TO_WALL, FROM_CARINA)
+
+
+class Maps:
+    """The files of what was measured in this session, by segmentation node."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
+        """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
+        import slicer  # not at file scope: the child process that measures has no Slicer
+
+        mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
+        shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
+        self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
+        gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
+        for folder in [old, *map(self._folders.pop, gone)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def path(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> str | None:
+        """The file of its voxels; None when the segmentation was not measured in this session."""
+        folder = self._folders.get(segmentation_node.GetID())
+        return os.path.join(folder, VOXELS) if folder else None
+
+    def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Remove the files of one segmentation."""
+        shutil.rmtree(self._folders.pop(segmentation_node.GetID(), ""), ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all files."""
+        while self._folders:
+            shutil.rmtree(self._folders.popitem()[1], ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The network that connects broken branches: simulated breaks, their patches, its training."""

@@ -1,0 +1,1 @@
+"""Training data: cases on disk, sampling, augmentation, labels without a person."""

@@ -1,0 +1,1 @@
+"""The losses and voxel weights of the papers, one short function for each equation."""
