@@ -247,7 +247,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     ) -> vtkMRMLSegmentationNode:
         """Segment a CT and, unless told otherwise, measure the result."""
         options = options or SegmentOptions()
-        airways = self.runs.run(AIRWAYS, lambda audience: start_segmentation(volumeNode, options, audience))
+        airways = self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, callbacks))
         if airways is options.replace:
             self._forgetTree(airways)
         return self.measure(airways) if measure else airways
@@ -270,7 +270,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
                 listener.on_finished(airways, one_line(error))
 
         segment = replace(listener, on_finished=onAirways)
-        self._startOn(volumeNode, lambda audience: start_segmentation(volumeNode, options, audience), segment)
+        self._startOn(volumeNode, lambda callbacks: start_segmentation(volumeNode, options, callbacks), segment)
 
     def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
@@ -288,12 +288,12 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
-        self.runs.run(AIRWAYS, lambda audience: start_measuring(airways, self.maps, audience))
+        self.runs.run(AIRWAYS, lambda callbacks: start_measuring(airways, self.maps, callbacks))
         return airways
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self._startOn(airways, lambda audience: start_measuring(airways, self.maps, audience), listener)
+        self._startOn(airways, lambda callbacks: start_measuring(airways, self.maps, callbacks), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
@@ -315,7 +315,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self, airways: vtkMRMLSegmentationNode, folder: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> str:
         """Write mask, tree, tables, maps and pictures into a folder, and return it."""
-        return self.runs.run(FILES, lambda audience: start_case_export(airways, folder, audience, ct))
+        return self.runs.run(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct))
 
     def startExportCase(
         self,
@@ -325,22 +325,22 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ct: "vtkMRMLScalarVolumeNode | None" = None,
     ) -> None:
         """Start `exportCase`; it goes on when the scene is closed."""
-        self.runs.start(FILES, lambda audience: start_case_export(airways, folder, audience, ct), listener)
+        self.runs.start(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct), listener)
 
     def startAddCase(self, airways: vtkMRMLSegmentationNode, case: NewCase, listener: Listener) -> None:
         """Start to add CT and corrected airways to a training folder; it goes on when the scene is closed.
 
         `trainingcases.new_case` makes the case.
         """
-        self.runs.start(FILES, lambda audience: start_adding_case(airways, case, audience), listener)
+        self.runs.start(FILES, lambda callbacks: start_adding_case(airways, case, callbacks), listener)
 
     def startRemoveCase(self, data: str, name: str, listener: Listener) -> None:
         """Start to remove a case from a training folder."""
-        self.runs.start(FILES, lambda audience: start_removing_case(data, name, audience), listener)
+        self.runs.start(FILES, lambda callbacks: start_removing_case(data, name, callbacks), listener)
 
     def startFinetune(self, options: FinetuneOptions, listener: Listener) -> None:
         """Start to fine-tune a model; other work can go on beside it."""
-        self.runs.start(TRAINING, lambda audience: start_finetuning(options, audience), listener)
+        self.runs.start(TRAINING, lambda callbacks: start_finetuning(options, callbacks), listener)
 
     def startProbe(self, listener: Listener) -> None:
         """Start to look at the installation."""

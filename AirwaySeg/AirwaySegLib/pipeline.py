@@ -29,7 +29,7 @@ from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Slidin
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.repair import Mender, Repaired, Source, open_mender, repair, whole_hu
+from AirwaySegLib.repair.repair import Repaired, RepairModel, Source, open_repair_model, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
@@ -55,11 +55,11 @@ class Model:
     info: ModelInfo
     sha256: str
     backend: Backend | None = None
-    mender: Mender | None = None
+    repair_model: RepairModel | None = None
 
 
 @dataclass
-class Journal:
+class RunReport:
     """What the report tells of one run: warnings, seconds of each stage, and what was decided."""
 
     warnings: list[str] = field(default_factory=list)
@@ -132,10 +132,12 @@ def load_model(name_or_path: str) -> Model:
     return Model(*load_weights(name_or_path))
 
 
-def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Journal, progress: Progress) -> Airways:
+def segment(
+    volume: Volume, model: Model, settings: SegmentSettings, run_report: RunReport, progress: Progress
+) -> Airways:
     """Segment the airways of a CT in HU, as `volume.read_ct` gives it.
 
-    The tree is the component that holds the trachea. Where no trachea is found the journal says so, and all components
+    The tree is the component that holds the trachea. Where no trachea is found the report says so, and all components
     that may be airways are kept.
 
     Raises
@@ -145,23 +147,23 @@ def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Jo
     """
     ct = to_canonical(volume)
     progress("prepare", 0, 3)
-    with journal.stage("prepare"):
-        around = survey(ct, journal, progress)
+    with run_report.stage("prepare"):
+        around = survey(ct, run_report, progress)
         offset_hu = calibrate(ct.array, around.trachea)
-        journal.decisions["calibration_hu"] = round(offset_hu, 1)
+        run_report.decisions["calibration_hu"] = round(offset_hu, 1)
     hu = ct.array[around.box]
-    with journal.stage("infer"):
+    with run_report.stage("infer"):
         scan = Scan(hu, offset_hu, ct.spacing_mm, around.region)
-        probability = airway_probability(scan, model, settings, journal, progress)
+        probability = airway_probability(scan, model, settings, run_report, progress)
     progress("select", 0, 1)
-    with journal.stage("select"):
-        choice = select(probability, ct.spacing_mm, around, settings, journal)
+    with run_report.stage("select"):
+        choice = select(probability, ct.spacing_mm, around, settings, run_report)
     progress("select", 1, 1)
     repaired = None
     if around.trachea is not None and settings.repair != "none" and choice.mask.any():
         found = Found(part_of(ct, around.box, choice.mask), hu, offset_hu, probability, choice.threshold)
-        with journal.stage("repair"):
-            repaired = mend(found, mender_of(model, settings), journal, progress)
+        with run_report.stage("repair"):
+            repaired = mend(found, repair_model_of(model, settings), run_report, progress)
     if repaired is None:
         mask = in_whole(choice.mask, around.box, ct)
     else:
@@ -171,23 +173,23 @@ def segment(volume: Volume, model: Model, settings: SegmentSettings, journal: Jo
     return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired)
 
 
-def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
+def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
     """Find body, trachea and lungs, and from them where airways can be."""
     body = body_mask(ct.array, ct.spacing_mm)
     progress("prepare", 1, 3)
     trachea = find_trachea(ct.array, body, ct.spacing_mm)
     if trachea is None:
-        journal.warnings.append("No trachea was found in the scan: every component that may be airway is kept.")
+        run_report.warnings.append("No trachea was found in the scan: every component that may be airway is kept.")
     lungs = lung_mask(ct.array, body, ct.spacing_mm)
     progress("prepare", 2, 3)
     box, warning = crop_box(body, lungs, trachea, ct.spacing_mm)
     if warning:
-        journal.warnings.append(warning)
+        run_report.warnings.append(warning)
     region = search_region(body, lungs, trachea, ct.spacing_mm)[box].copy()
     if trachea is not None and not trachea.touches_top:  # above lies the larynx
         region[max(0, trachea.top - box[0].start + round(ABOVE_TRACHEA_MM / ct.spacing_mm[0])) :] = False
     progress("prepare", 3, 3)
-    journal.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
+    run_report.decisions["box_zyx"] = [[part.start, part.stop] for part in box]
     seeds = sections = np.empty((0, 3), np.intp)
     if trachea is not None:
         corner = [part.start for part in box]
@@ -197,12 +199,12 @@ def survey(ct: Volume, journal: Journal, progress: Progress) -> Surroundings:
 
 
 def airway_probability(
-    scan: Scan, model: Model, settings: SegmentSettings, journal: Journal, progress: Progress
+    scan: Scan, model: Model, settings: SegmentSettings, run_report: RunReport, progress: Progress
 ) -> NDArray[np.uint8]:
     """The network's probability (0..255) on the scan's grid; the network itself may see a resampled picture."""
     info, hu, spacing_mm, region = model.info, scan.hu, scan.spacing_mm, scan.region
     target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
-    journal.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
+    run_report.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
     shape = hu.shape
     wanted = region
     if target_mm is not None:
@@ -211,28 +213,28 @@ def airway_probability(
     windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
     channels = [normalise(hu, (low - scan.offset_hu, high - scan.offset_hu)) for low, high in windows_hu]
     image = channels[0][None] if len(channels) == 1 else np.stack(channels)
-    backend = _opened(model, image.shape, settings, journal)
+    backend = _opened(model, image.shape, settings, run_report)
     sliding = Sliding(info.patch_zyx, settings.overlap, settings.window_weights)
     probability = predict(image, backend, sliding, wanted, progress)
     if isinstance(backend, PlannedBackend):
         ran = backend.plan
-        journal.decisions |= {"device": ran.device, "backend": ran.backend, "precision": ran.precision}
+        run_report.decisions |= {"device": ran.device, "backend": ran.backend, "precision": ran.precision}
     if target_mm is not None:
         probability = resample(probability, target_mm, spacing_mm, order=1, shape=shape)
         probability[~region] = 0
     return probability
 
 
-def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, journal: Journal) -> Backend:
+def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:
     """The backend, planned and opened for the first CT of a batch."""
     if model.backend is None:
         # bfloat16 is the processor's choice only for weights that it is known to do no harm to.
         precision = "float32" if settings.precision == "auto" and not model.info.bfloat16 else settings.precision
         planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
-        journal.warnings += planned.warnings
-        model.backend = open_backend(model.net, planned, model.info.patch_zyx, journal.warnings.append)
+        run_report.warnings += planned.warnings
+        model.backend = open_backend(model.net, planned, model.info.patch_zyx, run_report.warnings.append)
     elif isinstance(model.backend, PlannedBackend):
-        model.backend.warn = journal.warnings.append
+        model.backend.warn = run_report.warnings.append
     return model.backend
 
 
@@ -241,37 +243,37 @@ def select(
     spacing_mm: Spacing,
     around: Surroundings,
     settings: SegmentSettings,
-    journal: Journal,
+    run_report: RunReport,
 ) -> Choice:
     """Threshold, component and holes: the airways within the box."""
     choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold)
-    journal.decisions["threshold"] = choice.threshold
-    journal.warnings += choice.warnings
+    run_report.decisions["threshold"] = choice.threshold
+    run_report.warnings += choice.warnings
     return replace(choice, mask=fill_holes(choice.mask))
 
 
-def mender_of(model: Model, settings: SegmentSettings) -> Mender:
+def repair_model_of(model: Model, settings: SegmentSettings) -> RepairModel:
     """What repairs, opened for the first CT of a batch."""
-    if model.mender is None:
-        model.mender = open_mender(settings)
-    return model.mender
+    if model.repair_model is None:
+        model.repair_model = open_repair_model(settings)
+    return model.repair_model
 
 
-def mend(found: Found, mender: Mender, journal: Journal, progress: Progress) -> Repaired | None:
+def mend(found: Found, repair_model: RepairModel, run_report: RunReport, progress: Progress) -> Repaired | None:
     """Join loose fragments to the tree; None, with a warning, where that fails: it must not cost the user the tree."""
-    journal.warnings += mender.warnings
+    run_report.warnings += repair_model.warnings
     tree = found.tree.array
     try:
         whole = fill_holes(tree | loose_fragments(found.probability, tree, found.threshold))
         hu = whole_hu(found.hu, found.offset_hu)
-        repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), mender, progress)
+        repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), repair_model, progress)
     except Cancelled:
         raise
     except Exception as error:  # such as a GPU whose memory is full
-        journal.warnings.append(f"Nothing was repaired: {one_sentence(error)}")
+        run_report.warnings.append(f"Nothing was repaired: {one_sentence(error)}")
         log.info("details", exc_info=error)
         return None
-    journal.decisions["repair"] = repaired.summary()
+    run_report.decisions["repair"] = repaired.summary()
     return repaired
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from AirwaySegLib.evaluation.metrics import share_outside, tree_length_detected
 from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
-from AirwaySegLib.pipeline import Journal, Model, load_model, segment
+from AirwaySegLib.pipeline import Model, RunReport, load_model, segment
 from AirwaySegLib.progress import Bar, silent
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import parse_airways
@@ -105,7 +105,7 @@ def on_pair(model: Model, ct_path: str, mask_path: str) -> dict[str, float]:
     """Figures of a real CT against another network's mask; ``length`` is that of our centerlines over theirs."""
     ct, _ = read_ct(ct_path)
     theirs = read_mask(mask_path).array
-    ours = segment(ct, model, SegmentSettings(repair="none"), Journal(), silent).mask
+    ours = segment(ct, model, SegmentSettings(repair="none"), RunReport(), silent).mask
     return {
         "covered": tree_length_detected(ours, theirs),
         "outside": share_outside(ours, theirs),

@@ -21,7 +21,7 @@ from AirwaySegLib.commands.evaluate import as_numbers
 from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
 from AirwaySegLib.files.volume import Volume, read_mask, to_canonical, write_nrrd
 from AirwaySegLib.masks.components import component_through, opening
-from AirwaySegLib.pipeline import Journal, load_model, segment
+from AirwaySegLib.pipeline import RunReport, load_model, segment
 from AirwaySegLib.progress import silent
 from AirwaySegLib.settings import SegmentSettings
 
@@ -106,7 +106,7 @@ def main() -> int:
         spacing_mm = np.asarray(mask.spacing_mm)
         hu = paint(tree, spacing_mm, options.noise, np.random.default_rng(options.seed))
         ct = replace(mask, array=hu)
-        found = segment(ct, model, SegmentSettings(), Journal(), silent).mask
+        found = segment(ct, model, SegmentSettings(), RunReport(), silent).mask
         numbers = as_numbers(compare(found, tree, mask.spacing_mm, PROTOCOLS["atm22"]))
         rows.append([100 * numbers[name] for name in ("tld", "bd", "precision", "dsc")])
         print(f"| {path.name} | " + " | ".join(f"{cell:.1f}" for cell in rows[-1]) + " |", flush=True)

@@ -33,7 +33,7 @@ from AirwaySegLib.evaluation.reference_parse import thinned
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import bounding_box, label_components
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repair.repair import Mender, Source, open_mender, repair
+from AirwaySegLib.repair.repair import RepairModel, Source, open_repair_model, repair
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree
@@ -63,7 +63,7 @@ class Figures:
 
     pieces: list[int] = field(default_factory=lambda: [0] * (len(GAPS_MM) - 1))
     rejoined: list[int] = field(default_factory=lambda: [0] * (len(GAPS_MM) - 1))
-    strangers: int = 0
+    distractors: int = 0
     false_joins: int = 0
     tld_before: list[float] = field(default_factory=list)
     tld_after: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Figures:
         """Add the figures of another mask."""
         self.pieces = [a + b for a, b in zip(self.pieces, other.pieces)]
         self.rejoined = [a + b for a, b in zip(self.rejoined, other.rejoined)]
-        for name in ("strangers", "false_joins", "added", "stray"):
+        for name in ("distractors", "false_joins", "added", "stray"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("tld_before", "tld_after", "seconds"):
             getattr(self, name).extend(getattr(other, name))
@@ -85,7 +85,7 @@ class Figures:
         up_to_ten = share(sum(self.rejoined[:2]), sum(self.pieces[:2]))
         worse = sum(after < before for before, after in zip(self.tld_before, self.tld_after))
         rates = [share(a, b) for a, b in zip(self.rejoined, self.pieces)]
-        percent = [*rates[:2], up_to_ten, rates[2], share(self.false_joins, self.strangers)]
+        percent = [*rates[:2], up_to_ten, rates[2], share(self.false_joins, self.distractors)]
         tld = [float(np.mean(self.tld_before)), float(np.mean(self.tld_after))]
         cells = [f"{100 * value:.1f}" for value in [*percent, *tld]]
         stray = f"{100 * share(self.stray, self.added):.1f}"
@@ -98,7 +98,7 @@ HEAD = (
 )  # fmt: skip
 
 
-def tasks(folder: Path, draws: int, strangers: int, seed: int) -> Iterator[Task]:
+def tasks(folder: Path, draws: int, distractors: int, seed: int) -> Iterator[Task]:
     """Break the tree of a case."""
     case = read_case(folder)
     box = bounding_box(case.label, margin=MARGIN)
@@ -106,28 +106,28 @@ def tasks(folder: Path, draws: int, strangers: int, seed: int) -> Iterator[Task]
     airway = label_components(label == 1) == 1
     parsed = parse_airways(Volume(airway.astype(np.uint8), case.spacing_mm))
     line, near_airway = thinned(airway), binary_dilation(label > 0, np.ones((3, 3, 3)))
-    settings = BreakSettings(strangers=strangers)
+    settings = BreakSettings(distractors=distractors)
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw, *folder.name.encode()])
         broken = break_tree(parsed, airway, case.spacing_mm, rng, settings, hu, label == 2)
         yield Task(folder.name, broken, hu, case.spacing_mm, line, near_airway)
 
 
-def judge(task: Task, mender: Mender, with_ct: bool) -> Figures:
+def judge(task: Task, repair_model: RepairModel, with_ct: bool) -> Figures:
     """Repair a broken tree and count."""
     broken = task.broken
     source = Source(Volume(broken.mask.astype(np.uint8), task.spacing_mm), task.hu if with_ct else None)
     start = time.perf_counter()
-    result = repair(source, mender, silent).whole_mask(broken.mask.shape)
+    result = repair(source, repair_model, silent).whole_mask(broken.mask.shape)
     figures = Figures(seconds=[time.perf_counter() - start])
     before = label_components(broken.mask) == 1
     for one in broken.breaks:
         place = int(np.searchsorted(GAPS_MM, one.gap_mm)) - 1
         figures.pieces[place] += 1
         figures.rejoined[place] += bool(result[one.beyond])
-    strangers = label_components(broken.strangers)
-    figures.strangers = int(strangers.max())
-    figures.false_joins = len(np.unique(strangers[result & broken.strangers]))
+    distractors = label_components(broken.distractors)
+    figures.distractors = int(distractors.max())
+    figures.false_joins = len(np.unique(distractors[result & broken.distractors]))
     figures.tld_before.append(share(int(before[task.line].sum()), int(task.line.sum())))
     figures.tld_after.append(share(int(result[task.line].sum()), int(task.line.sum())))
     bridges = result & ~broken.mask
@@ -135,7 +135,7 @@ def judge(task: Task, mender: Mender, with_ct: bool) -> Figures:
     return figures
 
 
-def menders(options: argparse.Namespace) -> dict[tuple[str, str], Mender]:
+def menders(options: argparse.Namespace) -> dict[tuple[str, str], RepairModel]:
     """What repairs, by evidence and method; what cannot be opened is left out, with a line that says why."""
     opened = {}
     for evidence in ("CT and mask", "mask alone"):
@@ -150,12 +150,12 @@ def menders(options: argparse.Namespace) -> dict[tuple[str, str], Mender]:
                 device=options.device,
             )
             try:
-                mender = open_mender(settings, with_ct)
+                repair_model = open_repair_model(settings, with_ct)
             except AirwaySegError as error:
                 print(f"{method}: {error}", file=sys.stderr)
                 continue
-            if mender.method == method:
-                opened[evidence, method] = mender
+            if repair_model.method == method:
+                opened[evidence, method] = repair_model
     return opened
 
 
@@ -170,7 +170,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE")
     parser.add_argument("--draws", type=int, default=2)
-    parser.add_argument("--strangers", type=int, default=30)
+    parser.add_argument("--distractors", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--weights", default=SegmentSettings.repair_weights)
@@ -182,10 +182,10 @@ def main() -> int:
     together = {key: Figures() for key in opened}
     masks = []
     for folder in options.cases:
-        for task in tasks(folder, options.draws, options.strangers, options.seed):
+        for task in tasks(folder, options.draws, options.distractors, options.seed):
             print(f"{task.case}: {len(task.broken.breaks)} loose pieces", file=sys.stderr, flush=True)
-            for key, mender in opened.items():
-                figures = judge(task, mender, with_ct=key[0] == "CT and mask")
+            for key, repair_model in opened.items():
+                figures = judge(task, repair_model, with_ct=key[0] == "CT and mask")
                 together[key].add(figures)
                 masks.append({"case": task.case, "evidence": key[0], "method": key[1], **asdict(figures)})
     print(table(together))

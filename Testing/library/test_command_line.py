@@ -22,7 +22,7 @@ from AirwaySegLib.files.volume import read_ct
 from AirwaySegLib.networks.weights import ModelInfo, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Airways
-from AirwaySegLib.repair.repair import Mender
+from AirwaySegLib.repair.repair import RepairModel
 from AirwaySegLib.tree.airway_tree import AirwayTree
 
 TREE = ROOT
@@ -57,7 +57,7 @@ def a_trained_network(monkeypatch):
 
     def load_dark(name: str):
         model = load(name)
-        model.backend, model.mender = DarkIsAirway(), Mender("path", 0.5)
+        model.backend, model.repair_model = DarkIsAirway(), RepairModel("path", 0.5)
         return model
 
     monkeypatch.setattr(batches, "load_model", load_dark)

@@ -11,11 +11,11 @@ from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
-from AirwaySegLib.pipeline import Journal, Model, segment
+from AirwaySegLib.pipeline import Model, RunReport, segment
 from AirwaySegLib.progress import silent
 from AirwaySegLib.repair.bridge import NETWORK, Bridge
 from AirwaySegLib.repair.network_bridges import touched_by
-from AirwaySegLib.repair.repair import Mender
+from AirwaySegLib.repair.repair import RepairModel
 from AirwaySegLib.settings import SegmentSettings
 
 WINDOW_HU = (-1000.0, 600.0)
@@ -24,7 +24,7 @@ WINDOW_HU = (-1000.0, 600.0)
 def _model(**changes) -> Model:
     wide = {"spacing_mm_min": (0.1, 0.1, 0.1), "spacing_mm_max": (9.0, 9.0, 9.0)}
     info = ModelInfo(name="dark", window_hu=WINDOW_HU, patch_zyx=(64, 64, 64), **{**wide, **changes})
-    return Model(WingsNet(), info, "0" * 64, DarkIsAirway(), Mender("path", 0.5))
+    return Model(WingsNet(), info, "0" * 64, DarkIsAirway(), RepairModel("path", 0.5))
 
 
 def _dice(one: np.ndarray, two: np.ndarray) -> float:
@@ -32,34 +32,34 @@ def _dice(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest, a_quiet_chest):
-    journal = Journal()
+    run_report = RunReport()
     volume = Volume(a_quiet_chest, a_chest.spacing_mm)
-    airways = segment(volume, _model(), SegmentSettings(), journal, silent)
+    airways = segment(volume, _model(), SegmentSettings(), run_report, silent)
     expected = a_chest.trachea | a_chest.bronchi
     assert _dice(airways.mask, expected) > 0.97
     assert airways.probability.dtype == np.uint8 and airways.probability.shape == a_chest.hu.shape
-    assert journal.warnings == []
-    assert journal.decisions["threshold"] == 0.35 and journal.decisions["calibration_hu"] == 0
-    assert set(journal.seconds) == {"prepare", "infer", "select", "repair"}
+    assert run_report.warnings == []
+    assert run_report.decisions["threshold"] == 0.35 and run_report.decisions["calibration_hu"] == 0
+    assert set(run_report.seconds) == {"prepare", "infer", "select", "repair"}
 
 
 def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_chest, a_quiet_chest):
     hu = a_quiet_chest
-    plain = segment(Volume(hu, a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), silent).mask
+    plain = segment(Volume(hu, a_chest.spacing_mm), _model(), SegmentSettings(), RunReport(), silent).mask
     # Stored feet first and with rows from left to right: axes y, z (downwards), x (to the right).
     turned = np.ascontiguousarray(hu[::-1, :, ::-1].transpose(1, 0, 2))
     spacing = (a_chest.spacing_mm[1], a_chest.spacing_mm[0], a_chest.spacing_mm[2])
     direction = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
     volume = Volume(turned, spacing, (0.0, 0.0, 0.0), direction)
-    mask = segment(volume, _model(), SegmentSettings(), Journal(), silent).mask
+    mask = segment(volume, _model(), SegmentSettings(), RunReport(), silent).mask
     assert np.array_equal(mask, plain[::-1, :, ::-1].transpose(1, 0, 2))
 
 
 def test_a_spacing_that_the_network_does_not_know_is_resampled_there_and_back(a_chest, a_quiet_chest):
-    journal = Journal()
+    run_report = RunReport()
     model = _model(spacing_mm_max=(2.0, 1.2, 1.2))
-    airways = segment(Volume(a_quiet_chest, a_chest.spacing_mm), model, SegmentSettings(), journal, silent)
-    assert journal.decisions["network_spacing_mm"] == [2.0, 1.2, 1.2]
+    airways = segment(Volume(a_quiet_chest, a_chest.spacing_mm), model, SegmentSettings(), run_report, silent)
+    assert run_report.decisions["network_spacing_mm"] == [2.0, 1.2, 1.2]
     assert airways.mask.shape == a_chest.hu.shape
     expected = a_chest.trachea | a_chest.bronchi
     # Interpolation brightens the lumen's rim, which the stand-in then misses; the place must be right all the same.
@@ -82,18 +82,18 @@ def test_a_part_of_the_trachea_that_the_network_missed_is_filled_from_the_ct(a_c
         return probability
 
     volume = Volume(a_quiet_chest, a_chest.spacing_mm)
-    box = pipeline.survey(volume, Journal(), silent).box
+    box = pipeline.survey(volume, RunReport(), silent).box
     monkeypatch.setattr(pipeline, "airway_probability", doubtful)
-    airways = segment(volume, _model(), SegmentSettings(), Journal(), silent)
+    airways = segment(volume, _model(), SegmentSettings(), RunReport(), silent)
     assert airways.mask[slices][a_chest.trachea[slices]].all()
     assert not airways.probability[slices][beside[slices]].any()
 
 
 def test_a_scan_without_a_trachea_says_so_and_keeps_what_may_be_airway(a_chest, a_quiet_chest):
-    journal = Journal()
+    run_report = RunReport()
     below = slice(0, 46)  # ends 7.5 mm below the carina
-    airways = segment(Volume(a_quiet_chest[below], a_chest.spacing_mm), _model(), SegmentSettings(), journal, silent)
-    assert any("No trachea was found" in warning for warning in journal.warnings)
+    airways = segment(Volume(a_quiet_chest[below], a_chest.spacing_mm), _model(), SegmentSettings(), run_report, silent)
+    assert any("No trachea was found" in warning for warning in run_report.warnings)
     assert airways.mask[a_chest.bronchi[below]].mean() > 0.9
 
 
@@ -103,7 +103,7 @@ def test_cancelling_ends_it(a_chest, a_quiet_chest):
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        segment(Volume(a_quiet_chest, a_chest.spacing_mm), _model(), SegmentSettings(), Journal(), cancel)
+        segment(Volume(a_quiet_chest, a_chest.spacing_mm), _model(), SegmentSettings(), RunReport(), cancel)
 
 
 # Repair --------------------------------------------------------------------------------------------------------------
@@ -133,18 +133,18 @@ def a_broken_chest(a_chest, a_quiet_chest) -> tuple[Volume, np.ndarray]:
 def test_what_hangs_behind_a_breakage_is_joined_and_the_report_says_so(a_broken_chest):
     volume, behind = a_broken_chest
     assert behind.sum() > 500
-    journal, whole = Journal(), Journal()
+    run_report, whole = RunReport(), RunReport()
     without = segment(volume, _model(), SegmentSettings(repair="none"), whole, silent)
     assert without.repaired is None and not without.mask[behind].any() and "repair" not in whole.seconds
     stages = []
-    model = replace(_model(), mender=Mender("network", 0.5, _sees_mucus))
-    joined = segment(volume, model, SegmentSettings(), journal, lambda stage, *_: stages.append(stage))
+    model = replace(_model(), repair_model=RepairModel("network", 0.5, _sees_mucus))
+    joined = segment(volume, model, SegmentSettings(), run_report, lambda stage, *_: stages.append(stage))
     assert joined.mask[without.mask].all() and joined.mask[behind].all()
     assert np.array_equal(joined.probability, without.probability)
-    told = journal.decisions["repair"]
+    told = run_report.decisions["repair"]
     assert told["applied"] == told["fragments_joined"] == 1 and told["method"] == "network"
     assert told["voxels_added"] == (joined.mask & ~without.mask).sum()
-    assert "repair" in stages and journal.seconds["repair"] >= 0 and journal.warnings == []
+    assert "repair" in stages and run_report.seconds["repair"] >= 0 and run_report.warnings == []
     place = (np.array(joined.repaired.proposals[0].place_mm) - volume.origin_mm) / volume.spacing_mm[::-1]
     assert 37 <= place[2] <= 40 and joined.mask[tuple(np.rint(place[::-1]).astype(int))]
 
@@ -158,12 +158,12 @@ def test_a_repair_that_fails_costs_a_warning_and_not_the_tree(a_broken_chest, mo
         raise error
 
     volume, _ = a_broken_chest
-    journal = Journal()
+    run_report = RunReport()
     monkeypatch.setattr(pipeline, "repair", fails)
-    airways = segment(volume, _model(), SegmentSettings(), journal, silent)
+    airways = segment(volume, _model(), SegmentSettings(), run_report, silent)
     assert airways.mask.any() and airways.repaired is None
-    assert len(journal.warnings) == 1 and journal.warnings[0].startswith("Nothing was repaired")
-    assert words in journal.warnings[0]
+    assert len(run_report.warnings) == 1 and run_report.warnings[0].startswith("Nothing was repaired")
+    assert words in run_report.warnings[0]
 
 
 def test_cancelling_the_repair_ends_it(a_broken_chest):
@@ -172,9 +172,9 @@ def test_cancelling_the_repair_ends_it(a_broken_chest):
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        segment(a_broken_chest[0], _model(), SegmentSettings(), Journal(), cancel)
+        segment(a_broken_chest[0], _model(), SegmentSettings(), RunReport(), cancel)
 
 
 def test_without_a_trachea_nothing_is_repaired(a_chest, a_quiet_chest):
     volume = Volume(a_quiet_chest[:46], a_chest.spacing_mm)
-    assert segment(volume, _model(), SegmentSettings(), Journal(), silent).repaired is None
+    assert segment(volume, _model(), SegmentSettings(), RunReport(), silent).repaired is None

@@ -1,6 +1,5 @@
 """Tests of what belongs to a result: not offered as airways or CT, moved with it, gone with what it stands for."""
 
-
 import numpy as np
 import pytest
 import slicer

@@ -15,6 +15,7 @@ def a_logic(slicer_host, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", scenes.python_slicer(tmp_path, stand_ins=True), prepend=os.pathsep)
     monkeypatch.setenv("AIRWAYSEG_KEPT", str(tmp_path / "kept"))
     import AirwaySeg as module
+
     logic = module.AirwaySegLogic()
     yield logic
     logic.close()

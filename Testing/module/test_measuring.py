@@ -17,6 +17,7 @@ from AirwaySegSlicer.scene import radius_plot as radiusplot
 def a_measured_folder(tmp_path_factory):
     """What the real command leaves for the airways' box of the drawn tree, measured once."""
     import slicerhost
+
     slicerhost.start().clear()
     folder = tmp_path_factory.mktemp("measured")
     ct, mask = scenes.a_ct()
@@ -25,10 +26,10 @@ def a_measured_folder(tmp_path_factory):
     os.environ["PATH"] = os.pathsep.join([scenes.python_slicer(folder), path])
     kept = folder / "tree"
 
-    def start(audience):
+    def start(callbacks):
         maps = measuring.Maps()
         maps.keep = lambda node, source: os.rename(source, kept)
-        return measuring.start_measuring(airways, maps, audience)
+        return measuring.start_measuring(airways, maps, callbacks)
 
     try:
         result, message = scenes.ends_of(start)

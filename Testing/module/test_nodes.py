@@ -29,8 +29,8 @@ def a_result(tmp_path):
 def finished(launch, ct, options=None):
     """Result and sentence of a segmentation with a stand-in for the command."""
     ends = []
-    audience = jobs.Audience(lambda *end: ends.append(end), launch=launch)
-    segmentation.start_segmentation(ct, options or segmentation.SegmentOptions(), audience)
+    callbacks = jobs.JobCallbacks(lambda *end: ends.append(end), launch=launch)
+    segmentation.start_segmentation(ct, options or segmentation.SegmentOptions(), callbacks)
     launch.end()
     return ends[0]
 
@@ -192,12 +192,13 @@ def test_what_the_command_says_of_its_files_is_said_of_the_nodes():
 
 def test_lines_that_begin_with_the_file_begin_with_the_node(slicer_host):
     from AirwaySegSlicer.commands import wording
+
     lines = []
-    audience = wording.in_words_of_the_scene(
-        jobs.Audience(lambda *end: None, on_line=lines.append), {"ct.nrrd": "CT 1"}
+    callbacks = wording.in_words_of_the_scene(
+        jobs.JobCallbacks(lambda *end: None, on_line=lines.append), {"ct.nrrd": "CT 1"}
     )
     for line in ("airwayseg: ct: The slices are 5 mm apart.", "ct: dark", "object: ct is kept"):
-        audience.on_line(line)
+        callbacks.on_line(line)
     assert lines == ["airwayseg: CT 1: The slices are 5 mm apart.", "CT 1: dark", "object: ct is kept"]
 
 
@@ -321,9 +322,9 @@ def test_one_thing_at_a_time_runs_in_a_slot():
             self.cancelled = True
 
     process, audiences = Process(), []
-    runs.start("a", lambda audience: audiences.append(audience) or process, listener)
+    runs.start("a", lambda callbacks: audiences.append(callbacks) or process, listener)
     with pytest.raises(RuntimeError, match="running already"):
-        runs.start("a", lambda audience: process, listener)
+        runs.start("a", lambda callbacks: process, listener)
     runs.cancel("a")
     audiences[0].on_finished(None, "")
     assert process.cancelled and held == [(None, "")] and not runs.is_running("a")
@@ -365,6 +366,7 @@ def test_the_module_loads_before_those_whose_classes_it_uses(name):
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
 def test_a_volume_written_in_pieces_is_the_volume(tmp_path, monkeypatch, dtype):
     from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
+
     monkeypatch.setattr(nrrdfile, "PIECE", 1000)
     array = np.random.default_rng(0).integers(0, 100, (7, 20, 30)).astype(dtype)
     node = slicer.util.addVolumeFromArray(array, scenes.IJK_TO_RAS, "V")
@@ -392,8 +394,8 @@ def a_job_in_pieces(launched, ends):
         process.end([], 0)
         return process
 
-    audience = jobs.Audience(lambda *end: ends.append(end), launch=launch)
-    return jobs.start_job(audience, prepare, lambda folder: "result"), folders
+    callbacks = jobs.JobCallbacks(lambda *end: ends.append(end), launch=launch)
+    return jobs.start_job(callbacks, prepare, lambda folder: "result"), folders
 
 
 @pytest.mark.usefixtures("slicers_python")

@@ -284,6 +284,7 @@ def test_with_a_segmentation_goes_all_that_belongs_to_it_and_nothing_else(a_meas
 
 def test_every_widget_that_a_person_uses_has_a_tooltip(a_desk):
     import qt
+
     kinds = (qt.QAbstractButton, qt.QComboBox, qt.QLineEdit, qt.QTableWidget, qt.QListWidget, qt.QPlainTextEdit)
     silent = [
         name

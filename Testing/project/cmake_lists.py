@@ -16,7 +16,9 @@ LISTS = (
 
 def files_of(folder: str, patterns: tuple[str, ...]) -> list[str]:
     """Files below the folder, relative to it, as CMake writes them."""
-    found = {path.relative_to(ROOT / folder).as_posix() for pattern in patterns for path in (ROOT / folder).glob(pattern)}
+    found = {
+        path.relative_to(ROOT / folder).as_posix() for pattern in patterns for path in (ROOT / folder).glob(pattern)
+    }
     return sorted(found)
 
 
@@ -26,7 +28,9 @@ def with_lists(cmake_folder: str) -> str:
     for where, name, folder, patterns in LISTS:
         if where == cmake_folder:
             entries = "".join(f"  {entry}\n" for entry in files_of(folder, patterns))
-            text, count = re.subn(rf"set\({name}\n.*?\n  \)", f"set({name}\n{entries}  )", text, count=1, flags=re.DOTALL)
+            text, count = re.subn(
+                rf"set\({name}\n.*?\n  \)", f"set({name}\n{entries}  )", text, count=1, flags=re.DOTALL
+            )
             if not count:
                 raise ValueError(f"{cmake_folder}/CMakeLists.txt sets no {name}")
     return text

@@ -28,7 +28,7 @@ from AirwaySegLib.files.volume import (
 from AirwaySegLib.pictures.repair_pictures import draw_repairs
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.proposal import Proposal, facts, repairs_map, to_plain
-from AirwaySegLib.repair.repair import Repaired, Source, open_mender, repair, whole_hu
+from AirwaySegLib.repair.repair import Repaired, Source, open_repair_model, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
@@ -88,18 +88,18 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
 def _run_repair(request: RepairRequest, progress: Progress) -> str:
     settings = request.settings
     check_free(request.output, (MASK, *FILES), request.force)
-    mender = open_mender(settings, with_ct=request.ct is not None)
+    repair_model = open_repair_model(settings, with_ct=request.ct is not None)
     progress("read", 0, 1)
     mask, source, about_ct = _read(request)
     progress("read", 1, 1)
-    repaired = repair(source, mender, progress)
+    repaired = repair(source, repair_model, progress)
     progress("write", 0, 1)
     with delivered_into(request.output, PROPOSALS, (MASK, *FILES)) as unfinished:
         whole = repaired.whole_mask(source.mask.array.shape)
         write_nrrd(unfinished / MASK, from_canonical(whole, mask).astype(np.uint8), mask)
         write_repairs(unfinished, repaired, mask, source.hu, case_name(request.mask))
     progress("write", 1, 1)
-    for warning in [*mender.warnings, *about_ct]:
+    for warning in [*repair_model.warnings, *about_ct]:
         log.warning("%s: %s", case_name(request.mask), warning)
     return summary_text(repaired)
 

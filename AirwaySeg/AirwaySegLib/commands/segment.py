@@ -27,7 +27,7 @@ from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
 from AirwaySegLib.pictures.preview import draw_preview
-from AirwaySegLib.pipeline import Airways, Journal, Model, load_model, mender_of, segment
+from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
 
@@ -112,7 +112,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     """
     cases = result_folders(batch)
     model = load_model(settings.weights)
-    mender_of(model, settings)  # what cannot be had is said before the first CT
+    repair_model_of(model, settings)  # what cannot be had is said before the first CT
     finished: list[Path] = []
     failed: list[Path] = []
     done_before = 0
@@ -161,25 +161,25 @@ def _files(batch: Batch) -> tuple[str, ...]:
 def _run_case(
     path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
 ) -> None:
-    journal = Journal()
+    run_report = RunReport()
     progress("read", 0, 1)
-    with journal.stage("read"):
+    with run_report.stage("read"):
         ct, warnings = read_ct(path, batch.series, batch.spacing_mm)
-    journal.warnings += warnings
+    run_report.warnings += warnings
     progress("read", 1, 1)
     log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
-    airways = segment(ct, model, settings, journal, progress)
+    airways = segment(ct, model, settings, run_report, progress)
     progress("write", 0, len(FILES))
     with delivered_into(folder, REPORT, _files(batch)) as unfinished:
-        with journal.stage("write"):
+        with run_report.stage("write"):
             write_images(unfinished, ct, airways, case_name(path), progress)
         progress("write", len(FILES), len(FILES))
         if batch.measure:
-            with journal.stage("measure"):
-                _measure(unfinished, ct, airways, journal, progress)
-        report = make_report(ct, airways, model, settings, journal)
+            with run_report.stage("measure"):
+                _measure(unfinished, ct, airways, run_report, progress)
+        report = make_report(ct, airways, model, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
-    for warning in journal.warnings:
+    for warning in run_report.warnings:
         log.warning("%s: %s", case_name(path), warning)
 
 
@@ -234,15 +234,15 @@ def _program() -> str:
     return f"AirwaySeg {__version__}"
 
 
-def _measure(folder: Path, ct: Volume, airways: Airways, journal: Journal, progress: Progress) -> None:
-    """The tree's files; an empty mask has none, and the journal says so."""
+def _measure(folder: Path, ct: Volume, airways: Airways, run_report: RunReport, progress: Progress) -> None:
+    """The tree's files; an empty mask has none, and the report says so."""
     if not airways.mask.any():
-        journal.warnings.append("No airway was found, so nothing was measured.")
+        run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
     tree = measuring.measure(mask, folder, airways.probability, progress).tree
-    journal.warnings += tree.warnings
-    journal.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
+    run_report.warnings += tree.warnings
+    run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 
 def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:
@@ -261,7 +261,7 @@ def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progres
 
 
 def make_report(
-    ct: Volume, airways: Airways, model: Model, settings: SegmentSettings, journal: Journal
+    ct: Volume, airways: Airways, model: Model, settings: SegmentSettings, run_report: RunReport
 ) -> dict[str, object]:
     """Where the result comes from, as plain values for JSON."""
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
@@ -278,14 +278,14 @@ def make_report(
         },
         "model": {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance},
         "settings": asdict(settings),
-        "decisions": journal.decisions,
+        "decisions": run_report.decisions,
         "result": {
             "voxels": int(airways.mask.sum()),
             "millilitres": round(float(airways.mask.sum()) * voxel_ml, 3),
             "mask_sha256": sha256_of(airways.mask.astype(np.uint8)),
         },
-        "warnings": journal.warnings,
-        "seconds": journal.seconds,
+        "warnings": run_report.warnings,
+        "seconds": run_report.seconds,
         "versions": dict(_versions(("numpy", "scipy", "SimpleITK", "torch", "openvino"))),
     }
 

@@ -293,5 +293,3 @@ def _drawn(bridge: Bridge, box: Box) -> NDArray[np.bool_]:
     drawn = np.zeros([part.stop - part.start for part in box], bool)
     drawn[tuple((bridge.voxels - [part.start for part in box]).T)] = True
     return drawn
-
-

@@ -129,8 +129,8 @@ ALONE = {
     "apart": 2.6,
 }
 """Weights of `terms_of` where there is no CT: a logistic regression on 5 400 paths in twelve broken trees, four of them
-in real lungs, with about six strangers to every ten pieces of airway; then shifted, because a missed airway and a
-stranger that was joined weigh alike there although most paths are neither."""
+in real lungs, with about six distractors to every ten pieces of airway; then shifted, because a missed airway and a
+distractor that was joined weigh alike there although most paths are neither."""
 
 WITH_CT = {
     "one": 1.7,
@@ -144,7 +144,7 @@ WITH_CT = {
     "mean_cost": -3.2,
     "most_cost": -3.6,
 }
-"""The same with a CT. What it shows makes the fragment's shape and place superfluous, and hardly a stranger looks like
+"""The same with a CT. What it shows makes the fragment's shape and place superfluous; hardly a distractor looks like
 an airway, so that the sum was shifted towards joining."""
 
 

@@ -40,7 +40,7 @@ MOST_LOOSE = 65_535
 
 
 @dataclass(frozen=True)
-class Mender:
+class RepairModel:
     """What finds bridges, opened once for many masks.
 
     ``method`` is what of the wanted one is possible; ``network`` is there for "network" and "both". ``weights`` says
@@ -110,7 +110,7 @@ class Repaired:
         }
 
 
-def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
+def open_repair_model(settings: SegmentSettings, with_ct: bool = True) -> RepairModel:
     """Load the network if it is wanted and there is a CT for it to see.
 
     Where "both" is wanted and the network cannot be had, paths alone are left, with a warning.
@@ -120,7 +120,7 @@ def open_mender(settings: SegmentSettings, with_ct: bool = True) -> Mender:
     AirwaySegError
         If the network is wanted alone, or with other weights than usual, and cannot be had.
     """
-    plain = Mender(settings.repair, settings.repair_threshold)
+    plain = RepairModel(settings.repair, settings.repair_threshold)
     if settings.repair not in ("network", "both"):
         return plain
     try:
@@ -175,7 +175,7 @@ class Source:
         )
 
 
-def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
+def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Repaired:
     """Join fragments of a mask to its tree, as far as that is sure enough.
 
     Raises
@@ -196,27 +196,31 @@ def repair(source: Source, mender: Mender, progress: Progress) -> Repaired:
     near = source.within(box)
     labels = number_components(near.mask.array, near.tree)
     proposals: list[Proposal] = []
-    if mender.method != "none" and labels.max() > MAIN:
+    if repair_model.method != "none" and labels.max() > MAIN:
         parsed = parse_airways(near.mask)
         progress("repair", 1, 3)
-        network, paths = find_bridges(near, labels, parsed, mender, progress)
+        network, paths = find_bridges(near, labels, parsed, repair_model, progress)
         progress("repair", 2, 3)
-        proposals = decide_on(network, paths, parsed, labels, mender.threshold)
+        proposals = decide_on(network, paths, parsed, labels, repair_model.threshold)
     progress("repair", 3, 3)
-    how: dict[str, object] = {"method": mender.method, "threshold": mender.threshold, "weights": dict(mender.weights)}
+    how: dict[str, object] = {
+        "method": repair_model.method,
+        "threshold": repair_model.threshold,
+        "weights": dict(repair_model.weights),
+    }
     return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
 
 
 def find_bridges(
-    source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, mender: Mender, progress: Progress
+    source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, repair_model: RepairModel, progress: Progress
 ) -> tuple[list[Bridge], list[Bridge]]:
     """The network's bridges, with the paths' opinion if both are wanted, and the paths."""
     network: list[Bridge] = []
     paths: list[Bridge] = []
     spacing_mm = source.mask.spacing_mm
-    if mender.network is not None and source.hu is not None:
-        network = mender.network(source.hu, labels, spacing_mm, progress)
-    if mender.method in ("path", "both"):
+    if repair_model.network is not None and source.hu is not None:
+        network = repair_model.network(source.hu, labels, spacing_mm, progress)
+    if repair_model.method in ("path", "both"):
         paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
         network = [weighed(bridge, paths) for bridge in network]
     return network, paths

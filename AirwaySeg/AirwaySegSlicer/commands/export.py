@@ -19,7 +19,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import provenance
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
@@ -139,13 +139,13 @@ def check_in_scene(*nodes: slicer.vtkMRMLNode) -> None:
 def start_case_export(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     folder: str,
-    audience: Audience,
+    callbacks: JobCallbacks,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
 ) -> ConsoleProcess:
     """Write the whole case into a folder: mask, tree, tables, maps, pictures, curves, provenance.
 
     Files of an earlier export are replaced. ``chosen`` is the CT of airways that do not know theirs. Once mask and CT
-    are at hand the scene may be closed. The audience's result is the folder.
+    are at hand the scene may be closed. The job's result is the folder.
     """
     ct = ct_for(segmentation_node, chosen)
     documents: list[dict] = []
@@ -170,7 +170,7 @@ def start_case_export(
         return folder
 
     names = {"ct.nrrd": ct.GetName(), "airways.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(audience, names), prepare, collect)
+    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
 
 
 def case_name(text: str) -> str:

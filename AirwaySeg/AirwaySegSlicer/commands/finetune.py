@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
-from AirwaySegSlicer.commands.jobs import Audience, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
 
 BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
 """What finetune.json says of the new weights."""
@@ -74,12 +74,15 @@ def finetune_arguments(options: FinetuneOptions) -> list[str]:
     return ["finetune", "--data", options.data, "-o", folder, *chosen, "--progress", "json", *resume]
 
 
-def start_finetuning(options: FinetuneOptions, audience: Audience) -> ConsoleProcess:
+def start_finetuning(options: FinetuneOptions, callbacks: JobCallbacks) -> ConsoleProcess:
     """Start a run; its result is an `Outcome`. What a stopped run has learned stays in its folder."""
     if not training_cases(options.data):
         raise RuntimeError(_("The training folder holds no case yet."))
     return start_job(
-        audience, lambda folder: finetune_arguments(options), lambda folder: read_outcome(run_folder(options)), TRAINING
+        callbacks,
+        lambda folder: finetune_arguments(options),
+        lambda folder: read_outcome(run_folder(options)),
+        TRAINING,
     )
 
 
@@ -124,6 +127,6 @@ def _rows(about: dict) -> list[tuple[str, float, float]]:
     ]
 
 
-def start_removing_case(data: str, name: str, audience: Audience) -> ConsoleProcess:
-    """Remove a case from a training folder; the audience's result is its name."""
-    return start_job(audience, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)
+def start_removing_case(data: str, name: str, callbacks: JobCallbacks) -> ConsoleProcess:
+    """Remove a case from a training folder; the job's result is its name."""
+    return start_job(callbacks, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)

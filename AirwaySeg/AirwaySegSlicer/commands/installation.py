@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import LEAST_TORCH, is_older
-from AirwaySegSlicer.commands.jobs import Audience, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
 
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to one and a half."""
@@ -45,15 +45,15 @@ def about_old_slicer(major: int, minor: int) -> str:
     return sentence.format(least=least, version=f"{major}.{minor}")
 
 
-def start_probe(audience: Audience) -> ConsoleProcess:
-    """Look at the installation in a child process; the audience's result is an `Installation`."""
+def start_probe(callbacks: JobCallbacks) -> ConsoleProcess:
+    """Look at the installation in a child process; the job's result is an `Installation`."""
     seen: list[dict] = []
 
     def read(line: str) -> None:
         try:
             seen.append(json.loads(line)["probe"])
         except (ValueError, KeyError, TypeError):
-            audience.on_line(line)
+            callbacks.on_line(line)
 
     def collect(folder: str) -> Installation:
         if not seen:
@@ -61,7 +61,7 @@ def start_probe(audience: Audience) -> ConsoleProcess:
         return judge(seen[-1])
 
     child = "AirwaySegSlicer.commands.probe_child"
-    return start_job(replace(audience, on_line=read), lambda folder: [folder], collect, child)
+    return start_job(replace(callbacks, on_line=read), lambda folder: [folder], collect, child)
 
 
 def judge(probe: dict) -> Installation:

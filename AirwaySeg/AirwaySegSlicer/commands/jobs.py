@@ -41,7 +41,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Audience(Listener):
+class JobCallbacks(Listener):
     """A listener, and how the command is started.
 
     ``launch`` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; with ``blocking`` the
@@ -55,12 +55,12 @@ class Audience(Listener):
 Steps = Generator[None, None, list[str]]
 """Pauses, and returns the arguments of a command."""
 
-Starter = Callable[[Audience], ConsoleProcess]
-"""Starts one kind of work for an audience."""
+Starter = Callable[[JobCallbacks], ConsoleProcess]
+"""Starts one kind of work for an callbacks."""
 
 
 def start_job(
-    audience: Audience,
+    callbacks: JobCallbacks,
     prepare: Callable[[str], Steps | list[str]],
     collect: Callable[[str], Any],
     module: str = LIBRARY,
@@ -83,15 +83,15 @@ def start_job(
             message = one_line(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        audience.on_finished(result, message)
+        callbacks.on_finished(result, message)
 
-    run = ConsoleProcess(audience.launch, audience.on_progress, on_completed, audience.on_line, module)
+    run = ConsoleProcess(callbacks.launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
     try:
         steps = prepare(folder)
         if isinstance(steps, list):
-            _begin(run, steps, audience.blocking)
+            _begin(run, steps, callbacks.blocking)
         else:
-            _walk(steps, run, audience.blocking)
+            _walk(steps, run, callbacks.blocking)
     except BaseException:
         run.cancel()
         shutil.rmtree(folder, ignore_errors=True)
@@ -182,7 +182,7 @@ class Runs:
             self._runs.pop(slot, None)
             listener.on_finished(result, message)
 
-        run = starter(Audience(on_finished, listener.on_progress, listener.on_line, self._launch, blocking))
+        run = starter(JobCallbacks(on_finished, listener.on_progress, listener.on_line, self._launch, blocking))
         if not ended:
             self._runs[slot] = run
 

@@ -13,7 +13,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import result_folder
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
@@ -28,9 +28,9 @@ WORDS = {"name", "lobe"}
 
 
 def start_measuring(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, audience: Audience
+    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, callbacks: JobCallbacks
 ) -> ConsoleProcess:
-    """Start to measure the airways of the segmentation; the audience's result is the segmentation.
+    """Start to measure the airways of the segmentation; the job's result is the segmentation.
 
     Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
     airways.
@@ -50,7 +50,9 @@ def start_measuring(
         return segmentation_node
 
     names = {"mask.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(audience, names), prepare, collect, "AirwaySegSlicer.commands.measure_child")
+    return start_job(
+        in_words_of_the_scene(callbacks, names), prepare, collect, "AirwaySegSlicer.commands.measure_child"
+    )
 
 
 def take_in_tree(

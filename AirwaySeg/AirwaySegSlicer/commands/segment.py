@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.left_out import read_left_out
@@ -68,9 +68,9 @@ class SegmentOptions:
 
 
 def start_segmentation(
-    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, audience: Audience
+    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, callbacks: JobCallbacks
 ) -> ConsoleProcess:
-    """Start to segment the CT; the audience's result is the new segmentation node.
+    """Start to segment the CT; the job's result is the new segmentation node.
 
     Raises RuntimeError, one sentence, for a volume that is no single CT image.
     """
@@ -93,7 +93,7 @@ def start_segmentation(
         old = options.replace if options.replace and voxels_key(options.replace) == before else None
         return take_in(result_folder(folder), volume_node, old)
 
-    return start_job(in_words_of_the_scene(audience, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
+    return start_job(in_words_of_the_scene(callbacks, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
 
 
 def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:

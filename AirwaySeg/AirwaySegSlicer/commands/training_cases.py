@@ -10,7 +10,7 @@ import slicer
 from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
 from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
-from AirwaySegSlicer.commands.jobs import Audience, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
@@ -45,9 +45,9 @@ def new_case(
 
 
 def start_adding_case(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase, audience: Audience
+    segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase, callbacks: JobCallbacks
 ) -> ConsoleProcess:
-    """Add CT, corrected mask and edited voxels to a training folder; the audience's result is the case's name.
+    """Add CT, corrected mask and edited voxels to a training folder; the job's result is the case's name.
 
     The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
     Once masks and CT are at hand the scene may be closed: the case is added nevertheless.
@@ -79,4 +79,4 @@ def start_adding_case(
 
     airways = segmentation_node.GetName()
     names = {"ct.nrrd": case.ct.GetName(), "label.nrrd": airways, "initial.nrrd": f"{airways} before correction"}
-    return start_job(in_words_of_the_scene(audience, names), prepare, collect, TRAINING)
+    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect, TRAINING)

@@ -6,11 +6,11 @@ from typing import Any
 
 import slicer
 
-from AirwaySegSlicer.commands.jobs import Audience
+from AirwaySegSlicer.commands.jobs import JobCallbacks
 
 
-def in_words_of_the_scene(audience: Audience, names: dict[str, str]) -> Audience:
-    """The audience, which reads ``names[file]`` wherever the command speaks of a temporary ``file``.
+def in_words_of_the_scene(callbacks: JobCallbacks, names: dict[str, str]) -> JobCallbacks:
+    """The callbacks, which reads ``names[file]`` wherever the command speaks of a temporary ``file``.
 
     A line may begin with the file's name without its ending.
     """
@@ -24,6 +24,6 @@ def in_words_of_the_scene(audience: Audience, names: dict[str, str]) -> Audience
         return files.sub(lambda found: names[found[1]], line)
 
     def on_finished(result: Any, message: str) -> None:
-        audience.on_finished(result, said(message))
+        callbacks.on_finished(result, said(message))
 
-    return replace(audience, on_finished=on_finished, on_line=lambda line: audience.on_line(said(line)))
+    return replace(callbacks, on_finished=on_finished, on_line=lambda line: callbacks.on_line(said(line)))

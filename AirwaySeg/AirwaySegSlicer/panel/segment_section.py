@@ -156,5 +156,3 @@ def why_beside(airways: slicer.vtkMRMLSegmentationNode, kept: slicer.vtkMRMLSegm
     if kept.GetScene() is None:
         sentence = _("{kept} was removed meanwhile; the new result is {name}.")
     return sentence.format(kept=kept.GetName(), name=airways.GetName())
-
-

@@ -136,21 +136,21 @@ def test_a_cleft_of_one_voxel_is_no_loop(broken, whole):
     assert proposal.state == APPLIED
 
 
-def with_stranger(whole: np.ndarray, stranger: np.ndarray, bridge: np.ndarray) -> tuple:
-    parsed, labels = parsed_with_labels(whole | stranger)
+def with_distractor(whole: np.ndarray, distractor: np.ndarray, bridge: np.ndarray) -> tuple:
+    parsed, labels = parsed_with_labels(whole | distractor)
     assert labels.max() == 2
     return parsed, labels, a_bridge(bridge, labels, (1, 2))
 
 
 def test_a_blob_is_refused(whole):
     ball = a_tube((20.0, 60.0, 26.0), (10.0, 60.0, 26.0), 5.0)
-    parsed, labels, bridge = with_stranger(whole, ball, a_tube((34.0, 55.0, 30.0), (20.0, 59.0, 27.0)))
+    parsed, labels, bridge = with_distractor(whole, ball, a_tube((34.0, 55.0, 30.0), (20.0, 59.0, 27.0)))
     [proposal] = decide([bridge], parsed, labels, 0.5)
     assert proposal.state == REFUSED and "is a blob" in proposal.reason
 
 
 def test_a_fragment_wider_than_its_branch_is_refused(whole):
-    parsed, labels, bridge = with_stranger(
+    parsed, labels, bridge = with_distractor(
         whole, a_tube((20.0, 60.0, 50.0), (20.0, 60.0, 110.0), 7.0), a_tube((34.0, 55.0, 30.0), (20.0, 60.0, 50.0))
     )
     [proposal] = decide([bridge], parsed, labels, 0.5)
@@ -160,8 +160,8 @@ def test_a_fragment_wider_than_its_branch_is_refused(whole):
 
 def test_a_fragment_in_the_other_lung_is_refused(whole):
     """From the tip of a right lower branch across the middle to a tube far on the left."""
-    stranger = a_tube((20.0, 70.0, 110.0), (20.0, 70.0, 180.0), 2.5)
-    parsed, labels, bridge = with_stranger(whole, stranger, a_tube((34.0, 55.0, 30.0), (20.0, 70.0, 110.0)))
+    distractor = a_tube((20.0, 70.0, 110.0), (20.0, 70.0, 180.0), 2.5)
+    parsed, labels, bridge = with_distractor(whole, distractor, a_tube((34.0, 55.0, 30.0), (20.0, 70.0, 110.0)))
     [proposal] = decide([bridge], parsed, labels, 0.5)
     assert proposal.state == REFUSED
     assert proposal.reason.startswith("Fragment 2 lies in the left lung, but branch")
@@ -188,7 +188,7 @@ def test_no_bridges_no_proposals_and_the_main_tree_alone(broken):
 def test_a_fragment_of_one_voxel_can_be_joined(whole):
     speck = np.zeros(SHAPE, bool)
     speck[20, 60, 26] = True
-    parsed, labels, bridge = with_stranger(whole, speck, a_tube((34.0, 55.0, 30.0), (20.0, 60.0, 26.0), 1.0))
+    parsed, labels, bridge = with_distractor(whole, speck, a_tube((34.0, 55.0, 30.0), (20.0, 60.0, 26.0), 1.0))
     [proposal] = decide([bridge], parsed, labels, 0.5)
     assert (proposal.state, proposal.pieces[2].volume_mm3) == (APPLIED, 1.0)
 

@@ -24,10 +24,10 @@ from AirwaySegLib.progress import silent
 from AirwaySegLib.repair.bridge import MAIN, NETWORK, PATH, Bridge
 from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, from_json
 from AirwaySegLib.repair.repair import (
-    Mender,
+    RepairModel,
     Source,
     number_components,
-    open_mender,
+    open_repair_model,
     repair,
     unrepaired,
     unspoken_for,
@@ -200,16 +200,16 @@ def test_without_the_networks_weights_both_become_paths_and_the_network_alone_is
         raise AirwaySegError(f"There are no weights {name!r}.")
 
     monkeypatch.setattr("AirwaySegLib.repair.network_bridges.load_connector", missing)
-    mender = open_mender(SegmentSettings(repair="both"))
-    assert mender.method == "path" and mender.network is None
-    assert "no weights" in mender.warnings[0] and "paths alone" in mender.warnings[0]
+    repair_model = open_repair_model(SegmentSettings(repair="both"))
+    assert repair_model.method == "path" and repair_model.network is None
+    assert "no weights" in repair_model.warnings[0] and "paths alone" in repair_model.warnings[0]
     for plain in ("path", "none"):
-        assert open_mender(SegmentSettings(repair=plain)).warnings == ()
+        assert open_repair_model(SegmentSettings(repair=plain)).warnings == ()
     with pytest.raises(AirwaySegError, match="no weights 'breakage'"):
-        open_mender(SegmentSettings(repair="network"))
+        open_repair_model(SegmentSettings(repair="network"))
     # whoever names weights wants these
     with pytest.raises(AirwaySegError, match="no weights 'mine'"):
-        open_mender(SegmentSettings(repair="both", repair_weights="mine"))
+        open_repair_model(SegmentSettings(repair="both", repair_weights="mine"))
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_the_network_sees_the_part_around_the_tree_and_its_bridges_come_first(a_
     wide = [(50, 50)] * 3
     mask = Volume(np.pad(a_broken_tree, wide), SPACING_MM)
     source = Source(mask, np.pad(ct_of(a_whole_tree), wide, constant_values=-820))
-    result = repair(source, Mender("both", 0.5, network), silent)
+    result = repair(source, RepairModel("both", 0.5, network), silent)
     assert seen["hu"].shape == seen["labels"].shape < mask.array.shape and seen["spacing_mm"] == SPACING_MM
     assert [proposal.bridge.method for proposal in result.proposals] == [NETWORK]
     assert np.array_equal(result.whole_mask(mask.array.shape), np.pad(a_whole_tree, wide))
@@ -276,7 +276,7 @@ def test_a_path_takes_the_place_of_a_bridge_that_is_refused(a_broken_tree, a_who
         return [Bridge((1, 2), handle, 0.99, NETWORK, 5.0)]
 
     source = Source(Volume(a_broken_tree, SPACING_MM), ct_of(a_whole_tree))
-    result = repair(source, Mender("both", 0.5, network), silent)
+    result = repair(source, RepairModel("both", 0.5, network), silent)
     states = {proposal.bridge.method: (proposal.state, proposal.reason) for proposal in result.proposals}
     assert states[NETWORK][0] == REFUSED and "loop" in states[NETWORK][1]
     assert states[PATH][0] == APPLIED

@@ -10,7 +10,7 @@ from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegTraining.connection import breaks
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree, peripheral
-from AirwaySegTraining.connection.distractors import LEAST_VOXELS, add_strangers
+from AirwaySegTraining.connection.distractors import LEAST_VOXELS, add_distractors
 
 SPACING_MM = (1.1, 1.0, 0.9)
 SHAPE = (273, 260, 334)
@@ -41,7 +41,7 @@ def the_tree_alone(a_tree: ParsedAirways) -> np.ndarray:
 def test_every_break_severs_and_every_loose_piece_has_one(a_tree, kind):
     settings = {} if kind == "all" else {"kinds": only(kind)}
     broken = broken_by(a_tree, seed=1, **settings)
-    labels = label_components(broken.mask & ~broken.strangers)
+    labels = label_components(broken.mask & ~broken.distractors)
     pieces = [labels[one.beyond] for one in broken.breaks]
     assert len(pieces) >= 3 and sorted(pieces) == list(range(2, labels.max() + 1))
     sizes = np.bincount(labels.ravel())
@@ -52,7 +52,7 @@ def test_every_break_severs_and_every_loose_piece_has_one(a_tree, kind):
 def test_the_parts_make_up_the_tree_and_nothing_else(a_tree):
     broken = broken_by(a_tree)
     assert not (broken.mask & broken.removed).any() and broken.removed.any()
-    np.testing.assert_array_equal((broken.mask & ~broken.strangers) | broken.removed, the_tree_alone(a_tree))
+    np.testing.assert_array_equal((broken.mask & ~broken.distractors) | broken.removed, the_tree_alone(a_tree))
 
 
 def test_a_gap_is_as_long_as_its_share_of_the_branch():
@@ -62,7 +62,7 @@ def test_a_gap_is_as_long_as_its_share_of_the_branch():
     order = breaks.LEAST_GENERATION
     breaks.LEAST_GENERATION = 2  # this tree has no third generation
     try:
-        settings = BreakSettings(share=1.0, lengths=(0.2, 0.2), kinds=only(breaks.MIDDLE), strangers=0)
+        settings = BreakSettings(share=1.0, lengths=(0.2, 0.2), kinds=only(breaks.MIDDLE), distractors=0)
         found = break_tree(parsed, mask, (1.0, 1.0, 1.0), np.random.default_rng(0), settings)
     finally:
         breaks.LEAST_GENERATION = order
@@ -113,25 +113,25 @@ def test_most_wide_gaps_are_wider_than_six_millimetres(a_tree):
     assert min(gaps) > 4 and np.median(gaps) > 6
 
 
-def test_no_stranger_touches_the_tree_or_another_and_none_is_a_speck(a_tree):
+def test_no_distractor_touches_the_tree_or_another_and_none_is_a_speck(a_tree):
     broken = broken_by(a_tree, seed=4)
-    labels = label_components(broken.strangers)
-    assert labels.max() == BreakSettings().strangers and np.bincount(labels.ravel()).min() >= LEAST_VOXELS
-    assert not (binary_dilation(broken.strangers, AROUND) & (a_tree.grid.array != 0)).any()
-    assert broken.mask[broken.strangers].all()
+    labels = label_components(broken.distractors)
+    assert labels.max() == BreakSettings().distractors and np.bincount(labels.ravel()).min() >= LEAST_VOXELS
+    assert not (binary_dilation(broken.distractors, AROUND) & (a_tree.grid.array != 0)).any()
+    assert broken.mask[broken.distractors].all()
 
 
-def test_strangers_keep_off_what_the_label_leaves_out(a_tree):
+def test_distractors_keep_off_what_the_label_leaves_out(a_tree):
     mask = the_tree_alone(a_tree)
     left_out = np.zeros(SHAPE, bool)
     left_out[:, :, 167:] = True
     rng = np.random.default_rng(0)
-    settings = BreakSettings(strangers=10)
+    settings = BreakSettings(distractors=10)
     broken = break_tree(a_tree, mask, SPACING_MM, rng, settings, left_out=left_out)
-    assert broken.strangers.any() and not broken.strangers[:, :, 166:].any()
+    assert broken.distractors.any() and not broken.distractors[:, :, 166:].any()
 
 
-def test_with_a_ct_some_strangers_are_pieces_of_what_is_dense_there(a_tree):
+def test_with_a_ct_some_distractors_are_pieces_of_what_is_dense_there(a_tree):
     mask = the_tree_alone(a_tree)
     hu = np.full(SHAPE, -850, np.int16)
     rows, columns = (np.arange(count) % 8 < 3 for count in SHAPE[1:])
@@ -139,8 +139,8 @@ def test_with_a_ct_some_strangers_are_pieces_of_what_is_dense_there(a_tree):
     hu[binary_dilation(mask, AROUND, iterations=2)] = -850
     lines = a_tree.lines
     places = lines.places_mm + np.array([part.start for part in a_tree.box]) * SPACING_MM
-    strangers = add_strangers(mask, SPACING_MM, places, lines.radii_mm, 20, np.random.default_rng(0), hu)
-    labels = label_components(strangers)
+    distractors = add_distractors(mask, SPACING_MM, places, lines.radii_mm, 20, np.random.default_rng(0), hu)
+    labels = label_components(distractors)
     dense = [bool((hu[labels == number] > -300).all()) for number in range(1, labels.max() + 1)]
     assert 3 <= sum(dense) < len(dense)
 
@@ -154,6 +154,6 @@ def test_the_same_seed_breaks_the_same_and_another_one_does_not(a_tree):
 def test_a_tree_without_peripheral_branches_stays_whole():
     mask = draw_tubes([Tube((10, 20, 20), (80, 20, 20), 6, 6)], (90, 40, 40), (1.0, 1.0, 1.0))
     parsed = parse_airways(Volume(mask.astype(np.uint8), (1.0, 1.0, 1.0)))
-    broken = break_tree(parsed, mask, (1.0, 1.0, 1.0), np.random.default_rng(0), BreakSettings(strangers=0))
+    broken = break_tree(parsed, mask, (1.0, 1.0, 1.0), np.random.default_rng(0), BreakSettings(distractors=0))
     assert broken.breaks == [] and not broken.removed.any()
     np.testing.assert_array_equal(broken.mask, mask)

@@ -2,7 +2,7 @@
 
 DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation and Deep Breakage
 Connection), section 2.3, made harder: several breaks on a branch, at forks, wide ones, with thinned ends, and pieces
-that are no airway (see `strangers`). Arrays are (Z, Y, X). Letters in shapes: N voxels of the lumen.
+that are no airway (see `distractors`). Arrays are (Z, Y, X). Letters in shapes: N voxels of the lumen.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from AirwaySegLib.masks.sparse_mask import FORWARD_OFFSETS, Lumen, Rows, Spacing
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegTraining.connection.distractors import add_strangers
+from AirwaySegTraining.connection.distractors import add_distractors
 
 Mask = NDArray[np.bool_]
 Voxel = tuple[int, int, int]
@@ -47,14 +47,14 @@ class BreakSettings:
 
     ``share`` of the peripheral branches; a gap takes ``lengths`` of its branch (both DeepTree's); ``kinds`` are weights
     of the kinds; pieces of fewer than ``least_voxels`` are not left behind a break (attention takes them for specks);
-    ``strangers`` is the number of false pieces that are tried.
+    ``distractors`` is the number of false pieces that are tried.
     """
 
     share: float = 0.5
     lengths: tuple[float, float] = (0.1, 0.3)
     kinds: tuple[tuple[str, float], ...] = ((MIDDLE, 0.3), (SEVERAL, 0.2), (FORK, 0.2), (THINNED, 0.1), (WIDE, 0.2))
     least_voxels: int = 51
-    strangers: int = 20
+    distractors: int = 20
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Broken:
     """A broken tree: masks bool (Z, Y, X), and its breaks, one for every piece of airway that is loose.
 
     ``mask`` is what a first stage would give, false pieces included; ``removed`` what a repair should put back;
-    ``strangers`` the false pieces, which touch neither the tree nor what was removed.
+    ``distractors`` the false pieces, which touch neither the tree nor what was removed.
     """
 
     mask: Mask
     removed: Mask
-    strangers: Mask
+    distractors: Mask
     breaks: list[Break]
 
 
@@ -169,9 +169,9 @@ def break_tree(
         target[tuple((airways.lumen.voxels[rows] + corner).T)] = True
     np.logical_or(mask, False if left_out is None else left_out, out=airway)
     places_mm = parsed.lines.places_mm + corner * np.asarray(spacing_mm)
-    strangers = add_strangers(airway, spacing_mm, places_mm, parsed.lines.radii_mm, settings.strangers, rng, hu)
+    distractors = add_distractors(airway, spacing_mm, places_mm, parsed.lines.radii_mm, settings.distractors, rng, hu)
     breaks = _breaks(airways, cuts, alive, loose, corner)
-    return Broken(broken | strangers, removed, strangers, breaks)
+    return Broken(broken | distractors, removed, distractors, breaks)
 
 
 def peripheral(tree: AirwayTree) -> list[Branch]:

@@ -42,7 +42,7 @@ class _Beside:
     across: Places
 
 
-def add_strangers(
+def add_distractors(
     airway: Mask,
     spacing_mm: Spacing,
     places_mm: Places,
@@ -57,10 +57,10 @@ def add_strangers(
     and away from it, as its artery does; ellipsoids; flat streaks within a slice; and, where there are ``hu``, half of
     them are what is denser than lung in a ball beside a branch: vessels and walls as the CT shows them.
     """
-    strangers = np.zeros(airway.shape, bool)
+    distractors = np.zeros(airway.shape, bool)
     rows = np.flatnonzero(radii_mm <= THINNEST_TREE_MM)
     if not len(rows):
-        return strangers
+        return distractors
     added = 0
     for _ in range(TRIES * count):
         if added == count:
@@ -71,8 +71,8 @@ def add_strangers(
             found = _dense_piece(beside, hu, spacing_mm, rng)
         else:
             found = draw(beside, airway.shape, spacing_mm, rng)
-        added += found is not None and _add(strangers, airway, *found)
-    return strangers
+        added += found is not None and _add(distractors, airway, *found)
+    return distractors
 
 
 def _beside(places_mm: Places, radii_mm: NDArray[np.float64], row: int, rng: np.random.Generator) -> _Beside:
@@ -160,14 +160,14 @@ def _box(low: NDArray[np.intp], high: NDArray[np.intp]) -> Box:
     return z, y, x
 
 
-def _add(strangers: Mask, airway: Mask, box: Box, piece: Mask) -> bool:
+def _add(distractors: Mask, airway: Mask, box: Box, piece: Mask) -> bool:
     """Add the largest part of a piece that touches nothing; False if it is too small."""
     wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-    taken = binary_dilation(airway[wide] | strangers[wide], AROUND)
+    taken = binary_dilation(airway[wide] | distractors[wide], AROUND)
     inner = tuple(slice(part.start - more.start, part.stop - more.start) for part, more in zip(box, wide))
     parts, _ = label(piece & ~taken[inner], AROUND)
     sizes = np.bincount(parts.ravel())[1:]
     if not len(sizes) or sizes.max() < LEAST_VOXELS:
         return False
-    strangers[box] |= parts == sizes.argmax() + 1
+    distractors[box] |= parts == sizes.argmax() + 1
     return True

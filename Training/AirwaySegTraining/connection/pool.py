@@ -45,7 +45,7 @@ STORED = SIDE + 2 * SHIFT
 BROKEN_SHARE = (0.15, 0.5)
 """Share of the peripheral branches that is broken, uniform: up to DeepTree's half."""
 
-STRANGERS = 40
+DISTRACTORS = 40
 """False pieces that are tried in each tree: their gaps must stay empty."""
 
 FALSE_SHARE = 1 / 3
@@ -123,7 +123,7 @@ def broken_trees(case: Case, seed: int, count: int) -> Iterator[Broken]:
     parsed = parse_airways(Volume(airway.astype(np.uint8), case.spacing_mm))
     for number in range(count):
         rng = np.random.default_rng([seed, int(case.fingerprint, 16), number])
-        settings = BreakSettings(share=rng.uniform(*BROKEN_SHARE), strangers=STRANGERS)
+        settings = BreakSettings(share=rng.uniform(*BROKEN_SHARE), distractors=DISTRACTORS)
         left_out = np.asarray(case.label) == IGNORE
         yield break_tree(parsed, airway, case.spacing_mm, rng, settings, np.asarray(case.ct), left_out)
 

@@ -299,14 +299,14 @@ def rejoining(network: nn.Module, case: Case, seed: int, device: str) -> dict[st
     group = groups_of(int(labels.max()), [bridge for bridge in bridges if bridge.score >= SURE])
     mended = np.array([group[labels[one.before]] == group[labels[one.beyond]] for one in broken.breaks], float)
     narrow = np.array([one.gap_mm <= NARROW_MM for one in broken.breaks], bool)
-    strangers = np.setdiff1d(labels[broken.strangers], 0)
-    joined = np.bincount(group)[group[strangers]] > 1
+    distractors = np.setdiff1d(labels[broken.distractors], 0)
+    joined = np.bincount(group)[group[distractors]] > 1
     return {
         "rejoined": _share(mended),
         "rejoined_10mm": _share(mended[narrow]),
         "false_joins": _share(joined),
         "breaks": float(len(mended)),
-        "strangers": float(len(strangers)),
+        "distractors": float(len(distractors)),
         "seconds": round(time.monotonic() - begun, 1),
     }
 

@@ -37,7 +37,7 @@ from AirwaySegTraining.fit.validation import doubt_about_labels, held_out, looke
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainingContext:
     """What a training works with: processes, folder, cases to train on (by data folder), progress.
 
     ``held`` are the cases held out, ``judged`` those of them that are looked at.
@@ -88,28 +88,28 @@ def wanted_maps(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted({name for stage in recipe.stages for name in case_maps(stage)}))
 
 
-def laid_out(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> Bench:
-    """The bench for a run: cases to train on, simulated patches among them, and cases held out."""
+def laid_out(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> TrainingContext:
+    """The context for a run: cases to train on, simulated patches among them, and cases held out."""
     settings = run.settings
     held = held_out(groups, settings.validation, settings.seed)
     kept = [[case for case in group if case not in held] for group in groups]
     if settings.rehearsal > 0:
         kept.append(rehearsal_cases(rehearsal_file(), wanted_maps(run.recipe))[0])
-    return Bench(team, folder, kept, held, looked_at(held, settings.validate_cases, settings.seed), progress)
+    return TrainingContext(team, folder, kept, held, looked_at(held, settings.validate_cases, settings.seed), progress)
 
 
-def train(run: Run, bench: Bench) -> None:
+def train(run: Run, context: TrainingContext) -> None:
     """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
-    team, recipe, settings = bench.team, run.recipe, run.settings
-    net, log = parallel(run, team), RunLog(bench.folder, run.step, writes=team.leads)
+    team, recipe, settings = context.team, run.recipe, run.settings
+    net, log = parallel(run, team), RunLog(context.folder, run.step, writes=team.leads)
     if team.leads and run.step == 0:
-        run.save(bench.folder / CHECKPOINT)  # from now on the run can be continued
-    for note in notes_of(run, bench):
+        run.save(context.folder / CHECKPOINT)  # from now on the run can be continued
+    for note in notes_of(run, context):
         log.say(run.step, note)
-    check(run, bench, log)
+    check(run, context, log)
     for place in range(recipe.stage_at(run.step), len(recipe.stages)):
         stage, end = run.enter(place), recipe.ends[place]
-        groups = with_missed(bench.groups, run, team, bench.folder, bench.progress)
+        groups = with_missed(context.groups, run, team, context.folder, context.progress)
         net.train()
         for batch in log.timed(loader(groups, run, team)):
             at = run.step - (end - stage.steps)
@@ -121,13 +121,13 @@ def train(run: Run, bench: Bench) -> None:
             log.step(*train_step(net, run, stage, batch, team))
             update_average(run.average, run.net, min(stage.average, (run.step + 1) / (run.step + 10)))
             run.step += 1
-            bench.progress("train", run.step, recipe.ends[-1])
+            context.progress("train", run.step, recipe.ends[-1])
             if run.step % settings.checkpoint_every == 0 or run.step == end:
                 log.write(run.step, stage.name, rate)
                 if team.leads:
-                    save_model(run, bench.folder / "model.safetensors", {})
-                    run.save(bench.folder / CHECKPOINT)
-                check(run, bench, log)
+                    save_model(run, context.folder / "model.safetensors", {})
+                    run.save(context.folder / CHECKPOINT)
+                check(run, context, log)
                 team.wait()
     log.close()
 
@@ -151,17 +151,17 @@ def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor],
     return float(loss.detach()), float(norm)
 
 
-def notes_of(run: Run, bench: Bench) -> list[str]:
+def notes_of(run: Run, context: TrainingContext) -> list[str]:
     """What a person may want to know later about how the run began or went on."""
-    settings, team = run.settings, bench.team
+    settings, team = run.settings, context.team
     notes = [
         f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {team.device.type}, "
         f"{team.size} process(es), {settings.workers} worker(s) each."
     ]
-    if bench.held:
+    if context.held:
         notes.append(
-            f"{len(bench.held)} case(s) are held out and {len(bench.judged)} of them looked at (--validate-cases "
-            f"{settings.validate_cases}): {', '.join(case.name for case in bench.judged)}."
+            f"{len(context.held)} case(s) are held out and {len(context.judged)} of them looked at (--validate-cases "
+            f"{settings.validate_cases}): {', '.join(case.name for case in context.judged)}."
         )
     if run.lengthened_from is not None:
         stage = run.recipe.stages[0]
@@ -179,21 +179,21 @@ def is_due(run: Run) -> bool:
     return run.step % run.settings.validate_every == 0 or run.step == run.recipe.ends[-1]
 
 
-def check(run: Run, bench: Bench, log: RunLog) -> None:
+def check(run: Run, context: TrainingContext, log: RunLog) -> None:
     """Where that is due, segment held-out cases with the averaged weights, and keep these if they are the best so far.
 
     A run that was stopped meanwhile does it when it goes on.
     """
-    if not bench.judged or run.checked == run.step or not is_due(run):
+    if not context.judged or run.checked == run.step or not is_due(run):
         return
     numbers = {}
     model = product_of(run.average, run.info, run.settings.precision)
-    mine = bench.team.share(bench.judged)
+    mine = context.team.share(context.judged)
     for done, case in enumerate(mine):
-        bench.progress("validate", done, len(mine))
-        numbers[case.name] = validate(model, case, bench.team.device.type)
-    bench.progress("validate", len(mine), len(mine))
-    cases = bench.team.merged(numbers)
+        context.progress("validate", done, len(mine))
+        numbers[case.name] = validate(model, case, context.team.device.type)
+    context.progress("validate", len(mine), len(mine))
+    cases = context.team.merged(numbers)
     means, _ = mean_and_deviation(cases)
     log.write_validation(run.step, cases, means)
     if run.step == 0 and (doubt := doubt_about_labels(cases)):
@@ -201,10 +201,10 @@ def check(run: Run, bench: Bench, log: RunLog) -> None:
     score, run.checked = mean_score(cases), run.step
     is_best = score > run.best
     run.best = max(run.best, score)
-    if bench.team.leads:
+    if context.team.leads:
         if is_best:
-            save_model(run, bench.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
-        run.save(bench.folder / CHECKPOINT)
+            save_model(run, context.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
+        run.save(context.folder / CHECKPOINT)
 
 
 def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:

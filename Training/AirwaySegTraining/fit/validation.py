@@ -14,7 +14,7 @@ from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
-from AirwaySegLib.pipeline import Journal, Model, Scan, airway_probability, load_model, segment
+from AirwaySegLib.pipeline import Model, RunReport, Scan, airway_probability, load_model, segment
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegTraining.data.augmentation import IGNORE
@@ -79,7 +79,7 @@ def validate(model: Model, case: Case, device: str) -> dict[str, float]:
     Voxels that are left out do not count.
     """
     ct = Volume(as_scanned(case), case.spacing_mm)
-    mask = segment(ct, model, SegmentSettings(device=device, repair="none"), Journal(), silent).mask
+    mask = segment(ct, model, SegmentSettings(device=device, repair="none"), RunReport(), silent).mask
     label = np.asarray(case.label)
     return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
 
@@ -136,5 +136,5 @@ def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
     """
     skeleton = case.skeleton.whole()
     scan_at = Scan(as_scanned(case), 0.0, case.spacing_mm, skeleton > 0)
-    probability = airway_probability(scan_at, model, SegmentSettings(device=device), Journal(), silent)
+    probability = airway_probability(scan_at, model, SegmentSettings(device=device), RunReport(), silent)
     return OnAirway.of(hard_skeleton(skeleton, probability >= HALF), case.skeleton.voxels)
