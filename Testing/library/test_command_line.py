@@ -228,7 +228,7 @@ def test_a_second_run_into_the_same_place_is_refused(a_ct, some_weights, tmp_pat
         "evaluate": ["evaluate", a_ct, a_ct, "--csv", place],
     }
     hold = (
-        "import sys; from pathlib import Path; from AirwaySegLib.delivery import locked\n"
+        "import sys; from pathlib import Path; from AirwaySegLib.files.folder_lock import locked\n"
         "with locked(Path(sys.argv[1]), 'airwayseg segment'):\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )

@@ -106,7 +106,7 @@ def test_where_a_file_finds_no_space_nothing_is_left_and_the_sentence_names_it(a
 
 STOPPED_AT_THE_WEIGHTS = """
 import os, sys
-from AirwaySegLib import repairing
+from AirwaySegLib.repair import repair as repairing
 from AirwaySegLib.__main__ import main
 def stop(settings):
     os.kill(os.getpid(), int(sys.argv[1]))
@@ -128,7 +128,7 @@ def test_a_stop_is_not_taken_for_weights_that_are_missing(a_mask, tmp_path, numb
 
 STOPPED_IN_A_FINALIZER = """
 import os, sys
-from AirwaySegLib import measuring
+from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.__main__ import main
 parse = measuring.parse_airways
 class Finalized:
@@ -156,8 +156,8 @@ def test_a_stop_where_python_drops_the_exception_still_stops(a_mask, tmp_path, n
 
 WORKERS_THAT_WRITE = """
 import os, sys, time
-from AirwaySegLib.delivery import delivered_into
-from AirwaySegTraining import simulate
+from AirwaySegLib.files.atomic_output import delivered_into
+from AirwaySegTraining.simulator import simulate
 from AirwaySegTraining.__main__ import main
 def write_for_ever(case, folder):
     with delivered_into(folder, last="case.json") as unfinished:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
-from AirwaySegLib.commands import measure as measuring
-from AirwaySegLib.commands import repair as repairing
+from AirwaySegLib.commands import measure, repair
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
@@ -29,19 +28,20 @@ from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
+from AirwaySegLib.repair.repair import unrepaired
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
-FILES = (MASK, PROBABILITY, PREVIEW, *repairing.FILES, REPORT)
+FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
 
-    ``force`` replaces results, ``measure`` adds those of `measuring`; ``spacing_mm`` (x, y, z) is for files without
+    ``force`` replaces results, ``measure`` adds those of `measure`; ``spacing_mm`` (x, y, z) is for files without
     one.
     """
 
@@ -155,7 +155,7 @@ def run_case(
 
 
 def _files(batch: Batch) -> tuple[str, ...]:
-    return FILES + (measuring.FILES if batch.measure else ())
+    return FILES + (measure.FILES if batch.measure else ())
 
 
 def _run_case(
@@ -240,7 +240,7 @@ def _measure(folder: Path, ct: Volume, airways: Airways, run_report: RunReport, 
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    tree = measuring.measure(mask, folder, airways.probability, progress).tree
+    tree = measure.measure(mask, folder, airways.probability, progress).tree
     run_report.warnings += tree.warnings
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
@@ -257,7 +257,7 @@ def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progres
     caption = f"{title}: {millilitres:.1f} ml of airway lumen. Research use only."
     draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption).save(folder / PREVIEW)
     progress("write", 3, len(FILES))
-    repairing.write_repairs(folder, airways.repaired or repairing.unrepaired(mask), ct, canonical.array, title)
+    repair.write_repairs(folder, airways.repaired or unrepaired(mask), ct, canonical.array, title)
 
 
 def make_report(

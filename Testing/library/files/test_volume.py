@@ -350,7 +350,7 @@ def test_a_full_disk_gives_one_sentence_and_leaves_nothing(tmp_path):
     program = (
         "import resource, signal, numpy as np\n"
         "from AirwaySegLib.errors import AirwaySegError\n"
-        "from AirwaySegLib.volume import Volume, write_nrrd\n"
+        "from AirwaySegLib.files.volume import Volume, write_nrrd\n"
         "noise = np.random.default_rng(0).integers(0, 255, (64, 64, 64), dtype=np.uint8)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "try:\n"

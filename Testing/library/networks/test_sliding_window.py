@@ -222,7 +222,7 @@ def test_openvino_is_imported_without_telemetry(tmp_path: Path) -> None:
         "import socket, sys, time\n"
         "def refuse(*args, **kwargs): print('asked for', args); raise OSError\n"
         "socket.getaddrinfo = refuse\n"
-        "from AirwaySegLib.openvino_backend import import_openvino\n"
+        "from AirwaySegLib.networks.openvino_backend import import_openvino\n"
         "assert import_openvino().Core() is not None\n"
         "time.sleep(0.3)\n"
         "assert 'openvino_telemetry' not in sys.modules\n"

@@ -399,7 +399,7 @@ def test_the_same_input_gives_the_same_pictures(a_forked_airway):
 def test_matplotlib_is_loaded_late_without_windows_and_its_settings_stay(a_forked_airway):
     script = (
         "import sys, AirwaySegLib.pictures.tree_pictures as pictures\n"
-        "from AirwaySegLib.tree import AirwayTree\n"
+        "from AirwaySegLib.tree.airway_tree import AirwayTree\n"
         "assert 'matplotlib' not in sys.modules\n"
         "import matplotlib\n"
         "matplotlib.rcParams['lines.linewidth'] = 9\n"

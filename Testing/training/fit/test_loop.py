@@ -179,7 +179,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(a_data_folder, tmp_
     program = """if True:
         import sys
         from pathlib import Path
-        from AirwaySegTraining.runfolder import run_folder
+        from AirwaySegTraining.fit.run_folder import run_folder
         with run_folder(Path(sys.argv[1]), "fit", resume=False):
             print("locked", flush=True)
             sys.stdin.read()

@@ -96,7 +96,7 @@ def start(data, output, **more):
         from pathlib import Path
         from test_resume import settings
         from AirwaySegLib.progress import silent
-        from AirwaySegTraining.loop import fit
+        from AirwaySegTraining.fit.loop import fit
         data, output = map(Path, sys.argv[1:])
         fit([data], output, settings(data), silent)
     """

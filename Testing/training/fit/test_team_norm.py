@@ -17,7 +17,7 @@ from AirwaySegTraining.fit.team_norm import TeamBatchNorm, with_team_norm
 PROGRAM = """if True:
     import os, sys, torch
     from torch import distributed
-    from AirwaySegTraining.teamnorm import with_team_norm
+    from AirwaySegTraining.fit.team_norm import with_team_norm
     from test_team_norm import a_network, patches
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")

@@ -33,7 +33,7 @@ from AirwaySegTraining.data.label_check import label_doubt
 from AirwaySegTraining.data.prepared_files import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
 from AirwaySegTraining.data.sampling import Centres, Kind, find_centres
 from AirwaySegTraining.distributed import Team
-from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.losses import weight_maps
 from AirwaySegTraining.simulator.scanner import whole_hu
 from AirwaySegTraining.workers import WorkerPool
 
@@ -143,7 +143,7 @@ def read_case(folder: Path) -> Case:
     canonical, labels = to_canonical(ct), to_canonical(label).array.astype(np.uint8)
     hu = whole_hu(canonical.array)
     spacing_mm = canonical.spacing_mm
-    line = weightmaps.skeleton_of(labels, spacing_mm)
+    line = weight_maps.skeleton_of(labels, spacing_mm)
     skeleton = OnAirway.of(line, np.flatnonzero((labels == 1) | (line > 0)))
     patient, clean = patient_of(description, folder), bool(description.get("clean", False))
     centres = find_centres(hu, labels, line, spacing_mm)
@@ -304,19 +304,19 @@ def make_map(name: str, case: Case) -> NDArray:
     label, skeleton = np.asarray(case.label), case.skeleton.whole()
     match name:
         case "distance":
-            return weightmaps.centerline_distance(label, case.spacing_mm, skeleton)
+            return weight_maps.centerline_distance(label, case.spacing_mm, skeleton)
         case "rate":
-            return weightmaps.foreground_rate(label)
+            return weight_maps.foreground_rate(label)
         case "tube":
-            return weightmaps.tube(skeleton, label)
+            return weight_maps.tube(skeleton, label)
         case "branch":
-            return weightmaps.branch_map(label, case.spacing_mm)[0]
+            return weight_maps.branch_map(label, case.spacing_mm)[0]
         case "classes":
-            return weightmaps.classes_by_diameter(*weightmaps.branch_map(label, case.spacing_mm))
+            return weight_maps.classes_by_diameter(*weight_maps.branch_map(label, case.spacing_mm))
         case "inverse_component":
-            return weightmaps.inverse_weight(label_components(label == 1))
+            return weight_maps.inverse_weight(label_components(label == 1))
         case "inverse_branch":
-            return weightmaps.inverse_weight(weightmaps.branch_map(label, case.spacing_mm)[0])
+            return weight_maps.inverse_weight(weight_maps.branch_map(label, case.spacing_mm)[0])
     raise AirwaySegError(f"There is no map {name!r}; there are {', '.join(MAPS)}.")
 
 

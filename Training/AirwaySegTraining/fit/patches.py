@@ -16,7 +16,7 @@ from AirwaySegTraining.data.augmentation import IGNORE, channels, draw_placement
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.data.sampling import Mixture
 from AirwaySegTraining.fit.recipes import Stage
-from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.losses import weight_maps
 from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
 
 MARGIN = 4
@@ -103,9 +103,9 @@ def patch_weight(
     for name in names:
         values = maps[WEIGHT_MAPS[name]]
         if name == "lib":
-            total += weightmaps.lib_weight(values, weightmaps.draw_lib_root(rng))
+            total += weight_maps.lib_weight(values, weight_maps.draw_lib_root(rng))
         elif name == "centerline":
-            total += weightmaps.tang_distance_weight(values, label == 1)
+            total += weight_maps.tang_distance_weight(values, label == 1)
         else:
             total += values
     return np.where(label == 1, total, label != IGNORE).astype(np.float32)

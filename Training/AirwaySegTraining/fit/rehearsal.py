@@ -23,7 +23,7 @@ from AirwaySegTraining.data.cases import Case, OnAirway, edited_map, make_map
 from AirwaySegTraining.data.sampling import Kind, Mixture, cut, draw_start, find_centres
 from AirwaySegTraining.fit.recipes import recipes_folder
 from AirwaySegTraining.fit.validation import as_scanned
-from AirwaySegTraining.losses import weight_maps as weightmaps
+from AirwaySegTraining.losses import weight_maps
 from AirwaySegTraining.simulator.simulate import simulate_case
 
 SIDE = 96
@@ -57,7 +57,7 @@ def make_rehearsal(path: Path, patients: int, seed: int, progress: Progress) -> 
     for done, case_seed in enumerate(np.random.SeedSequence(seed).generate_state(patients)):
         progress("simulate", done, patients)
         case = simulate_case(int(case_seed), clean=True)
-        line = weightmaps.skeleton_of(case.label, case.spacing_mm)
+        line = weight_maps.skeleton_of(case.label, case.spacing_mm)
         centres = find_centres(case.ct, case.label, line, case.spacing_mm)
         rng = np.random.default_rng(case_seed)
         for kind in OF_EACH_PATIENT:
@@ -102,7 +102,7 @@ def _patch_case(arrays: dict[str, NDArray], number: int, wanted: tuple[str, ...]
     label = arrays["label"][number]
     spacing_z, spacing_y, spacing_x = arrays["spacing_mm"][number].tolist()
     spacing_mm = (spacing_z, spacing_y, spacing_x)
-    line = weightmaps.skeleton_of(label, spacing_mm)
+    line = weight_maps.skeleton_of(label, spacing_mm)
     centres = find_centres(hu, label, line, spacing_mm)
     case = Case(
         name=f"rehearsal-{number:03d}",
