@@ -23,9 +23,13 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals from 
 
 @contextmanager
 def _run(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own, in a group of its own as from a terminal, of which nothing is left at the end."""
+    """A process of its own, in a group of its own as from a terminal, of which nothing is left at the end.
+
+    Ctrl+C reaches it also where these tests run in the background of a shell, which ignores it for them.
+    """
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     child = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", heard + program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
