@@ -18,18 +18,24 @@ from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import Volume, write_nrrd
-from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
+from AirwaySegTraining.airwaydisease import diseased, secretions, with_gaps, without_some
+from AirwaySegTraining.bronchi import grow_bronchial_tree, open_airways
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan, whole_hu
-from AirwaySegTraining.patient import Patient, describe, draw_patient, grow_arteries, grow_veins, peripheral_vessels
+from AirwaySegTraining.patient import Patient, describe, draw_patient
 from AirwaySegTraining.rendering import Grid, paint_tubes
-from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
+from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers, wall_mm
+from AirwaySegTraining.slabs import THICK_MM, Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.trees import Branch
+from AirwaySegTraining.vessels import grow_arteries, grow_veins, peripheral_vessels
 
 SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
 
 CLEAN_NOISE_HU = 25.0
 """A clean case is labelled as if it were scanned with this noise; training adds the real one."""
+
+ROUND_VIEWS = 0.35
+"""Share of scans whose field of view is round, with padding outside."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +49,40 @@ class SimulatedCase:
 
 
 def is_visible(
-    diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner
+    diameter_mm: float,
+    contrast_hu: float,
+    spacing_mm: tuple[float, float, float],
+    scanner: Scanner,
+    upright: float = 1.0,
 ) -> bool:
     """Whether a lumen can be seen: 1.8 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
 
-    The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r.
+    The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r. Of a lumen that runs
+    along a thick slice, only its share of the slice's thickness is seen: ``upright`` is how much of its direction is
+    along z, 1 for one that goes straight through.
     """
-    voxel_mm = float(np.prod(spacing_mm) ** (1 / 3))
+    in_plane_mm, thick_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2])), float(spacing_mm[0])
+    voxel_mm = min(float(np.prod(spacing_mm) ** (1 / 3)), 1.6 * in_plane_mm)
+    level = float(np.sqrt(max(0.0, 1 - upright**2)))
+    if thick_mm > THICK_MM:
+        contrast_hu *= min(1.0, diameter_mm / max(thick_mm * level, 1e-3))
     blur_mm = max(scanner.blur * voxel_mm, 0.3)
     seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
     voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
     return diameter_mm >= 1.8 * voxel_mm and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
-def draw_grid(patient: Patient, rng: np.random.Generator) -> Grid:
-    """A random field of view, spacing, and tilt of the patient (up to about 8 degrees)."""
-    in_plane = rng.uniform(0.58, 0.88)
-    slices = rng.uniform(0.5, 1.3) if rng.random() < 0.85 else rng.uniform(1.3, 2.0)
-    turn = np.radians(rng.normal(scale=4, size=3))
-    rotation = _rotation(turn)
+def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
+    """A random field of view, spacing, slices, and tilt of the patient (up to about 8 degrees).
+
+    Every fifth scan has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices `Slabs` puts together.
+    """
+    in_plane = rng.uniform(0.58, 0.9)
+    slices = rng.uniform(0.5, 1.3) if rng.random() < 0.9 else rng.uniform(1.3, 2.0)
+    slabs = draw_slabs(rng) if rng.random() < 0.2 else Slabs()
+    if slabs.thick_mm:
+        slices = slabs.fine_mm
+    rotation = _rotation(np.radians(rng.normal(scale=4, size=3)))
     margin = rng.uniform(-18, 12)
     half_x, half_y = patient.half_width_mm + margin, patient.half_depth_mm + margin + 5
     top = patient.trachea_top_mm + rng.uniform(-30, 0)
@@ -71,7 +92,7 @@ def draw_grid(patient: Patient, rng: np.random.Generator) -> Grid:
     spacing = (slices, in_plane, in_plane)
     extent = np.array([top - bottom, 2 * half_y, 2 * half_x])
     shape = tuple(int(n) for n in extent / spacing)
-    return Grid(shape, spacing, (bottom, 12 - half_y, -half_x), rotation)
+    return Grid(shape, spacing, (bottom, 12 - half_y, -half_x), rotation), slabs
 
 
 def _rotation(angles: NDArray) -> NDArray[np.float64]:
@@ -90,24 +111,65 @@ def _clean_scanner() -> Scanner:
     return Scanner(0.5, 0.5, 0.0, CLEAN_NOISE_HU, 0.5, 0.0, 0.0, 1.0, None)
 
 
-def _label(airways: list[Branch], patient: Patient, grid: Grid, scanner: Scanner) -> tuple[NDArray, NDArray]:
-    """Coverage by the airways' air (uint8, 255 = inside), and the label; what mucus fills, and all behind, is 2."""
-    # Of a thin wall the blur leaves about a third.
-    surroundings = patient.lung_hu + 0.3 * (patient.wall_hu - patient.lung_hu)
-    contrast = surroundings - patient.lumen_hu
-    seen = [
-        not b.plugged and is_visible(2 * float(b.radii_mm.mean()), contrast, grid.spacing_mm, scanner) for b in airways
-    ]
-    for index, branch in enumerate(airways):  # behind an invisible branch nothing counts as seen
-        seen[index] = seen[index] and (branch.parent < 0 or seen[branch.parent])
+def surroundings_hu(
+    hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, rng: np.random.Generator
+) -> list[float]:
+    """What lies a millimetre outside each branch's wall, before its air is drawn: median HU, lung to soft tissue."""
+    around = []
+    top = np.array(grid.shape) - 1
+    for branch in airways:
+        away = rng.normal(size=(4, len(branch.points_mm), 3))
+        away /= np.linalg.norm(away, axis=2, keepdims=True)
+        reach = branch.radii_mm + wall_mm(patient, branch) + 1.0
+        places = grid.to_scan_mm((branch.points_mm + away * reach[:, None]).reshape(-1, 3))
+        voxels = np.clip(np.rint(places / grid.spacing_mm).astype(int), 0, top)
+        around.append(float(np.clip(np.median(hu[tuple(voxels.T)]), -1000, 60)))
+    return around
+
+
+def _seen(
+    airways: list[Branch], around_hu: list[float], patient: Patient, spacing_mm: tuple, scanner: Scanner
+) -> list[bool]:
+    """Which branches the picture can show. Behind one that is too thin nothing counts as seen.
+
+    Behind mucus or a squeezed stretch the lumen does: a network is to find what is open there.
+    """
+    seen: list[bool] = []
+    reached: list[bool] = []
+    for branch, around in zip(airways, around_hu):
+        # Of a thin wall the blur leaves about a third.
+        contrast = around + 0.3 * max(0.0, patient.wall_hu - around) - patient.lumen_hu
+        along = branch.points_mm[-1] - branch.points_mm[0]
+        upright = abs(float(along[0])) / max(float(np.linalg.norm(along)), 1e-6)
+        clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner, upright)
+        before = branch.parent < 0 or reached[branch.parent]
+        seen.append(before and clear and not branch.plugged)
+        reached.append(before and (seen[-1] or branch.plugged or branch.narrowed))
+    return seen
+
+
+def _label(
+    airways: list[Branch], seen: list[bool], lumps: list[Branch], grid: Grid, slabs: Slabs
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Coverage by the airways' air (uint8, 255 = inside), and the label (slices put together): mucus is 2.
+
+    ``lumps`` of mucus cling to the wall of an open lumen and are neither.
+    """
     visible = np.zeros(grid.shape, np.uint8)
     paint_tubes(visible, [b for b, s in zip(airways, seen) if s], grid)
     hidden = np.zeros(grid.shape, np.uint8)
     paint_tubes(hidden, [b for b, s in zip(airways, seen) if not s and not b.plugged], grid)
+    if lumps:
+        mucus = np.zeros(grid.shape, np.uint8)
+        paint_tubes(mucus, lumps, grid)
+        np.minimum(visible, 255 - mucus, out=visible)
+        np.minimum(hidden, 255 - mucus, out=hidden)
     air = np.maximum(visible, hidden)
     paint_tubes(hidden, [b for b in airways if b.plugged], grid)
-    label = np.where(visible >= 128, 1, np.where(hidden >= 64, 2, 0)).astype(np.uint8)
-    return air, label
+    label = np.zeros(grid.shape, np.uint8)
+    label[hidden >= 64] = 2
+    label[visible >= 128] = 1
+    return air, slabs.label(label)
 
 
 def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
@@ -117,29 +179,35 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     """
     rng = np.random.default_rng(seed)
     patient = draw_patient(rng)
-    grid = draw_grid(patient, rng)
-    tree = grow_bronchial_tree(patient, rng)
-    airways = diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng)
+    grid, slabs = draw_grid(patient, rng)
+    tree = without_some(grow_bronchial_tree(patient, rng), rng)
+    airways = with_gaps(diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng), rng)
     arteries = grow_arteries(patient, tree, rng)
     twigs, small_veins = peripheral_vessels(patient, arteries, rng)
     vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
-    hu = paint_background(patient, make_shapes(patient, grid, rng), grid, rng)
+    hu = paint_background(patient, make_shapes(patient, grid, tree, rng), grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
     scanner = _clean_scanner() if clean else draw_scanner(rng)
-    lumen, label = _label(airways, patient, grid, scanner)
+    spacing_mm = slabs.spacing_mm(grid.spacing_mm)
+    seen = _seen(airways, surroundings_hu(hu, airways, patient, grid, rng), patient, spacing_mm, scanner)
+    lumen, label = _label(airways, seen, secretions(airways, rng), grid, slabs)
     apply_coverage(hu, lumen, patient.lumen_hu)
+    hu = slabs.mean(hu)
+    if rng.random() < ROUND_VIEWS:
+        outside_circle(hu, rng)
     if not clean:
         hu = scan(hu, scanner, rng)
     description = {
         "source": f"AirwaySeg simulator {__version__}",
         "seed": seed,
         "clean": clean,
-        "label_values": {"0": "background", "1": "airway", "2": "left out: too thin or too faint to be seen"},
+        "label_values": {"0": "background", "1": "airway", "2": "left out: mucus, or too thin or too faint to be seen"},
         "patient": asdict(patient),
+        "slices_mm": slabs.thick_mm or spacing_mm[0],
         "scanner": None if clean else scanner.as_dict(),
         "tree": describe(airways),
     }
-    return SimulatedCase(whole_hu(hu), label, grid.spacing_mm, description)
+    return SimulatedCase(whole_hu(hu), label, spacing_mm, description)
 
 
 def write_case(case: SimulatedCase, folder: Path) -> None:
