@@ -9,8 +9,11 @@ import numpy as np
 
 from AirwaySegTraining.trees import Branch, unit
 
-GAP_STEP = 2
-"""A stretch that is not open has at least so many steps of its branch's line."""
+GAP_MM = (2.0, 12.0)
+"""Length of a stretch that is not open."""
+
+STEP_MM = 0.7
+"""A branch with such a stretch is drawn in steps so short."""
 
 
 def without_some(tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
@@ -68,7 +71,7 @@ def with_gaps(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
     candidates = [
         place
         for place, branch in enumerate(airways)
-        if branch.generation >= 2 and not branch.plugged and len(branch.points_mm) >= GAP_STEP + 2
+        if branch.generation >= 2 and not branch.plugged and length_mm(branch) > 2 * GAP_MM[0]
     ]
     if candidates and rng.random() < 0.5:
         chosen = {int(place) for place in rng.choice(candidates, rng.integers(1, most + 1))}
@@ -83,18 +86,31 @@ def with_gaps(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
     return result
 
 
+def length_mm(branch: Branch) -> float:
+    """Length of a branch's line."""
+    return float(np.linalg.norm(np.diff(branch.points_mm, axis=0), axis=1).sum())
+
+
+def _finer(branch: Branch) -> Branch:
+    """The same branch with a point about every `STEP_MM`."""
+    along = np.arange(len(branch.points_mm))
+    place = np.linspace(0, along[-1], int(length_mm(branch) / STEP_MM) + 2)
+    points = np.stack([np.interp(place, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
+    return replace(branch, points_mm=points, radii_mm=np.interp(place, along, branch.radii_mm))
+
+
 def _gapped(branch: Branch, rng: np.random.Generator) -> list[Branch]:
     """A branch in pieces one behind the other, one of which is not open."""
-    count = len(branch.points_mm)
-    step_mm = float(np.linalg.norm(np.diff(branch.points_mm, axis=0), axis=1).mean())
-    wanted = round(float(np.exp(rng.uniform(np.log(2), np.log(12)))) / max(step_mm, 0.1))
-    steps = int(np.clip(wanted, GAP_STEP, count - 2))
+    fine = _finer(branch)
+    count = len(fine.points_mm)
+    steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / STEP_MM)
+    steps = min(steps, count - 2)
     first = int(rng.integers(0, count - steps))
     pieces = []
     for low, high in ((0, first), (first, first + steps), (first + steps, count - 1)):
         if high > low:
             part = slice(low, high + 1)
-            pieces.append(replace(branch, points_mm=branch.points_mm[part], radii_mm=branch.radii_mm[part]))
+            pieces.append(replace(fine, points_mm=fine.points_mm[part], radii_mm=fine.radii_mm[part]))
     gap = 1 if first > 0 else 0
     pieces[gap] = _closed(pieces[gap], rng)
     return pieces

@@ -22,12 +22,12 @@ class Stem:
     most_degrees: float
 
 
-RIGHT_UPPER = Stem((10, 18), (0.62, 0.74), 85)
-INTERMEDIATE = Stem((18, 28), (0.8, 0.9), 30)
+RIGHT_UPPER = Stem((7, 15), (0.62, 0.74), 85)
+INTERMEDIATE = Stem((16, 26), (0.8, 0.9), 30)
 MIDDLE = Stem((14, 22), (0.5, 0.62), 50)
 RIGHT_LOWER = Stem((6, 12), (0.75, 0.88), 30)
-LEFT_UPPER = Stem((10, 16), (0.7, 0.82), 75)
-LEFT_LOWER = Stem((8, 14), (0.72, 0.84), 35)
+LEFT_UPPER = Stem((7, 14), (0.7, 0.82), 75)
+LEFT_LOWER = Stem((6, 12), (0.72, 0.84), 35)
 
 SEGMENTS = Central(last_generation=6, length_mm=11.5, least_share=0.15)
 """Lobar and segmental bronchi give off branches every centimetre, as in real trees."""

@@ -55,9 +55,9 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
     noise_hu = float(np.exp(rng.uniform(np.log(6), np.log(95))))
     sharp = rng.random() < (0.75 if noise_hu > 35 else 0.3)
     return Scanner(
-        blur=rng.uniform(0.3, 0.6) if sharp else rng.uniform(0.5, 0.95),
+        blur=rng.uniform(0.4, 0.7) if sharp else rng.uniform(0.55, 1.0),
         blur_z=rng.uniform(0.3, 0.8),
-        sharpen=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0, 0.3),
+        sharpen=rng.uniform(0.2, 0.9) if sharp else rng.uniform(0, 0.3),
         noise_hu=noise_hu,
         grain=rng.uniform(0.35, 0.65) if sharp else rng.uniform(0.55, 1.1),
         streak_hu=rng.uniform(0.15, 0.7) * noise_hu if rng.random() < 0.4 else 0.0,
@@ -69,7 +69,7 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         longer=rng.uniform(1.0, 2.2),
         turn=rng.normal(scale=0.35) if rng.random() < 0.7 else rng.uniform(-np.pi / 2, np.pi / 2),
         ramp=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0.0, 0.7),
-        uneven=rng.uniform(0.0, 0.4),
+        uneven=rng.uniform(0.1, 0.55),
         fan=0.0 if rng.random() < 0.5 else rng.uniform(0.3, 1.5),
         padded=True,
     )

@@ -35,10 +35,11 @@ class Density:
 
 
 def patches(grid: Grid, inside: Field, share: float, step_mm: float, rng: np.random.Generator) -> Field:
-    """Smooth random blobs that fill about ``share`` of ``inside`` (> 0): a field in mm, positive in the blobs."""
+    """Ragged random blobs that fill about ``share`` of ``inside`` (> 0): a field in mm, positive in the blobs."""
     if share <= 0 or not (inside > 0).any():
         return np.full(inside.shape, -10, np.float32)
     field = enlarge(smooth_noise(grid, step_mm, rng), inside.shape, slice(None))
+    field += np.float32(0.3) * enlarge(smooth_noise(grid, max(3.0, step_mm / 4), rng), inside.shape, slice(None))
     level = np.quantile(field[inside > 0], 1 - share)
     return ((field - level) * np.float32(step_mm)).astype(np.float32)
 
@@ -52,7 +53,7 @@ def healthy(patient: Patient, grid: Grid, lattice: Lattice, rng: np.random.Gener
     back, shape = lattice[1], lattice[0].shape
     hu = np.float32(patient.lung_hu) + np.float32(patient.gravity_hu) * back
     hu += 14 * _texture(grid, shape, 12.0, rng) + 8 * _texture(grid, shape, 5.0, rng)
-    grain = np.full(shape, rng.uniform(14, 42), np.float32)
+    grain = np.full(shape, rng.uniform(22, 60), np.float32)
     return Density(hu.astype(np.float32), grain, np.zeros(shape, np.float32))
 
 
@@ -91,7 +92,7 @@ def add_pneumonia(
     airless = np.full(lungs.shape, -10, np.float32)
     if rng.random() < 0.25:
         airless = patches(grid, lungs, rng.uniform(0.01, 0.12), 16, rng)
-    rough = _texture(grid, lungs.shape, 12, rng)
+    rough = _texture(grid, lungs.shape, 12, rng) + np.float32(0.6) * _texture(grid, lungs.shape, 4, rng)
     for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
         region = served_by_a_bronchus(airways, lattice, rng)
         if region is not None:
@@ -100,7 +101,7 @@ def add_pneumonia(
                 airless = np.maximum(airless, region)
             else:
                 density.fill(rng.uniform(-700, -350), np.float32(0.9) * soft(region, 8), 0.3)
-    coverage = soft(airless, rng.uniform(3, 9))
+    coverage = soft(airless, rng.uniform(2, 10))
     density.fill(rng.uniform(0, 45) + 20 * rough, coverage)
     np.maximum(density.airless, coverage, out=density.airless)
 

@@ -64,7 +64,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         lung_centre_mm=(rng.uniform(-60, -35), rng.uniform(-2, 10), rng.uniform(66, 78)),
         dome_mm=(rng.uniform(-165, -115), rng.uniform(25, 55)),
         heart_mm=(rng.uniform(45, 62), rng.uniform(38, 50), rng.uniform(45, 60)),
-        mediastinum_mm=rng.uniform(22, 31),
+        mediastinum_mm=rng.uniform(26, 38),
         back_mm=rng.uniform(48, 62),
         trachea_radius_mm=rng.uniform(7.2, 9.4),
         trachea_top_mm=rng.uniform(95, 135),
@@ -72,7 +72,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(20, 60),
-        wall_factor=rng.uniform(0.2, 0.32) * thick_walled,
+        wall_factor=rng.uniform(0.17, 0.27) * thick_walled,
         lung_hu=min(inspired_hu + 170 * expired, -650),
         gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
         expired=expired,
@@ -82,11 +82,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Airway wall: it grows with the lumen's diameter, though more slowly (0.4 mm at 2 mm, 2 mm at 16 mm).
+    """Airway wall: it grows with the lumen's diameter, though more slowly (0.4 mm at 2 mm, 2.3 mm at 16 mm).
 
     Drawn as tissue, a thin one fades by partial volume, as in scans.
     """
-    return float(np.clip(patient.wall_factor * diameter_mm**0.75, 0.2, 2.6))
+    return float(np.clip(patient.wall_factor * diameter_mm**0.85, 0.15, 2.5))
 
 
 def ellipsoid(z: Field, y: Field, x: Field, centre: tuple, radii: tuple, power: float = 2.0) -> Field:
@@ -129,12 +129,14 @@ def spine_shape(patient: Patient, z: Field, y: Field, x: Field) -> Field:
 def lung_shape(patient: Patient, side: int, z: Field, y: Field, x: Field) -> Field:
     """One lung: side -1 is the patient's right, +1 the left; heart, mediastinum, spine and diaphragm cut it."""
     centre = patient.lung_centre_mm
-    lung = ellipsoid(z, y, x, (centre[0], centre[1], side * centre[2]), patient.lung_radii_mm, 2.4)
+    apex = 1 - 0.38 * np.clip((z - 15) / 95, 0, 1.2) ** 2  # the lung narrows towards its top
+    lung = ellipsoid(z, y / apex, x / apex, (centre[0], centre[1], side * centre[2]), patient.lung_radii_mm, 2.4) * apex
     across = ((x - side * centre[2]) / 75) ** 2 + ((y - centre[1]) / 105) ** 2
     base, height = patient.dome_mm
     diaphragm = z - (base + height * (1 - across) + (8 if side < 0 else 0))
     lung = np.minimum(lung, diaphragm * 0.9)
-    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1))
+    deep = np.clip((y + 25) / 60, -1, 1) ** 2  # the mediastinum is widest at the great vessels, not in front or behind
+    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1)) * (1.1 - 0.4 * deep)
     lung = np.minimum(lung, middle)
     lung = np.minimum(lung, -heart_shape(patient, z, y, x) - 2)
     lung = np.minimum(lung, -spine_shape(patient, z, y, x) - 6)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from AirwaySegLib import __version__
 from AirwaySegLib.delivery import delivered_into
@@ -137,8 +138,9 @@ def _seen(
     seen: list[bool] = []
     reached: list[bool] = []
     for branch, around in zip(airways, around_hu):
-        # Of a thin wall the blur leaves about a third.
-        contrast = around + 0.3 * max(0.0, patient.wall_hu - around) - patient.lumen_hu
+        blur_mm = max(0.3, scanner.blur * float(np.sqrt(spacing_mm[1] * spacing_mm[2])))
+        left = float(erf(wall_mm(patient, branch) / (np.sqrt(8) * blur_mm)))  # of a wall so thin, after the blur
+        contrast = around + left * max(0.0, patient.wall_hu - around) - patient.lumen_hu
         along = branch.points_mm[-1] - branch.points_mm[0]
         upright = abs(float(along[0])) / max(float(np.linalg.norm(along)), 1e-6)
         clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner, upright)

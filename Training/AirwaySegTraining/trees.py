@@ -65,7 +65,7 @@ def unit(vector: Points) -> Points:
 
 
 def wobbly_line(
-    start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 1.5
+    start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 2.0
 ) -> Points:
     """Points about every ``step_mm`` from start to end, bent sideways by up to about ``wobble`` of the length."""
     axis = end_mm - start_mm
@@ -109,9 +109,7 @@ def _split(seeds_mm: Points, direction: Points, least: float, rng: np.random.Gen
     return seeds_mm[first], seeds_mm[~first]
 
 
-def _grow_one(
-    tip: _Tip, inside: Inside, most_mm: float, rng: np.random.Generator
-) -> tuple[Branch, Points] | None:
+def _grow_one(tip: _Tip, inside: Inside, most_mm: float, rng: np.random.Generator) -> tuple[Branch, Points] | None:
     """The branch from a tip towards its seeds, and its direction; None where it would leave the lung at once."""
     to_seeds = tip.seeds_mm.mean(axis=0) - tip.position_mm
     direction = limit_angle(unit(to_seeds), tip.direction, rng.uniform(45, 75))
@@ -177,7 +175,7 @@ def grow(
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
-    """The arteries that run beside the airways, touching their walls, 0.8 to 1.3 times their radius.
+    """The arteries that run beside the airways, touching their walls, 1 to 1.6 times their lumen's radius.
 
     The side on which the artery lies turns slowly from parent to child, and each begins where its parent ends. The
     first of the list lies beside the trachea; the caller leaves it out.
@@ -190,7 +188,7 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
         axis = unit(branch.points_mm[-1] - branch.points_mm[0])
         side = unit(side - axis * float(side @ axis))
         sides.append(side)
-        ratio = rng.uniform(0.8, 1.3) if branch.generation > 1 else rng.uniform(0.7, 1.0)
+        ratio = rng.uniform(1.0, 1.6) if branch.generation > 1 else rng.uniform(0.7, 1.0)
         radii = branch.radii_mm * ratio
         gap = branch.radii_mm + radii + np.array([wall_mm(2 * r) for r in branch.radii_mm]) * rng.uniform(0.7, 1.1)
         points = branch.points_mm + side * gap[:, None]

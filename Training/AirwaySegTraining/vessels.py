@@ -16,7 +16,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
             hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
             line = wobbly_line(start, hilum, 0.05, rng)
             trunk = Branch(line, np.full(len(line), rng.uniform(5, 7)), -1, 0)
-            seeds = seeds_in(patient, side, int(rng.uniform(900, 1500) * share * 2), rng)
+            seeds = seeds_in(patient, side, int(rng.uniform(1200, 1900) * share * 2), rng)
             seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
             if len(seeds) > 8:
                 veins += grow([trunk], seeds, inside_lung(patient, side, 1.0), 0.45, rng)
@@ -41,16 +41,16 @@ def peripheral_vessels(
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(500, 900)), rng)
+        goals = seeds_in(patient, side, int(rng.uniform(1000, 1800)), rng)
         far_mm, nearest = cKDTree(ends).query(goals)
         for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
-            line = wobbly_line(start, goal, 0.08, rng, step_mm=2.5)
+            line = wobbly_line(start, goal, 0.08, rng, step_mm=4)
             if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(rng.uniform(0.55, 0.95), 0.4, len(line)), -1, 0))
-        for start in seeds_in(patient, side, int(rng.uniform(60, 250)), rng):
+                twigs.append(Branch(line, np.linspace(rng.uniform(0.45, 0.9), 0.35, len(line)), -1, 0))
+        for start in seeds_in(patient, side, int(rng.uniform(200, 500)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
-            line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=2.5)
+            line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=4)
             if inside(line).all():
                 radius_mm = rng.uniform(0.35, 0.95)
                 veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
