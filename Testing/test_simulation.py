@@ -18,6 +18,7 @@ from AirwaySegTraining.degrade import PADDING_HU, Scanner, moved, scan
 from AirwaySegTraining.hilum import sleeve
 from AirwaySegTraining.lungdensity import Density, add_pneumonia, healthy
 from AirwaySegTraining.noise import Grain, noise, streaks
+from AirwaySegTraining.organs import oesophagus
 from AirwaySegTraining.patient import draw_patient, fissures, lung_shape, wall_thickness_mm
 from AirwaySegTraining.rendering import Grid, enlarge, paint_tubes
 from AirwaySegTraining.simulate import is_visible, simulate_case, write_case
@@ -256,6 +257,20 @@ def test_pneumonia_fills_lung_around_central_bronchi_with_soft_tissue(a_patient_
         calm += density.grain[airless].tolist()
     assert 2 <= sum(share > 0.005 for share in filled) <= 10 and max(filled) < 0.5
     assert max(calm) < 9
+
+
+def test_gas_of_the_oesophagus_comes_near_the_bronchi_and_stays_out_of_their_air(a_patient_with_a_tree):
+    patient, tree, _ = a_patient_with_a_tree
+    central = tree[:3]
+    points = np.concatenate([branch.points_mm for branch in central])
+    radii = np.concatenate([branch.radii_mm for branch in central])
+    gaps = []
+    for seed in range(40):
+        _, pockets = oesophagus(patient, tree[0], np.random.default_rng(seed))
+        for pocket in pockets:
+            away, nearest = cKDTree(points).query(pocket.points_mm)
+            gaps.append(float(np.min(away - radii[nearest] - pocket.radii_mm)))
+    assert len(gaps) > 40 and np.mean(np.array(gaps) < 5) > 0.2 and np.mean(np.array(gaps) < -1) < 0.1
 
 
 def test_twigs_reach_the_outer_lung_where_the_arteries_end(a_patient_with_a_tree):

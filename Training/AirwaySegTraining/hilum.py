@@ -18,7 +18,8 @@ CLEAR_RADIUS_MM = 1.8
 def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: float, rng: np.random.Generator) -> Field:
     """Soft tissue round bronchi of generations 1 to 4: mm, positive inside; the wider the lumen, the deeper.
 
-    It lies off the bronchus's middle, so that one side may touch the lung, as behind the bronchus intermedius.
+    It lies off the bronchus's middle, more often towards the mediastinum, so that one side may touch the lung, as behind
+    the bronchus intermedius.
     ``thick`` is 1 for a usual patient.
     """
     middles, reaches = [], []
@@ -27,7 +28,8 @@ def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: fl
             depth = (branch.radii_mm - CLEAR_RADIUS_MM) * 5.5 * thick + rng.normal(scale=1.0)
             depth = np.clip(depth, -3, 12)
             kept = depth > 0
-            middles.append(branch.points_mm[kept] + unit(rng.normal(size=3)) * 0.35 * depth[kept, None])
+            aside = unit(np.array([0.0, 0.0, -1.3 * np.sign(branch.points_mm[-1, 2])]) + rng.normal(size=3))
+            middles.append(branch.points_mm[kept] + aside * 0.55 * depth[kept, None])
             reaches.append(branch.radii_mm[kept] + depth[kept])
     field = np.full(lattice[0].shape, -FAR_MM, np.float32)
     points, reach = np.concatenate(middles), np.concatenate(reaches)
@@ -38,9 +40,9 @@ def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: fl
         margin = reach.max() + FAR_MM / 2
         near &= (place > points[:, axis].min() - margin) & (place < points[:, axis].max() + margin)
     # The ball that a place lies deepest in: its squared distance less the squared radius is least (a power diagram).
-    aside = np.sqrt(reach.max() ** 2 - reach**2)
+    lifted = np.sqrt(reach.max() ** 2 - reach**2)
     places = np.stack([place[near] for place in lattice], axis=1)
-    nearest = cKDTree(np.column_stack([points, aside])).query(np.column_stack([places, np.zeros(len(places))]))[1]
+    nearest = cKDTree(np.column_stack([points, lifted])).query(np.column_stack([places, np.zeros(len(places))]))[1]
     field[near] = reach[nearest] - np.linalg.norm(places - points[nearest], axis=1)
     return np.maximum(field, -FAR_MM)
 

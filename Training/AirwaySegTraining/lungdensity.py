@@ -68,7 +68,7 @@ def add_emphysema(density: Density, grid: Grid, lungs: Field, rng: np.random.Gen
 
 def add_haze(density: Density, grid: Grid, lungs: Field, rng: np.random.Generator) -> None:
     """Ground glass in patches, mosaic attenuation (air trapping), and lung that gravity has thickened at the back."""
-    if rng.random() < 0.35:
+    if rng.random() < 0.28:
         hazy = patches(grid, lungs, rng.uniform(0.02, 0.35), rng.uniform(8, 22), rng)
         density.fill(rng.uniform(-750, -450), np.float32(0.8) * soft(hazy, 6), 0.3)
     if rng.random() < 0.12:
@@ -77,8 +77,8 @@ def add_haze(density: Density, grid: Grid, lungs: Field, rng: np.random.Generato
 
 
 def add_dependent(density: Density, lungs: Field, lattice: Lattice, rough: Field, rng: np.random.Generator) -> None:
-    """Lung that is not aired along the back, where the patient lies, of half of the patients."""
-    if rng.random() > 0.5:
+    """Lung that is not aired along the back, where the patient lies, of two patients of five."""
+    if rng.random() > 0.4:
         return
     depth_mm, behind_mm = rng.uniform(2, 14), rng.uniform(35, 70)
     band = np.minimum(depth_mm - lungs + 2 * rough, (lattice[1] - behind_mm) * 0.3)
@@ -90,10 +90,10 @@ def add_pneumonia(
 ) -> None:
     """Consolidation: in patches anywhere, or of all that some bronchi serve, which stay open in it."""
     airless = np.full(lungs.shape, -10, np.float32)
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         airless = patches(grid, lungs, rng.uniform(0.01, 0.12), 16, rng)
     rough = _texture(grid, lungs.shape, 12, rng) + np.float32(0.6) * _texture(grid, lungs.shape, 4, rng)
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
+    for _ in range(rng.integers(1, 4) if rng.random() < 0.25 else 0):
         region = served_by_a_bronchus(airways, lattice, rng)
         if region is not None:
             region = region + rng.uniform(4, 9) * rough

@@ -3,7 +3,10 @@
 import numpy as np
 
 from AirwaySegTraining.patient import Patient
-from AirwaySegTraining.trees import Branch, wobbly_line
+from AirwaySegTraining.trees import Branch, Points, unit, wobbly_line
+
+SQUASH = 1.4
+"""The oesophagus is so much wider than deep."""
 
 
 def bones(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -46,24 +49,45 @@ def great_vessels(patient: Patient, rng: np.random.Generator) -> list[Branch]:
 
 
 def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> tuple[Branch, list[Branch]]:
-    """The oesophagus behind the trachea, and flat irregular pockets of gas in it (half of the patients have some)."""
+    """The oesophagus behind the trachea and beside the left main bronchus, and pockets of gas in or near it.
+
+    Half of the patients have flat irregular ones, one of eight a long wide one, one of ten an air cyst beside the
+    trachea.
+    """
     heights = np.linspace(patient.trachea_top_mm, -170, 90)
     y = np.interp(heights, trachea.points_mm[::-1, 0], trachea.points_mm[::-1, 1])
     radius = rng.uniform(5, 8)
-    away = patient.trachea_radius_mm + 2 + radius + rng.uniform(-1, 3)
+    away = patient.trachea_radius_mm + radius / SQUASH + rng.uniform(0.8, 4.0)
     x = np.interp(heights, trachea.points_mm[::-1, 0], trachea.points_mm[::-1, 2])
-    x = x + 4 + 4 * np.sin(heights / 60 + rng.uniform(0, 6))
+    x = x + rng.uniform(1, 9) + 4 * np.sin(heights / 60 + rng.uniform(0, 6))
     points = np.stack([heights, np.minimum(y + away, patient.back_mm - 12), x], axis=1)
-    tube = Branch(points, np.full(len(points), radius), -1, 0, squash=1.4)
+    tube = Branch(points, np.full(len(points), radius), -1, 0, squash=SQUASH)
     pockets = []
     for _ in range(rng.integers(1, 9) if rng.random() < 0.55 else 0):
-        start = rng.integers(0, 80)
-        part = points[start : start + rng.integers(3, 12)] + rng.normal(scale=1.2, size=(1, 3))
-        part = part + np.cumsum(rng.normal(scale=0.5, size=part.shape), axis=0) * [0, 0.5, 1]
-        waves = 1 + 0.5 * np.sin(np.linspace(0, 9, len(part)))
-        radii = np.clip(rng.uniform(0.8, radius - 2) * waves, 0.5, radius - 1)
-        pockets.append(Branch(part, radii, -1, 0, squash=rng.uniform(1.2, 2.5)))
+        pockets.append(_gas(points, rng.integers(3, 12), rng.uniform(0.8, radius - 2), radius, rng))
+    if rng.random() < 0.12:
+        pockets.append(_gas(points, rng.integers(15, 45), radius - 1.5, radius, rng))
+    if rng.random() < 0.1:
+        pockets.append(_air_cyst(trachea, rng))
     return tube, pockets
+
+
+def _gas(points: Points, count: int, width_mm: float, radius_mm: float, rng: np.random.Generator) -> Branch:
+    """A pocket of gas along ``count`` points of an oesophagus of ``radius_mm``."""
+    start = rng.integers(0, len(points) - count)
+    part = points[start : start + count] + rng.normal(scale=1.2, size=(1, 3))
+    part = part + np.cumsum(rng.normal(scale=0.5, size=part.shape), axis=0).clip(-2, 2) * [0, 0.5, 1]
+    radii = np.clip(width_mm * (1 + 0.5 * np.sin(np.linspace(0, 9, len(part)))), 0.5, radius_mm - 1)
+    return Branch(part, radii, -1, 0, squash=rng.uniform(1.2, 2.5))
+
+
+def _air_cyst(trachea: Branch, rng: np.random.Generator) -> Branch:
+    """A small pocket of air behind the trachea, on the right."""
+    place, radius_mm = rng.integers(3, len(trachea.points_mm) - 8), rng.uniform(1.2, 4)
+    side = unit(np.array([0.0, 0.7, -0.7]) + rng.normal(scale=0.15, size=3))
+    start = trachea.points_mm[place] + side * (float(trachea.radii_mm[place]) * 1.25 + radius_mm + 1.5)
+    line = wobbly_line(start, start + np.array([rng.uniform(2, 8), 0, 0]), 0.1, rng)
+    return Branch(line, np.full(len(line), radius_mm), -1, 0)
 
 
 def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generator) -> tuple[list[Branch], list[Branch]]:

@@ -56,7 +56,7 @@ def is_visible(
     scanner: Scanner,
     upright: float = 1.0,
 ) -> bool:
-    """Whether a lumen can be seen: 1.8 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
+    """Whether a lumen can be seen: 1.9 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
 
     The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r. Of a lumen that runs
     along a thick slice, only its share of the slice's thickness is seen: ``upright`` is how much of its direction is
@@ -70,7 +70,7 @@ def is_visible(
     blur_mm = max(scanner.blur * voxel_mm, 0.3)
     seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
     voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
-    return diameter_mm >= 1.8 * voxel_mm and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
+    return diameter_mm >= 1.9 * voxel_mm and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
 def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:

@@ -175,7 +175,7 @@ def grow(
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
-    """The arteries that run beside the airways, touching their walls, 1 to 1.6 times their lumen's radius.
+    """The arteries that run beside the airways, touching their walls, 1.1 to 1.7 times their lumen's radius.
 
     The side on which the artery lies turns slowly from parent to child, and each begins where its parent ends. The
     first of the list lies beside the trachea; the caller leaves it out.
@@ -188,7 +188,7 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
         axis = unit(branch.points_mm[-1] - branch.points_mm[0])
         side = unit(side - axis * float(side @ axis))
         sides.append(side)
-        ratio = rng.uniform(1.0, 1.6) if branch.generation > 1 else rng.uniform(0.7, 1.0)
+        ratio = rng.uniform(1.1, 1.7) if branch.generation > 1 else rng.uniform(0.7, 1.0)
         radii = branch.radii_mm * ratio
         gap = branch.radii_mm + radii + np.array([wall_mm(2 * r) for r in branch.radii_mm]) * rng.uniform(0.7, 1.1)
         points = branch.points_mm + side * gap[:, None]

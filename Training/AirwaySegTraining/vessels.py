@@ -15,7 +15,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
             start = np.array([-38.0, 8.0, side * 14.0])
             hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
             line = wobbly_line(start, hilum, 0.05, rng)
-            trunk = Branch(line, np.full(len(line), rng.uniform(5, 7)), -1, 0)
+            trunk = Branch(line, np.full(len(line), rng.uniform(5.5, 8)), -1, 0)
             seeds = seeds_in(patient, side, int(rng.uniform(1200, 1900) * share * 2), rng)
             seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
             if len(seeds) > 8:
@@ -41,7 +41,7 @@ def peripheral_vessels(
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(1000, 1800)), rng)
+        goals = seeds_in(patient, side, int(rng.uniform(800, 1400)), rng)
         far_mm, nearest = cKDTree(ends).query(goals)
         for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
             line = wobbly_line(start, goal, 0.08, rng, step_mm=4)
