@@ -18,9 +18,8 @@ CLEAR_RADIUS_MM = 1.8
 def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: float, rng: np.random.Generator) -> Field:
     """Soft tissue round bronchi of generations 1 to 4: mm, positive inside; the wider the lumen, the deeper.
 
-    It lies off the bronchus's middle, more often towards the mediastinum, so that one side may touch the lung, as behind
-    the bronchus intermedius.
-    ``thick`` is 1 for a usual patient.
+    It lies off the bronchus's middle, more often towards the mediastinum, so that one side may touch the lung, as
+    behind the bronchus intermedius. ``thick`` is 1 for a usual patient.
     """
     middles, reaches = [], []
     for branch in airways:

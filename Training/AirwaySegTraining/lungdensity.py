@@ -51,9 +51,9 @@ def _texture(grid: Grid, shape: tuple[int, ...], step_mm: float, rng: np.random.
 def healthy(patient: Patient, grid: Grid, lattice: Lattice, rng: np.random.Generator) -> Density:
     """Lung without disease: denser towards the back, lobules and regions of slightly different density."""
     back, shape = lattice[1], lattice[0].shape
-    hu = np.float32(patient.lung_hu) + np.float32(patient.gravity_hu) * back
+    hu = np.float32(patient.lung_hu) + np.float32(patient.gravity_hu) * (back - 10)
     hu += 14 * _texture(grid, shape, 12.0, rng) + 8 * _texture(grid, shape, 5.0, rng)
-    grain = np.full(shape, rng.uniform(22, 60), np.float32)
+    grain = np.full(shape, rng.uniform(26, 68), np.float32)
     return Density(hu.astype(np.float32), grain, np.zeros(shape, np.float32))
 
 
@@ -68,10 +68,10 @@ def add_emphysema(density: Density, grid: Grid, lungs: Field, rng: np.random.Gen
 
 def add_haze(density: Density, grid: Grid, lungs: Field, rng: np.random.Generator) -> None:
     """Ground glass in patches, mosaic attenuation (air trapping), and lung that gravity has thickened at the back."""
-    if rng.random() < 0.28:
+    if rng.random() < 0.22:
         hazy = patches(grid, lungs, rng.uniform(0.02, 0.35), rng.uniform(8, 22), rng)
         density.fill(rng.uniform(-750, -450), np.float32(0.8) * soft(hazy, 6), 0.3)
-    if rng.random() < 0.12:
+    if rng.random() < 0.08:
         mosaic = patches(grid, lungs, rng.uniform(0.2, 0.6), 12, rng)
         density.hu += np.float32(rng.uniform(40, 110)) * soft(mosaic, 3)
 

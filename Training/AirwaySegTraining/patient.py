@@ -52,9 +52,9 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     contrast = rng.uniform(60, 260) if rng.random() < 0.4 else 0.0
     lumen_hu = rng.uniform(-1020, -880)
     half_depth_mm = rng.uniform(98, 135)
-    expired = rng.uniform(0.3, 1.0) if rng.random() < 0.12 else 0.0
+    expired = rng.uniform(0.3, 1.0) if rng.random() < 0.1 else 0.0
     thick_walled = rng.uniform(1.2, 1.7) if rng.random() < 0.15 else 1.0
-    inspired_hu = max(rng.uniform(-935, -835), lumen_hu + rng.uniform(40, 110))  # lung is air and some tissue
+    inspired_hu = max(rng.uniform(-945, -850), lumen_hu + rng.uniform(20, 80))  # lung is air and some tissue
     return Patient(
         half_width_mm=rng.uniform(150, 195),
         half_depth_mm=half_depth_mm,
@@ -72,8 +72,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(20, 60),
-        wall_factor=rng.uniform(0.17, 0.27) * thick_walled,
-        lung_hu=min(inspired_hu + 170 * expired, -650),
+        wall_factor=rng.uniform(0.155, 0.25) * thick_walled,
+        lung_hu=min(inspired_hu + 140 * expired, -680),
         gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
         expired=expired,
         blood_hu=rng.uniform(25, 55) + contrast * rng.uniform(0.4, 1.0),

@@ -35,6 +35,9 @@ SMALLEST_LUMEN_MM = 0.62
 CLEAN_NOISE_HU = 25.0
 """A clean case is labelled as if it were scanned with this noise; training adds the real one."""
 
+LEAST_SEEN_MM = 1.6
+"""However small the voxels are, a scanner's focus and detectors show no thinner lumen."""
+
 ROUND_VIEWS = 0.35
 """Share of scans whose field of view is round, with padding outside."""
 
@@ -56,7 +59,7 @@ def is_visible(
     scanner: Scanner,
     upright: float = 1.0,
 ) -> bool:
-    """Whether a lumen can be seen: 1.9 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
+    """Whether a lumen can be seen: 1.9 voxels and `LEAST_SEEN_MM` wide, and contrast to noise over its cross-section at least 3 (Rose).
 
     The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r. Of a lumen that runs
     along a thick slice, only its share of the slice's thickness is seen: ``upright`` is how much of its direction is
@@ -70,7 +73,7 @@ def is_visible(
     blur_mm = max(scanner.blur * voxel_mm, 0.3)
     seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
     voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
-    return diameter_mm >= 1.9 * voxel_mm and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
+    return diameter_mm >= max(1.9 * voxel_mm, LEAST_SEEN_MM) and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
 def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
