@@ -59,11 +59,11 @@ def is_visible(
     scanner: Scanner,
     upright: float = 1.0,
 ) -> bool:
-    """Whether a lumen can be seen: 1.9 voxels and `LEAST_SEEN_MM` wide, and contrast to noise over its cross-section at least 3 (Rose).
+    """Whether a lumen can be seen: wide enough, and contrast to noise over its cross-section at least 3 (Rose).
 
-    The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r. Of a lumen that runs
-    along a thick slice, only its share of the slice's thickness is seen: ``upright`` is how much of its direction is
-    along z, 1 for one that goes straight through.
+    Wide enough is 1.9 voxels and `LEAST_SEEN_MM`. The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the
+    middle of a lumen of radius r. Of a lumen that runs along a thick slice, only its share of the slice's thickness is
+    seen: ``upright`` is how much of its direction is along z, 1 for one that goes straight through.
     """
     in_plane_mm, thick_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2])), float(spacing_mm[0])
     voxel_mm = min(float(np.prod(spacing_mm) ** (1 / 3)), 1.6 * in_plane_mm)
