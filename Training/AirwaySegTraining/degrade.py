@@ -51,9 +51,9 @@ PADDING_HU = -1024
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
-    """A random kernel and dose: noise 9 to 95 HU, log-uniform; sharp kernels are noisier than smooth ones."""
-    noise_hu = float(np.exp(rng.uniform(np.log(9), np.log(95))))
-    sharp = rng.random() < (0.75 if noise_hu > 35 else 0.3)
+    """A random kernel and dose: noise 12 to 110 HU, log-uniform; sharp kernels are noisier than smooth ones."""
+    noise_hu = float(np.exp(rng.uniform(np.log(12), np.log(110))))
+    sharp = rng.random() < (0.75 if noise_hu > 35 else 0.45)
     return Scanner(
         blur=rng.uniform(0.4, 0.7) if sharp else rng.uniform(0.5, 0.9),
         blur_z=rng.uniform(0.3, 0.8),
@@ -65,9 +65,9 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         scale=rng.uniform(0.95, 1.05),
         floor_hu=(-1000.0, -1024.0, None)[rng.integers(3)],
         motion_voxels=(rng.uniform(-2.5, 2.5), rng.uniform(-1.5, 1.5)) if rng.random() < 0.12 else (0.0, 0.0),
-        grain_z=rng.uniform(0.2, 0.65),
+        grain_z=rng.uniform(0.2, 0.5),
         longer=rng.uniform(1.0, 1.8),
-        turn=rng.normal(scale=0.35) if rng.random() < 0.7 else rng.uniform(-np.pi / 2, np.pi / 2),
+        turn=rng.normal(scale=0.35) if rng.random() < 0.85 else rng.uniform(-np.pi / 2, np.pi / 2),
         ramp=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0.0, 0.7),
         uneven=rng.uniform(0.1, 0.55),
         fan=0.0 if rng.random() < 0.5 else rng.uniform(0.3, 1.5),

@@ -28,7 +28,7 @@ from AirwaySegTraining.trees import Branch
 
 COARSE_MM = 3.0
 SLAB = 24
-FINE_STEP_MM = 1.5
+FINE_STEP_MM = 1.2
 
 
 @dataclass
@@ -101,7 +101,7 @@ def make_shapes(patient: Patient, grid: Grid, airways: list[Branch], rng: np.ran
     body = body_shape(patient, z, y, x) + 0.5 * uneven
     cavity = cavity_shape(patient, body)
     lungs = np.maximum(lung_shape(patient, -1, z, y, x), lung_shape(patient, 1, z, y, x)) + uneven
-    around = sleeve(airways, lattice, rng.uniform(0.35, 1.0), rng) + rng.uniform(0.8, 2.5) * rough(7)
+    around = sleeve(airways, lattice, rng.uniform(0.45, 0.85), rng) + rng.uniform(0.8, 2.5) * rough(7)
     lungs = np.minimum(np.minimum(lungs, cavity), -around)
     fluid = lungdensity.effusion(lungs, lattice, uneven, rng)
     density = lungdensity.healthy(patient, grid, lattice, rng)

@@ -41,17 +41,17 @@ def peripheral_vessels(
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(800, 1400)), rng)
+        goals = seeds_in(patient, side, int(rng.uniform(1100, 1900)), rng)
         far_mm, nearest = cKDTree(ends).query(goals)
         for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
             line = wobbly_line(start, goal, 0.08, rng, step_mm=4)
             if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(rng.uniform(0.45, 0.9), 0.35, len(line)), -1, 0))
-        for start in seeds_in(patient, side, int(rng.uniform(200, 500)), rng):
+                twigs.append(Branch(line, np.linspace(rng.uniform(0.5, 1.05), 0.4, len(line)), -1, 0))
+        for start in seeds_in(patient, side, int(rng.uniform(120, 400)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
             line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=4)
             if inside(line).all():
-                radius_mm = rng.uniform(0.35, 0.95)
+                radius_mm = rng.uniform(0.45, 1.1)
                 veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
     return twigs, veins
