@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from AirwaySegLib.treebuild import parse_airways
-from AirwaySegLib.volume import Volume
+from AirwaySegLib.volume import Volume, write_nrrd
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import realism
@@ -32,6 +32,16 @@ def test_rings_show_lumen_wall_and_lung_at_their_distances(a_walled_tube):
     profile = np.median(realism.rings(hu, parsed, which), axis=(0, 2))
     found = {mm: profile[int(np.argmin(np.abs(realism.REACH_MM - mm)))] for mm in (-1.0, 1.0, 4.0)}
     assert found == pytest.approx({-1.0: -980, 1.0: 40, 4.0: -850}, abs=30)
+
+
+def test_what_a_case_leaves_out_is_not_measured(tmp_path):
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[1, 2, 2:5] = (1, 2, 1)
+    for name, array in (("ct", np.full(label.shape, -800, np.int16)), ("label", label)):
+        write_nrrd(tmp_path / f"{name}.nrrd", array, like=Volume(array, SPACING_MM))
+    name, ct, mask = realism.read_case(str(tmp_path))
+    assert (name, ct.array.shape) == (tmp_path.name, label.shape)
+    assert np.count_nonzero(mask.array) == 2
 
 
 def test_noise_is_measured_where_the_airway_is_wide(a_walled_tube):

@@ -372,11 +372,18 @@ def test_slices_are_two_to_five_mm_thick_and_some_overlap():
     assert 0 < np.mean([slabs.every < slabs.over for slabs in drawn]) < 0.7
 
 
-def test_in_a_thick_slice_an_upright_lumen_is_seen_and_a_flat_one_is_not():
-    spacing, usual = (5.0, 0.7, 0.7), Scanner(0.5, 0.5, 0.0, 40.0, 0.5, 0.0, 0.0, 1.0, None)
-    assert is_visible(2.2, 150, spacing, usual, upright=1.0)
-    assert not is_visible(2.2, 150, spacing, usual, upright=0.0)
-    assert is_visible(2.2, 150, (1.0, 0.7, 0.7), usual, upright=0.0)
+def test_in_a_thick_slice_a_flat_thin_lumen_is_no_darker_than_lung_and_an_upright_one_or_one_in_tissue_is():
+    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-960.0, wall_hu=40.0, wall_factor=0.2)
+    upright = _along_z(0, 20, -1, radius_mm=1.5)
+    flat = replace(upright, points_mm=upright.points_mm[:, [1, 0, 2]])
+    thick, thin = (5.0, 0.7, 0.7), (1.0, 0.7, 0.7)
+
+    def contrast(branch, spacing_mm, around_hu=-860.0):
+        return simulation.contrast_hu(branch, around_hu, patient, spacing_mm, QUIET)
+
+    assert contrast(upright, thick) == contrast(upright, thin) == contrast(flat, thin) > 300
+    assert contrast(flat, thick) < 0
+    assert contrast(flat, thick, 40.0) == pytest.approx(0.6 * 1000, rel=0.01)
 
 
 def test_scanner_offset_and_floor_are_applied():

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -43,13 +44,11 @@ def read_case(text: str) -> tuple[str, Volume, Volume]:
     """Name, CT and airway mask on canonical axes."""
     if "=" in text:
         ct_path, mask_path = (Path(part) for part in text.split("=", 1))
-        name = ct_path.name.split(".")[0]
-        mask = read_mask(mask_path)
-    else:
-        ct_path, name = Path(text) / "ct.nrrd", Path(text).name
-        mask = read_mask(Path(text) / "label.nrrd")
-        mask = replace(mask, array=mask.array == 1)
-    return name, to_canonical(read_ct(ct_path)[0]), to_canonical(mask)
+        return ct_path.name.split(".")[0], to_canonical(read_ct(ct_path)[0]), to_canonical(read_mask(mask_path))
+    ct = read_ct(Path(text) / "ct.nrrd")[0]
+    label = sitk.GetArrayFromImage(sitk.ReadImage(Path(text) / "label.nrrd"))
+    mask = replace(ct, array=(label == 1).astype(np.uint8))  # what is left out (2) is no airway here
+    return Path(text).name, to_canonical(ct), to_canonical(mask)
 
 
 def rings(hu: NDArray, parsed: ParsedAirways, which: NDArray[np.bool_]) -> NDArray[np.float32]:

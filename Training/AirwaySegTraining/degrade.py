@@ -65,7 +65,7 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         scale=rng.uniform(0.95, 1.05),
         floor_hu=(-1000.0, -1024.0, None)[rng.integers(3)],
         motion_voxels=(rng.uniform(-2.5, 2.5), rng.uniform(-1.5, 1.5)) if rng.random() < 0.12 else (0.0, 0.0),
-        grain_z=rng.uniform(0.2, 0.5),
+        grain_z=rng.uniform(0.25, 0.6),
         longer=rng.uniform(1.0, 1.8),
         turn=rng.normal(scale=0.35) if rng.random() < 0.85 else rng.uniform(-np.pi / 2, np.pi / 2),
         ramp=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0.0, 0.7),

@@ -53,23 +53,15 @@ class SimulatedCase:
 
 
 def is_visible(
-    diameter_mm: float,
-    contrast_hu: float,
-    spacing_mm: tuple[float, float, float],
-    scanner: Scanner,
-    upright: float = 1.0,
+    diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner
 ) -> bool:
     """Whether a lumen can be seen: wide enough, and contrast to noise over its cross-section at least 3 (Rose).
 
     Wide enough is 1.9 voxels and `LEAST_SEEN_MM`. The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the
-    middle of a lumen of radius r. Of a lumen that runs along a thick slice, only its share of the slice's thickness is
-    seen: ``upright`` is how much of its direction is along z, 1 for one that goes straight through.
+    middle of a lumen of radius r.
     """
-    in_plane_mm, thick_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2])), float(spacing_mm[0])
+    in_plane_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2]))
     voxel_mm = min(float(np.prod(spacing_mm) ** (1 / 3)), 1.6 * in_plane_mm)
-    level = float(np.sqrt(max(0.0, 1 - upright**2)))
-    if thick_mm > THICK_MM:
-        contrast_hu *= min(1.0, diameter_mm / max(thick_mm * level, 1e-3))
     blur_mm = max(scanner.blur * voxel_mm, 0.3)
     seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
     voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
@@ -131,6 +123,26 @@ def surroundings_hu(
     return around
 
 
+def contrast_hu(
+    branch: Branch, around_hu: float, patient: Patient, spacing_mm: tuple[float, float, float], scanner: Scanner
+) -> float:
+    """By how much a lumen is darker than what is beside it: its wall, as far as the blur leaves it, and the lung.
+
+    A thick slice mixes a lumen that runs along it with the walls and the lung above and below: a thin one is no darker
+    than the lung then.
+    """
+    wall, diameter = wall_mm(patient, branch), 2 * float(branch.radii_mm.mean())
+    along = np.abs(branch.points_mm[-1] - branch.points_mm[0])
+    level = float(np.hypot(along[1], along[2])) / max(float(np.linalg.norm(along)), 1e-6)
+    passed_mm = max(spacing_mm[0] * level, 1e-6)
+    if spacing_mm[0] > THICK_MM and diameter < passed_mm:
+        air, tissue = diameter / passed_mm, min(2 * wall / passed_mm, 1 - diameter / passed_mm)
+        return air * (around_hu - patient.lumen_hu) - tissue * (patient.wall_hu - around_hu)
+    blur_mm = max(0.3, scanner.blur * float(np.sqrt(spacing_mm[1] * spacing_mm[2])))
+    left = float(erf(wall / (np.sqrt(8) * blur_mm)))
+    return around_hu + left * max(0.0, patient.wall_hu - around_hu) - patient.lumen_hu
+
+
 def _seen(
     airways: list[Branch], around_hu: list[float], patient: Patient, spacing_mm: tuple, scanner: Scanner
 ) -> list[bool]:
@@ -141,12 +153,8 @@ def _seen(
     seen: list[bool] = []
     reached: list[bool] = []
     for branch, around in zip(airways, around_hu):
-        blur_mm = max(0.3, scanner.blur * float(np.sqrt(spacing_mm[1] * spacing_mm[2])))
-        left = float(erf(wall_mm(patient, branch) / (np.sqrt(8) * blur_mm)))  # of a wall so thin, after the blur
-        contrast = around + left * max(0.0, patient.wall_hu - around) - patient.lumen_hu
-        along = branch.points_mm[-1] - branch.points_mm[0]
-        upright = abs(float(along[0])) / max(float(np.linalg.norm(along)), 1e-6)
-        clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner, upright)
+        contrast = contrast_hu(branch, around, patient, spacing_mm, scanner)
+        clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner)
         before = branch.parent < 0 or reached[branch.parent]
         seen.append(before and clear and not branch.plugged)
         reached.append(before and (seen[-1] or branch.plugged or branch.narrowed))
@@ -194,7 +202,9 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
     scanner = _clean_scanner() if clean else draw_scanner(rng)
     spacing_mm = slabs.spacing_mm(grid.spacing_mm)
-    seen = _seen(airways, surroundings_hu(hu, airways, patient, grid, rng), patient, spacing_mm, scanner)
+    around_hu = surroundings_hu(hu, airways, patient, grid, rng)
+    slice_mm = max(slabs.thick_mm, spacing_mm[0]), *spacing_mm[1:]
+    seen = _seen(airways, around_hu, patient, slice_mm, scanner)
     lumen, label = _label(airways, seen, secretions(airways, rng), grid, slabs)
     apply_coverage(hu, lumen, patient.lumen_hu)
     hu = slabs.mean(hu)

@@ -16,7 +16,7 @@ THICK_MM = 1.8
 THICKNESSES_MM, SHARES = (2.0, 2.5, 3.0, 5.0), (0.3, 0.3, 0.25, 0.15)
 FINEST_MM = 1.25
 
-LEAST_SHARE = 0.4
+LEAST_SHARE = 0.5
 """A voxel of a thick slice is airway if so much of it is; if a part of it only, it is left out."""
 
 
