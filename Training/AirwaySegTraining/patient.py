@@ -72,7 +72,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(20, 60),
-        wall_factor=rng.uniform(0.155, 0.25) * thick_walled,
+        wall_factor=rng.uniform(0.135, 0.22) * thick_walled,
         lung_hu=min(inspired_hu + 140 * expired, -680),
         gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
         expired=expired,
@@ -82,7 +82,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Airway wall: it grows with the lumen's diameter, though more slowly (0.4 mm at 2 mm, 2.3 mm at 16 mm).
+    """Airway wall: it grows with the lumen's diameter, though more slowly (about 0.3 mm at 2 mm, 1.9 mm at 16 mm).
 
     Drawn as tissue, a thin one fades by partial volume, as in scans.
     """

@@ -41,12 +41,12 @@ def peripheral_vessels(
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(1100, 1900)), rng)
+        goals = seeds_in(patient, side, int(rng.uniform(900, 1600)), rng)
         far_mm, nearest = cKDTree(ends).query(goals)
         for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
             line = wobbly_line(start, goal, 0.08, rng, step_mm=4)
             if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(rng.uniform(0.5, 1.05), 0.4, len(line)), -1, 0))
+                twigs.append(Branch(line, np.linspace(rng.uniform(0.5, 1.0), 0.35, len(line)), -1, 0))
         for start in seeds_in(patient, side, int(rng.uniform(120, 400)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
