@@ -37,7 +37,7 @@ def test_rings_show_lumen_wall_and_lung_at_their_distances(a_walled_tube):
 def test_what_a_case_leaves_out_is_not_measured(tmp_path):
     label = np.zeros((20, 20, 20), np.uint8)
     label[1, 2, 2:5] = (1, 2, 1)
-    for name, array in (("ct", np.full(label.shape, -800, np.int16)), ("label", label)):
+    for name, array in (("ct", np.arange(8000, dtype=np.int16).reshape(label.shape) % 900 - 1000), ("label", label)):
         write_nrrd(tmp_path / f"{name}.nrrd", array, like=Volume(array, SPACING_MM))
     name, ct, mask = realism.read_case(str(tmp_path))
     assert (name, ct.array.shape) == (tmp_path.name, label.shape)
