@@ -63,18 +63,19 @@ def segmentation_pictures() -> int:
 
 
 def simulation_page(target: Path, real: list[Path]) -> int:
-    """Two axial slices and a coronal one of simulated chests, and of real ones beside them."""
+    """Two axial slices, a coronal and a sagittal one of simulated chests, and of real ones beside them."""
     volumes = {}
     for seed in PAGE_SEEDS[: max(2, len(PAGE_SEEDS) - len(real))]:
         case = simulate_case(seed)
         volumes[f"simulated, seed {seed}"] = Volume(case.ct, case.spacing_mm)
     volumes |= {path.name: to_canonical(read_ct(path)[0]) for path in real}
-    page, axes = plt.subplots(3, len(volumes), figsize=(4 * len(volumes), 11), facecolor="black")
+    page, axes = plt.subplots(4, len(volumes), figsize=(4 * len(volumes), 14), facecolor="black")
     for column, (title, volume) in enumerate(volumes.items()):
-        depth, height, _ = volume.array.shape
+        depth, height, width = volume.array.shape
         slice_z, row_mm, column_mm = volume.spacing_mm
         views = [(volume.array[int(share * depth)], row_mm / column_mm) for share in (0.58, 0.35)]
         views.append((volume.array[::-1, int(0.5 * height)], slice_z / column_mm))
+        views.append((volume.array[::-1, :, int(0.36 * width)], slice_z / row_mm))
         for axis, (view, aspect) in zip(axes[:, column], views):
             axis.imshow(view, cmap="gray", vmin=LUNG_WINDOW_HU[0], vmax=LUNG_WINDOW_HU[1], aspect=aspect)
             axis.axis("off")

@@ -110,6 +110,19 @@ def test_angles_are_uniform_up_to_the_limit(rng):
     assert np.allclose([turn @ turn.T for turn in turns], np.eye(3)) and np.allclose(np.linalg.det(turns), 1)
 
 
+def test_zoomed_patches_show_lengths_larger_or_smaller_by_factors_within_the_limits(rng):
+    zoomed = Augmentation(degrees=0, mirrored=(0.0, 0.0, 0.0), zoom=(0.7, 1.4))
+    middle = np.array([20, 30, 30])
+    ramp = np.broadcast_to(np.arange(SHAPE[2], dtype=np.int16) * 10, SHAPE)
+    steps = []
+    for _ in range(200):
+        patch = image_patch(ramp, draw_placement(middle, SHAPE, 12, SPACING_MM, zoomed, rng))
+        steps.append(float(np.median(np.diff(patch[5, 5])) / 10))
+    factors = 1 / np.array(steps)
+    assert 0.699 < factors.min() < 0.75 and 1.3 < factors.max() < 1.401
+    assert np.mean(factors < 1) == pytest.approx(np.log(0.7) / (np.log(0.7) - np.log(1.4)), abs=0.12)
+
+
 def test_turned_patches_have_no_empty_corners_even_at_the_scans_border(rng):
     tissue = np.full(SHAPE, 40, np.int16)
     for corner in np.array(np.meshgrid((0, 39), (0, 49), (0, 59))).reshape(3, -1).T:
@@ -220,6 +233,7 @@ def test_maps_keep_their_types_and_get_no_new_values(rng):
         ({"degrees": 90}, "cannot be turned by 90 degrees"),
         ({"threshold": 0.0}, "label threshold after turning is 0.0"),
         ({"mirrored": (0.5, 0.5, 2)}, "chances of mirroring"),
+        ({"zoom": (1.4, 0.7)}, "cannot be zoomed"),
     ],
 )
 def test_an_impossible_augmentation_is_refused(values, sentence):

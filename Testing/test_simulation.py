@@ -6,17 +6,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.preprocessing import body_mask, lung_mask
 from AirwaySegTraining import simulate as simulation
-from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
-from AirwaySegTraining.degrade import Scanner, moved, scan
-from AirwaySegTraining.patient import draw_patient, fissures, grow_arteries, lung_shape, peripheral_vessels
+from AirwaySegTraining.airwaydisease import GAP_MM, diseased, secretions, with_gaps, without_some
+from AirwaySegTraining.bronchi import grow_bronchial_tree, open_airways
+from AirwaySegTraining.degrade import PADDING_HU, Scanner, moved, scan
+from AirwaySegTraining.hilum import sleeve
+from AirwaySegTraining.lungdensity import Density, add_pneumonia, healthy
+from AirwaySegTraining.noise import Grain, noise, streaks
+from AirwaySegTraining.organs import oesophagus
+from AirwaySegTraining.patient import draw_patient, fissures, lung_shape, wall_thickness_mm
 from AirwaySegTraining.rendering import Grid, enlarge, paint_tubes
 from AirwaySegTraining.simulate import is_visible, simulate_case, write_case
+from AirwaySegTraining.slabs import Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.trees import Branch, total_length_mm
+from AirwaySegTraining.vessels import grow_arteries, peripheral_vessels
 
+THIN = Slabs()
 QUIET = Scanner(0.01, 0.01, 0.0, 0.001, 0.5, 0.0, 0.0, 1.0, None)
 
 
@@ -126,16 +136,141 @@ def test_disease_widens_airways_behind_a_bronchus_and_plugs_thin_ones(a_patient_
     assert 2 <= seen["wider"] <= 16 and 3 <= seen["plugged"] <= 19 and seen["healthy"] >= 14
 
 
-def test_what_mucus_fills_and_what_lies_behind_it_is_left_out_and_only_the_plug_is_not_air(a_small_grid):
-    def along_z(first, last, parent, plugged=False):
-        line = np.stack([np.linspace(first, last, 6), np.full(6, 20.0), np.full(6, 20.0)], axis=1)
-        return Branch(line, np.full(6, 3.0), parent, parent + 1, plugged=plugged)
+def _along_z(first, last, parent, **what):
+    line = np.stack([np.linspace(first, last, 6), np.full(6, 20.0), np.full(6, 20.0)], axis=1)
+    return Branch(line, np.full(6, what.pop("radius_mm", 3.0)), parent, parent + 1, **what)
 
-    airways = [along_z(2, 12, -1), along_z(14, 24, 0, plugged=True), along_z(28, 38, 1)]
-    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-1000.0, lung_hu=-850.0, wall_hu=0.0)
-    air, label = simulation._label(airways, patient, a_small_grid, QUIET)
-    assert [int(label[z, 20, 20]) for z in (7, 19, 33)] == [1, 2, 2]
-    assert [bool(air[z, 20, 20]) for z in (7, 19, 33)] == [True, False, True]
+
+def _seen_and_labelled(airways, grid, slabs=THIN, lumps=()):
+    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-1000.0, lung_hu=-850.0, wall_hu=40.0)
+    spacing_mm = slabs.spacing_mm(grid.spacing_mm)
+    seen = simulation._seen(airways, [-850.0] * len(airways), patient, spacing_mm, QUIET)
+    return seen, *simulation._label(airways, seen, list(lumps), grid, slabs)
+
+
+@pytest.mark.parametrize("closed", [{"plugged": True}, {"narrowed": True, "radius_mm": 0.1}])
+def test_open_lumen_behind_a_plug_or_a_collapsed_stretch_is_airway_and_the_stretch_is_left_out(a_small_grid, closed):
+    airways = [_along_z(2, 12, -1), _along_z(14, 24, 0, **closed), _along_z(28, 38, 1)]
+    seen, air, label = _seen_and_labelled(airways, a_small_grid)
+    assert seen == [True, False, True]
+    assert [int(label[z, 20, 20]) for z in (7, 33)] == [1, 1] and label[19, 20, 20] != 1
+    assert air[7, 20, 20] == air[33, 20, 20] == 255 and air[19, 20, 20] < 128
+    if closed.get("plugged"):
+        assert label[19, 20, 20] == 2
+
+
+def test_behind_a_branch_too_thin_to_be_seen_nothing_counts_as_seen(a_small_grid):
+    airways = [_along_z(2, 12, -1), _along_z(14, 24, 0, radius_mm=0.3), _along_z(28, 38, 1)]
+    assert _seen_and_labelled(airways, a_small_grid)[0] == [True, False, False]
+
+
+def test_mucus_on_a_wall_is_no_airway_and_the_rest_of_the_lumen_is(a_small_grid):
+    lump = _along_z(14, 24, -1, radius_mm=1.2)
+    lump = replace(lump, points_mm=lump.points_mm + [0, 2.5, 0])
+    _, air, label = _seen_and_labelled([_along_z(5, 35, -1, radius_mm=4.0)], a_small_grid, lumps=[lump])
+    assert label[19, 23, 20] == 0 and air[19, 23, 20] < 64
+    assert label[19, 18, 20] == 1 and label[30, 23, 20] == 1
+
+
+def test_stretches_that_are_not_open_lie_within_a_branch_and_keep_its_course(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    airways = open_airways(tree, 0.62)
+    closed, untouched = [], 0
+    for seed in range(20):
+        after = with_gaps(airways, np.random.default_rng(seed))
+        untouched += len(after) == len(airways)
+        assert total_length_mm(after) == pytest.approx(total_length_mm(airways), rel=0.01)
+        for branch in after[1:]:
+            assert np.allclose(branch.points_mm[0], after[branch.parent].points_mm[-1], atol=1e-6)
+        closed += [branch for branch in after if branch.plugged or branch.narrowed]
+    lengths = np.array([total_length_mm([branch]) for branch in closed])
+    assert 5 <= untouched <= 15 and len(closed) > 20
+    assert lengths.min() > 0.5 * GAP_MM[0] and lengths.max() < 1.3 * GAP_MM[1]
+    assert {branch.froth for branch in closed if branch.plugged} == {True, False}
+    squeezed = [branch for branch in closed if branch.narrowed]
+    assert squeezed and all(branch.radii_mm.min() < 0.7 * branch.radii_mm.max() for branch in squeezed)
+
+
+def test_a_tree_that_lost_branches_stays_a_tree(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    smaller = [without_some(tree, np.random.default_rng(seed)) for seed in range(30)]
+    assert 1 <= sum(len(after) < len(tree) for after in smaller) <= 12
+    for after in smaller:
+        assert all(0 <= branch.parent < place for place, branch in enumerate(after) if place)
+        assert after[0] is not None and after[0].generation == 0
+
+
+def test_secretions_lie_within_wide_lumens(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    lumps = [lump for seed in range(20) for lump in secretions(tree, np.random.default_rng(seed))]
+    middles = cKDTree(np.concatenate([branch.points_mm for branch in tree if branch.generation <= 4]))
+    assert len(lumps) > 5
+    assert max(middles.query(np.concatenate([lump.points_mm for lump in lumps]))[0]) < 10
+
+
+def test_walls_grow_with_calibre_but_more_slowly():
+    patient = draw_patient(np.random.default_rng(0))
+    thickness = [wall_thickness_mm(patient, diameter) for diameter in (1.5, 3.0, 6.0, 12.0)]
+    ratios = np.divide(thickness[1:], thickness[:-1])
+    assert np.all(ratios > 1.5) and np.all(ratios < 2)
+
+
+def test_generations_three_to_five_are_as_short_as_real_ones(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    airways = open_airways(tree, 0.9)
+    lengths = [total_length_mm([branch]) for branch in airways if 3 <= branch.generation <= 5]
+    assert 9 < np.mean(lengths) < 15
+
+
+def test_wide_bronchi_run_in_soft_tissue_and_thin_ones_do_not(a_patient_with_a_tree):
+    _, tree, _ = a_patient_with_a_tree
+    wide = [branch for branch in tree if branch.generation in (2, 3) and branch.radii_mm.min() > 3.2]
+    thin = [branch for branch in tree if branch.generation > 6]
+    points = [np.concatenate([b.points_mm for b in some]) for some in (wide, thin)]
+    fields = [
+        sleeve(tree, tuple(points_mm.T[:, None, None].astype(np.float32)), 1.0, np.random.default_rng(1))
+        for points_mm in points
+    ]
+    assert np.mean(fields[0] > 4) > 0.9 and np.mean(fields[1] > 0) < 0.2
+
+
+def test_a_bronchus_in_consolidated_lung_is_seen_where_the_same_in_clear_lung_is_not():
+    branch = _along_z(0, 20, -1, radius_mm=1.0)
+    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-950.0, wall_hu=40.0)
+    noisy = Scanner(0.9, 0.6, 0.0, 250.0, 0.5, 0.0, 0.0, 1.0, None)
+    seen = [simulation._seen([branch], [around], patient, (0.8, 0.7, 0.7), noisy) for around in (-900.0, 30.0)]
+    assert seen == [[False], [True]]
+
+
+def test_pneumonia_fills_lung_around_central_bronchi_with_soft_tissue(a_patient_with_a_tree):
+    patient, tree, _ = a_patient_with_a_tree
+    grid = Grid((60, 60, 90), (4.0, 4.0, 4.0), (-180.0, -110.0, -170.0), np.eye(3))
+    lattice = grid.coarse_points(4.0)
+    lungs = np.full(lattice[0].shape, 20, np.float32)
+    filled, calm = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        density: Density = healthy(patient, grid, lattice, rng)
+        add_pneumonia(density, grid, lungs, tree, lattice, rng)
+        filled.append(float(np.mean(density.hu > -150)))
+        airless = density.airless > 0.99
+        calm += density.grain[airless].tolist()
+    assert 2 <= sum(share > 0.005 for share in filled) <= 10 and max(filled) < 0.5
+    assert max(calm) < 9
+
+
+def test_gas_of_the_oesophagus_comes_near_the_bronchi_and_stays_out_of_their_air(a_patient_with_a_tree):
+    patient, tree, _ = a_patient_with_a_tree
+    central = tree[:3]
+    points = np.concatenate([branch.points_mm for branch in central])
+    radii = np.concatenate([branch.radii_mm for branch in central])
+    gaps = []
+    for seed in range(40):
+        _, pockets = oesophagus(patient, tree[0], np.random.default_rng(seed))
+        for pocket in pockets:
+            away, nearest = cKDTree(points).query(pocket.points_mm)
+            gaps.append(float(np.min(away - radii[nearest] - pocket.radii_mm)))
+    assert len(gaps) > 40 and np.mean(np.array(gaps) < 5) > 0.2 and np.mean(np.array(gaps) < -1) < 0.1
 
 
 def test_twigs_reach_the_outer_lung_where_the_arteries_end(a_patient_with_a_tree):
@@ -166,6 +301,91 @@ def test_an_undisturbed_scan_changes_nothing():
     assert np.allclose(scan(picture, QUIET, np.random.default_rng(1)), picture, atol=0.1)
 
 
+def test_noise_has_the_spread_and_the_grain_that_are_asked_for():
+    rng = np.random.default_rng(2)
+    plain = noise((32, 96, 80), 40.0, Grain(0.7, 0.5), rng)
+    assert plain.shape == (32, 96, 80) and plain.std() == pytest.approx(40, rel=0.02)
+
+    def neighbours(field, axis):
+        count = field.shape[axis]
+        one, two = np.take(field, range(1, count), axis), np.take(field, range(count - 1), axis)
+        return np.corrcoef(one.ravel(), two.ravel())[0, 1]
+
+    assert neighbours(plain, 1) == pytest.approx(neighbours(plain, 2), abs=0.03)
+    long = noise((32, 96, 80), 40.0, Grain(0.7, 0.5, longer=2.0), rng)
+    assert neighbours(long, 2) > neighbours(long, 1) + 0.15
+    ramped = noise((32, 96, 80), 40.0, Grain(0.7, 0.5, ramp=1.0), rng)
+    assert neighbours(ramped, 2) < neighbours(plain, 2) - 0.1
+    fine, coarse = (noise((32, 96, 80), 40.0, Grain(0.7, along_z), rng) for along_z in (0.3, 1.0))
+    assert neighbours(fine, 0) < 0.1 and neighbours(coarse, 0) > 0.6
+
+
+def test_uneven_noise_differs_from_place_to_place():
+    rng = np.random.default_rng(3)
+    spread = []
+    for uneven in (0.0, 0.4):
+        field = noise((48, 96, 96), 30.0, Grain(0.5, 0.4, uneven=uneven), rng)
+        blocks = field.reshape(4, 12, 4, 24, 4, 24).std(axis=(1, 3, 5))
+        spread.append(float(blocks.std() / blocks.mean()))
+    assert spread[0] < 0.05 and spread[1] > 0.15
+
+
+def test_streaks_run_along_their_direction_or_spread_from_a_point():
+    rng = np.random.default_rng(4)
+    level = streaks((3, 64, 64), 20.0, 0.0, 0.0, rng)
+    assert np.abs(np.diff(level, axis=2)).max() < 1e-3 and level.std() == pytest.approx(20, rel=0.35)
+    upright = streaks((3, 64, 64), 20.0, np.pi / 2, 0.0, rng)
+    assert np.abs(np.diff(upright, axis=1)).mean() < 0.2 * np.abs(np.diff(upright, axis=2)).mean()
+    fan = streaks((3, 64, 64), 20.0, 0.0, 1.5, rng)
+    assert np.isfinite(fan).all() and fan[:, :, :8].std() > 1.3 * fan[:, :, -8:].std()
+
+
+def test_padding_outside_a_round_view_stays_padding():
+    picture = np.full((3, 40, 40), -850, np.float32)
+    outside_circle(picture, np.random.default_rng(0))
+    padded = picture == PADDING_HU
+    assert padded[:, 0, 0].all() and not padded[:, 20, 20].any()
+    noisy = Scanner(0.5, 0.5, 0.2, 40.0, 0.5, 0.0, 20.0, 1.0, None, padded=True)
+    out = scan(picture, noisy, np.random.default_rng(1))
+    assert (out[padded] == PADDING_HU).all() and out[~padded].std() > 20
+
+
+def test_thick_slices_are_means_of_thin_ones_and_their_label_says_what_a_voxel_mostly_is():
+    slabs = Slabs(3.0, 1.0, every=3, over=3)
+    fine = np.arange(9, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2), np.float32)
+    assert slabs.mean(fine)[:, 0, 0].tolist() == [1.0, 4.0, 7.0]
+    assert slabs.spacing_mm((1.0, 0.7, 0.6)) == (3.0, 0.7, 0.6)
+    label = np.zeros((9, 1, 3), np.uint8)
+    label[3:5, 0, 0] = 1  # two thirds airway
+    label[3, 0, 1] = 1  # one third
+    label[3:6, 0, 2] = 2
+    assert slabs.label(label)[:, 0].tolist() == [[0, 0, 0], [1, 2, 2], [0, 0, 0]]
+    thin = np.zeros((4, 1, 1), np.uint8)
+    assert Slabs().label(thin) is thin
+
+
+def test_slices_are_two_to_five_mm_thick_and_some_overlap():
+    drawn = [draw_slabs(np.random.default_rng(seed)) for seed in range(60)]
+    assert {slabs.thick_mm for slabs in drawn} == {2.0, 2.5, 3.0, 5.0}
+    assert all(slabs.over * slabs.fine_mm == pytest.approx(slabs.thick_mm) for slabs in drawn)
+    assert all(slabs.fine_mm <= 1.25 for slabs in drawn)
+    assert 0 < np.mean([slabs.every < slabs.over for slabs in drawn]) < 0.7
+
+
+def test_in_a_thick_slice_a_flat_thin_lumen_is_no_darker_than_lung_and_an_upright_one_or_one_in_tissue_is():
+    patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-960.0, wall_hu=40.0, wall_factor=0.2)
+    upright = _along_z(0, 20, -1, radius_mm=1.5)
+    flat = replace(upright, points_mm=upright.points_mm[:, [1, 0, 2]])
+    thick, thin = (5.0, 0.7, 0.7), (1.0, 0.7, 0.7)
+
+    def contrast(branch, spacing_mm, around_hu=-860.0):
+        return simulation.contrast_hu(branch, around_hu, patient, spacing_mm, QUIET)
+
+    assert contrast(upright, thick) == contrast(upright, thin) == contrast(flat, thin) > 300
+    assert contrast(flat, thick) < 0
+    assert contrast(flat, thick, 40.0) == pytest.approx(0.6 * 1000, rel=0.01)
+
+
 def test_scanner_offset_and_floor_are_applied():
     scanner = Scanner(0.01, 0.01, 0.0, 0.001, 0.5, 0.0, 40.0, 1.0, -1000.0)
     out = scan(np.full((8, 8, 8), -1020, np.float32), scanner, np.random.default_rng(1))
@@ -190,6 +410,22 @@ def test_the_same_seed_gives_the_same_case_with_an_airway_darker_than_its_surrou
     assert case.ct.dtype == np.int16 and set(np.unique(case.label)) <= {0, 1, 2}
     assert np.median(case.ct[case.label == 1]) < -700 < np.median(case.ct)
     assert not np.array_equal(case.ct, simulate_case(4).ct[: len(case.ct)])
+
+
+@pytest.mark.slow
+def test_a_clean_case_has_walls_of_tissue_and_as_many_vessels_as_a_lung():
+    case = simulate_case(20, clean=True)
+    patient = case.description["patient"]
+    assert 20 <= patient["wall_hu"] <= 60
+    airway, spacing_mm = case.label == 1, np.array(case.spacing_mm)
+    wide = ndimage.distance_transform_edt(airway, sampling=spacing_mm) > 3.0
+    away = ndimage.distance_transform_edt(~airway, sampling=spacing_mm)
+    shell = (ndimage.distance_transform_edt(~wide, sampling=spacing_mm) < 6) & (away > 0.5) & (away < 1.5)
+    assert np.median(case.ct[shell]) == pytest.approx(patient["wall_hu"], abs=25)
+    lungs = lung_mask(case.ct, body_mask(case.ct, case.spacing_mm), case.spacing_mm)
+    inner = ndimage.binary_erosion(lungs, iterations=4)
+    assert 0.01 < np.mean(case.ct[inner] > -200) < 0.06
+    assert -950 < np.median(case.ct[inner]) < -650
 
 
 def test_a_case_is_written_whole_with_its_spacing(tmp_path):

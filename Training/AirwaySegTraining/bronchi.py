@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from AirwaySegTraining.patient import Patient, fissures, inside_lung, seeds_in
-from AirwaySegTraining.trees import Branch, Points, grow, limit_angle, taper, unit, wobbly_line
+from AirwaySegTraining.trees import Branch, Central, Points, grow, limit_angle, taper, unit, wobbly_line
 
 Range = tuple[float, float]
 
@@ -22,12 +22,15 @@ class Stem:
     most_degrees: float
 
 
-RIGHT_UPPER = Stem((10, 18), (0.62, 0.74), 85)
-INTERMEDIATE = Stem((18, 28), (0.8, 0.9), 30)
+RIGHT_UPPER = Stem((7, 15), (0.62, 0.74), 85)
+INTERMEDIATE = Stem((16, 26), (0.8, 0.9), 30)
 MIDDLE = Stem((14, 22), (0.5, 0.62), 50)
 RIGHT_LOWER = Stem((6, 12), (0.75, 0.88), 30)
-LEFT_UPPER = Stem((10, 16), (0.7, 0.82), 75)
-LEFT_LOWER = Stem((8, 14), (0.72, 0.84), 35)
+LEFT_UPPER = Stem((7, 14), (0.7, 0.82), 75)
+LEFT_LOWER = Stem((6, 12), (0.72, 0.84), 35)
+
+SEGMENTS = Central(last_generation=6, length_mm=11.5, least_share=0.15)
+"""Lobar and segmental bronchi give off branches every centimetre, as in real trees."""
 
 
 def central_airways(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -82,7 +85,7 @@ def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm:
             if len(seeds):
                 _add_stem(tree, parent, kind, seeds, rng)
                 first = len(tree)
-                tree = grow(tree, seeds, inside, smallest_mm, rng)
+                tree = grow(tree, seeds, inside, smallest_mm, rng, SEGMENTS)
                 for branch in tree[first:]:
                     if branch.generation <= 4:
                         branch.squash = rng.uniform(0.8, 1.25)
@@ -98,27 +101,3 @@ def open_airways(tree: list[Branch], smallest_mm: float) -> list[Branch]:
             place[index] = len(airways)
             airways.append(replace(branch, parent=place[branch.parent]))
     return airways
-
-
-def diseased(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """The airways of one patient of five with bronchiectasis, of one of four with mucus; arteries stay as they were.
-
-    Bronchiectasis widens everything behind up to three bronchi by a factor of 1.3 to 1.8; mucus plugs up to six thin
-    bronchi over their length.
-    """
-    wider = np.ones(len(airways))
-    candidates = [place for place, branch in enumerate(airways) if branch.generation > 3]
-    if candidates and rng.random() < 0.2:
-        for place in rng.choice(candidates, rng.integers(1, 4)):
-            wider[place] = rng.uniform(1.3, 1.8)
-    for place, branch in enumerate(airways):
-        if branch.generation > 0:
-            wider[place] = max(wider[place], wider[branch.parent])
-    plugged: set[int] = set()
-    thin = [place for place in candidates if airways[place].radii_mm.mean() < 2.5]
-    if thin and rng.random() < 0.25:
-        plugged = {int(place) for place in rng.choice(thin, rng.integers(1, 7))}
-    return [
-        replace(branch, radii_mm=branch.radii_mm * wider[place], plugged=place in plugged)
-        for place, branch in enumerate(airways)
-    ]

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from AirwaySegTraining.trees import Branch, Inside, Points, companions, grow, total_length_mm, wobbly_line
+from AirwaySegTraining.trees import Branch, Inside, Points, total_length_mm
 
 Field = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What differs from person to person; lengths in mm, densities in HU."""
+    """What differs from person to person; lengths in mm, densities in HU.
+
+    ``wall_factor`` see `wall_thickness_mm`; ``gravity_hu`` by how much each mm towards the back makes lung denser;
+    ``expired`` is 0 at full inspiration and 1 at full expiration.
+    """
 
     half_width_mm: float
     half_depth_mm: float
@@ -36,9 +39,10 @@ class Patient:
     horizontal_mm: float
     lumen_hu: float
     wall_hu: float
-    wall_share: float
-    wall_least_mm: float
+    wall_factor: float
     lung_hu: float
+    gravity_hu: float
+    expired: float
     blood_hu: float
     artery_hu: float
 
@@ -48,6 +52,9 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     contrast = rng.uniform(60, 260) if rng.random() < 0.4 else 0.0
     lumen_hu = rng.uniform(-1020, -880)
     half_depth_mm = rng.uniform(98, 135)
+    expired = rng.uniform(0.3, 1.0) if rng.random() < 0.1 else 0.0
+    thick_walled = rng.uniform(1.2, 1.7) if rng.random() < 0.15 else 1.0
+    inspired_hu = max(rng.uniform(-945, -850), lumen_hu + rng.uniform(20, 80))  # lung is air and some tissue
     return Patient(
         half_width_mm=rng.uniform(150, 195),
         half_depth_mm=half_depth_mm,
@@ -57,25 +64,29 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         lung_centre_mm=(rng.uniform(-60, -35), rng.uniform(-2, 10), rng.uniform(66, 78)),
         dome_mm=(rng.uniform(-165, -115), rng.uniform(25, 55)),
         heart_mm=(rng.uniform(45, 62), rng.uniform(38, 50), rng.uniform(45, 60)),
-        mediastinum_mm=rng.uniform(22, 31),
+        mediastinum_mm=rng.uniform(26, 38),
         back_mm=rng.uniform(48, 62),
         trachea_radius_mm=rng.uniform(7.2, 9.4),
         trachea_top_mm=rng.uniform(95, 135),
         oblique_mm=rng.uniform(-10, 5),
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
-        wall_hu=rng.uniform(-300, 60),
-        wall_share=rng.uniform(0.07, 0.17),
-        wall_least_mm=rng.uniform(0.35, 0.8),
-        lung_hu=max(rng.uniform(-915, -785), lumen_hu + rng.uniform(60, 110)),  # lung is air and some tissue
+        wall_hu=rng.uniform(20, 60),
+        wall_factor=rng.uniform(0.135, 0.22) * thick_walled,
+        lung_hu=min(inspired_hu + 140 * expired, -680),
+        gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
+        expired=expired,
         blood_hu=rng.uniform(25, 55) + contrast * rng.uniform(0.4, 1.0),
         artery_hu=rng.uniform(25, 55) + contrast,
     )
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Airway wall: a share of the lumen's diameter, at least the patient's own least thickness, at most 2.2 mm."""
-    return float(np.clip(patient.wall_share * diameter_mm, patient.wall_least_mm, 2.2))
+    """Airway wall: it grows with the lumen's diameter, though more slowly (about 0.3 mm at 2 mm, 1.9 mm at 16 mm).
+
+    Drawn as tissue, a thin one fades by partial volume, as in scans.
+    """
+    return float(np.clip(patient.wall_factor * diameter_mm**0.85, 0.15, 2.5))
 
 
 def ellipsoid(z: Field, y: Field, x: Field, centre: tuple, radii: tuple, power: float = 2.0) -> Field:
@@ -118,12 +129,14 @@ def spine_shape(patient: Patient, z: Field, y: Field, x: Field) -> Field:
 def lung_shape(patient: Patient, side: int, z: Field, y: Field, x: Field) -> Field:
     """One lung: side -1 is the patient's right, +1 the left; heart, mediastinum, spine and diaphragm cut it."""
     centre = patient.lung_centre_mm
-    lung = ellipsoid(z, y, x, (centre[0], centre[1], side * centre[2]), patient.lung_radii_mm, 2.4)
+    apex = 1 - 0.38 * np.clip((z - 15) / 95, 0, 1.2) ** 2  # the lung narrows towards its top
+    lung = ellipsoid(z, y / apex, x / apex, (centre[0], centre[1], side * centre[2]), patient.lung_radii_mm, 2.4) * apex
     across = ((x - side * centre[2]) / 75) ** 2 + ((y - centre[1]) / 105) ** 2
     base, height = patient.dome_mm
     diaphragm = z - (base + height * (1 - across) + (8 if side < 0 else 0))
     lung = np.minimum(lung, diaphragm * 0.9)
-    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1))
+    deep = np.clip((y + 25) / 60, -1, 1) ** 2  # the mediastinum is widest at the great vessels, not in front or behind
+    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1)) * (1.1 - 0.4 * deep)
     lung = np.minimum(lung, middle)
     lung = np.minimum(lung, -heart_shape(patient, z, y, x) - 2)
     lung = np.minimum(lung, -spine_shape(patient, z, y, x) - 6)
@@ -153,56 +166,6 @@ def seeds_in(patient: Patient, side: int, count: int, rng: np.random.Generator) 
     candidates[:, 2] *= side
     candidates = candidates[inside_lung(patient, side, 3.0, hilum_mm=0.0)(candidates)]
     return candidates[:count]
-
-
-def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
-    """Pulmonary veins: two trees a lung from the left atrium, not beside the airways."""
-    veins: list[Branch] = []
-    for side in (-1, 1):
-        for height, share in ((-20.0, 0.5), (-50.0, 0.5)):
-            start = np.array([-38.0, 8.0, side * 14.0])
-            hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
-            line = wobbly_line(start, hilum, 0.05, rng)
-            trunk = Branch(line, np.full(len(line), rng.uniform(5, 7)), -1, 0)
-            seeds = seeds_in(patient, side, int(rng.uniform(900, 1500) * share * 2), rng)
-            seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
-            if len(seeds) > 8:
-                veins += grow([trunk], seeds, inside_lung(patient, side, 1.0), 0.45, rng)
-    return veins
-
-
-def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Arteries beside the whole bronchial tree but the trachea: they go on where airways are too thin to be drawn."""
-    arteries = companions(tree, lambda diameter: wall_thickness_mm(patient, diameter), rng)
-    return [artery for artery in arteries if artery.generation > 0]
-
-
-def peripheral_vessels(
-    patient: Patient, arteries: list[Branch], rng: np.random.Generator
-) -> tuple[list[Branch], list[Branch]]:
-    """Thin vessels of the outer lung: twigs from the arteries' ends on, and some that stand for veins.
-
-    The grown trees end where they are thin, real vessels a centimetre from the pleura.
-    """
-    parents = {artery.parent for artery in arteries}
-    ends = np.array([artery.points_mm[-1] for place, artery in enumerate(arteries, start=1) if place not in parents])
-    twigs, veins = [], []
-    for side in (-1, 1):
-        inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(500, 900)), rng)
-        far_mm, nearest = cKDTree(ends).query(goals)
-        for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
-            line = wobbly_line(start, goal, 0.08, rng, step_mm=2.5)
-            if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(rng.uniform(0.55, 0.95), 0.4, len(line)), -1, 0))
-        for start in seeds_in(patient, side, int(rng.uniform(60, 250)), rng):
-            away = start - np.array([-22.0, 4.0, side * 32.0])
-            way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
-            line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=2.5)
-            if inside(line).all():
-                radius_mm = rng.uniform(0.35, 0.95)
-                veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
-    return twigs, veins
 
 
 def describe(airways: list[Branch]) -> dict[str, float]:

@@ -64,47 +64,63 @@ def smooth_noise(grid: Grid, step_mm: float, rng: np.random.Generator) -> Field:
     return (noise / max(float(noise.std()), 1e-6)).astype(np.float32)
 
 
-def _tube_box(low_mm: Points, high_mm: Points, margin_mm: float, grid: Grid) -> tuple[slice, slice, slice] | None:
-    spacing = np.asarray(grid.spacing_mm)
-    first = np.maximum(np.floor((low_mm - margin_mm) / spacing), 0).astype(int)
-    last = np.minimum(np.ceil((high_mm + margin_mm) / spacing) + 1, grid.shape).astype(int)
-    if (first >= last).any():
-        return None
-    return tuple(slice(a, b) for a, b in zip(first, last))
-
-
 def _paint_piece(
-    coverage: NDArray[np.uint8],
-    ends_mm: Points,
-    radii_mm: NDArray[np.float64],
+    part: NDArray[np.uint8],
+    axes_mm: tuple[Field, Field, Field],
+    piece: NDArray[np.float32],
     squash: tuple[float, Points],
-    grid: Grid,
+    voxel_mm: float,
 ) -> None:
-    """Draw one capsule: ends (2, 3) in scan mm, radii (2,). Tubes below a voxel are scaled by their area."""
-    voxel_mm = float(np.prod(grid.spacing_mm) ** (1 / 3))
-    drawn = np.maximum(radii_mm, 0.5 * voxel_mm)
-    strength = 255 * float(np.min((radii_mm / drawn) ** 2))
+    """Draw one capsule into its box: axes in mm from its start, ``piece`` (way z, y, x, radius, growth, strength)."""
+    z, y, x = axes_mm
+    along_z, along_y, along_x, radius, growth, strength = piece
+    length_squared = max(along_z * along_z + along_y * along_y + along_x * along_x, np.float32(1e-6))
+    share = (z * (along_z / length_squared) + y * (along_y / length_squared)) + x * (along_x / length_squared)
+    np.clip(share, 0, 1, out=share)
+    dz, dy, dx = z - share * along_z, y - share * along_y, x - share * along_x
     ratio, axis = squash
-    box = _tube_box(ends_mm.min(axis=0), ends_mm.max(axis=0), drawn.max() * max(1, 1 / ratio) + voxel_mm, grid)
-    if box is None:
-        return
-    z, y, x = (
-        np.arange(part.start, part.stop, dtype=np.float32) * np.float32(step) - np.float32(start)
-        for part, step, start in zip(box, grid.spacing_mm, ends_mm[0])
-    )
-    z, y = z[:, None, None], y[None, :, None]
-    along = (ends_mm[1] - ends_mm[0]).astype(np.float32)
-    length_squared = max(float(along @ along), 1e-6)
-    share = np.clip((z * along[0] + y * along[1] + x * along[2]) / np.float32(length_squared), 0, 1)
-    dz, dy, dx = z - share * along[0], y - share * along[1], x - share * along[2]
-    squared = dz * dz + dy * dy + dx * dx
+    stretch = None
     if ratio != 1:
-        aside = dz * np.float32(axis[0]) + dy * np.float32(axis[1]) + dx * np.float32(axis[2])
-        squared = squared + np.float32(ratio**2 - 1) * aside * aside
-    radius = np.float32(drawn[0]) + share * np.float32(drawn[1] - drawn[0])
-    soft = np.clip((radius - np.sqrt(np.maximum(squared, 0))) / np.float32(voxel_mm) + np.float32(0.5), 0, 1)
-    part = coverage[box]
-    np.maximum(part, (soft * np.float32(strength)).astype(np.uint8), out=part)
+        stretch = dz * np.float32(axis[0]) + dy * np.float32(axis[1]) + dx * np.float32(axis[2])
+    dz *= dz
+    dz += np.multiply(dy, dy, out=dy)
+    dz += np.multiply(dx, dx, out=dx)
+    if stretch is not None:
+        dz += np.float32(ratio**2 - 1) * stretch * stretch
+    np.sqrt(np.maximum(dz, 0, out=dz), out=dz)
+    share *= growth
+    share += radius
+    share -= dz
+    share *= np.float32(1 / voxel_mm)
+    share += np.float32(0.5)
+    np.clip(share, 0, 1, out=share)
+    share *= strength
+    np.maximum(part, share.astype(np.uint8), out=part)
+
+
+def _paint_branch(coverage: NDArray[np.uint8], branch: Branch, wider_mm: float, grid: Grid) -> None:
+    """Draw a tube piece by piece. Tubes below a voxel are scaled by their area."""
+    spacing = np.asarray(grid.spacing_mm)
+    voxel_mm = float(np.prod(spacing) ** (1 / 3))
+    points, radii = grid.to_scan_mm(branch.points_mm), branch.radii_mm + wider_mm
+    drawn = np.maximum(radii, 0.5 * voxel_mm)
+    strength = 255 * np.minimum((radii / drawn) ** 2, 1)
+    margin = (np.maximum(drawn[:-1], drawn[1:]) * max(1, 1 / branch.squash) + voxel_mm)[:, None]
+    low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
+    firsts = np.maximum(np.floor((low - margin) / spacing), 0).astype(int)
+    lasts = np.minimum(np.ceil((high + margin) / spacing) + 1, grid.shape).astype(int)
+    pieces = np.column_stack(
+        [np.diff(points, axis=0), drawn[:-1], np.diff(drawn), np.minimum(strength[:-1], strength[1:])]
+    ).astype(np.float32)
+    squash = branch.squash, grid.rotation @ branch.squash_axis
+    for k in np.flatnonzero((firsts < lasts).all(axis=1)):
+        first, last, start = firsts[k].tolist(), lasts[k].tolist(), points[k].tolist()
+        z, y, x = (
+            np.arange(a, b, dtype=np.float32) * np.float32(step) - np.float32(zero)
+            for a, b, step, zero in zip(first, last, grid.spacing_mm, start)
+        )
+        part = coverage[first[0] : last[0], first[1] : last[1], first[2] : last[2]]
+        _paint_piece(part, (z[:, None, None], y[None, :, None], x[None, None, :]), pieces[k], squash, voxel_mm)
 
 
 def paint_tubes(
@@ -115,12 +131,7 @@ def paint_tubes(
     ``coverage`` is changed in place: it keeps the larger of what was there and what is drawn.
     """
     for index, branch in enumerate(branches):
-        wider = wider_mm[index] if isinstance(wider_mm, list) else wider_mm
-        points = grid.to_scan_mm(branch.points_mm)
-        radii = branch.radii_mm + wider
-        axis = grid.rotation @ branch.squash_axis
-        for k in range(len(points) - 1):
-            _paint_piece(coverage, points[k : k + 2], radii[k : k + 2], (branch.squash, axis), grid)
+        _paint_branch(coverage, branch, wider_mm[index] if isinstance(wider_mm, list) else wider_mm, grid)
 
 
 def mix(hu: Field, value: Field | float, coverage: Field) -> None:

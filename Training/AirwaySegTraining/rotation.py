@@ -46,11 +46,14 @@ class Augmentation:
     ``degrees`` is the largest turn about each axis; 0 leaves patches as they are. A turned voxel is airway if airway
     has at least ``threshold`` of it. Zheng et al. 2021, IV B: 15 degrees, 0.8 in the first stage and 0.9 in the
     second; the higher, the thinner the label. ``mirrored`` is the chance of each axis (z, y, x) to be mirrored.
+    ``zoom`` are the least and the largest factor by which patches are enlarged, drawn log-uniformly; 1 and 1 leave the
+    size as it is.
     """
 
     degrees: float = 15.0
     threshold: float = 0.8
     mirrored: tuple[float, float, float] = (0.25, 0.25, 0.5)
+    zoom: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         """Refuse values that no patch can be made with."""
@@ -60,6 +63,8 @@ class Augmentation:
             raise AirwaySegError(f"The label threshold after turning is {self.threshold}; it must be above 0, up to 1.")
         if not all(0 <= chance <= 1 for chance in self.mirrored):
             raise AirwaySegError(f"The chances of mirroring are {self.mirrored}; each must be from 0 to 1.")
+        if not 0.5 <= self.zoom[0] <= self.zoom[1] <= 2:
+            raise AirwaySegError(f"Patches cannot be zoomed by {self.zoom}; the limits are 0.5 and 2, the least first.")
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ def draw_placement(
 ) -> Placement:
     """A random patch that contains ``point``, turned about it by uniform angles about z, y and x, mirrored by chance.
 
-    Turns keep lengths in mm: a round lumen in voxels of another height than width stays round.
+    Turns keep lengths in mm: a round lumen in voxels of another height than width stays round. Zoom changes them all
+    alike.
     """
     pivot = point - draw_start(point, shape, side, rng)
     angles = rng.uniform(-augmentation.degrees, augmentation.degrees, 3)
@@ -111,6 +117,9 @@ def draw_placement(
     if augmentation.degrees > 0:
         turn = Rotation.from_euler("zyx", angles, degrees=True).as_matrix()[::-1, ::-1]
         matrix = turn * spacing_mm / np.asarray(spacing_mm)[:, None]
+    if augmentation.zoom != (1.0, 1.0):
+        zoom = float(np.exp(rng.uniform(*np.log(augmentation.zoom))))
+        matrix = (np.eye(3) if matrix is None else matrix) / zoom
     return Placement(tuple(point.tolist()), tuple(pivot.tolist()), side, matrix, tuple(mirrored.tolist()))
 
 

@@ -12,18 +12,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from AirwaySegLib import __version__
 from AirwaySegLib.delivery import delivered_into
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.volume import Volume, write_nrrd
-from AirwaySegTraining.bronchi import diseased, grow_bronchial_tree, open_airways
+from AirwaySegTraining.airwaydisease import diseased, secretions, with_gaps, without_some
+from AirwaySegTraining.bronchi import grow_bronchial_tree, open_airways
 from AirwaySegTraining.degrade import Scanner, draw_scanner, scan, whole_hu
-from AirwaySegTraining.patient import Patient, describe, draw_patient, grow_arteries, grow_veins, peripheral_vessels
+from AirwaySegTraining.patient import Patient, describe, draw_patient
 from AirwaySegTraining.rendering import Grid, paint_tubes
-from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers
+from AirwaySegTraining.scene import apply_coverage, make_shapes, paint_background, paint_layers, tube_layers, wall_mm
+from AirwaySegTraining.slabs import THICK_MM, Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.trees import Branch
+from AirwaySegTraining.vessels import grow_arteries, grow_veins, peripheral_vessels
 from AirwaySegTraining.workers import WorkerPool
 
 SMALLEST_LUMEN_MM = 0.62
@@ -31,6 +35,12 @@ SMALLEST_LUMEN_MM = 0.62
 
 CLEAN_NOISE_HU = 25.0
 """A clean case is labelled as if it were scanned with this noise; training adds the real one."""
+
+LEAST_SEEN_MM = 1.6
+"""However small the voxels are, a scanner's focus and detectors show no thinner lumen."""
+
+ROUND_VIEWS = 0.35
+"""Share of scans whose field of view is round, with padding outside."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +56,30 @@ class SimulatedCase:
 def is_visible(
     diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner
 ) -> bool:
-    """Whether a lumen can be seen: 1.8 voxels wide, and contrast to noise over its cross-section at least 3 (Rose).
+    """Whether a lumen can be seen: wide enough, and contrast to noise over its cross-section at least 3 (Rose).
 
-    The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the middle of a lumen of radius r.
+    Wide enough is 1.9 voxels and `LEAST_SEEN_MM`. The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the
+    middle of a lumen of radius r.
     """
-    voxel_mm = float(np.prod(spacing_mm) ** (1 / 3))
+    in_plane_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2]))
+    voxel_mm = min(float(np.prod(spacing_mm) ** (1 / 3)), 1.6 * in_plane_mm)
     blur_mm = max(scanner.blur * voxel_mm, 0.3)
     seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
     voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
-    return diameter_mm >= 1.8 * voxel_mm and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
+    return diameter_mm >= max(1.9 * voxel_mm, LEAST_SEEN_MM) and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
-def draw_grid(patient: Patient, rng: np.random.Generator) -> Grid:
-    """A random field of view, spacing, and tilt of the patient (up to about 8 degrees)."""
-    in_plane = rng.uniform(0.58, 0.88)
-    slices = rng.uniform(0.5, 1.3) if rng.random() < 0.85 else rng.uniform(1.3, 2.0)
-    turn = np.radians(rng.normal(scale=4, size=3))
-    rotation = _rotation(turn)
+def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
+    """A random field of view, spacing, slices, and tilt of the patient (up to about 8 degrees).
+
+    Every fifth scan has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices `Slabs` puts together.
+    """
+    in_plane = rng.uniform(0.58, 0.9)
+    slices = rng.uniform(0.5, 1.3) if rng.random() < 0.9 else rng.uniform(1.3, 2.0)
+    slabs = draw_slabs(rng) if rng.random() < 0.2 else Slabs()
+    if slabs.thick_mm:
+        slices = slabs.fine_mm
+    rotation = _rotation(np.radians(rng.normal(scale=4, size=3)))
     margin = rng.uniform(-18, 12)
     half_x, half_y = patient.half_width_mm + margin, patient.half_depth_mm + margin + 5
     top = patient.trachea_top_mm + rng.uniform(-30, 0)
@@ -72,7 +89,7 @@ def draw_grid(patient: Patient, rng: np.random.Generator) -> Grid:
     spacing = (slices, in_plane, in_plane)
     extent = np.array([top - bottom, 2 * half_y, 2 * half_x])
     shape = tuple(int(n) for n in extent / spacing)
-    return Grid(shape, spacing, (bottom, 12 - half_y, -half_x), rotation)
+    return Grid(shape, spacing, (bottom, 12 - half_y, -half_x), rotation), slabs
 
 
 def _rotation(angles: NDArray) -> NDArray[np.float64]:
@@ -91,24 +108,82 @@ def _clean_scanner() -> Scanner:
     return Scanner(0.5, 0.5, 0.0, CLEAN_NOISE_HU, 0.5, 0.0, 0.0, 1.0, None)
 
 
-def _label(airways: list[Branch], patient: Patient, grid: Grid, scanner: Scanner) -> tuple[NDArray, NDArray]:
-    """Coverage by the airways' air (uint8, 255 = inside), and the label; what mucus fills, and all behind, is 2."""
-    # Of a thin wall the blur leaves about a third.
-    surroundings = patient.lung_hu + 0.3 * (patient.wall_hu - patient.lung_hu)
-    contrast = surroundings - patient.lumen_hu
-    seen = [
-        not b.plugged and is_visible(2 * float(b.radii_mm.mean()), contrast, grid.spacing_mm, scanner) for b in airways
-    ]
-    for index, branch in enumerate(airways):  # behind an invisible branch nothing counts as seen
-        seen[index] = seen[index] and (branch.parent < 0 or seen[branch.parent])
+def surroundings_hu(
+    hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, rng: np.random.Generator
+) -> list[float]:
+    """What lies a millimetre outside each branch's wall, before its air is drawn: median HU, lung to soft tissue."""
+    around = []
+    top = np.array(grid.shape) - 1
+    for branch in airways:
+        away = rng.normal(size=(4, len(branch.points_mm), 3))
+        away /= np.linalg.norm(away, axis=2, keepdims=True)
+        reach = branch.radii_mm + wall_mm(patient, branch) + 1.0
+        places = grid.to_scan_mm((branch.points_mm + away * reach[:, None]).reshape(-1, 3))
+        voxels = np.clip(np.rint(places / grid.spacing_mm).astype(int), 0, top)
+        around.append(float(np.clip(np.median(hu[tuple(voxels.T)]), -1000, 60)))
+    return around
+
+
+def contrast_hu(
+    branch: Branch, around_hu: float, patient: Patient, spacing_mm: tuple[float, float, float], scanner: Scanner
+) -> float:
+    """By how much a lumen is darker than what is beside it: its wall, as far as the blur leaves it, and the lung.
+
+    A thick slice mixes a lumen that runs along it with the walls and the lung above and below: a thin one is no darker
+    than the lung then.
+    """
+    wall, diameter = wall_mm(patient, branch), 2 * float(branch.radii_mm.mean())
+    along = np.abs(branch.points_mm[-1] - branch.points_mm[0])
+    level = float(np.hypot(along[1], along[2])) / max(float(np.linalg.norm(along)), 1e-6)
+    passed_mm = max(spacing_mm[0] * level, 1e-6)
+    if spacing_mm[0] > THICK_MM and diameter < passed_mm:
+        air, tissue = diameter / passed_mm, min(2 * wall / passed_mm, 1 - diameter / passed_mm)
+        return air * (around_hu - patient.lumen_hu) - tissue * (patient.wall_hu - around_hu)
+    blur_mm = max(0.3, scanner.blur * float(np.sqrt(spacing_mm[1] * spacing_mm[2])))
+    left = float(erf(wall / (np.sqrt(8) * blur_mm)))
+    return around_hu + left * max(0.0, patient.wall_hu - around_hu) - patient.lumen_hu
+
+
+def _seen(
+    airways: list[Branch], around_hu: list[float], patient: Patient, spacing_mm: tuple, scanner: Scanner
+) -> list[bool]:
+    """Which branches the picture can show. Behind one that is too thin nothing counts as seen.
+
+    Behind mucus or a squeezed stretch the lumen does: a network is to find what is open there.
+    """
+    seen: list[bool] = []
+    reached: list[bool] = []
+    for branch, around in zip(airways, around_hu):
+        contrast = contrast_hu(branch, around, patient, spacing_mm, scanner)
+        clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner)
+        before = branch.parent < 0 or reached[branch.parent]
+        seen.append(before and clear and not branch.plugged)
+        reached.append(before and (seen[-1] or branch.plugged or branch.narrowed))
+    return seen
+
+
+def _label(
+    airways: list[Branch], seen: list[bool], lumps: list[Branch], grid: Grid, slabs: Slabs
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Coverage by the airways' air (uint8, 255 = inside), and the label (slices put together): mucus is 2.
+
+    ``lumps`` of mucus cling to the wall of an open lumen and are neither.
+    """
     visible = np.zeros(grid.shape, np.uint8)
     paint_tubes(visible, [b for b, s in zip(airways, seen) if s], grid)
     hidden = np.zeros(grid.shape, np.uint8)
     paint_tubes(hidden, [b for b, s in zip(airways, seen) if not s and not b.plugged], grid)
+    if lumps:
+        mucus = np.zeros(grid.shape, np.uint8)
+        paint_tubes(mucus, lumps, grid)
+        np.minimum(visible, 255 - mucus, out=visible)
+        np.minimum(hidden, 255 - mucus, out=hidden)
     air = np.maximum(visible, hidden)
     paint_tubes(hidden, [b for b in airways if b.plugged], grid)
-    label = np.where(visible >= 128, 1, np.where(hidden >= 64, 2, 0)).astype(np.uint8)
-    return air, label
+    label = np.zeros(grid.shape, np.uint8)
+    label[hidden >= 64] = 2
+    label[visible >= 128] = 1
+    return air, slabs.label(label)
 
 
 def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
@@ -118,29 +193,37 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     """
     rng = np.random.default_rng(seed)
     patient = draw_patient(rng)
-    grid = draw_grid(patient, rng)
-    tree = grow_bronchial_tree(patient, rng)
-    airways = diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng)
+    grid, slabs = draw_grid(patient, rng)
+    tree = without_some(grow_bronchial_tree(patient, rng), rng)
+    airways = with_gaps(diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng), rng)
     arteries = grow_arteries(patient, tree, rng)
     twigs, small_veins = peripheral_vessels(patient, arteries, rng)
     vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
-    hu = paint_background(patient, make_shapes(patient, grid, rng), grid, rng)
+    hu = paint_background(patient, make_shapes(patient, grid, tree, rng), grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
     scanner = _clean_scanner() if clean else draw_scanner(rng)
-    lumen, label = _label(airways, patient, grid, scanner)
+    spacing_mm = slabs.spacing_mm(grid.spacing_mm)
+    around_hu = surroundings_hu(hu, airways, patient, grid, rng)
+    slice_mm = max(slabs.thick_mm, spacing_mm[0]), *spacing_mm[1:]
+    seen = _seen(airways, around_hu, patient, slice_mm, scanner)
+    lumen, label = _label(airways, seen, secretions(airways, rng), grid, slabs)
     apply_coverage(hu, lumen, patient.lumen_hu)
+    hu = slabs.mean(hu)
+    if rng.random() < ROUND_VIEWS:
+        outside_circle(hu, rng)
     if not clean:
         hu = scan(hu, scanner, rng)
     description = {
         "source": f"AirwaySeg simulator {__version__}",
         "seed": seed,
         "clean": clean,
-        "label_values": {"0": "background", "1": "airway", "2": "left out: too thin or too faint to be seen"},
+        "label_values": {"0": "background", "1": "airway", "2": "left out: mucus, or too thin or too faint to be seen"},
         "patient": asdict(patient),
+        "slices_mm": slabs.thick_mm or spacing_mm[0],
         "scanner": None if clean else scanner.as_dict(),
         "tree": describe(airways),
     }
-    return SimulatedCase(whole_hu(hu), label, grid.spacing_mm, description)
+    return SimulatedCase(whole_hu(hu), label, spacing_mm, description)
 
 
 def write_case(case: SimulatedCase, folder: Path) -> None:

@@ -27,6 +27,24 @@ class Branch:
     squash_axis: Points = field(default_factory=lambda: np.array([0.0, 1.0, 0.0]))
     plugged: bool = False
     """An airway that mucus fills."""
+    froth: bool = False
+    """What fills it is mixed with bubbles."""
+    narrowed: bool = False
+    """A stretch that is squeezed from outside or collapsed: its lumen goes on behind it."""
+    thicker_mm: float = 0.0
+    """What its wall has more than other walls of its calibre."""
+
+
+@dataclass(frozen=True)
+class Central:
+    """Bronchi down to ``last_generation`` are about ``length_mm`` long at most, and side branches leave a stem.
+
+    The smaller child of such a bronchus serves at least ``least_share`` of its parent's lung.
+    """
+
+    last_generation: int
+    length_mm: float
+    least_share: float
 
 
 @dataclass
@@ -47,7 +65,7 @@ def unit(vector: Points) -> Points:
 
 
 def wobbly_line(
-    start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 1.5
+    start_mm: Points, end_mm: Points, wobble: float, rng: np.random.Generator, step_mm: float = 2.0
 ) -> Points:
     """Points about every ``step_mm`` from start to end, bent sideways by up to about ``wobble`` of the length."""
     axis = end_mm - start_mm
@@ -78,22 +96,25 @@ def limit_angle(direction: Points, parent: Points, most_degrees: float) -> Point
     return np.cos(np.radians(most_degrees)) * parent + np.sin(np.radians(most_degrees)) * side
 
 
-def _split(seeds_mm: Points, direction: Points, rng: np.random.Generator) -> tuple[Points, Points]:
-    """Two groups of seeds, cut by a plane across their largest extent perpendicular to ``direction``."""
+def _split(seeds_mm: Points, direction: Points, least: float, rng: np.random.Generator) -> tuple[Points, Points]:
+    """Two groups of seeds, each of a share of at least ``least``, cut across their largest extent.
+
+    Only their extent perpendicular to ``direction`` counts.
+    """
     spread = seeds_mm - seeds_mm.mean(axis=0)
     spread = spread - np.outer(spread @ direction, direction) * 0.85
     _, _, axes = np.linalg.svd(spread, full_matrices=False)
     position = spread @ axes[0]
-    first = position < np.quantile(position, rng.uniform(0.28, 0.72))
+    first = position < np.quantile(position, rng.uniform(least, 1 - least))
     return seeds_mm[first], seeds_mm[~first]
 
 
-def _grow_one(tip: _Tip, inside: Inside, rng: np.random.Generator) -> tuple[Branch, Points] | None:
+def _grow_one(tip: _Tip, inside: Inside, most_mm: float, rng: np.random.Generator) -> tuple[Branch, Points] | None:
     """The branch from a tip towards its seeds, and its direction; None where it would leave the lung at once."""
     to_seeds = tip.seeds_mm.mean(axis=0) - tip.position_mm
     direction = limit_angle(unit(to_seeds), tip.direction, rng.uniform(45, 75))
     length_mm = 0.45 * float(np.linalg.norm(to_seeds)) * rng.uniform(0.8, 1.3)
-    length_mm = float(np.clip(length_mm, 3 * tip.radius_mm, 14 * tip.radius_mm))
+    length_mm = min(float(np.clip(length_mm, 3 * tip.radius_mm, 14 * tip.radius_mm)), most_mm)
     for _ in range(4):
         line = wobbly_line(tip.position_mm, tip.position_mm + direction * length_mm, 0.06, rng)
         if inside(line[1:]).mean() > 0.75:
@@ -106,7 +127,12 @@ def _grow_one(tip: _Tip, inside: Inside, rng: np.random.Generator) -> tuple[Bran
 
 
 def grow(
-    trunk: list[Branch], seeds_mm: Points, inside: Inside, smallest_mm: float, rng: np.random.Generator
+    trunk: list[Branch],
+    seeds_mm: Points,
+    inside: Inside,
+    smallest_mm: float,
+    rng: np.random.Generator,
+    central: Central | None = None,
 ) -> list[Branch]:
     """The branches that grow from the end of the trunk's last branch until ``smallest_mm`` (radius) or no seed is left.
 
@@ -116,6 +142,7 @@ def grow(
     seeds_mm : (N, 3) points that the tree must serve: it splits them in two at each bifurcation.
     inside : tells for (P, 3) points whether they lie in the lung.
     smallest_mm : a child thinner than this is not grown.
+    central : how the first generations differ; by default they do not.
 
     Notes
     -----
@@ -128,14 +155,17 @@ def grow(
     stack = [_Tip(last.points_mm[-1], direction, float(last.radii_mm[-1]), seeds_mm, len(trunk) - 1, last.generation)]
     while stack:
         tip = stack.pop()
-        groups = _split(tip.seeds_mm, tip.direction, rng) if len(tip.seeds_mm) >= 4 else ()
+        early = central is not None and tip.generation < central.last_generation
+        least = central.least_share if early else 0.28
+        groups = _split(tip.seeds_mm, tip.direction, least, rng) if len(tip.seeds_mm) >= 4 else ()
         for group in groups:
             exponent = rng.uniform(2.2, 2.4) if tip.radius_mm > 1.5 else rng.uniform(2.8, 3.2)
             radius_mm = tip.radius_mm * (len(group) / len(tip.seeds_mm)) ** (1 / exponent)
             if radius_mm < smallest_mm:
                 continue
             child = _Tip(tip.position_mm, tip.direction, radius_mm, group, tip.parent, tip.generation + 1)
-            grown = _grow_one(child, inside, rng)
+            most_mm = central.length_mm * float(np.exp(rng.normal(scale=0.35))) if early else np.inf
+            grown = _grow_one(child, inside, most_mm, rng)
             if grown is None:
                 continue
             branch, direction = grown
@@ -145,7 +175,7 @@ def grow(
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
-    """The arteries that run beside the airways, touching their walls, 0.8 to 1.3 times their radius.
+    """The arteries that run beside the airways, touching their walls, 1.1 to 1.7 times their lumen's radius.
 
     The side on which the artery lies turns slowly from parent to child, and each begins where its parent ends. The
     first of the list lies beside the trachea; the caller leaves it out.
@@ -158,7 +188,7 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
         axis = unit(branch.points_mm[-1] - branch.points_mm[0])
         side = unit(side - axis * float(side @ axis))
         sides.append(side)
-        ratio = rng.uniform(0.8, 1.3) if branch.generation > 1 else rng.uniform(0.7, 1.0)
+        ratio = rng.uniform(1.1, 1.7) if branch.generation > 1 else rng.uniform(0.7, 1.0)
         radii = branch.radii_mm * ratio
         gap = branch.radii_mm + radii + np.array([wall_mm(2 * r) for r in branch.radii_mm]) * rng.uniform(0.7, 1.1)
         points = branch.points_mm + side * gap[:, None]
