@@ -32,7 +32,7 @@ def start_measuring(
 ) -> ConsoleProcess:
     """Start to measure the airways of the segmentation; the job's result is the segmentation.
 
-    Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
+    Only the box that they fill is written, so the command has little to do. Raises RuntimeError when there are no
     airways.
     """
     check_airways(segmentation_node)
@@ -43,16 +43,14 @@ def start_measuring(
         array, matrix = airways_box(segmentation_node, segment_id)
         measured.append(mask_signature(array, matrix, segment_id))
         yield from write_pieces(array, matrix, path)
-        return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
+        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
     names = {"mask.nrrd": segmentation_node.GetName()}
-    return start_job(
-        in_words_of_the_scene(callbacks, names), prepare, collect, "AirwaySegSlicer.commands.measure_child"
-    )
+    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
 
 
 def take_in_tree(

@@ -27,7 +27,7 @@ class AirwayVoxels:
 
     @classmethod
     def read(cls, path: str) -> AirwayVoxels:
-        """From what `measured.write_voxels` wrote."""
+        """From the file of voxels that `airwayseg` writes."""
         import numpy as np
 
         with np.load(path) as archive:
