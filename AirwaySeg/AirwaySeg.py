@@ -28,7 +28,7 @@ from slicer.util import VTKObservationMixin
 from AirwaySegSlicer.commands.export import export_node, start_case_export
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, start_finetuning, start_removing_case
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, start_probe
-from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter, one_line
+from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter
 from AirwaySegSlicer.commands.measure import start_measuring
 from AirwaySegSlicer.commands.probe_child import missing_packages
 from AirwaySegSlicer.commands.sample_data import register_sample_data
@@ -246,31 +246,17 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self, volumeNode: vtkMRMLScalarVolumeNode, options: "SegmentOptions | None" = None, measure: bool = True
     ) -> vtkMRMLSegmentationNode:
         """Segment a CT and, unless told otherwise, measure the result."""
-        options = options or SegmentOptions()
-        airways = self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, callbacks))
-        if airways is options.replace:
-            self._forgetTree(airways)
-        return self.measure(airways) if measure else airways
+        options = replace(options or SegmentOptions(), measure=measure)
+        return self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks))
 
     def startSegment(
         self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener, measure: bool = True
     ) -> None:
-        """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
-
-        def onAirways(airways: "vtkMRMLSegmentationNode | None", message: str) -> None:
-            if airways is not None and airways is options.replace:
-                self._forgetTree(airways)
-            if airways is None or not measure:
-                listener.on_finished(airways, message)
-                return
-            keep = replace(listener, on_finished=lambda result, sentence: listener.on_finished(airways, sentence))
-            try:
-                self.startMeasure(airways, keep)
-            except Exception as error:
-                listener.on_finished(airways, one_line(error))
-
-        segment = replace(listener, on_finished=onAirways)
-        self._startOn(volumeNode, lambda callbacks: start_segmentation(volumeNode, options, callbacks), segment)
+        """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
+        options = replace(options, measure=measure)
+        self._startOn(
+            volumeNode, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks), listener
+        )
 
     def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
@@ -280,11 +266,6 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         except Exception:
             self._worksOn = before
             raise
-
-    def _forgetTree(self, airways: vtkMRMLSegmentationNode) -> None:
-        """The airways have other voxels: no overlay of the old ones is shown or kept."""
-        hide_overlay(airways)
-        self.maps.forget(airways)
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""

@@ -71,7 +71,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
     measuring = parser.add_mutually_exclusive_group()
     measuring.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
-    _add_voxels(measuring)
+    _add_voxels(measuring, "; the mask is kept where measuring fails")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
@@ -82,11 +82,12 @@ def _add_spacing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_voxels(parser: argparse._ActionsContainer) -> None:
+def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
     parser.add_argument(
         "--voxels",
         action="store_true",
-        help="voxels.npz instead of the four maps: branch and distances of the airways' voxels alone, for 3D Slicer",
+        help="for 3D Slicer: voxels.npz, branch and distances of the airways' voxels alone, instead of the four maps"
+        + besides,
     )
 
 

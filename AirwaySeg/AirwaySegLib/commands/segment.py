@@ -34,6 +34,8 @@ from AirwaySegLib.settings import SegmentSettings
 log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
+NOT_MEASURED = "not_measured"
+"""Where the report says why there is no tree."""
 FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
 
 
@@ -42,7 +44,7 @@ class Batch:
     """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
 
     ``force`` replaces results, ``measure`` adds those of `measure`, with ``voxels`` its file of voxels instead of its
-    maps; ``spacing_mm`` (x, y, z) is for files without one.
+    maps, and the mask also where measuring fails; ``spacing_mm`` (x, y, z) is for files without one.
     """
 
     inputs: list[Path]
@@ -178,7 +180,7 @@ def _run_case(
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
-                _measure(unfinished, ct, airways, batch.voxels, run_report, progress)
+                _try_to_measure(unfinished, ct, airways, batch.voxels, run_report, progress)
         report = make_report(ct, airways, model, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
     for warning in run_report.warnings:
@@ -234,6 +236,24 @@ def _spacing_of(ct: Volume) -> list[float]:
 
 def _program() -> str:
     return f"AirwaySeg {__version__}"
+
+
+def _try_to_measure(
+    folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
+) -> None:
+    """Measure; with ``voxels`` a failure becomes the report's decision `NOT_MEASURED`, and the mask is kept."""
+    try:
+        _measure(folder, ct, airways, voxels, run_report, progress)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if not voxels:
+            raise
+        for name in measure.REPLACED:
+            (folder / name).unlink(missing_ok=True)
+        run_report.decisions[NOT_MEASURED] = one_sentence(error)
+        log.error("%s", one_sentence(error))
+        log.info("details", exc_info=error)
 
 
 def _measure(

@@ -13,9 +13,8 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, result_folder, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.segment import result_folder
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
