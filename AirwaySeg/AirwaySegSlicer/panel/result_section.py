@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.panel.panel import AIRWAYS, Panel, Section, errors_shown, stage_name, time_left
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branches import (
     BranchRow,
     Place,
@@ -112,17 +112,9 @@ class ResultSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.progressBar.maximum = 0
-            listener = Listener(self.panel.on_measured, self.show_progress, self.panel.log)
+            listener = Listener(self.panel.on_measured, self.panel.show_stage, self.panel.log)
             self.logic.startMeasure(self.panel.airways(), listener)
         self.panel.update()
-
-    def show_progress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar of the section above."""
-        if self.panel.closed:
-            return
-        self.ui.progressBar.maximum = total
-        self.ui.progressBar.value = done
-        self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(self.logic.runs.seconds_left(AIRWAYS))}"
 
     def measured(self) -> None:
         """The branch that was highlighted may be another one now."""
