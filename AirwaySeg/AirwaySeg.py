@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import qt
 import slicer
@@ -55,7 +55,7 @@ except ImportError:
 class AirwaySeg(ScriptedLoadableModule):
     """What Slicer shows of the module: name, category, help."""
 
-    def __init__(self, parent):
+    def __init__(self, parent: "qt.QObject") -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = "AirwaySeg"  # The catalogue has another "Airway Segmentation" already.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
@@ -103,12 +103,12 @@ class AirwaySegParameterNode:
 class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel; each of its sections is a class of AirwaySegSlicer."""
 
-    def __init__(self, parent=None) -> None:
+    def __init__(self, parent: "qt.QWidget | None" = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.panel = None  # As long as the module was not set up, and for good where Slicer is too old.
-        self._parameterNode = None
+        self.logic: Any = None
+        self.panel: Any = None  # As long as the module was not set up, and for good where Slicer is too old.
+        self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
 
     def setup(self) -> None:
@@ -155,20 +155,20 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.exit()
         self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller, event) -> None:
+    def onSceneStartClose(self, caller: vtkMRMLNode, event: str) -> None:
         """The CT is about to go, so its segmentation stops."""
         self.logic.closeScene()
         self.setParameterNode(None)
         self.panel.close_scene()
 
-    def onSceneEndClose(self, caller, event) -> None:
+    def onSceneEndClose(self, caller: vtkMRMLNode, event: str) -> None:
         """Start afresh when the module is shown while the scene is closed or another is read."""
         if self.parent.isEntered:
             self.setParameterNode(None)
             self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+    def onNodeAboutToBeRemoved(self, caller: vtkMRMLNode, event: str, node: vtkMRMLNode) -> None:
         """Work on a node stops with it; a segmentation's tree goes, but not at once, as the scene is still at work."""
         if slicer.mrmlScene.IsClosing():
             return
@@ -198,7 +198,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
         self.panel.update()
 
-    def onParametersModified(self, caller=None, event=None) -> None:
+    def onParametersModified(self, caller: "vtkMRMLNode | None" = None, event: str = "") -> None:
         """Every section shows what was chosen."""
         self.panel.update()
 
@@ -219,7 +219,8 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> AirwaySegParameterNode:
         """The scene's parameter node of this module, typed."""
-        return AirwaySegParameterNode(super().getParameterNode())
+        typed: Any = AirwaySegParameterNode  # What the decorator makes of it takes the node.
+        return typed(super().getParameterNode())
 
     def closeScene(self) -> None:
         """Stop what works on the scene, and forget its files; work on copied files and fine-tuning go on."""
@@ -335,11 +336,11 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 class AirwaySegTest(ScriptedLoadableModuleTest):
     """What can be tested without PyTorch: the way of a CT into the command and of its mask back, and the measures."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """Every test starts with an empty scene."""
         slicer.mrmlScene.Clear()
 
-    def runTest(self):
+    def runTest(self) -> None:
         """Slicer's Reload and Test calls this; a test that cannot run says why."""
         from unittest import SkipTest
 
@@ -354,7 +355,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
             except SkipTest as reason:
                 self.delayDisplay(str(reason))
 
-    def makeVolume(self):
+    def makeVolume(self) -> vtkMRMLScalarVolumeNode:
         """A CT of 8 x 9 x 10 voxels (z, y, x) whose columns and rows are not the patient's axes."""
         import numpy as np
 
@@ -362,13 +363,14 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         ct = np.arange(720, dtype=np.int16).reshape(8, 9, 10)
         return slicer.util.addVolumeFromArray(ct, np.array(ijkToRas, dtype=float), "CT")
 
-    def segmentWith(self, exitCode: int, lines: list[str]):
+    def segmentWith(self, exitCode: int, lines: list[str]) -> tuple[list, list]:
         """Run the logic with a stand-in for the command that takes every voxel above 100 for airway."""
         import SimpleITK
 
-        progress, finished = [], []
+        progress: list[tuple[str, int, int]] = []
+        finished: list[tuple] = []
 
-        def launch(arguments, **options):
+        def launch(arguments: list[str], **options: Any) -> subprocess.Popen:
             ctPath, resultFolder = arguments[4], arguments[6]
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100
@@ -386,7 +388,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
             slicer.app.processEvents()
         return progress, finished
 
-    def test_mask_comes_back_on_the_grid_of_the_ct(self):
+    def test_mask_comes_back_on_the_grid_of_the_ct(self) -> None:
         """A mask of the voxels above 100 is exactly the segment of the voxels above 100."""
         progress, [(airways, message)] = self.segmentWith(0, ['{"stage": "infer", "done": 1, "total": 2}'])
         self.assertEqual(progress, [("infer", 1, 2)])
@@ -396,14 +398,14 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         segment = slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ctNode)
         self.assertEqual((segment != (slicer.util.arrayFromVolume(ctNode) > 100)).sum(), 0)
 
-    def test_failure_is_one_sentence_and_leaves_no_node(self):
+    def test_failure_is_one_sentence_and_leaves_no_node(self) -> None:
         """The last line that is not progress is what the user reads."""
         lines = ['{"stage": "read", "done": 1, "total": 1}', "ct.nrrd shows no chest."]
         _progress, finished = self.segmentWith(2, lines)
         self.assertEqual(finished, [(None, "CT shows no chest.")])
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
 
-    def test_a_drawn_fork_has_three_branches_of_known_length(self):
+    def test_a_drawn_fork_has_three_branches_of_known_length(self) -> None:
         """A tube of 30 mm that forks into two of 28.3 mm each, through the real command; needs its packages."""
         import numpy as np
 

@@ -45,8 +45,8 @@ class Listener:
 class JobCallbacks(Listener):
     """A listener, and how the command is started.
 
-    ``launch`` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; with ``blocking`` the
-    run has ended when it is returned.
+    ``launch`` is in the place of `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is
+    returned.
     """
 
     launch: Callable[..., subprocess.Popen] | None = None
@@ -97,7 +97,8 @@ def start_job(
             shutil.rmtree(folder, ignore_errors=True)
         callbacks.on_finished(result, message)
 
-    run = ConsoleProcess(callbacks.launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
+    launch = callbacks.launch or slicer.util.launchConsoleProcess
+    run = ConsoleProcess(launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
     try:
         steps = prepare(folder)
         if isinstance(steps, list):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
 
 import slicer
 import vtk
@@ -109,6 +110,7 @@ def read_rows(path: str) -> slicer.vtkMRMLTableNode:
         reader = csv.DictReader(stream)
         rows, names = list(reader), list(reader.fieldnames or ())
     table = vtk.vtkTable()
+    convert: Callable[[str], object]
     for name in names:
         if name in WORDS:
             column, convert = vtk.vtkStringArray(), str

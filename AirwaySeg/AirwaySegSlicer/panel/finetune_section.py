@@ -210,9 +210,10 @@ def training_stage(stage: str) -> str:
 def replace_question(case: NewCase) -> str:
     """Which case would be replaced, whose it is, and by what."""
     text = _("{ct} is in the training folder already, as the case {name} of patient {old}. Replace that case?")
-    if case.replaces.patient != case.patient:
+    old = case.replaces.patient if case.replaces else case.patient
+    if old != case.patient:
         text += " " + _("Its patient becomes {patient}.")
-    return text.format(ct=case.ct.GetName(), name=case.name, old=case.replaces.patient, patient=case.patient)
+    return text.format(ct=case.ct.GetName(), name=case.name, old=old, patient=case.patient)
 
 
 def verdict(outcome: Outcome) -> str:

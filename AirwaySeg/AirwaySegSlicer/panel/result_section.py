@@ -137,8 +137,8 @@ class ResultSection(Section):
         self._picking = None
         self.ui.pickButton.checked = False
         airways = self.panel.airways()
-        centerline = companion(airways, CENTERLINE) if airways is not None and world is not None else None
-        number = nearest_branch(centerline, world) if centerline is not None else None
+        centerline = companion(airways, CENTERLINE) if airways is not None else None
+        number = nearest_branch(centerline, world) if centerline is not None and world is not None else None
         if number is not None:
             self.choose_branch(number)
         elif world is not None:
@@ -146,8 +146,10 @@ class ResultSection(Section):
 
     def on_plot(self, checked: bool = False) -> None:
         """Plot the radius from the carina to the chosen branch."""
+        number = self.chosen_branch()
         with errors_shown():
-            show_radius_plot(self.panel.airways(), self.chosen_branch())
+            if number is not None:
+                show_radius_plot(self.panel.airways(), number)
 
     def exit(self) -> None:
         """Nobody waits for a click in another module."""

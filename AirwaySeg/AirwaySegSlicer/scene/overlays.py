@@ -109,9 +109,10 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
     check_airways(segmentation_node)
-    if needs_measuring(segmentation_node, maps):
+    path = maps.path(segmentation_node)
+    if path is None or needs_measuring(segmentation_node, maps):
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    voxels = AirwayVoxels.read(maps.path(segmentation_node))
+    voxels = AirwayVoxels.read(path)
     values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
     with undone_on_failure():
         surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None
@@ -213,8 +214,8 @@ def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
 
     anchors = np.array([list(bytes.fromhex(colour)) for colour in colours.split()]) / 255
     places = np.linspace(0, len(anchors) - 1, count) if count > 1 else [0.0]
-    channels = [np.interp(places, range(len(anchors)), channel) for channel in anchors.T]
-    return [tuple(map(float, colour)) for colour in zip(*channels, strict=True)]
+    red, green, blue = (np.interp(places, range(len(anchors)), channel).tolist() for channel in anchors.T)
+    return list(zip(red, green, blue, strict=True))
 
 
 def _colour_table(overlay: Overlay, colours: list[tuple[str, tuple[float, float, float]]]) -> str:
