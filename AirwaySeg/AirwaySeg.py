@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import qt
 import slicer
@@ -28,7 +28,7 @@ from slicer.util import VTKObservationMixin
 from AirwaySegSlicer.commands.export import export_node, start_case_export
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, start_finetuning, start_removing_case
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, start_probe
-from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter, one_line
+from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter
 from AirwaySegSlicer.commands.measure import start_measuring
 from AirwaySegSlicer.commands.probe_child import missing_packages
 from AirwaySegSlicer.commands.sample_data import register_sample_data
@@ -55,7 +55,7 @@ except ImportError:
 class AirwaySeg(ScriptedLoadableModule):
     """What Slicer shows of the module: name, category, help."""
 
-    def __init__(self, parent):
+    def __init__(self, parent: "qt.QObject") -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = "AirwaySeg"  # The catalogue has another "Airway Segmentation" already.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
@@ -103,12 +103,12 @@ class AirwaySegParameterNode:
 class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel; each of its sections is a class of AirwaySegSlicer."""
 
-    def __init__(self, parent=None) -> None:
+    def __init__(self, parent: "qt.QWidget | None" = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.panel = None  # As long as the module was not set up, and for good where Slicer is too old.
-        self._parameterNode = None
+        self.logic: Any = None
+        self.panel: Any = None  # As long as the module was not set up, and for good where Slicer is too old.
+        self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
 
     def setup(self) -> None:
@@ -155,20 +155,20 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.exit()
         self.setParameterNode(None)
 
-    def onSceneStartClose(self, caller, event) -> None:
+    def onSceneStartClose(self, caller: vtkMRMLNode, event: str) -> None:
         """The CT is about to go, so its segmentation stops."""
         self.logic.closeScene()
         self.setParameterNode(None)
         self.panel.close_scene()
 
-    def onSceneEndClose(self, caller, event) -> None:
+    def onSceneEndClose(self, caller: vtkMRMLNode, event: str) -> None:
         """Start afresh when the module is shown while the scene is closed or another is read."""
         if self.parent.isEntered:
             self.setParameterNode(None)
             self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+    def onNodeAboutToBeRemoved(self, caller: vtkMRMLNode, event: str, node: vtkMRMLNode) -> None:
         """Work on a node stops with it; a segmentation's tree goes, but not at once, as the scene is still at work."""
         if slicer.mrmlScene.IsClosing():
             return
@@ -198,7 +198,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
         self.panel.update()
 
-    def onParametersModified(self, caller=None, event=None) -> None:
+    def onParametersModified(self, caller: "vtkMRMLNode | None" = None, event: str = "") -> None:
         """Every section shows what was chosen."""
         self.panel.update()
 
@@ -219,7 +219,8 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> AirwaySegParameterNode:
         """The scene's parameter node of this module, typed."""
-        return AirwaySegParameterNode(super().getParameterNode())
+        typed: Any = AirwaySegParameterNode  # What the decorator makes of it takes the node.
+        return typed(super().getParameterNode())
 
     def closeScene(self) -> None:
         """Stop what works on the scene, and forget its files; work on copied files and fine-tuning go on."""
@@ -246,31 +247,17 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self, volumeNode: vtkMRMLScalarVolumeNode, options: "SegmentOptions | None" = None, measure: bool = True
     ) -> vtkMRMLSegmentationNode:
         """Segment a CT and, unless told otherwise, measure the result."""
-        options = options or SegmentOptions()
-        airways = self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, callbacks))
-        if airways is options.replace:
-            self._forgetTree(airways)
-        return self.measure(airways) if measure else airways
+        options = replace(options or SegmentOptions(), measure=measure)
+        return self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks))
 
     def startSegment(
         self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener, measure: bool = True
     ) -> None:
-        """Start `segment`; the listener gets the segmentation also when measuring it failed or was cancelled."""
-
-        def onAirways(airways: "vtkMRMLSegmentationNode | None", message: str) -> None:
-            if airways is not None and airways is options.replace:
-                self._forgetTree(airways)
-            if airways is None or not measure:
-                listener.on_finished(airways, message)
-                return
-            keep = replace(listener, on_finished=lambda result, sentence: listener.on_finished(airways, sentence))
-            try:
-                self.startMeasure(airways, keep)
-            except Exception as error:
-                listener.on_finished(airways, one_line(error))
-
-        segment = replace(listener, on_finished=onAirways)
-        self._startOn(volumeNode, lambda callbacks: start_segmentation(volumeNode, options, callbacks), segment)
+        """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
+        options = replace(options, measure=measure)
+        self._startOn(
+            volumeNode, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks), listener
+        )
 
     def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
@@ -280,11 +267,6 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         except Exception:
             self._worksOn = before
             raise
-
-    def _forgetTree(self, airways: vtkMRMLSegmentationNode) -> None:
-        """The airways have other voxels: no overlay of the old ones is shown or kept."""
-        hide_overlay(airways)
-        self.maps.forget(airways)
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
@@ -354,11 +336,11 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 class AirwaySegTest(ScriptedLoadableModuleTest):
     """What can be tested without PyTorch: the way of a CT into the command and of its mask back, and the measures."""
 
-    def setUp(self):
+    def setUp(self) -> None:
         """Every test starts with an empty scene."""
         slicer.mrmlScene.Clear()
 
-    def runTest(self):
+    def runTest(self) -> None:
         """Slicer's Reload and Test calls this; a test that cannot run says why."""
         from unittest import SkipTest
 
@@ -373,7 +355,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
             except SkipTest as reason:
                 self.delayDisplay(str(reason))
 
-    def makeVolume(self):
+    def makeVolume(self) -> vtkMRMLScalarVolumeNode:
         """A CT of 8 x 9 x 10 voxels (z, y, x) whose columns and rows are not the patient's axes."""
         import numpy as np
 
@@ -381,13 +363,14 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         ct = np.arange(720, dtype=np.int16).reshape(8, 9, 10)
         return slicer.util.addVolumeFromArray(ct, np.array(ijkToRas, dtype=float), "CT")
 
-    def segmentWith(self, exitCode: int, lines: list[str]):
+    def segmentWith(self, exitCode: int, lines: list[str]) -> tuple[list, list]:
         """Run the logic with a stand-in for the command that takes every voxel above 100 for airway."""
         import SimpleITK
 
-        progress, finished = [], []
+        progress: list[tuple[str, int, int]] = []
+        finished: list[tuple] = []
 
-        def launch(arguments, **options):
+        def launch(arguments: list[str], **options: Any) -> subprocess.Popen:
             ctPath, resultFolder = arguments[4], arguments[6]
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100
@@ -405,7 +388,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
             slicer.app.processEvents()
         return progress, finished
 
-    def test_mask_comes_back_on_the_grid_of_the_ct(self):
+    def test_mask_comes_back_on_the_grid_of_the_ct(self) -> None:
         """A mask of the voxels above 100 is exactly the segment of the voxels above 100."""
         progress, [(airways, message)] = self.segmentWith(0, ['{"stage": "infer", "done": 1, "total": 2}'])
         self.assertEqual(progress, [("infer", 1, 2)])
@@ -415,14 +398,14 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         segment = slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ctNode)
         self.assertEqual((segment != (slicer.util.arrayFromVolume(ctNode) > 100)).sum(), 0)
 
-    def test_failure_is_one_sentence_and_leaves_no_node(self):
+    def test_failure_is_one_sentence_and_leaves_no_node(self) -> None:
         """The last line that is not progress is what the user reads."""
         lines = ['{"stage": "read", "done": 1, "total": 1}', "ct.nrrd shows no chest."]
         _progress, finished = self.segmentWith(2, lines)
         self.assertEqual(finished, [(None, "CT shows no chest.")])
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
 
-    def test_a_drawn_fork_has_three_branches_of_known_length(self):
+    def test_a_drawn_fork_has_three_branches_of_known_length(self) -> None:
         """A tube of 30 mm that forks into two of 28.3 mm each, through the real command; needs its packages."""
         import numpy as np
 

@@ -69,7 +69,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
-    parser.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
+    measuring = parser.add_mutually_exclusive_group()
+    measuring.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
+    _add_voxels(measuring, "; the mask is kept where measuring fails")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
@@ -77,6 +79,15 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
 def _add_spacing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing", metavar="X,Y,Z", help="voxel spacing in mm for a file that gives none; it must not contradict one"
+    )
+
+
+def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
+    parser.add_argument(
+        "--voxels",
+        action="store_true",
+        help="for 3D Slicer: voxels.npz, branch and distances of the airways' voxels alone, instead of the four maps"
+        + besides,
     )
 
 
@@ -119,6 +130,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probability", type=Path, help="0..255 on the same grid: adds doubtful tips to the suspects")
     _add_spacing(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
+    _add_voxels(parser)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_measure)
 
@@ -173,7 +185,14 @@ def _segment(options: argparse.Namespace) -> int:
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
     spacing = parse_spacing(options.spacing)
     batch = Batch(
-        options.ct, options.output, options.series, options.shard, options.force, not options.no_measure, spacing
+        options.ct,
+        options.output,
+        options.series,
+        options.shard,
+        options.force,
+        not options.no_measure,
+        spacing,
+        options.voxels,
     )
     with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)
@@ -217,6 +236,7 @@ def _measure(options: argparse.Namespace) -> int:
         options.curves,
         options.force,
         parse_spacing(options.spacing),
+        options.voxels,
     )
     with _shown(options.progress) as progress:
         text = run_measure(request, progress)

@@ -11,6 +11,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import slicer
 
@@ -21,7 +22,7 @@ class _Later:
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
-        self._timer = None
+        self._timer: Any = None
 
     def add(self, function: Callable[[], object], seconds: float) -> None:
         """Call the function once after this time; those of the same time in the order in which they came."""

@@ -95,6 +95,22 @@ def test_measuring_can_be_left_out(a_ct, some_weights, a_trained_network, tmp_pa
     assert {path.name for path in result.iterdir()} == set(batches.FILES)
 
 
+def test_with_voxels_a_mask_that_cannot_be_measured_is_kept_and_the_report_says_why(
+    a_ct, some_weights, a_trained_network, tmp_path, monkeypatch, capsys
+):
+    def fail(*_arguments):
+        raise AirwaySegError("The mask falls into too many branches.")
+
+    monkeypatch.setattr(measuring, "suspects_of", fail)
+    result = tmp_path / "result"
+    assert _segment(a_ct, "-o", result, "--weights", some_weights) == 2
+    assert not result.exists() and "too many branches" in capsys.readouterr().err
+    assert _segment(a_ct, "-o", result, "--weights", some_weights, "--voxels") == 0
+    assert {path.name for path in result.iterdir()} == set(batches.FILES)
+    decisions = json.loads((result / "report.json").read_text())["decisions"]
+    assert decisions["not_measured"] == "The mask falls into too many branches."
+
+
 def test_where_no_airway_is_found_nothing_is_measured_and_the_report_says_so(
     a_ct, some_weights, a_trained_network, tmp_path, monkeypatch
 ):

@@ -289,6 +289,15 @@ def test_the_legend_names_what_the_colours_mean(a_tree):
     assert not slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
 
 
+def test_generations_have_the_colours_of_the_library():
+    from AirwaySegLib.tree import colours
+
+    assert overlays.GENERATION_RAMP == colours.GENERATION_RAMP
+    for count in (1, 2, 9, 14):
+        mine = np.array(overlays.ramp(overlays.OVERLAYS["generation"].colours, count)) * 255
+        assert np.array_equal(np.rint(mine), colours.generation_colours(count))
+
+
 def test_without_measures_an_overlay_gets_a_sentence_and_changes_nothing(slicer_host, tmp_path):
     ct, mask = scenes.a_ct()
     airways = segmentation.take_in(scenes.write_result(tmp_path / "result", ct, mask), ct)

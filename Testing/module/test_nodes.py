@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import module_scenes as scenes
 import numpy as np
@@ -15,6 +16,7 @@ from source_tree import ROOT
 from AirwaySegSlicer.commands import jobs
 from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.scene import nodes, segments
+from AirwaySegSlicer.scene.maps import Maps
 
 pytestmark = pytest.mark.usefixtures("slicer_host")
 
@@ -27,10 +29,11 @@ def a_result(tmp_path):
 
 
 def finished(launch, ct, options=None):
-    """Result and sentence of a segmentation with a stand-in for the command."""
+    """Result and sentence of a segmentation, without measuring, with a stand-in for the command."""
     ends = []
     callbacks = jobs.JobCallbacks(lambda *end: ends.append(end), launch=launch)
-    segmentation.start_segmentation(ct, options or segmentation.SegmentOptions(), callbacks)
+    options = replace(options or segmentation.SegmentOptions(), measure=False)
+    segmentation.start_segmentation(ct, options, Maps(), callbacks)
     launch.end()
     return ends[0]
 

@@ -10,7 +10,7 @@ from module_desk import files
 
 from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, nodes, overlays, segments
+from AirwaySegSlicer.scene import branches, freshness, nodes, overlays, segments
 
 # Input and segmentation ----------------------------------------------------------------------------------------------
 
@@ -58,6 +58,53 @@ def test_a_failure_is_shown_in_one_sentence(a_desk, monkeypatch):
     assert a_desk.segment() is None
     assert a_desk.host.messages == [("error", "The scan shows no chest.")]
     assert set(scenes.snapshot()) == before
+
+
+def test_one_command_brings_mask_and_tree(a_desk, monkeypatch):
+    commands, launch = [], a_desk.logic.runs._launch
+    monkeypatch.setattr(
+        a_desk.logic.runs,
+        "_launch",
+        lambda arguments, **options: commands.append(arguments) or launch(arguments, **options),
+    )
+    a_desk.segment()
+    [command] = commands
+    assert command[1:4] == ["-m", "AirwaySegLib", "segment"] and "--voxels" in command
+    assert a_desk.ui.branchTable.rowCount == 7
+
+
+def test_airways_that_could_not_be_measured_are_there_with_the_sentence_that_says_why(a_desk, monkeypatch):
+    monkeypatch.setenv("AIRWAYSEG_STAND_IN", "unmeasured")
+    airways = a_desk.segment()
+    assert np.array_equal(segments.mask_on_ct(airways, a_desk.ct), a_desk.mask)
+    assert a_desk.host.messages == [("error", "The mask falls into too many branches.")]
+    assert nodes.companion(airways, nodes.CENTERLINE) is None and not files()
+
+
+def test_a_tree_that_cannot_be_read_leaves_the_airways_and_a_sentence(a_desk, monkeypatch):
+    monkeypatch.setattr("AirwaySegSlicer.commands.measure.CENTERLINE_FILE", "missing.vtp")
+    airways = a_desk.segment()
+    assert np.array_equal(segments.mask_on_ct(airways, a_desk.ct), a_desk.mask)
+    assert a_desk.host.messages == [("error", "missing.vtp could not be read.")] and not files()
+
+
+def test_the_tree_of_a_region_lies_in_its_airways_and_is_not_out_of_date(a_desk):
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Upper part")
+    bounds = [0.0] * 6
+    a_desk.ct.GetRASBounds(bounds)
+    roi.SetCenterWorld(*((bounds[axis * 2] + bounds[axis * 2 + 1]) / 2 for axis in range(2)), bounds[5])
+    roi.SetSizeWorld(500, 500, 160)
+    airways = a_desk.logic.segment(a_desk.ct, segmentation.SegmentOptions(region=roi))
+    centerline = nodes.companion(airways, nodes.CENTERLINE)
+    assert centerline.GetAttribute(freshness.MASK) == freshness.current_signature(airways)
+    mask = segments.mask_on_ct(airways, a_desk.ct)
+    to_ijk = np.linalg.inv(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(a_desk.ct)))
+    points = slicer.util.arrayFromModelPoints(centerline)
+    i, j, k = np.rint(points @ to_ijk[:3, :3].T + to_ijk[:3, 3]).astype(int).T
+    assert 0 < mask.sum() < a_desk.mask.sum() and mask[k, j, i].mean() > 0.98
+    overlays.show_overlay(airways, "generation", overlays.OverlayLook(False, True), a_desk.logic.maps)
+    volume = slicer.util.arrayFromVolume(nodes.companion(airways, nodes.SLICES))
+    assert (volume != overlays.NOTHING).sum() == mask.sum() and volume.size < mask.size
 
 
 def test_a_sequence_gets_its_sentence(a_desk):

@@ -1,8 +1,9 @@
 """In the place of slow commands: quick children that print and leave what the real ones do.
 
 Called as PythonSlicer: -m PACKAGE COMMAND ... With AIRWAYSEG_STAND_IN=slow they work until they are killed, with
-AIRWAYSEG_STAND_IN=wait until the file AIRWAYSEG_GO is there; with AIRWAYSEG_STAND_IN=fail they end with a sentence, and
-with AIRWAYSEG_STAND_IN=fragments a segmentation leaves some fragments out.
+AIRWAYSEG_STAND_IN=wait until the file AIRWAYSEG_GO is there; with AIRWAYSEG_STAND_IN=fail they end with a sentence,
+with AIRWAYSEG_STAND_IN=fragments a segmentation leaves some fragments out, and with AIRWAYSEG_STAND_IN=unmeasured it
+could not measure its mask.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def misbehave() -> None:
 
 
 def segment(arguments: list[str]) -> None:
-    """Airway is what is darker than -900 HU."""
+    """Airway is what is darker than -900 HU; it is measured by the real command."""
     tell("infer", 1, 2)
     misbehave()
     print("airwayseg: a line for the log", flush=True)
@@ -73,27 +74,30 @@ def segment(arguments: list[str]) -> None:
     dark = (np.frombuffer(voxels, "<i2") < -900).astype(np.uint8)
     with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
         stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + dark.tobytes())
-    report, states = REPORT, []
-    if os.environ.get("AIRWAYSEG_STAND_IN") == "fragments":
-        report, states = REPORT | {"decisions": REPORT["decisions"] | {"repair": LEFT_OUT}}, STATES
+    decisions, states, wish = dict(REPORT["decisions"]), [], os.environ.get("AIRWAYSEG_STAND_IN")
+    if wish == "fragments":
+        decisions["repair"], states = LEFT_OUT, STATES
+    if wish == "unmeasured":
+        decisions["not_measured"] = "The mask falls into too many branches."
+    elif "--voxels" in arguments:
+        measure([os.path.join(folder, "airways.nrrd"), "-o", folder, "--voxels", "--progress", "json"])
     with open(os.path.join(folder, "repairs.json"), "w") as stream:
         json.dump({"repairs": [{"state": state} for state in states]}, stream)
     with open(os.path.join(folder, "report.json"), "w") as stream:
-        json.dump(report, stream)
+        json.dump(REPORT | {"decisions": decisions}, stream)
 
 
 def measure(arguments: list[str]) -> None:
     """The real command, or what it left for the same mask before, kept in AIRWAYSEG_KEPT."""
     with open(arguments[0], "rb") as stream:
-        key = hashlib.sha256(stream.read() + json.dumps([sys.argv[2], *arguments[3:]]).encode()).hexdigest()
+        key = hashlib.sha256(stream.read() + json.dumps(arguments[3:]).encode()).hexdigest()
     kept, folder = os.path.join(os.environ["AIRWAYSEG_KEPT"], key), arguments[arguments.index("-o") + 1]
     if not os.path.isdir(kept):
-        done = subprocess.run([sys.executable, "-m", sys.argv[2], "measure", *arguments])
+        real = [sys.executable, "-m", "AirwaySegLib", "measure", arguments[0], "-o", kept, *arguments[3:]]
+        done = subprocess.run(real)
         if done.returncode:
             sys.exit(done.returncode)
-        shutil.copytree(folder, kept)
-    else:
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 def finetune(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import (
     Volume,
     check_same_grid,
+    ijk_to_ras,
+    part_of,
     read_ct,
     read_mask,
     read_probability,
@@ -36,8 +39,19 @@ DISTANCES = {
     "distance-wall.nrrd": to_wall,
     "distance-carina.nrrd": from_carina,
 }
-FILES = (TABLE, SUMMARY, CENTERLINE, BRANCH_MAP, *DISTANCES, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
-"""What is always written; `TREE` last."""
+MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
+"""The maps, and the file that holds their values in the airways only and is written instead where that is wanted."""
+
+
+def result_files(voxels: bool) -> tuple[str, ...]:
+    """What is always written; `TREE` last."""
+    values = (VOXELS,) if voxels else MAPS
+    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
+
+
+FILES = result_files(voxels=False)
+REPLACED = (*FILES, VOXELS)
+"""Of the mask before, none of these may stay."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,8 @@ class MeasureRequest:
     """What to measure and where to put it.
 
     ``ct`` and ``probability`` lie on the mask's grid: with the first a picture of slices is drawn too, with the second
-    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results, and
-    ``spacing_mm`` (x, y, z) is for files without one.
+    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results,
+    ``spacing_mm`` (x, y, z) is for files without one, and ``voxels`` asks for `VOXELS` instead of the maps.
     """
 
     mask: Path
@@ -56,6 +70,7 @@ class MeasureRequest:
     curves: bool = False
     force: bool = False
     spacing_mm: Spacing | None = None
+    voxels: bool = False
 
 
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
@@ -72,8 +87,8 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
 
 
 def _run_measure(request: MeasureRequest, progress: Progress) -> str:
-    wanted = FILES + ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
-    check_free(request.output, wanted, request.force)
+    others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
+    check_free(request.output, result_files(request.voxels) + others, request.force)
     progress("read", 0, 1)
     mask = read_mask(request.mask, request.spacing_mm)
     ct = None
@@ -82,8 +97,8 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
         check_same_grid(mask, ct, str(request.mask))
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
-    with delivered_into(request.output, TREE, wanted) as unfinished:
-        airways = measure(mask, unfinished, probability, progress)
+    with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
+        airways = measure(mask, unfinished, probability, progress, request.voxels)
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
@@ -93,21 +108,28 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     return summary_text(airways.tree)
 
 
-def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress) -> ParsedAirways:
-    """Parse a mask (on its own grid) and write `FILES` into an existing folder; `TREE` comes last."""
+def measure(
+    mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress, voxels: bool = False
+) -> ParsedAirways:
+    """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last."""
     steps = len(FILES) + 1
     progress("measure", 0, steps)
     airways = parse_airways(to_canonical(mask))
     tree, grid = airways.tree, airways.grid
     done = 1
     progress("measure", done, steps)
-    voxels = voxels_from_canonical(airways.voxels_of_mask(), mask)
+    where = voxels_from_canonical(airways.voxels_of_mask(), mask)
     branch_of_voxel = airways.branch_of_voxel()
-    write_sparse_nrrd(folder / BRANCH_MAP, voxels, branch_of_voxel[airways.in_mask], mask)
+    values: dict[str, NDArray] = {BRANCH_MAP: branch_of_voxel[airways.in_mask]}
     for name, distances in DISTANCES.items():
         done += 1
         progress("measure", done, steps)
-        write_sparse_nrrd(folder / name, voxels, distances(airways)[airways.in_mask], mask)
+        values[name] = distances(airways)[airways.in_mask]
+    if voxels:
+        write_voxels(folder / VOXELS, where, values, mask)
+    else:
+        for name in MAPS:
+            write_sparse_nrrd(folder / name, where, values[name], mask)
     branch_map = airways.in_box(branch_of_voxel)
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
@@ -120,6 +142,23 @@ def measure(mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, p
     write_text(folder / TREE, tree.to_json())
     progress("measure", steps, steps)
     return airways
+
+
+def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArray], mask: Volume) -> None:
+    """Write the values of the mask's voxels (N, 3), and no others, as a file of numpy arrays (.npz).
+
+    Only one voxel of a chest in a hundred is airway: a whole map takes a second to write, and another to read. The grid
+    is the box that the voxels fill: ``shape`` (Z, Y, X) and ``ijk_to_ras`` (4, 4). ``where`` (N,) are the indices of
+    the voxels in the flattened box, ascending; the values in this order go by the names of the maps.
+    """
+    low = voxels.min(axis=0)
+    z, y, x = (slice(int(first), int(last) + 1) for first, last in zip(low, voxels.max(axis=0), strict=True))
+    box = part_of(mask, (z, y, x), mask.array[z, y, x])
+    where = np.ravel_multi_index(tuple((voxels - low).T), box.array.shape)
+    order = np.argsort(where)
+    grid = {"where": where[order], "shape": box.array.shape, "ijk_to_ras": ijk_to_ras(box)}
+    arrays: dict[str, Any] = grid | {name: column[order] for name, column in values.items()}
+    np.savez(path, **arrays)
 
 
 def suspects_of(

@@ -34,6 +34,8 @@ from AirwaySegLib.settings import SegmentSettings
 log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
+NOT_MEASURED = "not_measured"
+"""Where the report says why there is no tree."""
 FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
 
 
@@ -41,8 +43,8 @@ FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
 class Batch:
     """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
 
-    ``force`` replaces results, ``measure`` adds those of `measure`; ``spacing_mm`` (x, y, z) is for files without
-    one.
+    ``force`` replaces results, ``measure`` adds those of `measure`, with ``voxels`` its file of voxels instead of its
+    maps, and the mask also where measuring fails; ``spacing_mm`` (x, y, z) is for files without one.
     """
 
     inputs: list[Path]
@@ -52,6 +54,7 @@ class Batch:
     force: bool = False
     measure: bool = True
     spacing_mm: Spacing | None = None
+    voxels: bool = False
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -155,7 +158,7 @@ def run_case(
 
 
 def _files(batch: Batch) -> tuple[str, ...]:
-    return FILES + (measure.FILES if batch.measure else ())
+    return FILES + (measure.result_files(batch.voxels) if batch.measure else ())
 
 
 def _run_case(
@@ -170,13 +173,14 @@ def _run_case(
     log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
     airways = segment(ct, model, settings, run_report, progress)
     progress("write", 0, len(FILES))
-    with delivered_into(folder, REPORT, _files(batch)) as unfinished:
+    replaced = FILES + (measure.REPLACED if batch.measure else ())
+    with delivered_into(folder, REPORT, replaced) as unfinished:
         with run_report.stage("write"):
             write_images(unfinished, ct, airways, case_name(path), progress)
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
-                _measure(unfinished, ct, airways, run_report, progress)
+                _try_to_measure(unfinished, ct, airways, batch.voxels, run_report, progress)
         report = make_report(ct, airways, model, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
     for warning in run_report.warnings:
@@ -234,13 +238,33 @@ def _program() -> str:
     return f"AirwaySeg {__version__}"
 
 
-def _measure(folder: Path, ct: Volume, airways: Airways, run_report: RunReport, progress: Progress) -> None:
+def _try_to_measure(
+    folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
+) -> None:
+    """Measure; with ``voxels`` a failure becomes the report's decision `NOT_MEASURED`, and the mask is kept."""
+    try:
+        _measure(folder, ct, airways, voxels, run_report, progress)
+    except Cancelled:
+        raise
+    except Exception as error:
+        if not voxels:
+            raise
+        for name in measure.REPLACED:
+            (folder / name).unlink(missing_ok=True)
+        run_report.decisions[NOT_MEASURED] = one_sentence(error)
+        log.error("%s", one_sentence(error))
+        log.info("details", exc_info=error)
+
+
+def _measure(
+    folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
+) -> None:
     """The tree's files; an empty mask has none, and the report says so."""
     if not airways.mask.any():
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    tree = measure.measure(mask, folder, airways.probability, progress).tree
+    tree = measure.measure(mask, folder, airways.probability, progress, voxels).tree
     run_report.warnings += tree.warnings
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 

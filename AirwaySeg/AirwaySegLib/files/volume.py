@@ -184,6 +184,15 @@ def places_to_lps(places_mm: np.ndarray, grid: Volume) -> np.ndarray:
     return np.asarray(grid.origin_mm) + places_mm[:, ::-1] @ matrix.T
 
 
+def ijk_to_ras(grid: Volume) -> NDArray[np.float64]:
+    """The matrix (4, 4) from voxel indices (i, j, k), that is (x, y, z), to RAS mm, the axes of 3D Slicer."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(grid.direction, (3, 3)) * np.asarray(grid.spacing_mm[::-1])
+    matrix[:3, 3] = grid.origin_mm
+    matrix[:2] *= -1  # from LPS
+    return matrix
+
+
 def to_canonical(volume: Volume) -> Volume:
     """Permute and flip the array's axes so that z runs upwards, y backwards and x from the patient's right to the left.
 
@@ -283,7 +292,7 @@ def _vector(numbers: np.ndarray | tuple[float, ...]) -> str:
 
 
 def part_of(whole: Volume, box: tuple[slice, slice, slice], array: NDArray) -> Volume:
-    """A box of a canonical grid with another array in it, in its place in the patient."""
+    """A box of a grid with another array in it, in its place in the patient."""
     corner_mm = np.array([[part.start for part in box]]) * np.asarray(whole.spacing_mm)
     x_mm, y_mm, z_mm = (float(value) for value in places_to_lps(corner_mm, whole)[0])
     return replace(whole, array=array, origin_mm=(x_mm, y_mm, z_mm))

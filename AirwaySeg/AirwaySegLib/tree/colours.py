@@ -3,8 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_RAMP_HEX = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
-_RAMP = np.array([list(bytes.fromhex(colour)) for colour in _RAMP_HEX.split()], float)
+GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
+"""Red, green, blue as hexadecimal bytes; the Slicer module has the same."""
+
+_RAMP = np.array([list(bytes.fromhex(colour)) for colour in GENERATION_RAMP.split()], float)
 
 
 def generation_colours(count: int) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from typing import Any
 
 try:
     from slicer.i18n import tr as _
@@ -133,7 +134,7 @@ class ConsoleProcess:
 
 def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]) -> None:
     """In a thread: every line that the process prints, as UTF-8, then its exit code."""
-    stream = process.stdout
+    stream: Any = process.stdout  # a pipe
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="replace")
     try:
@@ -187,7 +188,7 @@ def kill_tree(pid: int) -> None:
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(pid)], capture_output=True)
         return
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    parents = dict(map(int, row.split()) for row in table.splitlines())
+    parents = {int(child): int(parent) for child, parent in (row.split() for row in table.splitlines())}
     for one in descendants(pid, parents):
         try:
             os.kill(one, signal.SIGKILL)

@@ -6,6 +6,7 @@ Whatever happens, the folder is gone before anybody hears of the end.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
@@ -32,7 +33,7 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 class Listener:
     """Who hears of a run: every step, every other line, and once its end as (result, "") or (None, sentence).
 
-    The sentence is empty when the run was cancelled without a reason.
+    The sentence is empty when the run was cancelled without a reason. With a result it says what that lacks.
     """
 
     on_finished: Callable[[Any, str], None]
@@ -44,12 +45,20 @@ class Listener:
 class JobCallbacks(Listener):
     """A listener, and how the command is started.
 
-    ``launch`` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; with ``blocking`` the
-    run has ended when it is returned.
+    ``launch`` is in the place of `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is
+    returned.
     """
 
     launch: Callable[..., subprocess.Popen] | None = None
     blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A result that lacks something, and the sentence that says why."""
+
+    result: Any
+    sentence: str
 
 
 Steps = Generator[None, None, list[str]]
@@ -68,8 +77,9 @@ def start_job(
     """Run a command on what ``prepare`` writes into a temporary folder.
 
     ``prepare(folder)`` gives the command's arguments, or is a generator that returns them and pauses now and then, so
-    that the window lives; ``collect(folder)`` makes the result when the command has ended well. Errors of the start, up
-    to the first pause, are raised here; later ones, and those of ``collect``, become the sentence.
+    that the window lives; ``collect(folder)`` makes the result, or a `Partial` one, when the command has ended well.
+    Errors of the start, up to the first pause, are raised here; later ones, and those of ``collect``, become the
+    sentence.
     """
     folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
 
@@ -78,6 +88,8 @@ def start_job(
         try:
             if not message and not run.cancelled:
                 result = collect(folder)
+                if isinstance(result, Partial):
+                    result, message = result.result, result.sentence
         except Exception as error:
             logging.exception("The result of AirwaySeg could not be taken in.")
             message = one_line(error)
@@ -85,7 +97,8 @@ def start_job(
             shutil.rmtree(folder, ignore_errors=True)
         callbacks.on_finished(result, message)
 
-    run = ConsoleProcess(callbacks.launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
+    launch = callbacks.launch or slicer.util.launchConsoleProcess
+    run = ConsoleProcess(launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
     try:
         steps = prepare(folder)
         if isinstance(steps, list):
@@ -141,6 +154,11 @@ def _go_on(steps: Steps, run: ConsoleProcess) -> None:
     except Exception as error:
         logging.exception("AirwaySeg could not start its work.")
         run.end(one_line(error))
+
+
+def result_folder(folder: str) -> str:
+    """Where in a job's folder the command puts its result."""
+    return os.path.join(folder, "result")
 
 
 def one_line(error: Exception) -> str:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, result_folder, start_job
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.segment import result_folder
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
@@ -32,7 +32,7 @@ def start_measuring(
 ) -> ConsoleProcess:
     """Start to measure the airways of the segmentation; the job's result is the segmentation.
 
-    Only the box that they fill is written, so the command and its maps are small. Raises RuntimeError when there are no
+    Only the box that they fill is written, so the command has little to do. Raises RuntimeError when there are no
     airways.
     """
     check_airways(segmentation_node)
@@ -43,16 +43,14 @@ def start_measuring(
         array, matrix = airways_box(segmentation_node, segment_id)
         measured.append(mask_signature(array, matrix, segment_id))
         yield from write_pieces(array, matrix, path)
-        return ["measure", path, "-o", result_folder(folder), "--progress", "json"]
+        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
     names = {"mask.nrrd": segmentation_node.GetName()}
-    return start_job(
-        in_words_of_the_scene(callbacks, names), prepare, collect, "AirwaySegSlicer.commands.measure_child"
-    )
+    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
 
 
 def take_in_tree(
@@ -112,6 +110,7 @@ def read_rows(path: str) -> slicer.vtkMRMLTableNode:
         reader = csv.DictReader(stream)
         rows, names = list(reader), list(reader.fieldnames or ())
     table = vtk.vtkTable()
+    convert: Callable[[str], object]
     for name in names:
         if name in WORDS:
             column, convert = vtk.vtkStringArray(), str

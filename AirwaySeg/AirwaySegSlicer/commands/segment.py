@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import JobCallbacks, Partial, Steps, one_line, result_folder, start_job
+from AirwaySegSlicer.commands.measure import take_in_tree
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.left_out import read_left_out
+from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     HIGHLIGHT,
@@ -35,6 +38,7 @@ from AirwaySegSlicer.scene.nodes import (
     shifted,
     undone_on_failure,
 )
+from AirwaySegSlicer.scene.overlays import hide_overlay
 from AirwaySegSlicer.scene.segments import (
     SEGMENT_ID,
     airway_segment,
@@ -47,6 +51,8 @@ from AirwaySegSlicer.scene.segments import (
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
+NOT_MEASURED = "not_measured"
+"""Among the decisions in a report: why there is no tree."""
 OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
 """Companions that say nothing of other voxels; overlays are hidden by who has shown them."""
 
@@ -59,20 +65,23 @@ class SegmentOptions:
     """How to segment: name or file of the weights, device, a region of the CT (None: all of it).
 
     ``replace`` is the result whose airways are replaced, unless they are edited meanwhile; None adds a new one.
+    ``measure`` asks for the tree too.
     """
 
     model: str = "default"
     device: str = "auto"
     region: slicer.vtkMRMLMarkupsROINode | None = None
     replace: slicer.vtkMRMLSegmentationNode | None = None
+    measure: bool = True
 
 
 def start_segmentation(
-    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, callbacks: JobCallbacks
+    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, maps: Maps, callbacks: JobCallbacks
 ) -> ConsoleProcess:
-    """Start to segment the CT; the job's result is the new segmentation node.
+    """Start to segment and measure the CT in one command; the job's result is the segmentation node.
 
-    Raises RuntimeError, one sentence, for a volume that is no single CT image.
+    Where only measuring fails, the segmentation is there without its tree, and the sentence says why. Raises
+    RuntimeError, one sentence, for a volume that is no single CT image.
     """
     check_ct(volume_node)
     box = region_box(volume_node, options.region) if options.region else None
@@ -87,11 +96,17 @@ def start_segmentation(
             array, matrix = part_of(array, box), shifted(matrix, [low for low, _high in box])
         yield from write_pieces(array, matrix, path)
         settings = ["--weights", options.model, "--device", options.device]
-        return ["segment", path, "-o", result_folder(folder), "--no-measure", "--progress", "json", *settings]
+        measuring = "--voxels" if options.measure else "--no-measure"
+        return ["segment", path, "-o", result_folder(folder), measuring, "--progress", "json", *settings]
 
-    def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+    def collect(folder: str) -> slicer.vtkMRMLSegmentationNode | Partial:
         old = options.replace if options.replace and voxels_key(options.replace) == before else None
-        return take_in(result_folder(folder), volume_node, old)
+        node = take_in(result_folder(folder), volume_node, old)
+        if node is old:  # Its overlay and the file behind it are of other voxels.
+            hide_overlay(node)
+            maps.forget(node)
+        sentence = _take_in_tree(result_folder(folder), node, maps) if options.measure else ""
+        return Partial(node, sentence) if sentence else node
 
     return start_job(in_words_of_the_scene(callbacks, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
 
@@ -106,11 +121,6 @@ def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
         return ""
     grid = [[matrix.GetElement(row, column) for column in range(4)] for row in range(3)]
     return hashlib.blake2b(f"{grid} {array.shape} ".encode() + array.tobytes()).hexdigest()
-
-
-def result_folder(folder: str) -> str:
-    """Where in a job's folder the command puts its result."""
-    return os.path.join(folder, "result")
 
 
 def take_in(
@@ -143,6 +153,22 @@ def take_in(
         _keep_initial(node, volume_node)
         node.CreateClosedSurfaceRepresentation()
     return node
+
+
+def _take_in_tree(folder: str, node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> str:
+    """Add the tree of the mask that was just taken in; the sentence that says why there is none, otherwise empty.
+
+    Nobody has edited that mask since, so its signature is that of the mask that was measured.
+    """
+    sentence = provenance(node).get("decisions", {}).get(NOT_MEASURED, "")
+    if sentence:
+        return str(sentence)
+    try:
+        take_in_tree(folder, node, maps)
+    except Exception as error:
+        logging.exception("The tree of AirwaySeg could not be taken in.")
+        return one_line(error)
+    return ""
 
 
 def _has_airways(node: slicer.vtkMRMLSegmentationNode) -> bool:

@@ -41,6 +41,8 @@ class ExportSection(Section):
     def on_export(self, checked: bool = False) -> None:
         """Write, after asking where files would be replaced."""
         airways, folder = self.panel.airways(), self.ui.exportFolderEdit.currentPath
+        if airways is None:
+            return
         kind = chosen_key(self.ui.exportComboBox)
         name = case_name(airways.GetName())
         target = os.path.join(folder, name if kind == CASE else name + kind)

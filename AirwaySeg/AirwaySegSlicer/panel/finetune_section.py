@@ -15,7 +15,7 @@ from AirwaySegSlicer.commands.finetune import BETTER, UNKNOWN, FinetuneOptions, 
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.commands.training_cases import NewCase, new_case
 from AirwaySegSlicer.panel.combo_boxes import chosen_key
-from AirwaySegSlicer.panel.panel import TRAINING, Panel, Section, errors_shown, time_left
+from AirwaySegSlicer.panel.panel import TRAINING, Panel, Section, errors_shown
 from AirwaySegSlicer.panel.segment_section import SegmentSection
 from AirwaySegSlicer.scene.scans import ct_for, patient_of, set_patient
 
@@ -166,12 +166,8 @@ class FinetuneSection(Section):
 
     def show_progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar."""
-        if self.panel.closed:
-            return
-        self.ui.finetuneProgressBar.maximum = total
-        self.ui.finetuneProgressBar.value = done
-        left = time_left(self.logic.runs.seconds_left(TRAINING))
-        self.ui.finetuneLabel.text = f"{training_stage(stage)}: {done} / {total}{left}"
+        shown = (self.ui.finetuneProgressBar, self.ui.finetuneLabel)
+        self.panel.show_progress(TRAINING, shown, f"{training_stage(stage)}: {done} / {total}", done, total)
 
     def on_finished(self, outcome: Outcome | None, message: str) -> None:
         """Show before and after, and the verdict; a better model is listed."""
@@ -214,9 +210,10 @@ def training_stage(stage: str) -> str:
 def replace_question(case: NewCase) -> str:
     """Which case would be replaced, whose it is, and by what."""
     text = _("{ct} is in the training folder already, as the case {name} of patient {old}. Replace that case?")
-    if case.replaces.patient != case.patient:
+    old = case.replaces.patient if case.replaces else case.patient
+    if old != case.patient:
         text += " " + _("Its patient becomes {patient}.")
-    return text.format(ct=case.ct.GetName(), name=case.name, old=case.replaces.patient, patient=case.patient)
+    return text.format(ct=case.ct.GetName(), name=case.name, old=old, patient=case.patient)
 
 
 def verdict(outcome: Outcome) -> str:

@@ -12,6 +12,7 @@ from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.freshness import is_marked
 from AirwaySegSlicer.scene.nodes import CENTERLINE, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
+    OVERLAYS,
     OverlayLook,
     needs_measuring,
     set_opacity,
@@ -40,7 +41,8 @@ class OverlaySection(Section):
         parameters, airways = self.panel.parameters, self.panel.airways()
         if not parameters:
             return
-        fill(self.ui.overlayComboBox, overlay_items(), parameters.overlay)
+        items = [(overlay.title, overlay.key) for overlay in OVERLAYS.values()]
+        fill(self.ui.overlayComboBox, [(_("Nothing"), ""), *items], parameters.overlay)
         self.ui.overlayComboBox.enabled = airways is not None
         self.ui.opacitySlider.enabled = parameters.overlayOnSlices
         if airways is None:
@@ -70,7 +72,6 @@ class OverlaySection(Section):
             parameters.overlayOnSlices,
             parameters.overlayOpacity,
             parameters.overlayLegend,
-            legend_title(parameters.overlay),
         )
         with errors_shown():
             if not parameters.overlay or not needs_measuring(airways, self.logic.maps):
@@ -102,29 +103,3 @@ class OverlaySection(Section):
     def close_scene(self) -> None:
         """A node of the next scene may have the same id."""
         self._asked = ()
-
-
-def overlay_items() -> list[tuple[str, str]]:
-    """Words and keys of the overlays."""
-    return [
-        (_("Nothing"), ""),
-        (_("Generation"), "generation"),
-        (_("Lobe (estimate)"), "lobe"),
-        (_("Diameter"), "diameter"),
-        (_("Distance to the centerline"), "toCenterline"),
-        (_("Distance to the wall"), "toWall"),
-        (_("Distance from the carina"), "fromCarina"),
-    ]
-
-
-def legend_title(key: str) -> str:
-    """What stands above the colours in the views."""
-    titles = {
-        "generation": _("Generation"),
-        "lobe": _("Lobe (estimate)"),
-        "diameter": _("Mean diameter (mm)"),
-        "toCenterline": _("To the centerline (mm)"),
-        "toWall": _("To the wall (mm)"),
-        "fromCarina": _("From the carina (mm)"),
-    }
-    return titles.get(key, "")

@@ -75,6 +75,19 @@ class Panel:
         if not self.closed:
             self.ui.logText.appendPlainText(line)
 
+    def show_stage(self, stage: str, done: int, total: int) -> None:
+        """Show how far the work on the scene is."""
+        self.show_progress(AIRWAYS, (self.ui.progressBar, self.ui.statusLabel), stage_name(stage), done, total)
+
+    def show_progress(self, slot: str, shown: tuple[Any, Any], words: str, done: int, total: int) -> None:
+        """Move a bar, and say in the label beside it (both in ``shown``) what is done and how long it may take."""
+        if self.closed:
+            return
+        bar, label = shown
+        bar.maximum = total
+        bar.value = done
+        label.text = f"{words}{time_left(self.logic.runs.seconds_left(slot))}"
+
     def is_busy(self) -> bool:
         """Whether something works on the scene, or on what was copied from it."""
         return any(self.logic.runs.is_running(slot) for slot in (AIRWAYS, FILES))

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.panel.panel import AIRWAYS, Panel, Section, errors_shown, stage_name, time_left
+from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branches import (
     BranchRow,
     Place,
@@ -112,17 +112,9 @@ class ResultSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.progressBar.maximum = 0
-            listener = Listener(self.panel.on_measured, self.show_progress, self.panel.log)
+            listener = Listener(self.panel.on_measured, self.panel.show_stage, self.panel.log)
             self.logic.startMeasure(self.panel.airways(), listener)
         self.panel.update()
-
-    def show_progress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar of the section above."""
-        if self.panel.closed:
-            return
-        self.ui.progressBar.maximum = total
-        self.ui.progressBar.value = done
-        self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(self.logic.runs.seconds_left(AIRWAYS))}"
 
     def measured(self) -> None:
         """The branch that was highlighted may be another one now."""
@@ -145,8 +137,8 @@ class ResultSection(Section):
         self._picking = None
         self.ui.pickButton.checked = False
         airways = self.panel.airways()
-        centerline = companion(airways, CENTERLINE) if airways is not None and world is not None else None
-        number = nearest_branch(centerline, world) if centerline is not None else None
+        centerline = companion(airways, CENTERLINE) if airways is not None else None
+        number = nearest_branch(centerline, world) if centerline is not None and world is not None else None
         if number is not None:
             self.choose_branch(number)
         elif world is not None:
@@ -154,8 +146,10 @@ class ResultSection(Section):
 
     def on_plot(self, checked: bool = False) -> None:
         """Plot the radius from the carina to the chosen branch."""
+        number = self.chosen_branch()
         with errors_shown():
-            show_radius_plot(self.panel.airways(), self.chosen_branch())
+            if number is not None:
+                show_radius_plot(self.panel.airways(), number)
 
     def exit(self) -> None:
         """Nobody waits for a click in another module."""

@@ -13,7 +13,7 @@ from AirwaySegSlicer.commands.installation import Installation
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.commands.segment import SegmentOptions, is_result_of, warnings_of
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
-from AirwaySegSlicer.panel.panel import AIRWAYS, PROBE, Panel, Section, errors_shown, stage_name, time_left
+from AirwaySegSlicer.panel.panel import PROBE, Panel, Section, errors_shown
 from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.nodes import INITIAL, companion, fit_region
 
@@ -93,7 +93,7 @@ class SegmentSection(Section):
                 ensure_dependencies(self.panel.requirements)
                 self.begin()
                 finished = partial(self.on_finished, replaces=options.replace)
-                listener = Listener(finished, self.show_progress, self.panel.log)
+                listener = Listener(finished, self.panel.show_stage, self.panel.log)
                 self.logic.startSegment(self.panel.ct(), options, listener)
         self.panel.update()
 
@@ -119,15 +119,6 @@ class SegmentSection(Section):
         self.ui.statusLabel.text = _("Starting.")
         self.ui.progressBar.maximum = 0
         self.ui.logText.clear()
-
-    def show_progress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar, and say what is done and how long it may take."""
-        if self.panel.closed:
-            return
-        self.ui.progressBar.maximum = total
-        self.ui.progressBar.value = done
-        left = self.logic.runs.seconds_left(AIRWAYS)
-        self.ui.statusLabel.text = f"{stage_name(stage)}{time_left(left)}"
 
     def on_finished(
         self,

@@ -27,13 +27,13 @@ class AirwayVoxels:
 
     @classmethod
     def read(cls, path: str) -> AirwayVoxels:
-        """From what `measured.write_voxels` wrote."""
+        """From the file of voxels that `airwayseg` writes."""
         import numpy as np
 
         with np.load(path) as archive:
             columns = {name: archive[name] for name in archive.files}
-        shape = tuple(int(count) for count in columns.pop("shape"))
-        return cls(columns.pop("where"), columns, shape, columns.pop("ijk_to_ras"))
+        z, y, x = (int(count) for count in columns.pop("shape"))
+        return cls(columns.pop("where"), columns, (z, y, x), columns.pop("ijk_to_ras"))
 
     def near(self, points: Array, values: Array) -> Array:
         """The value of the nearest voxel at each point (P, 3), looked for up to a voxel away; (P,) float32.

@@ -117,6 +117,8 @@ def nearest_branch(centerline_node: slicer.vtkMRMLModelNode, world: Place, farth
 def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> None:
     """Centre slices and 3D views on the branch's middle, and highlight it."""
     centerline = companion(segmentation_node, CENTERLINE)
+    if centerline is None:
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
     points, places = branch_points(centerline, number)
     with undone_on_failure():
         model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
@@ -131,7 +133,7 @@ def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) 
     display.SetSliceIntersectionThickness(3)
     middle = [0.0, 0.0, 0.0]
     centerline.TransformPointToWorld(points[len(points) // 2].tolist(), middle)
-    centre_views(middle)
+    centre_views((middle[0], middle[1], middle[2]))
 
 
 def hide_branch(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:

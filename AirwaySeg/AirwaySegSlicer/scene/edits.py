@@ -59,7 +59,7 @@ def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
             voxels.array[tuple(map(slice, first - voxels.low[::-1], last - voxels.low[::-1]))]
             for voxels in (before, after)
         )
-        both = np.count_nonzero(old & new)
+        both = int(np.count_nonzero(old & new))
     return Edits(int(np.count_nonzero(after.array) - both), int(np.count_nonzero(before.array) - both))
 
 

@@ -65,10 +65,15 @@ def sign(node: slicer.vtkMRMLNode, signature: str) -> None:
     node.SetAttribute(MASK, signature)
 
 
+def signature_of(node: slicer.vtkMRMLNode | None) -> str:
+    """The signature of the mask that a node came of; empty for none."""
+    return (node.GetAttribute(MASK) or "") if node is not None else ""
+
+
 def sign_like_tree(segmentation_node: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
     """Note that a node came of the result's centerline, and mark it when that is marked."""
     centerline = companion(segmentation_node, CENTERLINE)
-    sign(node, centerline.GetAttribute(MASK) or "")
+    sign(node, signature_of(centerline))
     _set_mark(node, is_marked(centerline))
 
 
@@ -77,7 +82,7 @@ def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, nodes: list[sl
     update_marks(segmentation_node)
     centerline = companion(segmentation_node, CENTERLINE)
     for node in nodes:
-        sign(node, "" if is_marked(centerline) else centerline.GetAttribute(MASK))
+        sign(node, "" if is_marked(centerline) else signature_of(centerline))
         _set_mark(node, is_marked(centerline))
 
 
@@ -86,7 +91,7 @@ def is_out_of_date(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str 
     node = companion(segmentation_node, role)
     if node is None:
         return False
-    signature = node.GetAttribute(MASK) or ""
+    signature = signature_of(node)
     return not is_same(signature, current_signature(segmentation_node, _segment_of(signature)))
 
 
@@ -110,7 +115,7 @@ def update_marks(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         node = companion(segmentation_node, role)
         if node is None or role == INITIAL:
             continue
-        signature = node.GetAttribute(MASK) or ""
+        signature = signature_of(node)
         segment_id = _segment_of(signature)
         if segment_id not in now:
             now[segment_id] = current_signature(segmentation_node, segment_id) if segment_id else ""

@@ -17,8 +17,8 @@ FRAGMENTS, VOXELS, PROPOSED = ROLE + "fragmentsLeftOut", ROLE + "voxelsLeftOut",
 def read_left_out(folder: str, report: dict) -> dict[str, str]:
     """What a folder of `airwayseg segment` and its report say of it, as attributes of the result."""
     repair = report.get("decisions", {}).get("repair") or {}
-    counts = (repair.get("fragments"), repair.get("fragments_joined"))
-    fragments = None if None in counts else counts[0] - counts[1]
+    all_, joined = repair.get("fragments"), repair.get("fragments_joined")
+    fragments = None if all_ is None or joined is None else all_ - joined
     found = {
         FRAGMENTS: fragments,
         VOXELS: repair.get("voxels_left_out"),

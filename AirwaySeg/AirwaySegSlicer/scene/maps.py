@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import slicer
+import slicer
 
 VOXELS = "voxels.npz"
 BRANCHES = "branches.nrrd"
 TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
-MAPS = (BRANCHES, TO_CENTERLINE, TO_WALL, FROM_CARINA)
+"""Names of the values in the file of voxels."""
 
 
 class Maps:
@@ -24,8 +22,6 @@ class Maps:
 
     def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
         """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
-        import slicer  # not at file scope: the child process that measures has no Slicer
-
         mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
         shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
         self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")

@@ -134,7 +134,8 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
             sentence = _("The region {region} does not lie in {name}.")
             raise RuntimeError(sentence.format(region=roi_node.GetName(), name=volume_node.GetName()))
         box.append((low, high))
-    return tuple(box)
+    along_i, along_j, along_k = box
+    return along_i, along_j, along_k
 
 
 def fit_region(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:

@@ -6,6 +6,7 @@ get a volume of the airways' box as the foreground of every view.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,53 +31,73 @@ from AirwaySegSlicer.scene.segments import check_airways, closed_surface
 
 Array = Any
 
-GENERATION, LOBE = "generation", "lobe"
-NAMED = (GENERATION, LOBE)
-"""Overlays of whole numbers, each of which has a name."""
-
 SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
 HID = ROLE + "hid"
 COVERING = ("Visibility3D", "Visibility2DFill")
 """What of a segmentation's display would cover the colours: its surface those in 3D, its fill those in the slices."""
 
-# From white over yellow, red, violet and blue to green: told apart with colour-blind eyes too.
+# As in the library. From white over yellow, red, violet and blue to green: told apart with colour-blind eyes too.
 GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
 LOBE_COLOURS = "9aa0a6 4e9fe0 57c08b e5c04d e07a5f a678c9"
 NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 
+def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
+    """The names of the five lobes in the order of their numbers; one that has no branch goes by its number."""
+    cells = centerline_node.GetPolyData().GetCellData()
+    numbers, words = cells.GetArray("lobe"), cells.GetAbstractArray("lobe_name")
+    known = {int(numbers.GetValue(cell)): words.GetValue(cell) for cell in range(numbers.GetNumberOfValues())}
+    return [known.get(number, _("lobe {number}").format(number=number)) for number in range(1, 6)]
+
+
+def _lobes(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
+    return [_("no lobe"), *lobe_names(centerline_node)]
+
+
+def _generations(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
+    return [str(generation) for generation in range(int(highest) + 1)]
+
+
 @dataclass(frozen=True)
 class Overlay:
-    """What is coloured: its title, its file, and of the branch map which array of the centerline's branches."""
+    """What is coloured.
+
+    ``title`` is its name in the panel, ``legend`` what stands above the colours, with the unit. The values are those of
+    ``values`` in the file of voxels; with ``column`` they are branch numbers, and that array of the centerline's
+    branches is coloured. ``colours`` is the ramp from the lowest value to the highest. ``names(centerline, highest)``
+    are the names of the whole numbers from 0 on; without it the values are numbers from 0 to the highest.
+    """
 
     key: str
     title: str
-    file: str
+    legend: str
+    values: str
     column: str = ""
+    colours: str = NUMBER_RAMP
+    names: Callable[[slicer.vtkMRMLModelNode, float], list[str]] | None = None
 
 
 OVERLAYS = {
     overlay.key: overlay
     for overlay in (
-        Overlay(GENERATION, "Generation", BRANCHES, "generation"),
-        Overlay(LOBE, "Lobe (estimate)", BRANCHES, "lobe"),
-        Overlay("diameter", "Mean diameter of the branch (mm)", BRANCHES, "mean_diameter_mm"),
-        Overlay("toCenterline", "Distance to the centerline (mm)", TO_CENTERLINE),
-        Overlay("toWall", "Distance to the wall (mm)", TO_WALL),
-        Overlay("fromCarina", "Distance from the carina (mm)", FROM_CARINA),
+        Overlay("generation", _("Generation"), _("Generation"), BRANCHES, "generation", GENERATION_RAMP, _generations),
+        Overlay("lobe", _("Lobe (estimate)"), _("Lobe (estimate)"), BRANCHES, "lobe", LOBE_COLOURS, _lobes),
+        Overlay("diameter", _("Diameter"), _("Mean diameter (mm)"), BRANCHES, "mean_diameter_mm"),
+        Overlay("toCenterline", _("Distance to the centerline"), _("To the centerline (mm)"), TO_CENTERLINE),
+        Overlay("toWall", _("Distance to the wall"), _("To the wall (mm)"), TO_WALL),
+        Overlay("fromCarina", _("Distance from the carina"), _("From the carina (mm)"), FROM_CARINA),
     )
 }
 
 
 @dataclass(frozen=True)
 class OverlayLook:
-    """Where an overlay is shown, how opaque over the slices (0..1), and the legend's title, if not the usual one."""
+    """Where an overlay is shown, how opaque over the slices (0..1), and whether with a legend."""
 
     surface: bool = True
     slices: bool = False
     opacity: float = 0.6
     legend: bool = True
-    title: str = ""
 
 
 def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
@@ -88,13 +109,14 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
     check_airways(segmentation_node)
-    if needs_measuring(segmentation_node, maps):
+    path = maps.path(segmentation_node)
+    if path is None or needs_measuring(segmentation_node, maps):
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    voxels = AirwayVoxels.read(maps.path(segmentation_node))
+    voxels = AirwayVoxels.read(path)
     values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
     with undone_on_failure():
         surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None
-    volume = voxels.volume(values, overlay.key in NAMED) if look.slices else None
+    volume = voxels.volume(values, whole=overlay.names is not None) if look.slices else None
     hide_overlay(segmentation_node)
     colours = _colours(overlay, segmentation_node, float(values.max()))
     segmentation_node.SetAttribute(SHOWN, key)
@@ -103,7 +125,7 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     if volume is not None:
         _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
-        _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay, look.title)
+        _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay)
     drawn = [companion(segmentation_node, role) for role in (SURFACE, SLICES)]
     sign_drawn(segmentation_node, [node for node in drawn if node is not None])
 
@@ -138,7 +160,7 @@ def shown_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
 
 def values_of(voxels: AirwayVoxels, overlay: Overlay, centerline_node: slicer.vtkMRMLModelNode) -> Array:
     """The overlay's value of each voxel, (N,) float32."""
-    column = voxels.columns[overlay.file]
+    column = voxels.columns[overlay.values]
     return branch_values(centerline_node, overlay.column)[column] if overlay.column else column
 
 
@@ -177,22 +199,13 @@ def _colours(
     """Names with colours, and the range of values that they span."""
     import numpy as np
 
-    if overlay.key == LOBE:
-        names = [_("no lobe"), *lobe_names(companion(segmentation_node, CENTERLINE))]
-        return list(zip(names, ramp(LOBE_COLOURS, len(LOBE_COLOURS.split())), strict=True)), (-0.5, len(names) - 0.5)
-    if overlay.key == GENERATION:
-        count = int(highest) + 1
-        return list(zip(map(str, range(count)), ramp(GENERATION_RAMP, count), strict=True)), (-0.5, count - 0.5)
-    names = [f"{value:.1f}" for value in np.linspace(0, highest, 256)]
-    return list(zip(names, ramp(NUMBER_RAMP, 256), strict=True)), (0.0, highest)
-
-
-def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
-    """The names of the five lobes in the order of their numbers; one that has no branch goes by its number."""
-    cells = centerline_node.GetPolyData().GetCellData()
-    numbers, words = cells.GetArray("lobe"), cells.GetAbstractArray("lobe_name")
-    known = {int(numbers.GetValue(cell)): words.GetValue(cell) for cell in range(numbers.GetNumberOfValues())}
-    return [known.get(number, _("lobe {number}").format(number=number)) for number in range(1, 6)]
+    if overlay.names:
+        names = overlay.names(companion(segmentation_node, CENTERLINE), highest)
+        limits = (-0.5, len(names) - 0.5)
+    else:
+        names = [f"{value:.1f}" for value in np.linspace(0, highest, 256)]
+        limits = (0.0, highest)
+    return list(zip(names, ramp(overlay.colours, len(names)), strict=True)), limits
 
 
 def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
@@ -201,8 +214,8 @@ def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
 
     anchors = np.array([list(bytes.fromhex(colour)) for colour in colours.split()]) / 255
     places = np.linspace(0, len(anchors) - 1, count) if count > 1 else [0.0]
-    channels = [np.interp(places, range(len(anchors)), channel) for channel in anchors.T]
-    return [tuple(map(float, colour)) for colour in zip(*channels, strict=True)]
+    red, green, blue = (np.interp(places, range(len(anchors)), channel).tolist() for channel in anchors.T)
+    return list(zip(red, green, blue, strict=True))
 
 
 def _colour_table(overlay: Overlay, colours: list[tuple[str, tuple[float, float, float]]]) -> str:
@@ -292,10 +305,10 @@ def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Non
             composite.SetForegroundOpacity(float(opacity))
 
 
-def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay, title: str) -> None:
+def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay) -> None:
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(title or overlay.title)
-    named = overlay.key in NAMED
+    legend.SetTitleText(overlay.legend)
+    named = overlay.names is not None
     legend.SetUseColorNamesForLabels(named)
     count = node.GetDisplayNode().GetColorNode().GetNumberOfColors() if named else 5
     legend.SetMaxNumberOfColors(count if named else 256)

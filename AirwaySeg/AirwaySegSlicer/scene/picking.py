@@ -44,7 +44,7 @@ class Picking:
     def _on_point(self, caller: slicer.vtkMRMLNode, event: str) -> None:
         world = [0.0, 0.0, 0.0]
         self.node.GetNthControlPointPositionWorld(0, world)
-        self._place = tuple(world)
+        self._place = (world[0], world[1], world[2])
         self._end_soon()
 
     def _on_mode(self, caller: slicer.vtkMRMLNode, event: str) -> None:

@@ -67,7 +67,7 @@ def scan_key(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
         spacing = [round(mm, 4) for mm in volume_node.GetSpacing()]
         digest.update(f"{array.dtype.name} {array.shape} {spacing}".encode())
         for plane in np.unique(np.linspace(0, len(array) - 1, PLANES_LOOKED_AT).astype(int)):
-            digest.update(np.ascontiguousarray(array[plane]))
+            digest.update(np.ascontiguousarray(array[plane]).data)
     return digest.hexdigest()
 
 

@@ -88,7 +88,8 @@ def nonzero_box(array: Array) -> Box | None:
         if not len(places):
             return None
         box.append((int(places[0]), int(places[-1]) + 1))
-    return tuple(box)
+    along_i, along_j, along_k = box
+    return along_i, along_j, along_k
 
 
 def part_of(array: Array, box: Box) -> Array:
@@ -156,7 +157,8 @@ def check_airways(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> N
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
     for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if companion(other, INITIAL) is segmentation_node:
+        initial = companion(other, INITIAL)
+        if initial is not None and initial is segmentation_node:
             sentence = _("{name} is what {other} was before correction; choose {other} instead.")
             raise RuntimeError(sentence.format(name=segmentation_node.GetName(), other=other.GetName()))
 
