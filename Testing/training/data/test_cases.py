@@ -17,9 +17,10 @@ from AirwaySegTraining.data import prepared_files as preparedfiles
 from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
 from AirwaySegTraining.data.sampling import Mixture, cut
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
-from AirwaySegTraining.fit.recipes import TERMS, Stage, Term, load_recipe
+from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.validation import held_out
+from AirwaySegTraining.losses.terms import LOSSES
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def a_batch():
 
 def stage_of(*terms):
     numbers = {"alpha": 0.2, "exponent": 0.7}
-    loss = tuple(Term(name, share, **{key: numbers[key] for key in TERMS[name]}) for name, share in terms)
+    loss = tuple(Term(name, share, **{key: numbers[key] for key in LOSSES[name].numbers}) for name, share in terms)
     return Stage("one", 1, loss, {"random": 1.0})
 
 
@@ -193,7 +194,7 @@ def test_the_stage_loss_is_the_sum_of_its_terms_times_their_shares():
     assert float(union) == pytest.approx(1 - top / bottom, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.filterwarnings("ignore:Tang's printed exponent")
 def test_every_term_of_a_recipe_has_a_loss_that_learns(name):
     logits = torch.linspace(-2, 2, 24 if name == "classes" else 8).reshape(1, -1, 2, 2, 2).requires_grad_()

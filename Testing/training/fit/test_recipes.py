@@ -1,6 +1,8 @@
 """Recipes: the papers' values, sentences about bad ones, and how the command line changes them."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -131,6 +133,11 @@ def test_a_bad_network_is_refused():
     assert "[network]: norm is 'group'" in refusal({}, {"norm": "group"})
     assert "window_hu is (600.0, -1000.0)" in refusal({}, {"window_hu": [600, -1000]})
     assert "with 3 classes loss takes only classes" in refusal({}, {"classes": 3})
+
+
+def test_reading_recipes_does_not_import_pytorch():
+    program = "import sys, AirwaySegTraining.fit.recipes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):

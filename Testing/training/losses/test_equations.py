@@ -9,7 +9,6 @@ from AirwaySegTraining.losses.equations import (
     cl_dice,
     class_dice_and_cross_entropy,
     cross_entropy,
-    dice,
     dice_and_cross_entropy,
     general_union,
     root_tversky,
@@ -24,7 +23,6 @@ from AirwaySegTraining.losses.equations import (
 from AirwaySegTraining.losses.weight_maps import general_union_m
 
 ON_PROBABILITIES = {
-    "dice": dice,
     "weighted_dice": weighted_dice,
     "tversky": lambda p, g, w: tversky(p, g, w, alpha=0.1),
     "root_tversky": root_tversky,
@@ -71,12 +69,6 @@ def a_patch():
     return cube(p), cube(g), cube(w)
 
 
-def test_dice_is_as_computed_by_hand_and_takes_weights_for_yes_or_no():
-    p, g, w = row(0.5, 1.0, 0.25, 0.9), row(1, 1, 0, 1), row(3, 0.5, 1, 0)
-    # overlap 1.5, sums 1.75 and 2: 1 - (2 * 1.5 + 1) / (3.75 + 1)
-    assert float(dice(p, g, w)) == pytest.approx(1 - 4 / 4.75)
-
-
 def test_weighted_dice_is_as_computed_by_hand():
     # overlap 2 * 0.5 + 1 = 2; p + g is 1.5, 2 and 0.25 with weights 2, 1 and 4: 6
     assert float(weighted_dice(row(0.5, 1, 0.25), row(1, 1, 0), row(2, 1, 4))) == pytest.approx(1 - 5 / 7)
@@ -86,7 +78,7 @@ def test_the_gradient_of_dice_is_equation_20():
     p, g = row(0.5, 0.2), row(1, 0)
     a, b = 2 * 0.5 + 1, 0.7 + 1 + 1
     expected = row(-(2 * b - a) / b**2, a / b**2)
-    assert torch.allclose(gradient(dice, p, g, torch.ones_like(p)), expected)
+    assert torch.allclose(gradient(weighted_dice, p, g, torch.ones_like(p)), expected)
 
 
 def test_tversky_weighs_false_positives_by_alpha_and_false_negatives_by_beta():
@@ -235,7 +227,7 @@ def test_cl_dice_forgives_a_thicker_tube_more_than_a_gap():
     assert float(cl_dice(thick, thin, w)) == 0
     # precision 1; of the skeleton's 18 voxels 4 lie in the gap
     assert float(cl_dice(torn, thin, w)) == pytest.approx(1 - 2 * (15 / 19) / (34 / 19))
-    assert dice(thick, thin, w) > dice(torn, thin, w)
+    assert weighted_dice(thick, thin, w) > weighted_dice(torn, thin, w)
 
 
 def test_the_loss_of_classes_is_the_sum_over_them():

@@ -9,23 +9,21 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
-from AirwaySegLib import __version__
 from AirwaySegLib.commands.evaluate import mean_and_deviation
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
+from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.bridge import groups_of
 from AirwaySegLib.repair.network_bridges import BREAKAGE_WINDOW_HU, SIDE, network_bridges
@@ -41,12 +39,18 @@ from AirwaySegTraining.connection.pool import (
 )
 from AirwaySegTraining.data.cases import Case, case_folders, prepared_groups
 from AirwaySegTraining.distributed import Team, joined_team
-from AirwaySegTraining.fit.checkpoint import precision_of, write_checkpoint
-from AirwaySegTraining.fit.loop import set_rate, update_average
-from AirwaySegTraining.fit.machine import MOST_WORKERS, settled, usable_cpus, use_all_cpus, worker_options
+from AirwaySegTraining.fit.machine import MOST_WORKERS, settled, usable_cpus, use_all_cpus
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
 from AirwaySegTraining.fit.settings import check_precision
+from AirwaySegTraining.fit.steps import Phase, Surroundings, cosine, in_precision, risen, train_phase, update
+from AirwaySegTraining.fit.training_state import (
+    TrainingState,
+    changed_settings,
+    flag_of,
+    precision_of,
+    with_spacings,
+)
 from AirwaySegTraining.fit.validation import as_scanned, held_out, looked_at
 
 WARM_UP, LAST_SHARE = 50, 0.02
@@ -60,9 +64,6 @@ RARE_WEIGHT = 10.0
 
 SURE, NARROW_MM = 0.5, 10.0
 """Score from which a bridge is applied where nothing else is wanted, and the gaps that a repair has to close."""
-
-FREE_ON_RESUME = ("device", "workers", "checkpoint_every")
-"""Settings that may differ when a run is continued: they do not change the weights."""
 
 
 @dataclass(frozen=True)
@@ -102,57 +103,33 @@ class BreakageSettings:
 
 
 @dataclass
-class BreakageRun:
-    """A training between two steps."""
+class BreakageRun(TrainingState):
+    """The training of `breakage`; its optimiser begins without moments."""
+
+    command: ClassVar[str] = "breakage"
 
     net: Connector
     average: Connector
-    info: ModelInfo
     settings: BreakageSettings
-    fingerprints: list[str]
     device: torch.device
-    step: int = 0
-    optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with an optimiser without moments."""
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.settings.rate, weight_decay=DECAY)
 
-    def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "settings": asdict(self.settings),
-            "fingerprints": self.fingerprints,
-            "step": self.step,
-        }
-        write_checkpoint(path, state)
-
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases.
+    def difference(self, state: dict[str, Any]) -> str | None:
+        """As `TrainingState.difference`.
 
         A training may get more steps: the rest follows the learning rates of so many.
         """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            before, after = {**asdict(BreakageSettings()), **state["settings"]}, asdict(self.settings)
-            other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
-            if other == ["steps"] and after["steps"] > before["steps"]:
-                other = []
-            same_cases = state["fingerprints"] == self.fingerprints
-            parts = [(self.net, state["net"]), (self.average, state["average"]), (self.optimizer, state["optimizer"])]
-            step = int(state["step"])
-        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
-            raise AirwaySegError(f"{path} is damaged or no checkpoint of `breakage`.") from error
-        if other:
-            raise AirwaySegError(f"{path} is of a training with another --{other[0].replace('_', '-')}.")
-        if not same_cases:
-            raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
-        for part, values in parts:
-            part.load_state_dict(values)
-        self.step = step
+        other = changed_settings(state, self.settings)
+        if other == ["steps"] and self.settings.steps > state["settings"]["steps"]:
+            other = []
+        return flag_of(other[0]) if other else None
+
+    def provenance(self, more: dict[str, Any]) -> dict[str, Any]:
+        """As `TrainingState.provenance`."""
+        return {"steps": self.step, **self.info.provenance, **more}
 
 
 def train_breakage(
@@ -189,10 +166,13 @@ def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, te
     learned = [path.name for folder in folders for path in pool_files(folder, kept[folder.name], pool)]
     run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], team.device)
     if (output / CHECKPOINT).exists():
-        run.load(output / CHECKPOINT)
+        run.load(output / CHECKPOINT, team.device)
     breakers = max(settings.workers, min(MOST_WORKERS, usable_cpus()))
     trees = make_pool(folders, pool, breakers, progress)
-    train(run, trees, looked_at(held, settings.validate_cases, settings.seed), output, progress)
+    log = RunLog(output, run.step)
+    around = Surroundings(output, log, team, progress, settings.steps)
+    train(run, trees, looked_at(held, settings.validate_cases, settings.seed), around)
+    log.close()
 
 
 def start_breakage(
@@ -200,10 +180,9 @@ def start_breakage(
 ) -> BreakageRun:
     """Fresh or given weights and their average, at step 0, on the device; ``fingerprints`` change with the data."""
     torch.manual_seed(settings.seed)
-    spacings = np.array([case.spacing_mm for case in cases])
+    before = None
     if settings.start_from:
         net, before, _ = load_weights(settings.start_from, "connector")
-        spacings = np.vstack([spacings, before.spacing_mm_min, before.spacing_mm_max])
     else:
         net = Connector()
     info = ModelInfo(
@@ -212,20 +191,17 @@ def start_breakage(
         norm=Connector.norm,
         window_hu=BREAKAGE_WINDOW_HU,
         patch_zyx=(SIDE, SIDE, SIDE),
-        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
-        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
         architecture="connector",
         provenance={"cases": len(cases)},
     )
+    info = with_spacings(info, cases, before)
     net = net.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
     return BreakageRun(net, copy.deepcopy(net), info, settings, fingerprints, device)
 
 
-def train(
-    run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], output: Path, progress: Progress
-) -> None:
+def train(run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], around: Surroundings) -> None:
     """All steps that are left, and then a look at the cases held out."""
-    settings, log = run.settings, RunLog(output, run.step)
+    settings, log, output = run.settings, around.log, around.folder
     if run.step == 0:
         run.save(output / CHECKPOINT)  # from now on the run can be continued
     log.say(
@@ -234,40 +210,33 @@ def train(
         f"worker(s), {settings.steps} steps, {len(held)} of the cases held out looked at.",
     )
     run.net.train()
-    for batch in log.timed(_loader(run, trees)):
-        rate = set_rate(run.optimizer, rate_at(run.step, settings))
-        log.step(*train_step(run, batch))
-        update_average(run.average, run.net, min(KEPT, (run.step + 1) / (run.step + 10)))
-        run.step += 1
-        progress("train", run.step, settings.steps)
-        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-            log.write(run.step, "breakage", rate)
-            save_connector(run, output / "model.safetensors", {})
-            run.save(output / CHECKPOINT)
+    phase = Phase(
+        name="breakage",
+        begins=0,
+        ends=settings.steps,
+        rate=lambda step: rate_at(step, settings),
+        step=lambda batch: train_step(run, batch),
+        average=KEPT,
+    )
+    train_phase(run, phase, BreakagePatches(trees, settings.batch, settings.seed), around, ahead=4)
     cases = {}
     for done, case in enumerate(held):
-        progress("validate", done, len(held))
+        around.progress("validate", done, len(held))
         cases[case.name] = rejoining(run.average, case, settings.seed, run.device.type)
     if cases:
         means, _ = mean_and_deviation(cases)
         log.write_validation(run.step, cases, means)
         known = {name: value for name, value in means.items() if not math.isnan(value)}  # JSON knows no NaN
-        save_connector(run, output / "model.safetensors", {"held_out": sorted(cases), "rejoining": known})
-    log.close()
+        run.save_model(output / "model.safetensors", {"held_out": sorted(cases), "rejoining": known})
 
 
 def train_step(run: BreakageRun, batch: dict[str, Tensor]) -> tuple[float, float]:
     """One update on a batch: the loss, and the norm of its gradients."""
     image = batch["image"].to(run.device, memory_format=torch.channels_last_3d)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+    with in_precision(run.settings.precision, run.device):
         logits = run.net(image)
     loss = breakage_loss(logits.float(), batch["state"].to(run.device))
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(run.net.parameters(), CLIP)
-    if torch.isfinite(norm):
-        run.optimizer.step()
-    return float(loss.detach()), float(norm)
+    return update(run, loss, CLIP)
 
 
 def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
@@ -317,30 +286,5 @@ def _share(found: NDArray) -> float:
 
 def rate_at(step: int, settings: BreakageSettings) -> float:
     """Learning rate at a step, counted from 0: warm-up, then a cosine."""
-    falling = LAST_SHARE + (1 - LAST_SHARE) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     warm_up = max(1, min(WARM_UP, settings.steps // 8))
-    return settings.rate * min(1.0, (step + 1) / warm_up) * falling
-
-
-def save_connector(run: BreakageRun, target: Path, more: dict[str, Any]) -> None:
-    """Write the averaged weights with how they came about, and ``more`` about them."""
-    provenance = {
-        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
-        "settings": asdict(run.settings),
-        "steps": run.step,
-        **run.info.provenance,
-        **more,
-    }
-    info = ModelInfo(**{**vars(run.info), "name": target.parent.name, "provenance": provenance})
-    net = copy.deepcopy(run.average).to("cpu", memory_format=torch.contiguous_format).eval()
-    save_weights(target, net, info, force=True)
-
-
-def _loader(run: BreakageRun, trees: Sequence[PooledTree]) -> DataLoader:
-    """The batches that are left, made by processes of their own."""
-    return DataLoader(
-        BreakagePatches(trees, run.settings.batch, run.settings.seed),
-        batch_size=None,
-        sampler=range(run.step, run.settings.steps),
-        **worker_options(run.settings.workers, ahead=4),
-    )
+    return settings.rate * risen(step, warm_up) * cosine(step / settings.steps, LAST_SHARE)

@@ -1,42 +1,40 @@
-"""The state of a training between two steps: how it begins, is kept, and goes on; and the weights that come out."""
+"""A training with a recipe between two steps: how it begins and goes on."""
 
 import copy
-import os
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
-from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
+from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.fit.recipes import Recipe, Stage
-from AirwaySegTraining.fit.settings import FREE_ON_RESUME, FitSettings
+from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.training_state import TrainingState, changed_settings, flag_of, with_spacings
 
 
 @dataclass
-class Run:
-    """``place`` is that of the stage whose optimiser it has, -1 before the first; ``frozen`` says whether that stage's
+class Run(TrainingState):
+    """The training of `fit`.
+
+    ``place`` is that of the stage whose optimiser it has, -1 before the first; ``frozen`` says whether that stage's
     batch normalisation keeps its statistics by now. ``best`` is the largest score of a validation so far, ``checked``
     the step of the last one. ``lengthened_from`` is the number of steps with which a run began that now has more.
     """
 
+    command: ClassVar[str] = "fit"
+    kept: ClassVar[tuple[str, ...]] = (*TrainingState.kept, "recipe", "place", "best")
+
     net: WingsNet
     average: WingsNet
-    info: ModelInfo
     settings: FitSettings
     recipe: Recipe
-    fingerprints: list[str]
-    optimizer: torch.optim.Optimizer = field(init=False)
     place: int = -1
     frozen: bool = False
-    step: int = 0
     best: float = -1.0
     checked: int = -1
     lengthened_from: int | None = None
@@ -53,65 +51,43 @@ class Run:
             self.place, self.frozen = place, False
         return self.recipe.stages[place]
 
-    def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.place >= 0 else {},
+    def state(self) -> dict[str, Any]:
+        """As `TrainingState.state`, with the recipe and how far its stage has come."""
+        return {
+            **super().state(),
             "recipe": self.recipe.as_dict(),
-            "settings": asdict(self.settings),
-            "fingerprints": self.fingerprints,
             "place": self.place,
             "frozen": self.frozen,
-            "step": self.step,
             "best": self.best,
             "checked": self.checked,
         }
-        write_checkpoint(path, state)
 
-    def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases.
+    def difference(self, state: dict[str, Any]) -> str | None:
+        """As `TrainingState.difference`.
 
         A training of one stage may get more steps: the rest follows the learning rates of so many.
         """
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            before, after = {**asdict(FitSettings()), **state["settings"]}, asdict(self.settings)
-            other = [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
-            was, now = _completed(state["recipe"]), _completed(self.recipe.as_dict())
-            if other in ([], ["steps"]) and _is_longer(now, was):
-                self.lengthened_from, other = was["stages"][0]["steps"], []
-                was["stages"][0] |= {name: now["stages"][0][name] for name in ("steps", "warm_up")}
-            same_recipe = was == now
-            same_cases = state["fingerprints"] == self.fingerprints
-        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
-            raise AirwaySegError(f"{path} is damaged or no checkpoint of `fit`.") from error
+        other = changed_settings(state, self.settings)
+        was, now = _completed(state["recipe"]), _completed(self.recipe.as_dict())
+        if other in ([], ["steps"]) and _is_longer(now, was):
+            self.lengthened_from, other = was["stages"][0]["steps"], []
+            was["stages"][0] |= {name: now["stages"][0][name] for name in ("steps", "warm_up")}
         if other:
-            flag = other[0].replace("_", "-")
-            raise AirwaySegError(f"{path} is of a training with another --{flag}{_advice(other[0], was)}.")
-        if not same_recipe:
-            raise AirwaySegError(f"{path} is of a training with another recipe; {self.recipe.name} has been changed.")
-        if not same_cases:
-            raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.step, self.best, self.checked = state["step"], state["best"], state.get("checked", state["step"])
+            return flag_of(other[0]) + _advice(other[0], was)
+        return None if was == now else f"recipe; {self.recipe.name} has been changed"
+
+    def restore_optimizer(self, state: dict[str, Any]) -> None:
+        """As `TrainingState.restore_optimizer`, in the stage of the checkpoint."""
+        self.best, self.checked = state["best"], state.get("checked", state["step"])
         if state["place"] >= 0:
             self.enter(state["place"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.frozen = state.get("frozen", False)
 
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a training's state whole or not at all; raises AirwaySegError where it cannot be written."""
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
-        unfinished.unlink(missing_ok=True)
-        raise AirwaySegError(f"{path} cannot be written; is the disk full? What was there before is whole.") from error
+    def provenance(self, more: dict[str, Any]) -> dict[str, Any]:
+        """As `TrainingState.provenance`, with the recipe, and the provenance of the weights that it began with."""
+        came_about = {"recipe": self.recipe.as_dict(), "steps": self.step, "cases": len(self.fingerprints), **more}
+        return {**came_about, "began_with": self.info.provenance} if self.info.provenance else came_about
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -133,14 +109,6 @@ def _advice(name: str, was: dict[str, Any]) -> str:
     if name == "steps_scale":
         return "; to train longer, begin another run with --start-from its model.safetensors"
     return ""
-
-
-def precision_of(checkpoint: Path) -> str | None:
-    """The precision of the training that left a checkpoint; None if it cannot be read."""
-    try:
-        return str(torch.load(checkpoint, map_location="cpu", weights_only=True)["settings"]["precision"])
-    except Exception:  # as in `Run.load`, which then says what is wrong
-        return None
 
 
 def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], device: torch.device) -> Run:
@@ -168,16 +136,9 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
         )
         net = info.build()
     net.encoder_head.dropout = net.decoder_head.dropout = network.dropout
-    spacings = np.array([case.spacing_mm for case in cases])
-    if settings.start_from:  # what the weights have seen before they still know
-        spacings = np.vstack([spacings, info.spacing_mm_min, info.spacing_mm_max])
-    info = replace(
-        info,
-        spacing_mm_min=tuple(np.round(spacings.min(axis=0), 3).tolist()),
-        spacing_mm_max=tuple(np.round(spacings.max(axis=0), 3).tolist()),
-    )
+    info = with_spacings(info, cases, info if settings.start_from else None)  # they still know what they have seen
     net = net.to(device)
-    return Run(net, copy.deepcopy(net), info, settings, recipe, [case.fingerprint for case in cases])
+    return Run(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], recipe)
 
 
 def make_optimizer(net: nn.Module, stage: Stage) -> torch.optim.Optimizer:
@@ -185,19 +146,3 @@ def make_optimizer(net: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     if stage.optimizer == "sgd":
         return torch.optim.SGD(net.parameters(), stage.rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
     return torch.optim.AdamW(net.parameters(), lr=stage.rate, weight_decay=stage.weight_decay)
-
-
-def save_model(run: Run, target: Path, more: dict[str, Any]) -> None:
-    """Write the averaged weights with how they came about, and ``more`` about them."""
-    provenance = {
-        "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
-        "settings": asdict(run.settings),
-        "recipe": run.recipe.as_dict(),
-        "steps": run.step,
-        "cases": len(run.fingerprints),
-        **more,
-    }
-    if run.info.provenance:
-        provenance["began_with"] = run.info.provenance
-    described = replace(run.info, name=target.parent.name, provenance=provenance)
-    save_weights(target, copy.deepcopy(run.average).cpu().eval(), described, force=True)

@@ -14,12 +14,12 @@ from AirwaySegLib.pipeline import Model, load_model
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.data.cases import case_folders
 from AirwaySegTraining.distributed import joined_team
-from AirwaySegTraining.fit.checkpoint import precision_of
 from AirwaySegTraining.fit.loop import fit
 from AirwaySegTraining.fit.rehearsal import rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import read_validation
 from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.training_state import precision_of
 from AirwaySegTraining.fit.validation import CHOSEN_BY, doubt_about_labels, mean_score
 
 JUDGED_BY = (*CHOSEN_BY, "dsc")

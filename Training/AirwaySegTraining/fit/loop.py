@@ -1,10 +1,6 @@
-"""The training loop: one visible loop over stages and steps, resumable at any checkpoint.
-
-A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
-"""
+"""Training with a recipe: stage after stage, resumable at any checkpoint; `steps` makes the steps of each."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from AirwaySegLib.commands.evaluate import mean_and_deviation
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegTraining.data.cases import Case, prepared_groups
 from AirwaySegTraining.distributed import Team, joined_team
-from AirwaySegTraining.fit.checkpoint import Run, precision_of, save_model, start_run
+from AirwaySegTraining.fit.checkpoint import Run, start_run
 from AirwaySegTraining.fit.hard_skeleton import with_missed
-from AirwaySegTraining.fit.machine import settled, use_all_cpus, worker_options
+from AirwaySegTraining.fit.machine import settled, use_all_cpus
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage
 from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_file
@@ -32,7 +27,9 @@ from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
 from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.steps import Phase, Surroundings, cosine, in_precision, risen, train_phase, update
 from AirwaySegTraining.fit.team_norm import with_team_norm
+from AirwaySegTraining.fit.training_state import precision_of
 from AirwaySegTraining.fit.validation import doubt_about_labels, held_out, looked_at, mean_score, product_of, validate
 
 
@@ -102,53 +99,59 @@ def train(run: Run, context: TrainingContext) -> None:
     """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
     team, recipe, settings = context.team, run.recipe, run.settings
     net, log = parallel(run, team), RunLog(context.folder, run.step, writes=team.leads)
+    around = Surroundings(context.folder, log, team, context.progress, recipe.ends[-1])
     if team.leads and run.step == 0:
         run.save(context.folder / CHECKPOINT)  # from now on the run can be continued
     for note in notes_of(run, context):
         log.say(run.step, note)
     check(run, context, log)
     for place in range(recipe.stage_at(run.step), len(recipe.stages)):
-        stage, end = run.enter(place), recipe.ends[place]
+        run.enter(place)
         groups = with_missed(context.groups, run, team, context.folder, context.progress)
         net.train()
-        for batch in log.timed(loader(groups, run, team)):
-            at = run.step - (end - stage.steps)
-            run.frozen = run.frozen or at >= stage.frozen_from * stage.steps
-            if run.frozen:
-                freeze_norm(net)
-            rate = set_rate(run.optimizer, rate_at(at, stage))
-            torch.manual_seed(settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
-            log.step(*train_step(net, run, stage, batch, team))
-            update_average(run.average, run.net, min(stage.average, (run.step + 1) / (run.step + 10)))
-            run.step += 1
-            context.progress("train", run.step, recipe.ends[-1])
-            if run.step % settings.checkpoint_every == 0 or run.step == end:
-                log.write(run.step, stage.name, rate)
-                if team.leads:
-                    save_model(run, context.folder / "model.safetensors", {})
-                    run.save(context.folder / CHECKPOINT)
-                check(run, context, log)
-                team.wait()
+        source = Source(groups, group_shares(groups, settings), run.windows_hu, settings.seed)
+        batches = Batches(source, recipe.stages[place], team.rank, team.size)
+        train_phase(run, phase_of(net, run, context, log), batches, around, ahead=2)
     log.close()
+
+
+def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) -> Phase:
+    """The run's stage, whose batch normalisation is frozen from some step on and whose held-out cases are looked at."""
+    stage, end, team = run.recipe.stages[run.place], run.recipe.ends[run.place], context.team
+
+    def prepare(step: int) -> None:
+        run.frozen = run.frozen or step >= stage.frozen_from * stage.steps
+        if run.frozen:
+            freeze_norm(net)
+        torch.manual_seed(run.settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
+
+    def look() -> None:
+        check(run, context, log)
+        team.wait()
+
+    return Phase(
+        name=stage.name,
+        begins=end - stage.steps,
+        ends=end,
+        rate=lambda step: rate_at(step, stage),
+        step=lambda batch: train_step(net, run, stage, batch, team),
+        average=stage.average,
+        prepare=prepare,
+        check=look,
+    )
 
 
 def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
     """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
 
-    The loss is that of all processes' patches together, computed by each. DistributedDataParallel takes the mean of
-    their gradients, and the factor makes it the sum.
+    The loss is that of all processes' patches together, computed by each.
     """
     batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
-    with torch.autocast(team.device.type, torch.bfloat16, enabled=run.settings.precision == "bfloat16"):
+    with in_precision(run.settings.precision, team.device):
         heads = net(batch.pop("image"))
     whole = {name: team.together(part) for name, part in batch.items()}
     loss = torch.stack([stage_loss(stage, team.together(logits.float()), whole) for logits in heads]).sum()
-    run.optimizer.zero_grad(set_to_none=True)
-    (team.size * loss).backward()
-    norm = nn.utils.clip_grad_norm_(net.parameters(), stage.clip)
-    if torch.isfinite(norm):  # one overflow in bfloat16 must not end a training of hours
-        run.optimizer.step()
-    return float(loss.detach()), float(norm)
+    return update(run, loss, stage.clip, team.size)
 
 
 def notes_of(run: Run, context: TrainingContext) -> list[str]:
@@ -203,21 +206,8 @@ def check(run: Run, context: TrainingContext, log: RunLog) -> None:
     run.best = max(run.best, score)
     if context.team.leads:
         if is_best:
-            save_model(run, context.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
+            run.save_model(context.folder / "best.safetensors", {"held_out": sorted(cases), "score": score})
         run.save(context.folder / CHECKPOINT)
-
-
-def loader(groups: list[list[Case]], run: Run, team: Team) -> DataLoader:
-    """The batches that are left of the run's stage, made by processes of their own."""
-    stage, end = run.recipe.stages[run.place], run.recipe.ends[run.place]
-    source = Source(groups, group_shares(groups, run.settings), run.windows_hu, run.settings.seed)
-    return DataLoader(
-        Batches(source, stage, team.rank, team.size),
-        batch_size=None,
-        sampler=range(run.step, end),
-        pin_memory=team.device.type == "cuda",
-        **worker_options(run.settings.workers, ahead=2),
-    )
 
 
 def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDArray[np.float64]:
@@ -238,7 +228,6 @@ def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDA
 
 def rate_at(step: int, stage: Stage) -> float:
     """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules."""
-    warm = min(1.0, (step + 1) / stage.warm_up) if stage.warm_up else 1.0
     done = step / stage.steps
     match stage.schedule:
         case "steps":
@@ -246,17 +235,10 @@ def rate_at(step: int, stage: Stage) -> float:
         case "poly":
             falling = (1 - done) ** 0.9
         case "cosine":
-            falling = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+            falling = cosine(done, last=0.01)
         case _:
             falling = 1.0
-    return stage.rate * warm * falling
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """Set the learning rate and give it back."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
+    return stage.rate * risen(step, stage.warm_up) * falling
 
 
 def freeze_norm(net: nn.Module) -> None:
@@ -264,17 +246,6 @@ def freeze_norm(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
-    """Moving average of all weights and running statistics, in place."""
-    mine, theirs = average.state_dict(), net.state_dict()
-    for name, value in mine.items():
-        if value.is_floating_point():
-            value.lerp_(theirs[name], 1 - keep)
-        else:
-            value.copy_(theirs[name])
 
 
 def parallel(run: Run, team: Team) -> nn.Module:

@@ -17,28 +17,16 @@ from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.data.sampling import Mixture
 from AirwaySegTraining.fit.recipes import Stage
 from AirwaySegTraining.losses import weight_maps
+from AirwaySegTraining.losses.terms import WEIGHT_MAPS
 from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
 
 MARGIN = 4
 """Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""
 
 
-LOSS_MAPS = {"general_union": "distance", "skeleton_recall": "tube", "classes": "classes"}
-"""The map that a term of the loss needs of a patch."""
-
-WEIGHT_MAPS = {
-    "lib": "rate",
-    "centerline": "distance",
-    "back_propagation": "back_propagation",
-    "inverse_component": "inverse_component",
-    "inverse_branch": "inverse_branch",
-}
-"""The map that a weight needs of a patch."""
-
-
 def patch_maps(stage: Stage) -> tuple[str, ...]:
     """The maps that are cut with a stage's patches."""
-    of_loss = {LOSS_MAPS[term.term] for term in stage.loss if term.term in LOSS_MAPS}
+    of_loss = {name for term in stage.loss for name in term.loss.maps}
     of_person = {"edited"} if stage.edited != 1 else set()
     return tuple(sorted(of_loss | of_person | {WEIGHT_MAPS[name] for name in stage.weights}))
 
@@ -88,7 +76,7 @@ class Batches(Dataset):
             kept["weight"] = patch_weight(self.stage.weights, label, maps, rng)
         if self.stage.edited != 1:
             kept["emphasis"] = np.where(maps["edited"] > 0, np.float32(self.stage.edited), np.float32(1))
-        kept |= {LOSS_MAPS[term.term]: maps[LOSS_MAPS[term.term]] for term in self.stage.loss if term.term in LOSS_MAPS}
+        kept |= {name: maps[name] for term in self.stage.loss for name in term.loss.maps}
         return {"image": channels(hu, self.source.windows_hu), **{key: array[None] for key, array in kept.items()}}
 
 

@@ -15,30 +15,7 @@ from typing import Any, get_args, get_origin
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data.augmentation import Augmentation
 from AirwaySegTraining.data.sampling import Kind, Mixture
-
-TERMS: dict[str, tuple[str, ...]] = {
-    "dice": (),
-    "weighted_dice": (),
-    "cross_entropy": (),
-    "tversky": ("alpha",),
-    "root_tversky": ("alpha", "exponent"),
-    "general_union": ("alpha", "exponent"),
-    "tang": ("alpha", "exponent"),
-    "tang_in_print": ("exponent",),
-    "skeleton_recall": (),
-    "cl_dice": (),
-    "classes": (),
-}
-"""The terms of a loss, each with the numbers that it takes; `losses.py` has the equations."""
-
-WEIGHTED = ("weighted_dice", "tang", "tang_in_print")
-"""The terms that a stage's ``weights`` apply to."""
-
-EMPHASISED = ("dice", "cross_entropy", "general_union")
-"""The terms in which corrected voxels can count more (a stage's ``edited``)."""
-
-WEIGHTS = ("lib", "centerline", "back_propagation", "inverse_component", "inverse_branch")
-"""Weight maps of the foreground; a stage's weight is their sum."""
+from AirwaySegTraining.losses.terms import LOSSES, WEIGHT_MAPS, Loss, losses_that
 
 
 @dataclass(frozen=True)
@@ -52,18 +29,28 @@ class Term:
 
     def wrong(self) -> str | None:
         """What no training can use, as half a sentence."""
-        if self.term not in TERMS:
-            return f"loss {self.term!r} is unknown; there are {', '.join(TERMS)}"
+        if self.term not in LOSSES:
+            return f"loss {self.term!r} is unknown; there are {', '.join(LOSSES)}"
+        loss = LOSSES[self.term]
         for name in ("alpha", "exponent"):
             value = getattr(self, name)
-            if (value is not None) != (name in TERMS[self.term]):
+            if (value is not None) != (name in loss.numbers):
                 return f"loss {self.term!r} {'takes no' if value is not None else 'needs'} {name}"
-        most = 0.5 if self.term == "general_union" else 0.99  # see `weightmaps.general_union_m`
-        if self.alpha is not None and not 0 < self.alpha <= most:
-            return f"loss {self.term!r}: alpha is {self.alpha}; it must be above 0 and at most {most}"
+        if self.alpha is not None and not 0 < self.alpha <= loss.largest_alpha:
+            return f"loss {self.term!r}: alpha is {self.alpha}; it must be above 0 and at most {loss.largest_alpha}"
         if self.exponent is not None and self.exponent <= 0:
             return f"loss {self.term!r}: exponent is {self.exponent}; it must be above 0"
         return f"loss {self.term!r}: share is {self.share}; it must be above 0" if not self.share > 0 else None
+
+    @property
+    def loss(self) -> Loss:
+        """Its row in `LOSSES`."""
+        return LOSSES[self.term]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that its equation takes, by name."""
+        return {name: getattr(self, name) for name in self.loss.numbers}
 
 
 @dataclass(frozen=True)
@@ -102,12 +89,12 @@ class Stage:
     """One stage of a training.
 
     ``loss`` is the sum of its terms, over both heads. ``weights`` names the maps whose sum weighs the foreground in
-    `WEIGHTED` terms. ``sampling`` gives the share of each kind of place (`sampling.Kind`). ``schedule`` is "constant",
-    "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to a hundredth),
-    after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the moving average of
-    the weights keeps in a step, ``frozen_from`` the share of the stage after which batch normalisation keeps its
-    statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned patches see
-    `rotation.Augmentation`.
+    weighted losses (`terms.Loss`). ``sampling`` gives the share of each kind of place (`sampling.Kind`). ``schedule``
+    is "constant", "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to
+    a hundredth), after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the
+    moving average of the weights keeps in a step, ``frozen_from`` the share of the stage after which batch
+    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned
+    patches see `augmentation.Augmentation`.
     """
 
     name: str
@@ -151,13 +138,14 @@ class Stage:
     def _wrong_tables(self) -> str | None:
         if not self.loss:
             return "loss has no term"
-        unknown = [name for name in self.weights if name not in WEIGHTS]
+        unknown = [name for name in self.weights if name not in WEIGHT_MAPS]
         if unknown:
-            return f"weights {unknown[0]!r} is unknown; there are {', '.join(WEIGHTS)}"
-        if any(term.term in WEIGHTED for term in self.loss) != bool(self.weights):
-            return f"weights go with the losses {', '.join(WEIGHTED)}, and only with them"
-        if self.edited != 1 and not all(term.term in EMPHASISED for term in self.loss):
-            return f"edited goes with the losses {', '.join(EMPHASISED)}, and only with them"
+            return f"weights {unknown[0]!r} is unknown; there are {', '.join(WEIGHT_MAPS)}"
+        weighted, emphasised = losses_that("weighted"), losses_that("emphasised")
+        if any(term.term in weighted for term in self.loss) != bool(self.weights):
+            return f"weights go with the losses {', '.join(weighted)}, and only with them"
+        if self.edited != 1 and not all(term.term in emphasised for term in self.loss):
+            return f"edited goes with the losses {', '.join(emphasised)}, and only with them"
         try:
             Mixture.of(self.sampling)
         except AirwaySegError as error:
@@ -209,7 +197,7 @@ class Recipe:
         checks = [("[network]", self.network.wrong())]
         for number, stage in enumerate(self.stages, start=1):
             where = f"stage {number} ({stage.name})"
-            checks += [(where, stage.wrong()), (where, _wrong_with(self.network, stage))]
+            checks.append((where, stage.wrong() or _wrong_with(self.network, stage)))
         for where, text in checks:
             if text is not None:
                 raise AirwaySegError(f"Recipe {self.name}, {where}: {text}.")
@@ -229,10 +217,10 @@ class Recipe:
 
 
 def _wrong_with(network: Network, stage: Stage) -> str | None:
-    terms = {term.term for term in stage.loss}
-    if network.classes == 3 and not terms <= {"classes", "general_union"}:
+    unfit = [term for term in stage.loss if network.classes not in term.loss.classes]
+    if unfit and network.classes == 3:
         return "with 3 classes loss takes only classes, and general_union on their union"
-    return "loss 'classes' needs classes = 3 in [network]" if network.classes == 1 and "classes" in terms else None
+    return f"loss {unfit[0].term!r} needs classes = {unfit[0].loss.classes[0]} in [network]" if unfit else None
 
 
 def recipes_folder() -> Path:

@@ -6,7 +6,6 @@ from torch import Tensor
 from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.fit.recipes import Stage, Term
 from AirwaySegTraining.losses import equations
-from AirwaySegTraining.losses.weight_maps import general_union_m
 
 
 def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -33,32 +32,10 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor
 
 def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """One term; ``counted`` is 0 for voxels left out and 1 for all others, more where a person corrected the label."""
-    probability = equations.union_probability(logits)
-    alpha, exponent = term.alpha or 0.0, term.exponent or 0.0
-    match term.term:
-        case "dice":
-            loss = equations.weighted_dice if "emphasis" in batch else equations.dice
-            return loss(probability, target, counted)
-        case "weighted_dice":
-            return equations.weighted_dice(probability, target, batch["weight"])
-        case "cross_entropy":
-            return equations.cross_entropy(logits, target, counted)
-        case "tversky":
-            return equations.tversky(probability, target, counted, alpha)
-        case "root_tversky":
-            return equations.root_tversky(probability, target, counted, alpha, exponent)
-        case "general_union":
-            # As `weightmaps.general_union_weight`, on the device; r_d = 0.5 (WingsNet, IV-B).
-            weight = (1 - general_union_m(alpha) * batch["distance"].float().sqrt()) * counted
-            return equations.general_union(probability, target, weight, alpha, exponent)
-        case "tang":
-            return equations.tang(probability, target, batch["weight"], alpha, exponent)
-        case "tang_in_print":
-            return equations.tang_in_print(probability, target, batch["weight"], exponent)
-        case "skeleton_recall":
-            return equations.skeleton_recall(probability, batch["tube"] * target, counted)
-        case "cl_dice":
-            return equations.cl_dice(probability, target, counted)
-        case "classes":
-            return equations.class_dice_and_cross_entropy(logits, batch["classes"] * target, counted)
-    raise ValueError(term.term)
+    loss = term.loss
+    predicted = logits if loss.of_logits else equations.union_probability(logits)
+    if loss.target_map is not None:
+        target = batch[loss.target_map] * target
+    weight = batch["weight"] if loss.weighted else counted
+    extra = [] if loss.extra_map is None else [batch[loss.extra_map]]
+    return getattr(equations, loss.equation)(predicted, target, weight, *extra, **term.numbers)

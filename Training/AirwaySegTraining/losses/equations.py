@@ -6,7 +6,7 @@ both parts of a fraction, so that nothing to segment, or nothing that counts, gi
 
 Sources: WingsNet is Zheng et al., IEEE TMI 2021, arXiv:2011.11952; Tang is Tang, Local-imbalance-based and
 Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Airway Tree Segmentation in CT Scans via
-Anatomy-aware Multi-class Segmentation and Deep Breakage Connection. Their weights are in `weightmaps`.
+Anatomy-aware Multi-class Segmentation and Deep Breakage Connection. Their weights are in `weight_maps`.
 """
 
 import warnings
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from AirwaySegTraining.losses.weight_maps import general_union_m
+
 SMOOTH = 1.0
 """Added to numerator and denominator."""
 
@@ -22,16 +24,12 @@ EPSILON = 1e-4
 """Added to p before a power: at p = 0 a root has no finite derivative (WingsNet, below Eq. 13 and in IV-B)."""
 
 
-def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Dice loss (WingsNet Eq. 1 and 19): 1 - 2 sum(p g) / sum(p + g) over the voxels whose weight is above 0.
-
-    Gradient ratio of foreground to background: 2 / (1 - loss) - 1, which falls to 1 as large airways are learnt.
-    """
-    return weighted_dice(probability, target, _counts(weight))
-
-
 def weighted_dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted Dice loss (WingsNet Eq. 8 and 22): 1 - 2 sum(w p g) / sum(w (p + g))."""
+    """Weighted Dice loss (WingsNet Eq. 8 and 22): 1 - 2 sum(w p g) / sum(w (p + g)).
+
+    With weights 0 and 1 it is the Dice loss (Eq. 1 and 19). Its gradient ratio of foreground to background is
+    2 / (1 - loss) - 1, which falls to 1 as large airways are learnt.
+    """
     p, g, w = _wide(probability, target, weight)
     return 1 - _fraction(2 * (w * p * g).sum(), (w * (p + g)).sum())
 
@@ -61,8 +59,8 @@ def general_union(
 ) -> Tensor:
     """General Union loss (WingsNet Eq. 16 and 33): 1 - sum(w (p + eps)^r g) / sum(w (alpha p + beta g)).
 
-    r = ``exponent``, the paper's r_l; w from `weightmaps.general_union_weight` with the same alpha; the paper takes
-    alpha 0.1, then 0.2. Gradient ratio: w_f (r p^(r-1) / (alpha (1 - loss)) - 1), so hard voxels get most of it.
+    r = ``exponent``, the paper's r_l; for w see `general_union_by_distance`; the paper takes alpha 0.1, then 0.2.
+    Gradient ratio: w_f (r p^(r-1) / (alpha (1 - loss)) - 1), so hard voxels get most of it.
     In print, eps stands in the gradient only (below Eq. 13); put into the loss it may undercut 0 by 1e-4.
     A logit is no probability: its power is NaN.
     """
@@ -70,10 +68,22 @@ def general_union(
     return 1 - _fraction((w * (p + EPSILON) ** exponent * g).sum(), (w * (alpha * p + (1 - alpha) * g)).sum())
 
 
+def general_union_by_distance(
+    probability: Tensor, target: Tensor, counted: Tensor, distance: Tensor, alpha: float, exponent: float
+) -> Tensor:
+    """General Union loss with the paper's weight w = 1 - m (d / d_max)^r_d (WingsNet Eq. 15 and 32).
+
+    ``distance`` is d / d_max (`weight_maps.centerline_distance`), m is `weight_maps.general_union_m` and r_d is 0.5
+    (WingsNet, IV-B); w is 1 on background. It is multiplied by ``counted``, how much each voxel counts.
+    """
+    weight = (1 - general_union_m(alpha) * distance.float().sqrt()) * counted
+    return general_union(probability, target, weight, alpha, exponent)
+
+
 def tang(probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.2, exponent: float = 0.7) -> Tensor:
     """Tang's loss as his program has it: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
 
-    w is `weightmaps.lib_weight`, later plus `weightmaps.tang_distance_weight` (Tang Eq. 5). The printed formula is
+    w is `weight_maps.lib_weight`, later plus `weight_maps.tang_distance_weight` (Tang Eq. 5). The printed formula is
     `tang_in_print`.
     """
     _warn_of_power(exponent)
@@ -109,7 +119,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def skeleton_recall(probability: Tensor, tube: Tensor, weight: Tensor) -> Tensor:
-    """Skeleton Recall loss: 1 - sum(w p t) / sum(w t), t = `weightmaps.tube`: the share of the tube that is found.
+    """Skeleton Recall loss: 1 - sum(w p t) / sum(w t), t = `weight_maps.tube`: the share of the tube that is found.
 
     Kirchhoff et al., ECCV 2024, arXiv:2404.03010. It knows no false positives: only beside another loss.
     """
@@ -153,7 +163,7 @@ def class_dice_and_cross_entropy(logits: Tensor, classes: Tensor, weight: Tensor
     logits
         (B, K, S, S, S): one sigmoid for each class, without background.
     classes
-        (B, 1, S, S, S): 0 background, 1..K from `weightmaps.classes_by_diameter`.
+        (B, 1, S, S, S): 0 background, 1..K from `weight_maps.classes_by_diameter`.
     weight
         (B, 1, S, S, S).
     """

@@ -1,0 +1,137 @@
+"""The steps of every training: learning rate, update, moving average, rows of the log, checkpoints.
+
+A step's patches depend on the seed and the step's number alone, so a resumed run sees what an unbroken one would have.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from AirwaySegLib.progress import Progress
+from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.fit.machine import worker_options
+from AirwaySegTraining.fit.run_folder import CHECKPOINT
+from AirwaySegTraining.fit.run_log import RunLog
+from AirwaySegTraining.fit.training_state import TrainingState
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps with one optimiser, loss and schedule: a stage of a recipe, or a whole training.
+
+    ``begins`` and ``ends`` are counted from the beginning of the training. ``rate`` gives the learning rate of a step
+    that is counted from ``begins``; ``step`` makes one update and returns the loss and the norm of its gradients.
+    ``average`` is the share that the moving average of the weights keeps in a step. ``prepare`` is called before each
+    step, with its number within the phase, and ``check`` after each checkpoint.
+    """
+
+    name: str
+    begins: int
+    ends: int
+    rate: Callable[[int], float]
+    step: Callable[[Batch], tuple[float, float]]
+    average: float
+    prepare: Callable[[int], None] = lambda step: None
+    check: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The folder and the log of a run, the processes that train, and progress out of ``steps``."""
+
+    folder: Path
+    log: RunLog
+    team: Team
+    progress: Progress
+    steps: int
+
+
+def train_phase(run: TrainingState, phase: Phase, data: "Dataset[Batch]", around: Surroundings, *, ahead: int) -> None:
+    """All steps that are left of a phase, with a row of the log and a checkpoint where these are due.
+
+    Item ``step`` of ``data`` is the batch of that step; each worker prepares ``ahead`` of them beforehand.
+    """
+    log, settings = around.log, run.settings
+    batches = loader(data, range(run.step, phase.ends), settings.workers, around.team.device, ahead=ahead)
+    for batch in log.timed(batches):
+        at = run.step - phase.begins
+        phase.prepare(at)
+        rate = set_rate(run.optimizer, phase.rate(at))
+        log.step(*phase.step(batch))
+        update_average(run.average, run.net, min(phase.average, (run.step + 1) / (run.step + 10)))
+        run.step += 1
+        around.progress("train", run.step, around.steps)
+        if run.step % settings.checkpoint_every == 0 or run.step == phase.ends:
+            log.write(run.step, phase.name, rate)
+            if around.team.leads:
+                run.save_model(around.folder / "model.safetensors", {})
+                run.save(around.folder / CHECKPOINT)
+            phase.check()
+
+
+def loader(
+    data: "Dataset[Batch]", steps: range, workers: int | None, device: torch.device, *, ahead: int
+) -> "DataLoader[Any]":
+    """The batches of the ``steps``, made by processes of their own."""
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=steps,
+        pin_memory=device.type == "cuda",
+        **worker_options(workers or 0, ahead=ahead),
+    )
+
+
+def update(run: TrainingState, loss: Tensor, clip: float, processes: int = 1) -> tuple[float, float]:
+    """One step of the optimiser: the loss, and the norm of its gradients before they are clipped at ``clip``.
+
+    DistributedDataParallel takes the mean of the gradients of all ``processes``; the factor makes it the sum. Where
+    the norm is not finite the step is skipped: one overflow in bfloat16 must not end a training of hours.
+    """
+    run.optimizer.zero_grad(set_to_none=True)
+    (processes * loss).backward()
+    norm = nn.utils.clip_grad_norm_(run.net.parameters(), clip)
+    if torch.isfinite(norm):
+        run.optimizer.step()
+    return float(loss.detach()), float(norm)
+
+
+def in_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network computes in ``precision``, "bfloat16" or "float32"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def risen(step: int, warm_up: int) -> float:
+    """Share of the learning rate in a warm-up of so many steps (0: none), 1 after it; ``step`` is counted from 0."""
+    return min(1.0, (step + 1) / warm_up) if warm_up else 1.0
+
+
+def cosine(done: float, last: float) -> float:
+    """Share of the learning rate that falls along half a cosine, from 1 at ``done`` 0 to ``last`` at ``done`` 1."""
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Set the learning rate and give it back."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, keep: float) -> None:
+    """Moving average of all weights and running statistics, in place."""
+    mine, theirs = average.state_dict(), net.state_dict()
+    for name, value in mine.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - keep)
+        else:
+            value.copy_(theirs[name])
