@@ -27,9 +27,9 @@ WIDE_RADIUS_MM = 3.0
 SMALLEST_PART_ML = 0.3
 """Where there is no trachea, smaller components are left out."""
 
-SMALLEST_FRAGMENT = 5
-"""Voxels: smaller pieces are specks that no repair aims at (`paths.SPECK_VOXELS`). In two real scans four of ten pieces
-are; one of 5 to 20 voxels may be a stretch of an airway that breaks several times."""
+SMALLEST_FRAGMENT_VOXELS = 5
+"""Smaller pieces are noise, which neither this mask keeps nor the search for paths joins (`repair.path_score`): in two
+real scans these are four of ten pieces. One of 5 to 20 voxels may be a stretch of an airway with several breaks."""
 
 
 NOTHING = "No airway was found in this scan."
@@ -99,13 +99,13 @@ def strict_enough(
 
 
 def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """What else is airway at the threshold, in pieces of `SMALLEST_FRAGMENT` voxels on that do not touch the tree.
+    """Airway at the threshold that does not touch the tree, in pieces of at least `SMALLEST_FRAGMENT_VOXELS`.
 
     All arrays are (Z, Y, X) on one grid; ``probability`` is 0..255 and 0 where no airway can be.
     """
     labels = label_components((probability >= _level(threshold)) | tree)
     # Background left out: counting it too would take a copy of eight bytes for every voxel.
-    keep = np.bincount(labels[labels > 0], minlength=1) >= SMALLEST_FRAGMENT
+    keep = np.bincount(labels[labels > 0], minlength=1) >= SMALLEST_FRAGMENT_VOXELS
     keep[np.unique(labels[tree])] = False
     return keep[labels]
 

@@ -27,11 +27,13 @@ REACH = 12
 USUAL_VOXEL_MM = 0.7
 """Edge of a voxel of a usual chest CT: with a spacing, attention is 1/2 at 3.5 mm and ends at 8.4 mm."""
 
-SPECK_VOXELS = 50
-"""Components of no more voxels (of 0.7 mm where a spacing is given) are left out unless they lie on a path."""
+LARGEST_IGNORED_VOXELS = 50
+"""Components of at most so many voxels (of 0.7 mm where a spacing is given) get no attention unless they lie on a path:
+the network is trained on larger pieces only (`BreakSettings.least_voxels`). The search for minimum-cost paths has no
+such limit of its own and joins smaller ones (`masks.threshold.SMALLEST_FRAGMENT_VOXELS`)."""
 
 BETWEEN, OPPOSITE_COSINE = 20.0, -0.5
-"""A speck lies on a path if two larger components, each this near, are seen from it more than 120 degrees apart."""
+"""A small component lies on a path if two larger ones, each this near, are seen from it more than 120 degrees apart."""
 
 LEVEL = 0.02
 """Least attention of a patch's centre: that of the middle of a gap of 17 voxels, about 10 mm."""
@@ -49,8 +51,9 @@ def breakage_attention(labels: Labels, spacing_mm: Unit | None = None) -> Attent
     """Attention sigmoid(5 - H) to gaps between components, float32 in [0, 1).
 
     H is the second smallest distance from a voxel's centre to the components of ``labels`` (0 is background); 0 from
-    `REACH` on and where there are fewer than two components. Components of at most `SPECK_VOXELS` are left out unless
-    they lie on a path (see `BETWEEN`). Exact: in voxels to the last bit, with a spacing to the rounding of float32.
+    `REACH` on and where there are fewer than two components. Components of at most `LARGEST_IGNORED_VOXELS` are left
+    out unless they lie on a path (see `BETWEEN`). Exact: in voxels to the last bit, with a spacing to the rounding of
+    float32.
 
     Notes
     -----
@@ -80,10 +83,10 @@ def breakage_attention(labels: Labels, spacing_mm: Unit | None = None) -> Attent
 
 
 def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
-    """Number and box of each component that attention is paid to: all but specks that lie on no path."""
+    """Number and box of each component that attention is paid to: all but small ones that lie on no path."""
     unit = _unit(spacing_mm)
     boxes: Boxes = {number: box for number, box in enumerate(find_objects(labels), start=1) if box is not None}
-    most = SPECK_VOXELS / np.prod(unit)
+    most = LARGEST_IGNORED_VOXELS / np.prod(unit)
     # A box of few voxels holds few; only the others are worth counting.
     small = [n for n, box in boxes.items() if _volume(box) <= most or np.count_nonzero(labels[box] == n) <= most]
     larger = np.ones(max(boxes, default=0) + 1, bool)
@@ -94,7 +97,7 @@ def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
     for number in small:
         around = _grown(boxes[number], labels.shape, unit, BETWEEN)
         first, last = zip(*((part.start, part.stop) for part in around))
-        # Of thousands of specks hardly one has the boxes of two larger components near.
+        # Hardly one of thousands of small components has the boxes of two larger components near.
         near = ((starts < last) & (stops > first)).all(axis=1)
         if np.count_nonzero(near) < 2 or not _lies_on_a_path(labels, boxes[number], larger, unit):
             left_out.add(number)
@@ -102,7 +105,7 @@ def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
 
 
 def _lies_on_a_path(labels: Labels, box: Box, larger: NDArray[np.bool_], unit: Unit) -> bool:
-    """Whether a speck's middle lies between two components that are ``larger`` (by number); see `BETWEEN`."""
+    """Whether a small component's middle lies between two components that are ``larger`` (by number); see `BETWEEN`."""
     around = _grown(box, labels.shape, unit, BETWEEN)
     part = labels[around]
     found = np.argwhere(larger[part])
@@ -112,7 +115,7 @@ def _lies_on_a_path(labels: Labels, box: Box, larger: NDArray[np.bool_], unit: U
     order = np.flatnonzero(distance <= BETWEEN)
     order = order[np.argsort(distance[order], kind="stable")]
     _, first = np.unique(part[tuple(found[order].T)], return_index=True)
-    # 0 for what runs through the middle of a speck that is a ring.
+    # 0 for what runs through the middle of a component that is a ring.
     directions = towards[order[first]] / np.maximum(distance[order[first], None], 1e-9)
     return bool((directions @ directions.T < OPPOSITE_COSINE).any())
 

@@ -83,8 +83,8 @@ def network_bridges(
     the mask, and touches two components or more is joined to them; then attention is worked out anew, and places that
     no patch has shown are looked at, until nothing more is joined. At last gaps that are still open are looked at with
     the lower `LEVELS`. The score of a bridge is the mean probability along it, but at a lower level that level, the
-    least on its way: below 1/2 it is a doubtful one. Specks that attention leaves out join nothing by themselves; where
-    one lies within a bridge it belongs to what is joined.
+    least on its way: below 1/2 it is a doubtful one. Components that attention ignores are not joined by themselves;
+    one that lies within a bridge is joined with it.
 
     Parameters
     ----------
@@ -103,8 +103,8 @@ def network_bridges(
     """
     if hu.shape != labels.shape:
         raise AirwaySegError(f"The CT has shape {hu.shape}, the mask {labels.shape}.")
-    specks = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
-    work = _Work(hu, labels, spacing_mm, specks, np.zeros(labels.shape, np.uint8))
+    ignored = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
+    work = _Work(hu, labels, spacing_mm, ignored, np.zeros(labels.shape, np.uint8))
     network = fast_form(connector) if isinstance(connector, Connector) else connector.eval()
     runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16(device))
     joined, seen = labels, np.empty((0, 3), np.int32)
@@ -129,14 +129,14 @@ def network_bridges(
 class _Work:
     """What is looked at.
 
-    ``specks`` says by number which components attention leaves out; ``probability`` (Z, Y, X), 0..255, holds the
+    ``ignored`` says by number which components attention leaves out; ``probability`` (Z, Y, X), 0..255, holds the
     largest prediction so far of each voxel.
     """
 
     hu: NDArray[np.int16]
     labels: Labels
     spacing_mm: Spacing
-    specks: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
     probability: NDArray[np.uint8]
 
 
@@ -213,9 +213,9 @@ def _keep(whole: NDArray[np.uint8], probability: NDArray[np.float32], corner: ND
 
 def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bridge]:
     """Bridges of what has at least a probability, without those that join only what is joined ``before``."""
-    labels, specks, shape = work.labels, work.specks, work.labels.shape
+    labels, ignored, shape = work.labels, work.ignored, work.labels.shape
     flat = np.flatnonzero(work.probability >= round(255 * level))
-    flat = flat[(labels.ravel()[flat] == 0) | specks[labels.ravel()[flat]]]
+    flat = flat[(labels.ravel()[flat] == 0) | ignored[labels.ravel()[flat]]]
     voxels = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32)
     if not len(voxels):
         return []
@@ -227,13 +227,13 @@ def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bri
     joins = np.split(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(1, len(parts))))
     found = []
     for rows, touched in zip(parts, joins, strict=True):
-        if len(np.unique(group[touched[~specks[touched]]])) > 1:
+        if len(np.unique(group[touched[~ignored[touched]]])) > 1:
             found.append(_bridge(work, level, voxels[rows], touched))
     return found
 
 
 def _bridge(work: _Work, level: float, piece: Voxels, touched: NDArray[np.intp]) -> Bridge:
-    """The bridge of one piece, which touches the components ``touched``, specks among them."""
+    """The bridge of one piece, which touches the components ``touched``, ignored ones included."""
     voxels = piece[work.labels[tuple(piece.T)] == 0]
     mean = float(work.probability[tuple(voxels.T)].mean()) / 255
     score = min(mean, 1.0) if level == LEVELS[0] else level

@@ -59,13 +59,14 @@ class Evidence:
 def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> list[Bridge]:
     """Bridges between fragments and the tree, and among fragments: the best of every pair of components.
 
-    For the best pairs of an end and a place to join (`pathpairs.find_pairs`) a path of minimum cost is searched between
+    For the best pairs of an end and a point to join (`path_score.find_pairs`) a minimum-cost path is searched between
     the two lumens, near the smooth curve that leaves both along their axes. A step costs its length times `LEAST_COST`
     + (distance from the curve / `CORRIDOR_MM`)^2 + the evidence against the voxel: for a CT ramp(HU, lumen, wall), the
     levels being the fragment's own (`wall_contrast`), up to twice that for what is denser; for a probability p
     1 - ramp(p, 0, 1/2); the mean of both where there are both; 0 for a mask alone. Other components are in the way, but
-    not specks (`pathpairs.SPECK_MM`), which are joined, too. The bridge is a tube around the path whose radius goes
-    from that of the one end to that of the other; beside a branch it is the fragment's. `pathpairs.score_of` scores.
+    not those too small to be joined by themselves (see `find_pairs`): a path may run through these and joins them, too.
+    The bridge is a tube around the path whose radius goes from that of the one end to that of the other; beside a
+    branch it is the fragment's. `path_score.score_of` scores.
 
     Parameters
     ----------
@@ -190,7 +191,8 @@ class _Search:
     def _tube(self, pair: Pairs, labels: NDArray, steps: NDArray) -> tuple[tuple[int, ...], NDArray[np.int64]]:
         """What is joined, and the path's free voxels (P, 3) and those around it as far as the radius.
 
-        Specks within the radius are joined, too; to whatever else is near the tube keeps a voxel's distance.
+        Fragments too small to be joined by themselves are joined where they lie within the radius; from all others the
+        tube keeps one voxel away.
         """
         steps_mm = gaussian_filter1d(steps * np.asarray(self.spacing_mm), SMOOTH_STEPS, axis=0, mode="nearest")
         last = pair.others.radii[0] if pair.others.free[0] else min(pair.others.radii[0], pair.ends.radii[0])

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from AirwaySegLib.masks.threshold import SMALLEST_FRAGMENT_VOXELS
 from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.repair.decide import branches_by_component
 from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegLib.tree.fragment_joints import ramp
+from AirwaySegLib.tree.fragment_joints import AXIS_MM, NOISE_LENGTH_MM, ramp
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -24,14 +25,11 @@ Facts = dict[str, Floats]
 REACH_MM = 16.0
 """Widest gap that is looked across, between the walls."""
 
-AXIS_MM, ARM_MM = 5.0, 3.0
-"""Stretch over which the direction of an end is taken, and the shortest arm of a bend."""
+ARM_MM = 3.0
+"""Shortest arm of a bend; directions are taken over up to `AXIS_MM`."""
 
 SHARP = -0.5
 """Cosine between the arms of a bend from which on it may be what is left of a fork: airways bend less."""
-
-SPECK_MM, SPECK_VOXELS = 2.0, 5
-"""Fragments shorter than this with both ends, or of fewer voxels, are not aimed at; a path may run through them."""
 
 EVERY_MM = 0.8
 """Distance between the points of a centerline that ends are held against."""
@@ -93,7 +91,8 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
 
     Each free end of a fragment, and its sharpest bend (a fork that was broken off), is held against points of all other
     centerlines within `REACH_MM`. Of the pairs of an end and a component the best with an end and the best with a side
-    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`.
+    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`. Fragments shorter than `NOISE_LENGTH_MM`
+    (both ends included) or of fewer voxels than `SMALLEST_FRAGMENT_VOXELS` are not aimed at.
     """
     members = branches_by_component(parsed, labels, parsed.branch_of_voxel())
     voxels = np.bincount(labels[labels > 0], minlength=MAIN + 1)
@@ -101,7 +100,7 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
     for number, branches in members.items():
         radius[number] = max(np.concatenate([branch.radii_mm for branch in branches]).mean(), 1e-3)
         length[number] = sum(branch.length_mm for branch in branches) + 2 * radius[number]
-    aims = (length >= SPECK_MM) & (voxels >= SPECK_VOXELS)
+    aims = (length >= NOISE_LENGTH_MM) & (voxels >= SMALLEST_FRAGMENT_VOXELS)
     aims[MAIN] = True
     aimed = [(branch, number) for number, branches in members.items() if aims[number] for branch in branches]
     if len({number for _, number in aimed}) < 2:
