@@ -79,7 +79,7 @@ def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, ev
     evidence
         CT and probability on the same grid, as far as there are any.
     """
-    search = _Search.of(parsed, labels, spacing_mm, evidence)
+    search = PathSearch.of(parsed, labels, spacing_mm, evidence)
     if search is None:
         return []
     best: dict[tuple[int, ...], Bridge] = {}
@@ -91,7 +91,7 @@ def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, ev
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class PathSearch:
     """Labels, evidence, the pairs to be tried, and which components are aimed at, by number."""
 
     labels: NDArray
@@ -102,7 +102,7 @@ class _Search:
     levels_hu: dict[int, tuple[float, float]]
 
     @classmethod
-    def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "_Search | None":
+    def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "PathSearch | None":
         """Find the pairs; None if there are none."""
         pairs, aims = find_pairs(parsed, labels)
         if pairs is None:
