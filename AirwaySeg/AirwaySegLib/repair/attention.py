@@ -187,57 +187,57 @@ def patch_centres(attention: Attention, labels: Labels, level: float = LEVEL) ->
     They are local maxima of at least ``level`` that no higher one within `APART` voxels suppresses, so that the middle
     of every gap that stands out has a centre that near; along a ridge they are thinned out (see `RIDGE`).
     """
-    places = _suppressed(*_local_maxima(attention, level))
-    pairs = [_two_nearest(labels, place) for place in places]
-    beside = cKDTree(places).query_ball_point(places, RIDGE) if len(places) else []
+    voxels = _suppressed(*_local_maxima(attention, level))
+    pairs = [_two_nearest(labels, voxel) for voxel in voxels]
+    beside = cKDTree(voxels).query_ball_point(voxels, RIDGE) if len(voxels) else []
     chosen: list[int] = []
     for candidate, near in enumerate(beside):
         rivals = [k for k in set(near).intersection(chosen) if pairs[k] == pairs[candidate]]
-        if not any(_no_valley(attention, places[candidate], places[rival]) for rival in rivals):
+        if not any(_no_valley(attention, voxels[candidate], voxels[rival]) for rival in rivals):
             chosen.append(candidate)
-    return places[chosen].astype(np.int32)
+    return voxels[chosen].astype(np.int32)
 
 
 def _local_maxima(attention: Attention, level: float) -> tuple[NDArray[np.intp], Attention]:
     """Voxels (C, 3) of at least ``level`` that none of the 26 neighbours exceeds, and their attention (C,)."""
     flat = np.flatnonzero(attention >= level)
-    places = np.stack(np.unravel_index(flat, attention.shape), axis=1)
+    voxels = np.stack(np.unravel_index(flat, attention.shape), axis=1)
     values = attention.ravel()[flat]
     last = np.array(attention.shape) - 1
     for forward in FORWARD_OFFSETS:
         for offset in (np.array(forward), -np.array(forward)):
-            beside = np.clip(places + offset, 0, last)
+            beside = np.clip(voxels + offset, 0, last)
             highest = values >= attention[tuple(beside.T)]
-            places, values = places[highest], values[highest]
-    return places, values
+            voxels, values = voxels[highest], values[highest]
+    return voxels, values
 
 
-def _suppressed(places: NDArray[np.intp], values: Attention) -> NDArray[np.intp]:
-    """The places (K, 3) that are left when each, from the highest on, removes those within `APART` of it."""
-    if not len(places):
-        return places
-    places = places[np.argsort(-values, kind="stable")]
-    tree, alive, chosen = cKDTree(places), np.ones(len(places), bool), []
-    for candidate in range(len(places)):
+def _suppressed(voxels: NDArray[np.intp], values: Attention) -> NDArray[np.intp]:
+    """The voxels (K, 3) that are left when each, from the highest on, removes those within `APART` of it."""
+    if not len(voxels):
+        return voxels
+    voxels = voxels[np.argsort(-values, kind="stable")]
+    tree, alive, chosen = cKDTree(voxels), np.ones(len(voxels), bool), []
+    for candidate in range(len(voxels)):
         if alive[candidate]:
             chosen.append(candidate)
-            alive[tree.query_ball_point(places[candidate], APART)] = False
-    return places[chosen]
+            alive[tree.query_ball_point(voxels[candidate], APART)] = False
+    return voxels[chosen]
 
 
-def _two_nearest(labels: Labels, place: NDArray[np.intp]) -> tuple[int, ...]:
+def _two_nearest(labels: Labels, voxel: NDArray[np.intp]) -> tuple[int, ...]:
     """Numbers of the two components nearest to a voxel, ascending; fewer where there are not two within `REACH`."""
-    start = np.maximum(place - REACH, 0)
-    part = labels[tuple(slice(a, b + REACH + 1) for a, b in zip(start, place))]
+    start = np.maximum(voxel - REACH, 0)
+    part = labels[tuple(slice(a, b + REACH + 1) for a, b in zip(start, voxel))]
     found = np.argwhere(part)
     numbers = part[tuple(found.T)]
-    order = np.argsort(((found + start - place) ** 2).sum(axis=1), kind="stable")
+    order = np.argsort(((found + start - voxel) ** 2).sum(axis=1), kind="stable")
     present, first = np.unique(numbers[order], return_index=True)
     return tuple(sorted(present[np.argsort(first)[:2]].tolist()))
 
 
-def _no_valley(attention: Attention, place: NDArray[np.intp], higher: NDArray[np.intp]) -> bool:
-    """Whether attention stays above `VALLEY` of that at ``place`` on the straight way to a higher one."""
+def _no_valley(attention: Attention, voxel: NDArray[np.intp], higher: NDArray[np.intp]) -> bool:
+    """Whether attention stays above `VALLEY` of that at ``voxel`` on the straight way to a higher one."""
     steps = np.linspace(0, 1, int(RIDGE))[:, None]
-    way = np.rint(place + steps * (higher - place)).astype(int)
-    return bool(attention[tuple(way.T)].min() >= VALLEY * attention[tuple(place)])
+    way = np.rint(voxel + steps * (higher - voxel)).astype(int)
+    return bool(attention[tuple(way.T)].min() >= VALLEY * attention[tuple(voxel)])

@@ -80,7 +80,7 @@ def network_bridges(
     """What the network would put between the components of a mask, the surest first.
 
     Patches are looked at where attention has its maxima. What is predicted with a probability of at least 1/2, outside
-    the mask, and touches two components or more is joined to them; then attention is worked out anew, and places that
+    the mask, and touches two components or more is joined to them; then attention is worked out anew, and points that
     no patch has shown are looked at, until nothing more is joined. At last gaps that are still open are looked at with
     the lower `LEVELS`. The score of a bridge is the mean probability along it, but at a lower level that level, the
     least on its way: below 1/2 it is a doubtful one. Components that attention ignores are not joined by themselves;
@@ -95,7 +95,7 @@ def network_bridges(
     spacing_mm
         (z, y, x).
     connector
-        Takes (B, 2, S, S, S) and gives logits (B, 1, S, S, S): see `connector.Connector`.
+        Takes (B, 2, S, S, S) and gives logits (B, 1, S, S, S): see `connection_net.Connector`.
     device
         Where it runs.
     progress
@@ -161,13 +161,13 @@ def _not_covered(centres: Voxels, seen: Voxels) -> Voxels:
     """Those of the centres (K, 3), from the first on, that lie in the middle of no patch that was or will be seen."""
     if not len(centres):
         return centres
-    places = np.concatenate([seen, centres]).astype(np.int64)
-    near = cKDTree(places).query_ball_point(centres, COVERED, p=np.inf)
+    all_centres = np.concatenate([seen, centres]).astype(np.int64)
+    near = cKDTree(all_centres).query_ball_point(centres, COVERED, p=np.inf)
     chosen = set(range(len(seen)))
-    for place, beside in enumerate(near, start=len(seen)):
+    for index, beside in enumerate(near, start=len(seen)):
         if chosen.isdisjoint(beside):
-            chosen.add(place)
-    return centres[[place - len(seen) for place in sorted(chosen) if place >= len(seen)]]
+            chosen.add(index)
+    return centres[[index - len(seen) for index in sorted(chosen) if index >= len(seen)]]
 
 
 def _look(work: _Work, attention: NDArray[np.float32], centres: Voxels, runner: _Runner, progress: Progress) -> None:
@@ -246,11 +246,11 @@ def _gap_mm(work: _Work, piece: Voxels, joins: tuple[int, ...]) -> float:
     """Distance between the nearest voxel centres of two components; of several the farthest from the others."""
     low, high = np.maximum(piece.min(axis=0) - 1, 0), piece.max(axis=0) + 2
     part = work.labels[tuple(slice(a, b) for a, b in zip(low, high))]
-    places = {number: np.argwhere(part == number) * np.asarray(work.spacing_mm) for number in joins}
+    voxels_mm = {number: np.argwhere(part == number) * np.asarray(work.spacing_mm) for number in joins}
     farthest = 0.0
     for number in joins:
-        others = np.concatenate([places[other] for other in joins if other != number])
-        farthest = max(farthest, float(cKDTree(others).query(places[number])[0].min()))
+        others = np.concatenate([voxels_mm[other] for other in joins if other != number])
+        farthest = max(farthest, float(cKDTree(others).query(voxels_mm[number])[0].min()))
     return farthest
 
 

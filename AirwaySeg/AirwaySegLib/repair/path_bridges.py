@@ -1,6 +1,6 @@
 """Minimum-cost paths from loose fragments to the tree and to each other: bridges without a network.
 
-Letters in shapes: S points of a curve, P voxels of a path. Places are (z, y, x) in mm from voxel (0, 0, 0) of the grid,
+Letters in shapes: S points of a curve, P voxels of a path. Points are (z, y, x) in mm from voxel (0, 0, 0) of the grid,
 lengths in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and flat outside.
 """
 
@@ -175,7 +175,7 @@ class PathSearch:
         voxels = np.argwhere(labels == points.components[0])
         if not len(voxels):
             return voxels
-        apart = np.linalg.norm((voxels + corner) * self.spacing_mm - points.places[0], axis=1)
+        apart = np.linalg.norm((voxels + corner) * self.spacing_mm - points.points_mm[0], axis=1)
         return voxels[apart <= max(float(points.radii[0]), float(apart.min())) + 1e-6]
 
     def _along_gap(self, gap: NDArray, cost: Floats, joined: tuple[int, int]) -> dict[str, float]:
@@ -198,8 +198,8 @@ class PathSearch:
         last = pair.others.radii[0] if pair.others.free[0] else min(pair.others.radii[0], pair.ends.radii[0])
         radii = TUBE * np.linspace(pair.ends.radii[0], last, len(steps_mm))
         open_voxels = np.argwhere(~self.aims[labels] | (labels == 0))
-        places = open_voxels * np.asarray(self.spacing_mm)
-        apart, nearest = cKDTree(steps_mm).query(places, distance_upper_bound=radii.max() + 1e-6)
+        open_mm = open_voxels * np.asarray(self.spacing_mm)
+        apart, nearest = cKDTree(steps_mm).query(open_mm, distance_upper_bound=radii.max() + 1e-6)
         tube = np.zeros(labels.shape, bool)
         tube[tuple(open_voxels[apart <= np.append(radii, -1.0)[nearest]].T)] = True
         tube[tuple(steps.T)] = True
@@ -230,7 +230,7 @@ def wall_contrast(hu: NDArray, labels: NDArray, numbers: list[int]) -> dict[int,
 
 def _curve(pair: Pairs) -> Floats:
     """The Hermite curve (S, 3) that leaves an end along its axis and comes to the other along that one's."""
-    start, end = pair.ends.places[0], pair.others.places[0]
+    start, end = pair.ends.points_mm[0], pair.others.points_mm[0]
     way = end - start
     leave, arrive = pair.ends.axes[0], -pair.others.axes[0]
     if leave @ way <= 0:
@@ -242,8 +242,8 @@ def _curve(pair: Pairs) -> Floats:
     return start + (3 * t**2 - 2 * t**3) * way + tangents
 
 
-def _box_around(places_mm: Floats, margin_mm: float, spacing_mm: Spacing, shape: tuple[int, ...]) -> Box:
-    low = np.floor((places_mm.min(axis=0) - margin_mm) / spacing_mm).astype(int)
-    high = np.ceil((places_mm.max(axis=0) + margin_mm) / spacing_mm).astype(int) + 1
+def _box_around(points_mm: Floats, margin_mm: float, spacing_mm: Spacing, shape: tuple[int, ...]) -> Box:
+    low = np.floor((points_mm.min(axis=0) - margin_mm) / spacing_mm).astype(int)
+    high = np.ceil((points_mm.max(axis=0) + margin_mm) / spacing_mm).astype(int) + 1
     z, y, x = (slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, shape, strict=True))
     return z, y, x

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 
-Place = tuple[float, float, float]
+Point = tuple[float, float, float]
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
@@ -54,9 +54,9 @@ class Joint:
     """
 
     branch: int
-    place_mm: Place
+    place_mm: Point
     other_branch: int
-    other_place_mm: Place
+    other_place_mm: Point
     score: float
     facts: dict[str, float]
 
@@ -107,7 +107,7 @@ def far_radius_mm(branch: Branch) -> float:
     return float(np.median(own[-max(1, len(own) // 3) :]))
 
 
-def place(point: Floats) -> Place:
+def rounded_point(point: Floats) -> Point:
     """A point (3,) as plain numbers, to the micrometre."""
     x, y, z = (round(float(value), 3) for value in point)
     return x, y, z
@@ -122,9 +122,14 @@ def _by_row(columns: dict[str, Floats]) -> list[dict[str, float]]:
 def _joint(ends: "_Ends", shore: "_Shore", row: int, joined: int, score: float, facts: dict[str, float]) -> Joint:
     if not ends.axes[row].any():
         del facts["angle_deg"]
-    other_place = place(shore.points[joined])
+    other_point = rounded_point(shore.points[joined])
     return Joint(
-        int(ends.branches[row]), place(ends.points[row]), int(shore.branches[joined]), other_place, float(score), facts
+        int(ends.branches[row]),
+        rounded_point(ends.points[row]),
+        int(shore.branches[joined]),
+        other_point,
+        float(score),
+        facts,
     )
 
 
