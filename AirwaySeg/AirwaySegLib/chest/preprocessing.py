@@ -14,18 +14,60 @@ from AirwaySegLib.chest.trachea import Trachea
 from AirwaySegLib.masks.coarse_grid import Factors, block_means, enlarged, factors_for, sampled
 
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
+# Where no source is named, a limit was chosen by hand from the usual HU and sizes, not fitted to data.
+
 _COARSE_MM = (3.0, 3.0, 3.0)
-_TISSUE_HU = -400
-_FREE_AIR_HU = -940
-_LUNG_HU = -500
-_SMALLEST_LUNG_ML = 100.0
-_BOX_MARGIN_MM = 10.0
+"""Coarse voxel (z, y, x): enough for outlines of body and lungs, and fast."""
+
+_TISSUE_HU, _LUNG_HU = -400, -500
+"""Above: tissue. Below: air and lung. About halfway between lung (-850) and soft tissue (50), with room for noise."""
+
+_FREE_AIR_HU, _FREE_AIR_RANGE_HU = -940, 35
+"""Free air is darker than this, or than so much above the darkest air at the edge of the view if that is brighter."""
+
+_DARK_HU, _DARKEST_LUNG_HU = -800, -915
+"""At the edge of the view, voxels below the first are air or lung; if their tenth percentile is above the second, they
+are lung, which is rarely darker except in emphysema."""
+
+_NO_AIR_SEEN_HU = -1000
+"""HU of air by definition, taken where the edge of the view shows none."""
+
+_THIN_RADIUS = 4
+"""Radius in coarse voxels (12 mm) of the disc that does not fit into table, clothes and cables, but into any body."""
+
+_WITHIN, _TOUCHING_AIR = 0.5, 0.2
+"""Share of a component inside the body's outline from which on it belongs to it; share of a component's rim on free air
+below which it is lung rather than cloth."""
+
+_SMALLEST_LUNG_ML, _SMALLEST_LUNG_SHARE = 100.0, 1 / 8
+"""Least volume of a lung, also as a share of the largest component: a child's or a collapsed lung, no loop of bowel."""
+
+_BOWEL_GAS_HU, _BOWEL_GAS_SHARE = 60, 0.75
+"""Gas is within so many HU of the darkest air; from this share of the inside on a component is gas, not lung."""
+
+_CLOSING_RADIUS = 3
+"""Radius in coarse voxels (9 mm) of the closing that takes vessels and large airways into the lungs."""
+
+_BOX_MARGIN_MM, _REGION_MARGIN_MM = 10.0, 6.0
+"""Around the lungs' box and around the region to search: three and two coarse voxels, since both are rough."""
+
 _ABOVE_TRACHEA_MM = 30.0
-_REGION_MARGIN_MM = 6.0
+"""Above the trachea's upper end: the larynx up to the glottis and the part that `find_trachea` may have missed."""
+
 _TRACHEA_MARGIN_MM = 10.0
+"""Around the trachea's centre line or wall: its wall (1 to 3 mm) and an error of some coarse voxels."""
+
 _MAIN_BRONCHI_MM = 50.0
+"""Below the trachea's lower end: the left main bronchus, the longer one, is about 5 cm long."""
+
+_APEX_MM = 30.0
+"""Uppermost stretch of the lungs that is continued upwards where no trachea was found."""
+
 _LARGEST_SHIFT_HU = 80.0
+"""Largest correction of a CT's HU; a larger difference is an error of the trachea rather than of the scanner."""
+
 _USUAL_AIR_HU = (-1010.0, -930.0)
+"""Air in the trachea that needs no correction: that of most scanners; see `calibrate`."""
 
 Box = tuple[slice, slice, slice]
 
@@ -70,7 +112,7 @@ def _mostly_within(outlines: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the in-plane components of a mask of which more than half lies within the outlines."""
     labels, count = ndimage.label(mask, _IN_PLANE)
     within = np.bincount(labels[mask & outlines], minlength=count + 1)
-    return (within > 0.5 * np.bincount(labels.ravel()))[labels] & mask
+    return (within > _WITHIN * np.bincount(labels.ravel()))[labels] & mask
 
 
 def _convex_outlines(tissue: np.ndarray) -> np.ndarray:
@@ -102,7 +144,7 @@ def _lung_beside(known: np.ndarray, outlines: np.ndarray, free_air: np.ndarray) 
     rim = beside & ndimage.binary_dilation(~beside, _disc(1))
     airy = rim & ndimage.binary_dilation(free_air, _disc(1))
     touching, around = (np.bincount(labels[mask], minlength=count + 1) for mask in (airy, rim))
-    accepted = (within > 0.5 * np.bincount(labels.ravel())) | (touching < 0.2 * around)
+    accepted = (within > _WITHIN * np.bincount(labels.ravel())) | (touching < _TOUCHING_AIR * around)
     accepted[0] = False
     return accepted[labels]
 
@@ -120,16 +162,17 @@ def _free_air_limit_hu(at_edge: np.ndarray) -> float:
     Scanners put free air anywhere from -1020 to -940. If even the darkest voxels at the edge are brighter, they are
     lung that the view cuts.
     """
-    dark = at_edge[at_edge < -800]
-    level = np.percentile(dark, 10) if dark.size else -1000
-    return float(max(_FREE_AIR_HU, level + 35)) if level < -915 else _FREE_AIR_HU
+    dark = at_edge[at_edge < _DARK_HU]
+    level = np.percentile(dark, 10) if dark.size else _NO_AIR_SEEN_HU
+    return float(max(_FREE_AIR_HU, level + _FREE_AIR_RANGE_HU)) if level < _DARKEST_LUNG_HU else _FREE_AIR_HU
 
 
 def _without_thin_things(body: np.ndarray) -> np.ndarray:
     """Open a filled body by a disc of 12 mm radius, which takes away table, clothes and cables."""
     # beyond the image the body goes on, so that nothing is lost where the field of view cuts it
-    padded = np.pad(body, ((0, 0), (4, 4), (4, 4)), mode="edge")
-    return ndimage.binary_opening(padded, _disc(4))[:, 4:-4, 4:-4]
+    r = _THIN_RADIUS
+    padded = np.pad(body, ((0, 0), (r, r), (r, r)), mode="edge")
+    return ndimage.binary_opening(padded, _disc(r))[:, r:-r, r:-r]
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
@@ -156,9 +199,12 @@ def lung_mask(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> 
         return np.zeros(hu.shape, bool)
     volume_ml = np.bincount(labels.ravel()) * voxel_ml
     volume_ml[0] = 0
-    kept = (volume_ml >= max(_SMALLEST_LUNG_ML, volume_ml.max() / 8)) & ~_is_bowel_gas(coarse, labels, volume_ml)
+    kept = (volume_ml >= max(_SMALLEST_LUNG_ML, volume_ml.max() * _SMALLEST_LUNG_SHARE)) & ~_is_bowel_gas(
+        coarse, labels, volume_ml
+    )
     lungs = kept[labels]
-    closed = ndimage.binary_closing(np.pad(lungs, ((0, 0), (3, 3), (3, 3))), _disc(3))[:, 3:-3, 3:-3]
+    r = _CLOSING_RADIUS
+    closed = ndimage.binary_closing(np.pad(lungs, ((0, 0), (r, r), (r, r))), _disc(r))[:, r:-r, r:-r]
     return enlarged((closed | lungs) & inside, factors, hu.shape)
 
 
@@ -169,13 +215,13 @@ def _is_bowel_gas(coarse: np.ndarray, labels: np.ndarray, volume_ml: np.ndarray)
     """
     count = len(volume_ml)
     core = ndimage.binary_erosion(labels > 0)
-    nearly_air = coarse[core] < np.percentile(coarse[labels > 0], 1) + 60
+    nearly_air = coarse[core] < np.percentile(coarse[labels > 0], 1) + _BOWEL_GAS_HU
     dark = np.bincount(labels[core], nearly_air, count) / np.maximum(np.bincount(labels[core], minlength=count), 1)
     slices, rows, columns = np.nonzero(labels)
     which = labels[slices, rows, columns]
     height = np.bincount(which, slices, count) / np.maximum(np.bincount(which, minlength=count), 1)
     largest = int(np.argmax(volume_ml))
-    return (dark > 0.75) & (height < height[largest]) & (np.arange(count) != largest)
+    return (dark > _BOWEL_GAS_SHARE) & (height < height[largest]) & (np.arange(count) != largest)
 
 
 def crop_box(
@@ -228,7 +274,7 @@ def search_region(
     if trachea is not None:
         region |= _column(trachea, factors, mm, region.shape)
     else:
-        region[top:] |= region[max(top - int(30 / mm[0]), 0) :].any(axis=0)
+        region[top:] |= region[max(top - int(_APEX_MM / mm[0]), 0) :].any(axis=0)
     for number in np.flatnonzero(region.any(axis=(1, 2))):
         region[number] = convex_hull_image(region[number])
     steps = ndimage.distance_transform_edt(~region, sampling=mm)

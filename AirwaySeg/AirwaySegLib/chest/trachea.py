@@ -12,14 +12,95 @@ from scipy import ndimage
 
 from AirwaySegLib.masks.coarse_grid import Factors, block_means, factors_for, sampled
 
+# Where an anatomical source is named, a size comes from it. All other limits were chosen by hand, not fitted to data;
+# they are tested on drawn chests with noise of 60 HU, lumens of -1020 to -880 HU, a narrow glottis, a stenosis and an
+# oesophagus with gas. Two limits in parentheses are the ends of a linear ramp or of an allowed range.
+
 _COARSE_MM = (2.5, 1.5, 1.5)
+"""Coarse voxel (z, y, x): a tube of 8 mm is still five voxels wide, and noise is averaged away."""
+
+_SMOOTHING = (0.5, 0.7, 0.7)
+"""Standard deviation (z, y, x) of the smoothing, in coarse voxels: about 1 mm, less than a lumen's radius. By hand."""
+
 _THRESHOLDS_HU = (-500, -600, -700, -775, -850, -900)
+"""From halfway between air and soft tissue down to just above the darkest lumens: the lower ones part the trachea from
+lung or oesophagus behind a thin wall. By hand."""
+
+_MIDDLE_PARTS, _MIDDLE_MM = 5, 60.0
+"""Searched to either side of the body's middle: one part in so many of its width, but at least so many mm. The trachea
+is pushed aside by less, except after the loss of a lung. By hand."""
+
+_LUNG_HU = (-940, -600)
+"""Lung with its small vessels; below is free air and gas of the bowel. By hand, from the usual range of HU."""
+
 _AREA_MM2 = (40.0, 750.0)
-_SHORTEST_MM = 25.0
+"""Area of a section. The lower limit is a circle of 7 mm, as in small children; the widest normal adult tracheae have
+25 x 27 mm, 530 mm^2 (Breatnach et al., AJR 142, 1984), and enlarged ones more."""
+
+_USUAL_AREA_MM2, _UNUSUAL_WEIGHT = (110.0, 500.0), 0.4
+"""Areas with full weight, those of nearly all adults (13 x 11 to 25 x 27 mm, same source), and the weight at the limits
+of `_AREA_MM2`."""
+
+_COMPACTNESS, _WIDTH_TO_LENGTH = (0.8, 0.95), (0.35, 0.65)
+"""Shape of a section (see `_moments`). On expiration the membranous wall bulges inwards, so a section may be half as
+wide as long; gaps between vessels, and lung, are ragged. By hand."""
+
+_SOFT_HU, _RING_VOXELS, _SOFT_SHARE = -400, 2, (0.4, 0.8)
+"""Soft tissue, partial volume of the wall included; the width of the ring around a section in coarse voxels (3 mm); and
+the share of the ring that is soft tissue: on its right side the trachea touches lung. By hand."""
+
+_OFF_MIDDLE_MM, _FAR_WEIGHT = (15.0, 60.0), 0.3
+"""Distance from the middle that costs nothing, and the one from which on only this weight is left. By hand."""
+
 _DOUBT = 0.25
+"""Subtracted from every quality, so that a section below it lowers a chain's sum. By hand."""
+
+_SKIPPED, _SHIFT, _GRID_MM, _GROWTH = 2, 1.5, 2.0, 1.7
+"""A link of a chain: coarse slices up at most; sideways shift per height (56 degrees) and the grid's error that is
+granted; factor by which the area changes at most. By hand."""
+
+_SHORTEST_MM, _SHORTEST_WITHOUT_END_MM = 25.0, 40.0
+"""Least height of a trachea, about a quarter of an adult's 10 to 12 cm; more where it ends neither in a carina nor at
+the lower edge of the scan. By hand."""
+
+_LEAST_QUALITY, _LEAST_LUNG_MM2 = 0.2, 1500.0
+"""Mean quality of a trachea's sections, and mean area of lung in the slices of its lower end: about 4 x 4 cm, little
+more than the apices. By hand."""
+
 _ATTEMPTS = 4
-_LARGEST_SECTION = 1.5  # area of a section over that of the tube as it was found, at most
-_WAIST, _LARYNX_MM = 0.65, 40.0  # area of a glottis over the trachea's, at most; from it to the pharynx, at most
+"""Chains that are looked at: trachea, oesophagus, and two main bronchi or loops of bowel. By hand."""
+
+_LARYNX_MM = 40.0
+"""From the glottis up to the pharynx, at most: a larynx is about 4 cm high."""
+
+_WAIST, _WIDENED, _ABNORMAL = 0.65, 1.4, (0.4, 1.9)
+"""Area over the chain's median: of a glottis at most; again wide after a waist; no trachea any more. By hand."""
+
+_FOLLOWED_MM, _BRONCHI_APART_MM = 10.0, (8.0, 45.0)
+"""Height in which a section must divide, and the distance of the two centres: main bronchi of children and adults part
+from 8 mm on, and within 1 cm below the carina they are not farther apart than 45 mm. By hand."""
+
+_BRONCHUS_MM2, _BRONCHUS_SHARE, _LEAK_SHARE = 25.0, 0.15, 4.0
+"""Area of a main bronchus, at least, and the same as a share of the trachea's; sections whose area together exceeds
+`_LEAK_SHARE` times the trachea's have leaked into lung. By hand."""
+
+_SAME_TUBE_MM = 10.0
+"""Sections nearer than an adult trachea's radius belong to the same tube. By hand."""
+
+_TWIN_QUALITY, _TWIN_SHARE, _TWIN_SLICES = 0.1, 0.5, 0.5
+"""Of a second tube beside the chain: least quality, least area over the chain's, and the share of slices that show one
+from which on the chain is taken for a main bronchus. By hand."""
+
+_TWIN_BESIDE_MM, _TWIN_LEVEL_MM = 15.0, 30.0
+"""The second tube lies farther than this to the left or right, and nearer than this in front or behind. By hand."""
+
+_CORE_SHARE, _LUMEN_HU = 0.5, -500
+"""Share of the radius that is surely off the wall, and HU of what is air in it. By hand."""
+
+_LARGEST_SECTION, _SECTION_REACH = 1.5, 2.5
+"""Area of a section over that of the tube as it was found, at most; half the width of the window it is sought in, in
+radii. By hand."""
+
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
 
@@ -70,8 +151,8 @@ class _Sections:
 
 @dataclass(frozen=True)
 class _Search:
-    """The middle of the body on a coarse grid: smoothed HU and labels per threshold (Z, Y, X), its place in the CT
-    (``corner``, in coarse voxels), and how much lung each whole slice shows."""
+    """The middle of the body on a coarse grid: smoothed HU and labels per threshold (Z, Y, X), its corner in the
+    CT (``corner``, in coarse voxels), and how much lung each whole slice shows."""
 
     hu: np.ndarray
     lung_mm2: np.ndarray
@@ -115,14 +196,14 @@ def _prepare(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> _
     columns, rows = np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2)))
     if not len(columns):
         return None
-    half = max((columns[-1] - columns[0]) / 5, 60 / mm[2])
+    half = max((columns[-1] - columns[0]) / _MIDDLE_PARTS, _MIDDLE_MM / mm[2])
     middle = (columns[0] + columns[-1]) / 2
     left = max(int(middle - half), 0)
     box = (slice(None), slice(int(rows[0]), int(rows[-1]) + 1), slice(left, int(middle + half) + 1))
-    smooth = ndimage.gaussian_filter(means[box].astype(np.float32), (0.5, 0.7, 0.7))
+    smooth = ndimage.gaussian_filter(means[box].astype(np.float32), _SMOOTHING)
     labels = tuple(ndimage.label((smooth < limit) & inside[box], _IN_PLANE)[0] for limit in _THRESHOLDS_HU)
-    # lung, not the gas of the bowel, which is as dark as free air
-    lung_mm2 = np.count_nonzero(inside & (means > -940) & (means < -600), axis=(1, 2)) * mm[1] * mm[2]
+    is_lung = inside & (means > _LUNG_HU[0]) & (means < _LUNG_HU[1])
+    lung_mm2 = np.count_nonzero(is_lung, axis=(1, 2)) * mm[1] * mm[2]
     return _Search(smooth, lung_mm2, factors, mm, np.array([0, rows[0], left]), labels)
 
 
@@ -138,12 +219,14 @@ def _sections_at(level: int, search: _Search) -> _Sections:
     labels, mm = search.labels[level], search.spacing_mm
     (slices, y, x), area, compactness, width_to_length = _moments(labels)
     area = area * mm[1] * mm[2]
-    quality = np.interp(compactness, (0.8, 0.95), (0, 1)) * np.interp(width_to_length, (0.35, 0.65), (0, 1))
+    quality = np.interp(compactness, _COMPACTNESS, (0, 1)) * np.interp(width_to_length, _WIDTH_TO_LENGTH, (0, 1))
     fits = (area >= _AREA_MM2[0]) & (area <= _AREA_MM2[1]) & (quality > 0)
     kept = np.flatnonzero(fits)
-    quality = quality[kept] * np.interp(area[kept], (40, 110, 500, 750), (0.4, 1, 1, 0.4))
-    quality *= np.interp(_soft_surroundings(level, kept, search), (0.4, 0.8), (0, 1))
-    quality *= np.interp(np.abs(x[kept] - (labels.shape[2] - 1) / 2) * mm[2], (15, 60), (1, 0.3))
+    areas = (_AREA_MM2[0], *_USUAL_AREA_MM2, _AREA_MM2[1])
+    quality = quality[kept] * np.interp(area[kept], areas, (_UNUSUAL_WEIGHT, 1, 1, _UNUSUAL_WEIGHT))
+    quality *= np.interp(_soft_surroundings(level, kept, search), _SOFT_SHARE, (0, 1))
+    off_middle_mm = np.abs(x[kept] - (labels.shape[2] - 1) / 2) * mm[2]
+    quality *= np.interp(off_middle_mm, _OFF_MIDDLE_MM, (1, _FAR_WEIGHT))
     numbers = np.rint(slices[kept]).astype(int)
     return _Sections(
         numbers, np.full(len(kept), level), kept, y[kept] * mm[1], x[kept] * mm[2], area[kept], quality - _DOUBT
@@ -181,9 +264,9 @@ def _soft_surroundings(level: int, kept: np.ndarray, search: _Search) -> np.ndar
     chosen = np.zeros(labels.max() + 1, labels.dtype)
     chosen[kept] = kept
     alone = chosen[labels]
-    ring = ndimage.maximum_filter(alone, size=(1, 5, 5))
+    ring = ndimage.maximum_filter(alone, size=(1, 2 * _RING_VOXELS + 1, 2 * _RING_VOXELS + 1))
     ring[alone > 0] = 0
-    soft = np.bincount(ring.ravel(), (search.hu > -400).ravel(), len(chosen))
+    soft = np.bincount(ring.ravel(), (search.hu > _SOFT_HU).ravel(), len(chosen))
     return soft[kept] / np.maximum(np.bincount(ring.ravel(), minlength=len(chosen))[kept], 1)
 
 
@@ -200,11 +283,11 @@ def _best_chain(sections: _Sections, search: _Search) -> _Sections | None:
     starts = np.searchsorted(sections.slices, np.arange(sections.slices[-1] + 2))
     for row in range(count):
         number = sections.slices[row]
-        below = np.arange(starts[max(number - 2, 0)], starts[number])
+        below = np.arange(starts[max(number - _SKIPPED, 0)], starts[number])
         height = (number - sections.slices[below]) * search.spacing_mm[0]
         moved = np.hypot(sections.y_mm[below] - sections.y_mm[row], sections.x_mm[below] - sections.x_mm[row])
         grown = np.abs(np.log(sections.area_mm2[below] / sections.area_mm2[row]))
-        below = below[(moved <= 2 + 1.5 * height) & (grown <= np.log(1.7))]
+        below = below[(moved <= _GRID_MM + _SHIFT * height) & (grown <= np.log(_GROWTH))]
         if len(below) and best[below].max() > 0:
             before[row] = below[np.argmax(best[below])]
             best[row] += best[before[row]]
@@ -222,8 +305,8 @@ def _below_larynx(chain: _Sections, search: _Search) -> _Sections:
     """
     middle = len(chain.slices) // 2
     upper, size = chain.slices[middle:], chain.area_mm2[middle:] / np.median(chain.area_mm2)
-    widened = (size > 1.4) & (np.minimum.accumulate(size) < _WAIST)
-    strange = np.flatnonzero((size < 0.4) | (size > 1.9) | widened)
+    widened = (size > _WIDENED) & (np.minimum.accumulate(size) < _WAIST)
+    strange = np.flatnonzero((size < _ABNORMAL[0]) | (size > _ABNORMAL[1]) | widened)
     if not len(strange) and upper[-1] == len(search.hu) - 1:
         return chain
     end = int(strange[0]) if len(strange) else len(size)
@@ -253,16 +336,16 @@ def _division_below(chain: _Sections, row: int, search: _Search) -> int | None:
     region = labels[number] == chain.label[row]
     voxel_mm2 = search.spacing_mm[1] * search.spacing_mm[2]
     divided = None
-    for below in range(number - 1, max(number - 1 - int(10 / search.spacing_mm[0]), -1), -1):
+    for below in range(number - 1, max(number - 1 - int(_FOLLOWED_MM / search.spacing_mm[0]), -1), -1):
         plane = labels[below]
         found = np.unique(plane[region & (plane > 0)])
         areas = np.bincount(plane.ravel())[found] * voxel_mm2
-        found = found[areas >= max(25.0, 0.15 * chain.area_mm2[row])]
+        found = found[areas >= max(_BRONCHUS_MM2, _BRONCHUS_SHARE * chain.area_mm2[row])]
         region = np.isin(plane, found)
-        if len(found) == 0 or region.sum() * voxel_mm2 > 4 * chain.area_mm2[row]:
+        if len(found) == 0 or region.sum() * voxel_mm2 > _LEAK_SHARE * chain.area_mm2[row]:
             return divided
         columns = [np.nonzero(plane == one)[1].mean() * search.spacing_mm[2] for one in found]
-        if not 8 <= max(columns) - min(columns) <= 45:
+        if not _BRONCHI_APART_MM[0] <= max(columns) - min(columns) <= _BRONCHI_APART_MM[1]:
             divided = None
         elif divided is not None:
             return divided
@@ -276,28 +359,29 @@ def _without(chain: _Sections, sections: _Sections) -> _Sections:
     y = np.interp(sections.slices, chain.slices, chain.y_mm)
     x = np.interp(sections.slices, chain.slices, chain.x_mm)
     beside = (sections.slices < chain.slices[0]) | (sections.slices > chain.slices[-1])
-    return sections.take(np.flatnonzero(beside | (np.hypot(sections.y_mm - y, sections.x_mm - x) > 10)))
+    away_mm = np.hypot(sections.y_mm - y, sections.x_mm - x)
+    return sections.take(np.flatnonzero(beside | (away_mm > _SAME_TUBE_MM)))
 
 
 def _is_trachea(chain: _Sections, has_carina: bool, sections: _Sections, search: _Search) -> bool:
     """Judge the chain as a whole: long enough, good throughout, an end that a trachea has, lung beside it, no twin."""
     height = (chain.slices[-1] - chain.slices[0] + 1) * search.spacing_mm[0]
-    if height < _SHORTEST_MM or chain.quality.mean() < 0.2:
+    if height < _SHORTEST_MM or chain.quality.mean() < _LEAST_QUALITY:
         return False
-    if not (has_carina or chain.slices[0] <= 1 or height >= 40):
+    if not (has_carina or chain.slices[0] <= 1 or height >= _SHORTEST_WITHOUT_END_MM):
         return False
     lower_part = search.lung_mm2[chain.slices[0] : chain.slices[0] + int(_SHORTEST_MM / search.spacing_mm[0])]
-    return bool(lower_part.mean() > 1500) and _twins(chain, sections) < 0.5
+    return bool(lower_part.mean() > _LEAST_LUNG_MM2) and _twins(chain, sections) < _TWIN_SLICES
 
 
 def _twins(chain: _Sections, sections: _Sections) -> float:
     """Return the share of slices in which another good section of half the size or more lies to the left or right."""
     count = 0
     for row, number in enumerate(chain.slices):
-        others = (sections.slices == number) & (sections.quality > 0.1)
-        beside = np.abs(sections.x_mm[others] - chain.x_mm[row]) > 15
-        level = np.abs(sections.y_mm[others] - chain.y_mm[row]) < 30
-        count += bool(np.any(beside & level & (sections.area_mm2[others] > 0.5 * chain.area_mm2[row])))
+        others = (sections.slices == number) & (sections.quality > _TWIN_QUALITY)
+        beside = np.abs(sections.x_mm[others] - chain.x_mm[row]) > _TWIN_BESIDE_MM
+        level = np.abs(sections.y_mm[others] - chain.y_mm[row]) < _TWIN_LEVEL_MM
+        count += bool(np.any(beside & level & (sections.area_mm2[others] > _TWIN_SHARE * chain.area_mm2[row])))
     return count / len(chain.slices)
 
 
@@ -314,7 +398,7 @@ def _on_fine_grid(chain: _Sections, has_carina: bool, search: _Search, hu: np.nd
     x = np.interp(slices, heights, (chain.x_mm / mm[2] + search.corner[2]) * factors[2] + offset[2])
     radius_mm = np.interp(slices, heights, np.sqrt(chain.area_mm2 / np.pi))
     centers = np.rint(np.stack([slices, y, x], axis=1)).astype(int)
-    lumen = _lumen_around(centers, 0.5 * radius_mm, hu, mm / factors)
+    lumen = _lumen_around(centers, _CORE_SHARE * radius_mm, hu, mm / factors)
     if len(lumen) == 0:
         return None
     values = hu[tuple(lumen.T)]
@@ -330,7 +414,7 @@ def _lumen_around(centers: np.ndarray, reach_mm: np.ndarray, hu: np.ndarray, spa
         near = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) <= max(reach, 0.1)
         disc = np.stack([np.zeros(near.sum(), int), y[near], x[near]], axis=1) + center
         disc = disc[((disc >= 0) & (disc < hu.shape)).all(axis=1)]
-        found.append(disc[hu[tuple(disc.T)] < -500])
+        found.append(disc[hu[tuple(disc.T)] < _LUMEN_HU])
     return np.concatenate(found)
 
 
@@ -343,7 +427,7 @@ def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]
     """
     found = [np.empty((0, 3), int)]
     for (z, y, x), radius_mm in zip(trachea.centers_zyx, trachea.radius_mm, strict=True):
-        reach_y, reach_x = (int(2.5 * radius_mm / step) + 1 for step in spacing_mm[1:])
+        reach_y, reach_x = (int(_SECTION_REACH * radius_mm / step) + 1 for step in spacing_mm[1:])
         top, left = max(y - reach_y, 0), max(x - reach_x, 0)
         labels, _ = ndimage.label(hu[z, top : y + reach_y + 1, left : x + reach_x + 1] < trachea.lumen_hu / 2)
         number = labels[y - top, x - left]

@@ -37,7 +37,7 @@ class Protocol:
     without_central
         Whether trachea and main bronchi are left out.
     refined
-        Whether the reference's parse is refined (see `parse.parse_branches`).
+        Whether the reference's parse is refined (see `reference_parse.parse_branches`).
     source
         What it is called in print.
     """

@@ -129,8 +129,8 @@ def nearest(sites: Positions, positions: Positions) -> NDArray[np.intp]:
     order: less than 1 in the squared distance, which between integer positions differs by 1 at least.
     """
     order = np.lexsort(sites.T)
-    place = np.sqrt(0.5 * np.arange(len(sites)) / len(sites))
-    tree = cKDTree(np.column_stack([sites[order], place]))
+    fourth = np.sqrt(0.5 * np.arange(len(sites)) / len(sites))
+    tree = cKDTree(np.column_stack([sites[order], fourth]))
     _, found = tree.query(np.column_stack([positions, np.zeros(len(positions))]))
     return order[found]
 

@@ -32,10 +32,10 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
             raise AirwaySegError(f"{folder} is a file; the results need a folder.")
         there = [name for name in names if (folder / name).exists()]
         blocked = next((folder / name for name in there if (folder / name).is_dir()), None)
-        place = folder
-        while not place.exists():
-            place = place.parent
-        writable = place.is_dir() and os.access(place, os.W_OK)
+        parent = folder
+        while not parent.exists():
+            parent = parent.parent
+        writable = parent.is_dir() and os.access(parent, os.W_OK)
     except OSError as error:
         raise AirwaySegError(f"{folder} cannot be used: {error.strerror or error}.") from error
     if blocked is not None:
@@ -43,7 +43,7 @@ def check_free(folder: Path, names: tuple[str, ...], force: bool) -> None:
     if there and not force:
         raise AirwaySegError(f"{folder} already holds {', '.join(there)}; use --force to replace it.")
     if not writable:
-        raise AirwaySegError(f"{place} cannot be written.")
+        raise AirwaySegError(f"{parent} cannot be written.")
 
 
 @contextmanager
@@ -166,9 +166,9 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def remove_abandoned(place: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove temporary folders of runs on this machine that are no longer alive."""
-    for path in place.glob(f"{glob.escape(_prefix())}*"):
+    for path in folder.glob(f"{glob.escape(_prefix())}*"):
         process = re.match(r"([0-9]{1,9})-", path.name.removeprefix(_prefix()))
         if process and not _is_alive(int(process[1])):
             shutil.rmtree(path, ignore_errors=True)

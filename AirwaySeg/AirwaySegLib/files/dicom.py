@@ -69,13 +69,13 @@ def _grouped(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
 
 
 def _without_copies(group: Sequence[DicomImage], path: Path) -> list[DicomImage]:
-    """The same image stored twice counts once; different images under one identifier at one place are refused."""
+    """The same image stored twice counts once; different images with one identifier at one position are refused."""
     kept: dict[tuple, DicomImage] = {}
     for image in group:
         other = kept.setdefault((image.image_uid, image.position, image.no_position), image)
         if other is not image and not _same_pixels(image, other, path):
             raise AirwaySegError(
-                f"{path.name} holds different images with the same SOP Instance UID at the same place: "
+                f"{path.name} holds different images with the same SOP Instance UID at the same position: "
                 f"{other.path.name} and {image.path.name}."
             )
     return list(kept.values())

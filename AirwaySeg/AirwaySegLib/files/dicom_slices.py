@@ -147,8 +147,8 @@ def check_frames(image: DicomImage, name: str, frame_mm: float) -> None:
     """Refuse frames that do not follow each other every ``frame_mm``; one position for all of them is no sign of it."""
     if len(image.frame_positions) != image.size[2]:
         return
-    places = np.asarray(image.position) + np.outer(np.arange(image.size[2]) * frame_mm, image.normal)
-    if np.abs(places - image.frame_positions).max() > 0.1 * frame_mm:
+    positions = np.asarray(image.position) + np.outer(np.arange(image.size[2]) * frame_mm, image.normal)
+    if np.abs(positions - image.frame_positions).max() > 0.1 * frame_mm:
         raise AirwaySegError(f"{name} holds frames that are out of order, missing or not evenly spaced.")
 
 
@@ -156,7 +156,7 @@ def _check_steps(series: DicomSeries, name: str) -> list[str]:
     """Refuse doubled and missing slices; warn of uneven steps."""
     steps = series.steps_mm
     if steps.min() < _NEXT_TO_NOTHING_MM:
-        raise AirwaySegError(f"{name} holds several images at the same place in series {series.first.series_uid}.")
+        raise AirwaySegError(f"{name} holds several images at the same position in series {series.first.series_uid}.")
     usual = series.slice_spacing_mm
     widest = int(np.argmax(steps))
     if steps[widest] > 1.5 * usual:

@@ -63,7 +63,7 @@ def _lock_file(folder: Path) -> Path:
 
 def _made_folders(folder: Path) -> list[Path]:
     """Make a folder and those above it as far as that can be done; what was made, the deepest first."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     with suppress(OSError):  # whoever writes the results says why that cannot be done
         folder.mkdir(parents=True, exist_ok=True)
     return missing

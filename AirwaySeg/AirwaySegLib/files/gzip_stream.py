@@ -33,7 +33,7 @@ def gzipped(array: NDArray) -> Iterator[bytes]:
 
 
 def gzipped_sparse(count: int, where: NDArray[np.integer], values: NDArray) -> Iterator[bytes]:
-    """The stream of an array of ``count`` elements that is 0 but for ``values`` (N,) at the places ``where`` (N,)."""
+    """The stream of an array of ``count`` elements that is 0 but for ``values`` (N,) at the indices ``where`` (N,)."""
     order = np.argsort(where, kind="stable")
     where, values = where[order], values[order]
     elements = PIECE // values.itemsize

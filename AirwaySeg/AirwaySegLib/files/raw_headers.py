@@ -46,7 +46,7 @@ class RawHeader:
 
 
 def read_raw_header(path: Path, extension: str) -> RawHeader:
-    """Read what the file says itself; ``extension`` is one of `imagefile.FORMATS`.
+    """Read what the file says itself; ``extension`` is one of `image_files.FORMATS`.
 
     Raises
     ------

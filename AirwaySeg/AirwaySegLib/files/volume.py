@@ -1,4 +1,4 @@
-"""A CT or mask with its place in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
+"""A CT or mask with its position in the patient: reading, canonical axes and back, writing NRRD. RAS/LPS lives here."""
 
 import logging
 import os
@@ -178,10 +178,10 @@ def check_same_grid(volume: Volume, ct: Volume, name: str) -> None:
             raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: its {aspect} is another.")
 
 
-def places_to_lps(places_mm: np.ndarray, grid: Volume) -> np.ndarray:
-    """Places (N, 3) as (z, y, x) in mm along the grid's axes from voxel (0, 0, 0) -> (x, y, z) in LPS mm."""
+def points_to_lps(points_mm: np.ndarray, grid: Volume) -> np.ndarray:
+    """Points (N, 3) as (z, y, x) in mm along the grid's axes from voxel (0, 0, 0) -> (x, y, z) in LPS mm."""
     matrix = np.asarray(grid.direction, float).reshape(3, 3)
-    return np.asarray(grid.origin_mm) + places_mm[:, ::-1] @ matrix.T
+    return np.asarray(grid.origin_mm) + points_mm[:, ::-1] @ matrix.T
 
 
 def ijk_to_ras(grid: Volume) -> NDArray[np.float64]:
@@ -292,9 +292,9 @@ def _vector(numbers: np.ndarray | tuple[float, ...]) -> str:
 
 
 def part_of(whole: Volume, box: tuple[slice, slice, slice], array: NDArray) -> Volume:
-    """A box of a grid with another array in it, in its place in the patient."""
+    """A box of a grid with another array in it, at its position in the patient."""
     corner_mm = np.array([[part.start for part in box]]) * np.asarray(whole.spacing_mm)
-    x_mm, y_mm, z_mm = (float(value) for value in places_to_lps(corner_mm, whole)[0])
+    x_mm, y_mm, z_mm = (float(value) for value in points_to_lps(corner_mm, whole)[0])
     return replace(whole, array=array, origin_mm=(x_mm, y_mm, z_mm))
 
 

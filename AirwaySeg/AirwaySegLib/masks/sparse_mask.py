@@ -112,9 +112,9 @@ class Lumen:
         apart = first != second
         labels = _joined(int(labels.max(initial=-1)) + 1, first[apart], second[apart])[labels]
         order = np.argsort(-np.bincount(labels), kind="stable")
-        place = np.empty(len(order), np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        return place[labels]
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return rank[labels]
 
     def cavities(self) -> NDArray[np.int32]:
         """Background voxels (M, 3) of all cavities: 6-connected background with no way out of the array.
@@ -124,9 +124,9 @@ class Lumen:
         above and below that it is connected with opens into the rest of the background.
         """
         found = [
-            np.column_stack([np.full(len(places), z), places])
+            np.column_stack([np.full(len(pixels), z), pixels])
             for z in np.flatnonzero(self._holes_of_slices() > 0)
-            if len(places := _holes_in_slice(self._slice(int(z))))
+            if len(pixels := _holes_in_slice(self._slice(int(z))))
         ]
         if not found:
             return np.empty((0, 3), np.int32)
@@ -174,7 +174,7 @@ class Lumen:
 
     @cached_property
     def shell_tree(self) -> cKDTree:
-        """For searching the background voxel that is nearest to a place (z, y, x) in mm."""
+        """For searching the background voxel that is nearest to a point (z, y, x) in mm."""
         # A tree that is not balanced is built and searched faster here: the shell's points lie evenly.
         return cKDTree(self.shell * np.asarray(self.spacing_mm), balanced_tree=False, compact_nodes=False)
 
@@ -189,18 +189,18 @@ class Lumen:
         found = distance_transform_edt(inside, self.spacing_mm, return_distances=False, return_indices=True)
         return self._to_face(self.places_mm, found[:, *tuple(self.voxels.T + 1)].T - 1)
 
-    def to_wall(self, places_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Distance in mm from places (M, 3) within the lumen to the wall: the face of the nearest background voxel.
+    def to_wall(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distance in mm from points (M, 3) within the lumen to the wall: the face of the nearest background voxel.
 
         Exact as far as the nearest centre goes: the background voxel nearest to a voxel of the mask has a face in
         common with the mask, or else its neighbour on the way were nearer. What lies outside the array is background.
         From the distance to that voxel's centre the part that runs within it is taken off.
         """
-        return self._to_face(places_mm, self.shell[self.shell_tree.query(places_mm, workers=-1)[1]])
+        return self._to_face(points_mm, self.shell[self.shell_tree.query(points_mm, workers=-1)[1]])
 
-    def _to_face(self, places_mm: NDArray[np.float64], background: NDArray) -> NDArray[np.float64]:
-        """Distance from each place to the face of its nearest background voxel."""
-        towards = background * np.asarray(self.spacing_mm) - places_mm
+    def _to_face(self, points_mm: NDArray[np.float64], background: NDArray) -> NDArray[np.float64]:
+        """Distance from each point to the face of its nearest background voxel."""
+        towards = background * np.asarray(self.spacing_mm) - points_mm
         within = 0.5 / np.maximum(np.abs(towards / self.spacing_mm).max(axis=1), 0.5)
         return np.linalg.norm(towards, axis=1) * (1 - within)
 

@@ -27,9 +27,9 @@ WIDE_RADIUS_MM = 3.0
 SMALLEST_PART_ML = 0.3
 """Where there is no trachea, smaller components are left out."""
 
-SMALLEST_FRAGMENT = 5
-"""Voxels: smaller pieces are specks that no repair aims at (`paths.SPECK_VOXELS`). In two real scans four of ten pieces
-are; one of 5 to 20 voxels may be a stretch of an airway that breaks several times."""
+SMALLEST_FRAGMENT_VOXELS = 5
+"""Smaller pieces are noise, which neither this mask keeps nor the search for paths joins (`repair.path_score`): in two
+real scans these are four of ten pieces. One of 5 to 20 voxels may be a stretch of an airway with several breaks."""
 
 
 NOTHING = "No airway was found in this scan."
@@ -88,24 +88,24 @@ def strict_enough(
     probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray
 ) -> tuple[float, NDArray[np.bool_]]:
     """The lowest level without a leak, and the airways at it, with wide lumens whole."""
-    place = lowest_without_leak(probability, spacing_mm, seeds)
-    tree = tree_at(probability, spacing_mm, seeds, LEVELS[place])
-    if place == 0:
+    index = lowest_without_leak(probability, spacing_mm, seeds)
+    tree = tree_at(probability, spacing_mm, seeds, LEVELS[index])
+    if index == 0:
         return LEVELS[0], tree
     # Wide lumens come from the lowest level. A leak is wide too, but the strict tree does not reach into it.
     wide = opening(tree_at(probability, spacing_mm, seeds, LEVELS[0]), WIDE_RADIUS_MM, spacing_mm)
     tree |= wide & (distance_to(tree, spacing_mm) < WIDE_RADIUS_MM)
-    return LEVELS[place], component_through(tree, seeds) if len(seeds) else tree
+    return LEVELS[index], component_through(tree, seeds) if len(seeds) else tree
 
 
 def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """What else is airway at the threshold, in pieces of `SMALLEST_FRAGMENT` voxels on that do not touch the tree.
+    """Airway at the threshold that does not touch the tree, in pieces of at least `SMALLEST_FRAGMENT_VOXELS`.
 
     All arrays are (Z, Y, X) on one grid; ``probability`` is 0..255 and 0 where no airway can be.
     """
     labels = label_components((probability >= _level(threshold)) | tree)
     # Background left out: counting it too would take a copy of eight bytes for every voxel.
-    keep = np.bincount(labels[labels > 0], minlength=1) >= SMALLEST_FRAGMENT
+    keep = np.bincount(labels[labels > 0], minlength=1) >= SMALLEST_FRAGMENT_VOXELS
     keep[np.unique(labels[tree])] = False
     return keep[labels]
 
@@ -122,7 +122,7 @@ def tree_at(
 
 
 def lowest_without_leak(probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray) -> int:
-    """The place in `LEVELS` of the lowest level after the last jump.
+    """The index in `LEVELS` of the lowest level after the last jump.
 
     A jump is a step from one level to the next lower one that adds more than `LARGEST_GROWTH` to the thin airways (and
     more than 0.3 ml): a leak opens at once, real airways come in slowly. Thin is what lies off the strictest tree's
@@ -131,9 +131,9 @@ def lowest_without_leak(probability: NDArray[np.uint8], spacing_mm: tuple[float,
     strictest = tree_at(probability, spacing_mm, seeds, LEVELS[-1])
     thin = distance_to(opening(strictest, WIDE_RADIUS_MM, spacing_mm), spacing_mm) > WIDE_RADIUS_MM
     least = SMALLEST_PART_ML * 1000 / float(np.prod(spacing_mm))
-    for place in range(len(LEVELS) - 1, 0, -1):
-        lower = tree_at(probability, spacing_mm, seeds, LEVELS[place - 1]) & thin
-        added = np.count_nonzero(probability[lower] < _level(LEVELS[place]))
+    for index in range(len(LEVELS) - 1, 0, -1):
+        lower = tree_at(probability, spacing_mm, seeds, LEVELS[index - 1]) & thin
+        added = np.count_nonzero(probability[lower] < _level(LEVELS[index]))
         if added > max(LARGEST_GROWTH * (np.count_nonzero(lower) - added), least):
-            return place
+            return index
     return 0

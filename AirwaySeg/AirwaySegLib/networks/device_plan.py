@@ -162,7 +162,7 @@ def runs_network(device: str) -> bool:
         torch.manual_seed(0)
         net, window = WingsNet().eval(), torch.rand(1, 1, *3 * (SMALLEST_SIDE,))
     try:
-        there, here = (_figures_on(place, copy.deepcopy(net), window) for place in (device, "cpu"))
+        there, here = (_figures_on(where, copy.deepcopy(net), window) for where in (device, "cpu"))
         return all(torch.allclose(a, b, rtol=1e-2, atol=1e-3) for a, b in zip(there, here, strict=True))
     except (RuntimeError, AssertionError):  # a missing operator is the former, a missing device may be the latter
         return False

@@ -220,7 +220,7 @@ class PlannedBackend:
     net
         The network on any device, in any mode; it is copied.
     planned
-        From `planner.plan`; its warnings are the caller's to tell. The attribute `plan` says what is really used.
+        From `device_plan.plan`; its warnings are the caller's to tell. The attribute `plan` says what is really used.
     patch_zyx
         Size of the windows.
     warn

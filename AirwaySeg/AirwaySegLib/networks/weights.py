@@ -319,12 +319,12 @@ def user_folder() -> Path:
 
 def bundled_folders(library: Path = LIBRARY) -> list[Path]:
     """Where bundled weights lie, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
-    places = (
+    folders = (
         library.parents[1] / "Resources" / "Models",
         library / "Models",
         library.parent / "Resources" / "Models",
     )
-    return [place for place in places if place.is_dir()]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:

@@ -135,8 +135,8 @@ def _arrange(trees: list[tuple[str, Image.Image]], slices: list[tuple[str, Image
         canvas.paste(image, (left, top + CAPTION))
         left += image.width + GAP
     half = TALL // 2 + GAP
-    places = [(left, top), (left + slices[0][1].width + GAP, top), (left, top + half)]
-    for (caption, image), (x, y) in zip(slices, places, strict=True):
+    corners = [(left, top), (left + slices[0][1].width + GAP, top), (left, top + half)]
+    for (caption, image), (x, y) in zip(slices, corners, strict=True):
         pen.text((x, y), caption, fill=(170, 180, 190), font=_font())
         canvas.paste(image, (x, y + CAPTION))
     return canvas

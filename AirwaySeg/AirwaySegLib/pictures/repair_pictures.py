@@ -67,7 +67,7 @@ def draw_repairs(
     Parameters
     ----------
     labels
-        (Z, Y, X) numbers of the components in canonical axes, `bridges.MAIN` the tree; 0 is no airway.
+        (Z, Y, X) numbers of the components in canonical axes, `bridge.MAIN` the tree; 0 is no airway.
     proposals
         Their voxels count on the same grid. Rings with numbers mark the first `NUMBERED` of them.
     spacing_mm
@@ -157,7 +157,7 @@ class _Views:
         image = Image.fromarray(np.round(turned).astype(np.uint8))
         return image.resize(self.sizes[axis - 1], Image.Resampling.BOX if self.scale < 1 else Image.Resampling.BICUBIC)
 
-    def place(self, voxel: NDArray, axis: int) -> tuple[float, float]:
+    def position(self, voxel: NDArray, axis: int) -> tuple[float, float]:
         """Where a voxel's centre is in a view: pixels from its left and from its top."""
         z, _, _ = inside = (np.asarray(voxel) - self.start + 0.5) / self.counts
         wide, tall = self.sizes[axis - 1]
@@ -175,7 +175,7 @@ def _place_column(
         x, y = left + (VIEW_WIDE - wide) // 2, top
         canvas.paste(views.draw(layers, axis), (x, y))
         for proposal in marked:
-            across, down = views.place(_middle(proposal), axis)
+            across, down = views.position(_middle(proposal), axis)
             _draw_ring(pen, (x + across, y + down), proposal)
         top += tall + _MARGIN
 
@@ -222,7 +222,7 @@ def _slice(arrays: tuple[NDArray, NDArray], proposal: Proposal, joined: list[int
 
 
 def _piece(plane: NDArray, middle: NDArray, half: list[int]) -> NDArray:
-    """The rectangle of 2 half + 1 around a place of a slice; beyond the slice's border its edge is repeated."""
+    """The rectangle of 2 half + 1 around a point of a slice; beyond the slice's border its edge is repeated."""
     rows, columns = (
         np.clip(np.arange(centre - reach, centre + reach + 1), 0, count - 1)
         for centre, reach, count in zip(middle, half, plane.shape, strict=True)

@@ -177,8 +177,8 @@ def _shaded(
 
 def _beside(depth_mm: Floats, step: int, axis: int) -> Floats:
     """Depth of the pixel ``step`` further along ``axis``; beyond the border, that of the border."""
-    places = np.arange(depth_mm.shape[axis]) + step
-    return depth_mm.take(np.clip(places, 0, len(places) - 1), axis=axis)
+    rows = np.arange(depth_mm.shape[axis]) + step
+    return depth_mm.take(np.clip(rows, 0, len(rows) - 1), axis=axis)
 
 
 def _smoothed(depth_mm: Floats, pixel_mm: tuple[float, float]) -> Floats:

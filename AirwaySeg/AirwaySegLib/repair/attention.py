@@ -27,11 +27,13 @@ REACH = 12
 USUAL_VOXEL_MM = 0.7
 """Edge of a voxel of a usual chest CT: with a spacing, attention is 1/2 at 3.5 mm and ends at 8.4 mm."""
 
-SPECK_VOXELS = 50
-"""Components of no more voxels (of 0.7 mm where a spacing is given) are left out unless they lie on a path."""
+LARGEST_IGNORED_VOXELS = 50
+"""Components of at most so many voxels (of 0.7 mm where a spacing is given) get no attention unless they lie on a path:
+the network is trained on larger pieces only (`BreakSettings.least_voxels`). The search for minimum-cost paths has no
+such limit of its own and joins smaller ones (`masks.threshold.SMALLEST_FRAGMENT_VOXELS`)."""
 
 BETWEEN, OPPOSITE_COSINE = 20.0, -0.5
-"""A speck lies on a path if two larger components, each this near, are seen from it more than 120 degrees apart."""
+"""A small component lies on a path if two larger ones, each this near, are seen from it more than 120 degrees apart."""
 
 LEVEL = 0.02
 """Least attention of a patch's centre: that of the middle of a gap of 17 voxels, about 10 mm."""
@@ -49,8 +51,9 @@ def breakage_attention(labels: Labels, spacing_mm: Unit | None = None) -> Attent
     """Attention sigmoid(5 - H) to gaps between components, float32 in [0, 1).
 
     H is the second smallest distance from a voxel's centre to the components of ``labels`` (0 is background); 0 from
-    `REACH` on and where there are fewer than two components. Components of at most `SPECK_VOXELS` are left out unless
-    they lie on a path (see `BETWEEN`). Exact: in voxels to the last bit, with a spacing to the rounding of float32.
+    `REACH` on and where there are fewer than two components. Components of at most `LARGEST_IGNORED_VOXELS` are left
+    out unless they lie on a path (see `BETWEEN`). Exact: in voxels to the last bit, with a spacing to the rounding of
+    float32.
 
     Notes
     -----
@@ -80,10 +83,10 @@ def breakage_attention(labels: Labels, spacing_mm: Unit | None = None) -> Attent
 
 
 def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
-    """Number and box of each component that attention is paid to: all but specks that lie on no path."""
+    """Number and box of each component that attention is paid to: all but small ones that lie on no path."""
     unit = _unit(spacing_mm)
     boxes: Boxes = {number: box for number, box in enumerate(find_objects(labels), start=1) if box is not None}
-    most = SPECK_VOXELS / np.prod(unit)
+    most = LARGEST_IGNORED_VOXELS / np.prod(unit)
     # A box of few voxels holds few; only the others are worth counting.
     small = [n for n, box in boxes.items() if _volume(box) <= most or np.count_nonzero(labels[box] == n) <= most]
     larger = np.ones(max(boxes, default=0) + 1, bool)
@@ -94,7 +97,7 @@ def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
     for number in small:
         around = _grown(boxes[number], labels.shape, unit, BETWEEN)
         first, last = zip(*((part.start, part.stop) for part in around))
-        # Of thousands of specks hardly one has the boxes of two larger components near.
+        # Hardly one of thousands of small components has the boxes of two larger components near.
         near = ((starts < last) & (stops > first)).all(axis=1)
         if np.count_nonzero(near) < 2 or not _lies_on_a_path(labels, boxes[number], larger, unit):
             left_out.add(number)
@@ -102,7 +105,7 @@ def kept_components(labels: Labels, spacing_mm: Unit | None = None) -> Boxes:
 
 
 def _lies_on_a_path(labels: Labels, box: Box, larger: NDArray[np.bool_], unit: Unit) -> bool:
-    """Whether a speck's middle lies between two components that are ``larger`` (by number); see `BETWEEN`."""
+    """Whether a small component's middle lies between two components that are ``larger`` (by number); see `BETWEEN`."""
     around = _grown(box, labels.shape, unit, BETWEEN)
     part = labels[around]
     found = np.argwhere(larger[part])
@@ -112,7 +115,7 @@ def _lies_on_a_path(labels: Labels, box: Box, larger: NDArray[np.bool_], unit: U
     order = np.flatnonzero(distance <= BETWEEN)
     order = order[np.argsort(distance[order], kind="stable")]
     _, first = np.unique(part[tuple(found[order].T)], return_index=True)
-    # 0 for what runs through the middle of a speck that is a ring.
+    # 0 for what runs through the middle of a component that is a ring.
     directions = towards[order[first]] / np.maximum(distance[order[first], None], 1e-9)
     return bool((directions @ directions.T < OPPOSITE_COSINE).any())
 
@@ -184,57 +187,57 @@ def patch_centres(attention: Attention, labels: Labels, level: float = LEVEL) ->
     They are local maxima of at least ``level`` that no higher one within `APART` voxels suppresses, so that the middle
     of every gap that stands out has a centre that near; along a ridge they are thinned out (see `RIDGE`).
     """
-    places = _suppressed(*_local_maxima(attention, level))
-    pairs = [_two_nearest(labels, place) for place in places]
-    beside = cKDTree(places).query_ball_point(places, RIDGE) if len(places) else []
+    voxels = _suppressed(*_local_maxima(attention, level))
+    pairs = [_two_nearest(labels, voxel) for voxel in voxels]
+    beside = cKDTree(voxels).query_ball_point(voxels, RIDGE) if len(voxels) else []
     chosen: list[int] = []
     for candidate, near in enumerate(beside):
         rivals = [k for k in set(near).intersection(chosen) if pairs[k] == pairs[candidate]]
-        if not any(_no_valley(attention, places[candidate], places[rival]) for rival in rivals):
+        if not any(_no_valley(attention, voxels[candidate], voxels[rival]) for rival in rivals):
             chosen.append(candidate)
-    return places[chosen].astype(np.int32)
+    return voxels[chosen].astype(np.int32)
 
 
 def _local_maxima(attention: Attention, level: float) -> tuple[NDArray[np.intp], Attention]:
     """Voxels (C, 3) of at least ``level`` that none of the 26 neighbours exceeds, and their attention (C,)."""
     flat = np.flatnonzero(attention >= level)
-    places = np.stack(np.unravel_index(flat, attention.shape), axis=1)
+    voxels = np.stack(np.unravel_index(flat, attention.shape), axis=1)
     values = attention.ravel()[flat]
     last = np.array(attention.shape) - 1
     for forward in FORWARD_OFFSETS:
         for offset in (np.array(forward), -np.array(forward)):
-            beside = np.clip(places + offset, 0, last)
+            beside = np.clip(voxels + offset, 0, last)
             highest = values >= attention[tuple(beside.T)]
-            places, values = places[highest], values[highest]
-    return places, values
+            voxels, values = voxels[highest], values[highest]
+    return voxels, values
 
 
-def _suppressed(places: NDArray[np.intp], values: Attention) -> NDArray[np.intp]:
-    """The places (K, 3) that are left when each, from the highest on, removes those within `APART` of it."""
-    if not len(places):
-        return places
-    places = places[np.argsort(-values, kind="stable")]
-    tree, alive, chosen = cKDTree(places), np.ones(len(places), bool), []
-    for candidate in range(len(places)):
+def _suppressed(voxels: NDArray[np.intp], values: Attention) -> NDArray[np.intp]:
+    """The voxels (K, 3) that are left when each, from the highest on, removes those within `APART` of it."""
+    if not len(voxels):
+        return voxels
+    voxels = voxels[np.argsort(-values, kind="stable")]
+    tree, alive, chosen = cKDTree(voxels), np.ones(len(voxels), bool), []
+    for candidate in range(len(voxels)):
         if alive[candidate]:
             chosen.append(candidate)
-            alive[tree.query_ball_point(places[candidate], APART)] = False
-    return places[chosen]
+            alive[tree.query_ball_point(voxels[candidate], APART)] = False
+    return voxels[chosen]
 
 
-def _two_nearest(labels: Labels, place: NDArray[np.intp]) -> tuple[int, ...]:
+def _two_nearest(labels: Labels, voxel: NDArray[np.intp]) -> tuple[int, ...]:
     """Numbers of the two components nearest to a voxel, ascending; fewer where there are not two within `REACH`."""
-    start = np.maximum(place - REACH, 0)
-    part = labels[tuple(slice(a, b + REACH + 1) for a, b in zip(start, place))]
+    start = np.maximum(voxel - REACH, 0)
+    part = labels[tuple(slice(a, b + REACH + 1) for a, b in zip(start, voxel))]
     found = np.argwhere(part)
     numbers = part[tuple(found.T)]
-    order = np.argsort(((found + start - place) ** 2).sum(axis=1), kind="stable")
+    order = np.argsort(((found + start - voxel) ** 2).sum(axis=1), kind="stable")
     present, first = np.unique(numbers[order], return_index=True)
     return tuple(sorted(present[np.argsort(first)[:2]].tolist()))
 
 
-def _no_valley(attention: Attention, place: NDArray[np.intp], higher: NDArray[np.intp]) -> bool:
-    """Whether attention stays above `VALLEY` of that at ``place`` on the straight way to a higher one."""
+def _no_valley(attention: Attention, voxel: NDArray[np.intp], higher: NDArray[np.intp]) -> bool:
+    """Whether attention stays above `VALLEY` of that at ``voxel`` on the straight way to a higher one."""
     steps = np.linspace(0, 1, int(RIDGE))[:, None]
-    way = np.rint(place + steps * (higher - place)).astype(int)
-    return bool(attention[tuple(way.T)].min() >= VALLEY * attention[tuple(place)])
+    way = np.rint(voxel + steps * (higher - voxel)).astype(int)
+    return bool(attention[tuple(way.T)].min() >= VALLEY * attention[tuple(voxel)])

@@ -1,6 +1,6 @@
 """Which bridges are applied: from bridges to proposals with a decision and its reason, to the repaired mask, to JSON.
 
-Letters in shapes: N voxels of a bridge. Components are numbered as in `bridges`: 1 is the tree that holds the trachea,
+Letters in shapes: N voxels of a bridge. Components are numbered as in `bridge`: 1 is the tree that holds the trachea,
 2, 3, ... are fragments. Grids are canonical (`volume.to_canonical`), arrays (Z, Y, X).
 """
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 from skimage.measure import euler_number
 
-from AirwaySegLib.files.volume import places_to_lps
+from AirwaySegLib.files.volume import points_to_lps
 from AirwaySegLib.masks.components import Box
 from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, STATES, Piece, Proposal
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, Branch
 from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegLib.tree.fragment_joints import WIDEST_JOINT, Place, place
+from AirwaySegLib.tree.fragment_joints import WIDEST_JOINT, Point, rounded_point
 from AirwaySegLib.tree.suspects import LEAST_EXCESS_MM3, LEAST_GROWTH_MM
 
 MOST_PROPOSALS = 65_535
@@ -46,9 +46,9 @@ def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, thresh
       falls by more than the joined components account for, also where clefts of one voxel beside it are filled;
     - joins a branch of one lung to fragments whose middle lies more than `ACROSS_MM` beyond the carina;
     - leads only to implausible fragments: blobs (shorter than `BLOB_LENGTHS` of their width and larger than
-      `suspects.LEAST_EXCESS_MM3`), or wider than the widest place of the branch that they would spring from by the
-      factor `fragments.WIDEST_JOINT` and by `suspects.LEAST_GROWTH_MM` or a voxel. Where it leads to others too, it
-      brings those alone;
+      `suspects.LEAST_EXCESS_MM3`), or wider than the widest point of the branch that they would spring from by the
+      factor `fragment_joints.WIDEST_JOINT` and by `suspects.LEAST_GROWTH_MM` or a voxel. If it leads to others too, it
+      joins only those;
     - leads nowhere: no bridge that is not refused joins either side to the tree.
 
     A bridge below ``threshold`` is proposed, and so is what leads on from it, whatever its score.
@@ -131,11 +131,11 @@ class _Anatomy:
         branch = int(np.bincount(branches).argmax())
         return int(self.labels[tuple(voxels[branches == branch][0])]), branch
 
-    def middle_mm(self, bridge: Bridge) -> Place:
+    def middle_mm(self, bridge: Bridge) -> Point:
         """The voxel of the bridge that is nearest to the mean of all."""
-        places_mm = bridge.voxels * np.asarray(self.parsed.grid.spacing_mm)
-        middle = np.linalg.norm(places_mm - places_mm.mean(axis=0), axis=1).argmin()
-        return place(places_to_lps(places_mm[[middle]], self.parsed.grid)[0])
+        points_mm = bridge.voxels * np.asarray(self.parsed.grid.spacing_mm)
+        middle = np.linalg.norm(points_mm - points_mm.mean(axis=0), axis=1).argmin()
+        return rounded_point(points_to_lps(points_mm[[middle]], self.parsed.grid)[0])
 
     def other_lung(self, branch: int, number: int) -> str:
         """Why a component cannot belong to a branch's lung; empty if it can."""

@@ -80,11 +80,11 @@ def network_bridges(
     """What the network would put between the components of a mask, the surest first.
 
     Patches are looked at where attention has its maxima. What is predicted with a probability of at least 1/2, outside
-    the mask, and touches two components or more is joined to them; then attention is worked out anew, and places that
+    the mask, and touches two components or more is joined to them; then attention is worked out anew, and points that
     no patch has shown are looked at, until nothing more is joined. At last gaps that are still open are looked at with
     the lower `LEVELS`. The score of a bridge is the mean probability along it, but at a lower level that level, the
-    least on its way: below 1/2 it is a doubtful one. Specks that attention leaves out join nothing by themselves; where
-    one lies within a bridge it belongs to what is joined.
+    least on its way: below 1/2 it is a doubtful one. Components that attention ignores are not joined by themselves;
+    one that lies within a bridge is joined with it.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def network_bridges(
     spacing_mm
         (z, y, x).
     connector
-        Takes (B, 2, S, S, S) and gives logits (B, 1, S, S, S): see `connector.Connector`.
+        Takes (B, 2, S, S, S) and gives logits (B, 1, S, S, S): see `connection_net.Connector`.
     device
         Where it runs.
     progress
@@ -103,8 +103,8 @@ def network_bridges(
     """
     if hu.shape != labels.shape:
         raise AirwaySegError(f"The CT has shape {hu.shape}, the mask {labels.shape}.")
-    specks = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
-    work = _Work(hu, labels, spacing_mm, specks, np.zeros(labels.shape, np.uint8))
+    ignored = ~np.isin(np.arange(int(labels.max(initial=0)) + 1), [0, *kept_components(labels, spacing_mm)])
+    work = _Work(hu, labels, spacing_mm, ignored, np.zeros(labels.shape, np.uint8))
     network = fast_form(connector) if isinstance(connector, Connector) else connector.eval()
     runner = _Runner(network.to(device), torch.device(device), device == "cpu" and has_bfloat16(device))
     joined, seen = labels, np.empty((0, 3), np.int32)
@@ -129,14 +129,14 @@ def network_bridges(
 class _Work:
     """What is looked at.
 
-    ``specks`` says by number which components attention leaves out; ``probability`` (Z, Y, X), 0..255, holds the
+    ``ignored`` says by number which components attention leaves out; ``probability`` (Z, Y, X), 0..255, holds the
     largest prediction so far of each voxel.
     """
 
     hu: NDArray[np.int16]
     labels: Labels
     spacing_mm: Spacing
-    specks: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
     probability: NDArray[np.uint8]
 
 
@@ -161,13 +161,13 @@ def _not_covered(centres: Voxels, seen: Voxels) -> Voxels:
     """Those of the centres (K, 3), from the first on, that lie in the middle of no patch that was or will be seen."""
     if not len(centres):
         return centres
-    places = np.concatenate([seen, centres]).astype(np.int64)
-    near = cKDTree(places).query_ball_point(centres, COVERED, p=np.inf)
+    all_centres = np.concatenate([seen, centres]).astype(np.int64)
+    near = cKDTree(all_centres).query_ball_point(centres, COVERED, p=np.inf)
     chosen = set(range(len(seen)))
-    for place, beside in enumerate(near, start=len(seen)):
+    for index, beside in enumerate(near, start=len(seen)):
         if chosen.isdisjoint(beside):
-            chosen.add(place)
-    return centres[[place - len(seen) for place in sorted(chosen) if place >= len(seen)]]
+            chosen.add(index)
+    return centres[[index - len(seen) for index in sorted(chosen) if index >= len(seen)]]
 
 
 def _look(work: _Work, attention: NDArray[np.float32], centres: Voxels, runner: _Runner, progress: Progress) -> None:
@@ -213,9 +213,9 @@ def _keep(whole: NDArray[np.uint8], probability: NDArray[np.float32], corner: ND
 
 def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bridge]:
     """Bridges of what has at least a probability, without those that join only what is joined ``before``."""
-    labels, specks, shape = work.labels, work.specks, work.labels.shape
+    labels, ignored, shape = work.labels, work.ignored, work.labels.shape
     flat = np.flatnonzero(work.probability >= round(255 * level))
-    flat = flat[(labels.ravel()[flat] == 0) | specks[labels.ravel()[flat]]]
+    flat = flat[(labels.ravel()[flat] == 0) | ignored[labels.ravel()[flat]]]
     voxels = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32)
     if not len(voxels):
         return []
@@ -227,13 +227,13 @@ def _bridges_at(work: _Work, level: float, before: Sequence[Bridge]) -> list[Bri
     joins = np.split(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(1, len(parts))))
     found = []
     for rows, touched in zip(parts, joins, strict=True):
-        if len(np.unique(group[touched[~specks[touched]]])) > 1:
+        if len(np.unique(group[touched[~ignored[touched]]])) > 1:
             found.append(_bridge(work, level, voxels[rows], touched))
     return found
 
 
 def _bridge(work: _Work, level: float, piece: Voxels, touched: NDArray[np.intp]) -> Bridge:
-    """The bridge of one piece, which touches the components ``touched``, specks among them."""
+    """The bridge of one piece, which touches the components ``touched``, ignored ones included."""
     voxels = piece[work.labels[tuple(piece.T)] == 0]
     mean = float(work.probability[tuple(voxels.T)].mean()) / 255
     score = min(mean, 1.0) if level == LEVELS[0] else level
@@ -246,11 +246,11 @@ def _gap_mm(work: _Work, piece: Voxels, joins: tuple[int, ...]) -> float:
     """Distance between the nearest voxel centres of two components; of several the farthest from the others."""
     low, high = np.maximum(piece.min(axis=0) - 1, 0), piece.max(axis=0) + 2
     part = work.labels[tuple(slice(a, b) for a, b in zip(low, high))]
-    places = {number: np.argwhere(part == number) * np.asarray(work.spacing_mm) for number in joins}
+    voxels_mm = {number: np.argwhere(part == number) * np.asarray(work.spacing_mm) for number in joins}
     farthest = 0.0
     for number in joins:
-        others = np.concatenate([places[other] for other in joins if other != number])
-        farthest = max(farthest, float(cKDTree(others).query(places[number])[0].min()))
+        others = np.concatenate([voxels_mm[other] for other in joins if other != number])
+        farthest = max(farthest, float(cKDTree(others).query(voxels_mm[number])[0].min()))
     return farthest
 
 

@@ -1,6 +1,6 @@
 """Minimum-cost paths from loose fragments to the tree and to each other: bridges without a network.
 
-Letters in shapes: S points of a curve, P voxels of a path. Places are (z, y, x) in mm from voxel (0, 0, 0) of the grid,
+Letters in shapes: S points of a curve, P voxels of a path. Points are (z, y, x) in mm from voxel (0, 0, 0) of the grid,
 lengths in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and flat outside.
 """
 
@@ -59,13 +59,14 @@ class Evidence:
 def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> list[Bridge]:
     """Bridges between fragments and the tree, and among fragments: the best of every pair of components.
 
-    For the best pairs of an end and a place to join (`pathpairs.find_pairs`) a path of minimum cost is searched between
+    For the best pairs of an end and a point to join (`path_score.find_pairs`) a minimum-cost path is searched between
     the two lumens, near the smooth curve that leaves both along their axes. A step costs its length times `LEAST_COST`
     + (distance from the curve / `CORRIDOR_MM`)^2 + the evidence against the voxel: for a CT ramp(HU, lumen, wall), the
     levels being the fragment's own (`wall_contrast`), up to twice that for what is denser; for a probability p
     1 - ramp(p, 0, 1/2); the mean of both where there are both; 0 for a mask alone. Other components are in the way, but
-    not specks (`pathpairs.SPECK_MM`), which are joined, too. The bridge is a tube around the path whose radius goes
-    from that of the one end to that of the other; beside a branch it is the fragment's. `pathpairs.score_of` scores.
+    not those too small to be joined by themselves (see `find_pairs`): a path may run through these and joins them, too.
+    The bridge is a tube around the path whose radius goes from that of the one end to that of the other; beside a
+    branch it is the fragment's. `path_score.score_of` scores.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, ev
     evidence
         CT and probability on the same grid, as far as there are any.
     """
-    search = _Search.of(parsed, labels, spacing_mm, evidence)
+    search = PathSearch.of(parsed, labels, spacing_mm, evidence)
     if search is None:
         return []
     best: dict[tuple[int, ...], Bridge] = {}
@@ -90,7 +91,7 @@ def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, ev
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class PathSearch:
     """Labels, evidence, the pairs to be tried, and which components are aimed at, by number."""
 
     labels: NDArray
@@ -101,7 +102,7 @@ class _Search:
     levels_hu: dict[int, tuple[float, float]]
 
     @classmethod
-    def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "_Search | None":
+    def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "PathSearch | None":
         """Find the pairs; None if there are none."""
         pairs, aims = find_pairs(parsed, labels)
         if pairs is None:
@@ -174,7 +175,7 @@ class _Search:
         voxels = np.argwhere(labels == points.components[0])
         if not len(voxels):
             return voxels
-        apart = np.linalg.norm((voxels + corner) * self.spacing_mm - points.places[0], axis=1)
+        apart = np.linalg.norm((voxels + corner) * self.spacing_mm - points.points_mm[0], axis=1)
         return voxels[apart <= max(float(points.radii[0]), float(apart.min())) + 1e-6]
 
     def _along_gap(self, gap: NDArray, cost: Floats, joined: tuple[int, int]) -> dict[str, float]:
@@ -190,14 +191,15 @@ class _Search:
     def _tube(self, pair: Pairs, labels: NDArray, steps: NDArray) -> tuple[tuple[int, ...], NDArray[np.int64]]:
         """What is joined, and the path's free voxels (P, 3) and those around it as far as the radius.
 
-        Specks within the radius are joined, too; to whatever else is near the tube keeps a voxel's distance.
+        Fragments too small to be joined by themselves are joined where they lie within the radius; from all others the
+        tube keeps one voxel away.
         """
         steps_mm = gaussian_filter1d(steps * np.asarray(self.spacing_mm), SMOOTH_STEPS, axis=0, mode="nearest")
         last = pair.others.radii[0] if pair.others.free[0] else min(pair.others.radii[0], pair.ends.radii[0])
         radii = TUBE * np.linspace(pair.ends.radii[0], last, len(steps_mm))
         open_voxels = np.argwhere(~self.aims[labels] | (labels == 0))
-        places = open_voxels * np.asarray(self.spacing_mm)
-        apart, nearest = cKDTree(steps_mm).query(places, distance_upper_bound=radii.max() + 1e-6)
+        open_mm = open_voxels * np.asarray(self.spacing_mm)
+        apart, nearest = cKDTree(steps_mm).query(open_mm, distance_upper_bound=radii.max() + 1e-6)
         tube = np.zeros(labels.shape, bool)
         tube[tuple(open_voxels[apart <= np.append(radii, -1.0)[nearest]].T)] = True
         tube[tuple(steps.T)] = True
@@ -228,7 +230,7 @@ def wall_contrast(hu: NDArray, labels: NDArray, numbers: list[int]) -> dict[int,
 
 def _curve(pair: Pairs) -> Floats:
     """The Hermite curve (S, 3) that leaves an end along its axis and comes to the other along that one's."""
-    start, end = pair.ends.places[0], pair.others.places[0]
+    start, end = pair.ends.points_mm[0], pair.others.points_mm[0]
     way = end - start
     leave, arrive = pair.ends.axes[0], -pair.others.axes[0]
     if leave @ way <= 0:
@@ -240,8 +242,8 @@ def _curve(pair: Pairs) -> Floats:
     return start + (3 * t**2 - 2 * t**3) * way + tangents
 
 
-def _box_around(places_mm: Floats, margin_mm: float, spacing_mm: Spacing, shape: tuple[int, ...]) -> Box:
-    low = np.floor((places_mm.min(axis=0) - margin_mm) / spacing_mm).astype(int)
-    high = np.ceil((places_mm.max(axis=0) + margin_mm) / spacing_mm).astype(int) + 1
+def _box_around(points_mm: Floats, margin_mm: float, spacing_mm: Spacing, shape: tuple[int, ...]) -> Box:
+    low = np.floor((points_mm.min(axis=0) - margin_mm) / spacing_mm).astype(int)
+    high = np.ceil((points_mm.max(axis=0) + margin_mm) / spacing_mm).astype(int) + 1
     z, y, x = (slice(max(0, int(a)), min(n, int(b))) for a, b, n in zip(low, high, shape, strict=True))
     return z, y, x

@@ -1,7 +1,7 @@
-"""Which end of a loose fragment may be joined to which place of another airway, and how likely it is that one.
+"""Which end of a loose fragment may be joined to which point of another airway, and how likely it is that one.
 
 Letters in shapes: E ends of fragments, M points of the components' centerlines, C pairs of an end and a point it might
-be joined to. Places are (z, y, x) in mm from voxel (0, 0, 0) of the grid, lengths in mm. ``ramp(x, a, b)`` is 0 at a,
+be joined to. Points are (z, y, x) in mm from voxel (0, 0, 0) of the grid, lengths in mm. ``ramp(x, a, b)`` is 0 at a,
 1 at b, straight between them and flat outside.
 """
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from AirwaySegLib.masks.threshold import SMALLEST_FRAGMENT_VOXELS
 from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.repair.decide import branches_by_component
 from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegLib.tree.fragment_joints import ramp
+from AirwaySegLib.tree.fragment_joints import AXIS_MM, NOISE_LENGTH_MM, ramp
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -24,14 +25,11 @@ Facts = dict[str, Floats]
 REACH_MM = 16.0
 """Widest gap that is looked across, between the walls."""
 
-AXIS_MM, ARM_MM = 5.0, 3.0
-"""Stretch over which the direction of an end is taken, and the shortest arm of a bend."""
+ARM_MM = 3.0
+"""Shortest arm of a bend; directions are taken over up to `AXIS_MM`."""
 
 SHARP = -0.5
 """Cosine between the arms of a bend from which on it may be what is left of a fork: airways bend less."""
-
-SPECK_MM, SPECK_VOXELS = 2.0, 5
-"""Fragments shorter than this with both ends, or of fewer voxels, are not aimed at; a path may run through them."""
 
 EVERY_MM = 0.8
 """Distance between the points of a centerline that ends are held against."""
@@ -48,12 +46,12 @@ LIKELY = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Places (K, 3), unit vectors (K, 3), radii, component numbers, branch ids, and whether they are free ends.
+    """Positions (K, 3), unit vectors (K, 3), radii, component numbers, branch ids, and whether they are free ends.
 
     Of a free end the vector points outwards, 0 where a fragment is a single point; else away from the branch's root.
     """
 
-    places: Floats
+    points_mm: Floats
     axes: Floats
     radii: Floats
     components: Numbers
@@ -93,7 +91,8 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
 
     Each free end of a fragment, and its sharpest bend (a fork that was broken off), is held against points of all other
     centerlines within `REACH_MM`. Of the pairs of an end and a component the best with an end and the best with a side
-    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`.
+    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`. Fragments shorter than `NOISE_LENGTH_MM`
+    (both ends included) or of fewer voxels than `SMALLEST_FRAGMENT_VOXELS` are not aimed at.
     """
     members = branches_by_component(parsed, labels, parsed.branch_of_voxel())
     voxels = np.bincount(labels[labels > 0], minlength=MAIN + 1)
@@ -101,7 +100,7 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
     for number, branches in members.items():
         radius[number] = max(np.concatenate([branch.radii_mm for branch in branches]).mean(), 1e-3)
         length[number] = sum(branch.length_mm for branch in branches) + 2 * radius[number]
-    aims = (length >= SPECK_MM) & (voxels >= SPECK_VOXELS)
+    aims = (length >= NOISE_LENGTH_MM) & (voxels >= SMALLEST_FRAGMENT_VOXELS)
     aims[MAIN] = True
     aimed = [(branch, number) for number, branches in members.items() if aims[number] for branch in branches]
     if len({number for _, number in aimed}) < 2:
@@ -144,7 +143,7 @@ WITH_CT = {
     "mean_cost": -3.2,
     "most_cost": -3.6,
 }
-"""The same with a CT. What it shows makes the fragment's shape and place superfluous; hardly a distractor looks like
+"""The same with a CT. What it shows makes the fragment's shape and position superfluous; hardly a distractor looks like
 an airway, so that the sum was shifted towards joining."""
 
 
@@ -156,8 +155,8 @@ def terms_of(facts: Facts) -> Facts:
     is no end but a branch's side, beside = 1 and backwards = how far cos of the angle with that branch's direction is
     below 0.2. wider, thinner: log of the ratio of radii, that beyond 1 and, at an end, that below. slender: log of the
     fragment's length in widths, from 1 to 4. apart: log of the median distance of its centerlines from all others in
-    5 mm, from 1 to 15 mm: vessels run along airways, airways part. wall: (contrast of `paths.wall_contrast` - 30 HU) /
-    30 HU, from -2 to 2. Of two fragments the lesser slender, apart and wall count.
+    5 mm, from 1 to 15 mm: vessels run along airways, airways part. wall: (contrast - 30 HU) / 30 HU, from -2 to 2, the
+    contrast being that of `path_bridges.wall_contrast`. Of two fragments the lesser slender, apart and wall count.
     mean_cost, most_cost: of the path in the gap by the evidence.
     """
     angle, turn = np.radians(facts["angle_deg"]), np.radians(facts["turn_deg"])
@@ -208,7 +207,7 @@ def _cosine(first: Floats, second: Floats) -> Floats:
 
 
 def _line(parsed: ParsedAirways, branch: Branch) -> tuple[Floats, Floats, Floats]:
-    """Places (P, 3) of a branch on the grid, its radii and the way along it, (P,)."""
+    """Points (P, 3) of a branch on the grid, its radii and the way along it, (P,)."""
     part, lines = parsed.lines.of(branch.id - 1), parsed.lines
     corner_mm = np.array([side.start for side in parsed.box]) * np.asarray(parsed.lumen.spacing_mm)
     return lines.places_mm[part] + corner_mm, lines.radii_mm[part], lines.along_mm[part]
@@ -216,39 +215,39 @@ def _line(parsed: ParsedAirways, branch: Branch) -> tuple[Floats, Floats, Floats
 
 def _free_ends(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
     """The free ends of a branch; of a fragment's also the sharpest bend if it is one."""
-    places, radii, along = _line(parsed, branch)
+    points, radii, along = _line(parsed, branch)
     rows, axes, widths = [], [], []
-    for row in ([0] if branch.parent is None else []) + ([-1] if not branch.children and len(places) > 1 else []):
+    for row in ([0] if branch.parent is None else []) + ([-1] if not branch.children and len(points) > 1 else []):
         from_end = along if row == 0 else along[-1] - along
         rows.append(row)
-        axes.append(unit(places[row] - places[np.abs(from_end - AXIS_MM).argmin()]))
+        axes.append(unit(points[row] - points[np.abs(from_end - AXIS_MM).argmin()]))
         widths.append(float(np.median(radii[from_end <= AXIS_MM])))
     middle = np.flatnonzero((along >= ARM_MM) & (along <= along[-1] - ARM_MM))
     if number != MAIN and len(middle):
         reached = np.searchsorted(along, along[middle] + np.array([[-AXIS_MM], [AXIS_MM]]))
-        arms = unit(places[np.minimum(reached, len(along) - 1)] - places[middle])
+        arms = unit(points[np.minimum(reached, len(along) - 1)] - points[middle])
         cosines = (arms[0] * arms[1]).sum(axis=1)
         sharpest = int(cosines.argmax())
         if cosines[sharpest] > SHARP:
             rows.append(int(middle[sharpest]))
             axes.append(unit(-arms[:, sharpest].sum(axis=0)))
             widths.append(float(radii[middle[sharpest]]))
-    return _points(places[rows], np.reshape(axes, (-1, 3)), np.array(widths), (number, branch.id), free=True)
+    return _points(points[rows], np.reshape(axes, (-1, 3)), np.array(widths), (number, branch.id), free=True)
 
 
 def _along(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
     """Points of a branch every `EVERY_MM` with its direction."""
-    places, radii, along = _line(parsed, branch)
+    points, radii, along = _line(parsed, branch)
     # At the very end a step's rounding may point one beyond the last row.
     wanted = np.searchsorted(along, np.arange(0, along[-1] + 1e-6, EVERY_MM))
     rows = np.unique(np.minimum(wanted, len(along) - 1))
-    steps = np.gradient(places, axis=0) if len(places) > 1 else np.zeros((1, 3))
-    return _points(places[rows], unit(steps[rows]), radii[rows], (number, branch.id), free=False)
+    steps = np.gradient(points, axis=0) if len(points) > 1 else np.zeros((1, 3))
+    return _points(points[rows], unit(steps[rows]), radii[rows], (number, branch.id), free=False)
 
 
-def _points(places: Floats, axes: Floats, radii: Floats, owner: tuple[int, int], free: bool) -> Points:
-    number, branch = (np.full(len(places), one) for one in owner)
-    return Points(places, axes, radii, number, branch, np.full(len(places), free))
+def _points(points: Floats, axes: Floats, radii: Floats, owner: tuple[int, int], free: bool) -> Points:
+    number, branch = (np.full(len(points), one) for one in owner)
+    return Points(points, axes, radii, number, branch, np.full(len(points), free))
 
 
 def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
@@ -256,12 +255,12 @@ def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
 
     ``whole`` are facts of the fragments, by number.
     """
-    near = cKDTree(shore.places).query_ball_point(ends.places, REACH_MM + 2 * float(np.median(shore.radii)))
+    near = cKDTree(shore.points_mm).query_ball_point(ends.points_mm, REACH_MM + 2 * float(np.median(shore.radii)))
     first = np.repeat(np.arange(len(near)), [len(rows) for rows in near])
     second = np.concatenate([np.asarray(rows, int) for rows in near])
     apart = ends.components[first] != shore.components[second]
     one, other = ends.take(first[apart]), shore.take(second[apart])
-    way = other.places - one.places
+    way = other.points_mm - one.points_mm
     distance = np.maximum(np.linalg.norm(way, axis=1) - one.radii - other.radii, 0)
     has_axis = one.axes.any(axis=1)
     number = one.components
@@ -279,14 +278,14 @@ def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
 
 def _apart_mm(shore: Points, count: int) -> Floats:
     """Median distance of each fragment's centerlines from those of all other components, by number."""
-    apart, everything = np.zeros(count), cKDTree(shore.places)
+    apart, everything = np.zeros(count), cKDTree(shore.points_mm)
     order = np.argsort(shore.components, kind="stable")
     numbers, first = np.unique(shore.components[order], return_index=True)
     for number, rows in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
         if number != MAIN:
             # Among so many neighbours there is at least one that is not the fragment's own.
             some = rows[:: 1 + len(rows) // SOME]
-            distance, nearest = everything.query(shore.places[some], k=len(rows) + 1)
+            distance, nearest = everything.query(shore.points_mm[some], k=len(rows) + 1)
             distance[shore.components[nearest] == number] = np.inf
             apart[number] = np.median(distance.min(axis=1))
     return apart
@@ -296,11 +295,11 @@ def _best_pairs(pairs: Pairs) -> Pairs:
     """The best of each end, other component and kind; of these the best of each fragment; of these the best of all."""
     score = score_of(pairs.facts)
     order = np.argsort(-score, kind="stable")
-    key = np.column_stack([pairs.ends.places, pairs.others.components, pairs.others.free])[order]
+    key = np.column_stack([pairs.ends.points_mm, pairs.others.components, pairs.others.free])[order]
     order = order[np.sort(np.unique(key, axis=0, return_index=True)[1])]
     by_fragment = order[np.argsort(pairs.ends.components[order], kind="stable")]
     numbers = pairs.ends.components[by_fragment]
     _, first, count = np.unique(numbers, return_index=True, return_counts=True)
-    place = np.arange(len(numbers)) - np.repeat(first, count)
-    kept = by_fragment[place < WAYS_OF_A_FRAGMENT]
+    rank = np.arange(len(numbers)) - np.repeat(first, count)
+    kept = by_fragment[rank < WAYS_OF_A_FRAGMENT]
     return pairs.take(kept[np.argsort(-score[kept], kind="stable")][:MOST_WAYS])

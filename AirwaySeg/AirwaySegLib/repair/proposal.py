@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.repair.bridge import MAIN, Bridge
-from AirwaySegLib.tree.fragment_joints import Place
+from AirwaySegLib.tree.fragment_joints import Point
 
 FORMAT = "AirwaySeg repairs 1"
 APPLIED, PROPOSED, REFUSED = "applied", "proposed", "refused"
@@ -52,7 +52,7 @@ class Proposal:
     bridge: Bridge
     fragments: tuple[int, ...]
     branch: int
-    place_mm: Place
+    place_mm: Point
     state: str
     reason: str
     pieces: dict[int, Piece] = field(default_factory=dict)

@@ -166,7 +166,7 @@ class Source:
     tree: NDArray[np.bool_] | None = None
 
     def within(self, box: Box) -> "Source":
-        """A part of it, in its place in the patient."""
+        """A part of it, at its position in the patient."""
         return Source(
             part_of(self.mask, box, self.mask.array[box]),
             None if self.hu is None else self.hu[box],
@@ -263,13 +263,13 @@ def whole_hu(hu: NDArray, offset_hu: float = 0.0) -> NDArray[np.int16]:
     if hu.dtype == np.int16 and offset_hu == 0:
         return hu
     whole, limits = np.empty(hu.shape, np.int16), np.iinfo(np.int16)
-    for place, plane in enumerate(hu):  # floats of one slice at a time take no memory to speak of
-        whole[place] = np.clip(np.rint(plane + offset_hu), limits.min, limits.max)
+    for z, plane in enumerate(hu):  # floats of one slice at a time take no memory to speak of
+        whole[z] = np.clip(np.rint(plane + offset_hu), limits.min, limits.max)
     return whole
 
 
 def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """Components of a mask: `bridges.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
+    """Components of a mask: `bridge.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
 
     Where ``tree`` is None or lies outside the mask, the largest component is the main one.
     """

@@ -1,4 +1,4 @@
-"""The airway tree as data: branches with centerline, radius, place in the tree and names; JSON and back.
+"""The airway tree as data: branches with centerline, radius, position in the tree and names; JSON and back.
 
 Letters in shapes: P points of a branch. Points are (x, y, z) in mm in the patient's frame LPS (x to the left, y to the
 back, z to the head), and run away from the trachea.
@@ -45,7 +45,7 @@ class Branch:
         (P, 3), P >= 1, from the end near the trachea to the far one. The first point of a child is the last of its
         parent.
     radii_mm
-        (P,) lumen radius: that of the circle with the area of the lumen's cross-section (see `sections`).
+        (P,) lumen radius: that of the circle with the area of the lumen's cross-section (see `cross_sections`).
     volume_mm3
         Of the voxels that belong to the branch.
     generation
@@ -92,12 +92,12 @@ class Branch:
 
     @property
     def min_diameter_mm(self) -> float:
-        """Diameter at the narrowest place, outside the parent's lumen."""
+        """Diameter at the narrowest point, outside the parent's lumen."""
         return 2 * float(self.own_radii_mm.min())
 
     @property
     def max_diameter_mm(self) -> float:
-        """Diameter at the widest place, outside the parent's lumen."""
+        """Diameter at the widest point, outside the parent's lumen."""
         return 2 * float(self.own_radii_mm.max())
 
     @cached_property
@@ -155,7 +155,7 @@ class AirwayTree:
         for number, branch in enumerate(self.branches, start=1):
             parent = branch.parent
             if branch.id != number or not (parent is None or 1 <= parent < number):
-                raise ValueError(f"branch {branch.id} stands at place {number} with parent {parent}")
+                raise ValueError(f"branch {branch.id} stands at position {number} with parent {parent}")
             if parent is not None and branch.component != self.branches[parent - 1].component:
                 raise ValueError(f"branch {number} and its parent {parent} are of different components")
             if parent is None and branch.component in components:

@@ -1,6 +1,6 @@
 """From a mask to its airway tree: branches with centerline, radius, angle and volume, and to which each voxel belongs.
 
-Letters in shapes: N voxels of the lumen, S points of all centerlines together. Places are (z, y, x) in mm along the
+Letters in shapes: N voxels of the lumen, S points of all centerlines together. Points are (z, y, x) in mm along the
 axes of the grid, from the centre of voxel (0, 0, 0).
 """
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.volume import Volume, places_to_lps
+from AirwaySegLib.files.volume import Volume, points_to_lps
 from AirwaySegLib.masks.components import Box, bounding_box
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.centerline import (
     Course,
     Forest,
-    Places,
+    Points,
     contract,
     courses_of,
     grow_forest,
@@ -48,19 +48,19 @@ ANGLE_RADII, ANGLE_VOXELS = 3.0, 4.0
 class Lines:
     """All centerlines one after the other.
 
-    ``places_mm`` (S, 3), ``radii_mm`` (S,), ``branch`` (S,) the branch's place in the list, ``along_mm`` (S,) the
+    ``places_mm`` (S, 3), ``radii_mm`` (S,), ``branch`` (S,) the branch's index in the list, ``along_mm`` (S,) the
     distance from the branch's first point; ``starts`` where each branch begins, and the end.
     """
 
-    places_mm: Places
+    places_mm: Points
     radii_mm: NDArray[np.float64]
     branch: Rows
     along_mm: NDArray[np.float64]
     starts: Rows
 
-    def of(self, place: int) -> slice:
+    def of(self, index: int) -> slice:
         """Where the points of a branch are."""
-        return slice(int(self.starts[place]), int(self.starts[place + 1]))
+        return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class ParsedAirways:
 def parse_airways(mask: Volume) -> ParsedAirways:
     """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
 
-    Cavities are filled, and a ragged trachea is made solid (`trunk.find_trunk`). The largest component is the tree;
-    its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and every
-    voxel belongs to a branch of its own component.
+    Cavities are filled, and a ragged trachea is made solid (`mask_trachea.find_trunk`). The largest component is the
+    tree; its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and
+    every voxel belongs to a branch of its own component.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     nearest = _assign(lines, component, lumen)
     volumes_mm3 = np.bincount(lines.branch[nearest], minlength=len(courses)) * float(np.prod(mask.spacing_mm))
     corner_mm = np.array([part.start for part in tight]) * np.asarray(mask.spacing_mm)
-    points_lps = places_to_lps(lines.places_mm + corner_mm, mask)
+    points_lps = points_to_lps(lines.places_mm + corner_mm, mask)
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
     tree = AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs)
     return ParsedAirways(name_branches(tree), mask, tight, lumen, lines, nearest)
@@ -161,10 +161,10 @@ def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[C
     """The tree's branches first, then each fragment's, larger fragments first."""
     component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
     order = np.argsort(component, kind="stable")
-    place = np.empty(len(order), int)
-    place[order] = np.arange(len(order))
+    index = np.empty(len(order), int)
+    index[order] = np.arange(len(order))
     ordered = [courses[old] for old in order]
-    return [Course(course.nodes, int(place[course.parent]) if course.parent >= 0 else -1) for course in ordered]
+    return [Course(course.nodes, int(index[course.parent]) if course.parent >= 0 else -1) for course in ordered]
 
 
 def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen: Lumen) -> Lines:
@@ -172,17 +172,17 @@ def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen:
     lines = lines_of(courses, forest, lumen)
     lines[0] = reaching_the_end(lines[0], lumen, leave_radii=0)
     with_children = {course.parent for course in courses}
-    for place in set(range(len(lines))) - with_children:
-        lines[place] = reaching_the_end(lines[place][::-1], lumen, leave_radii=1)[::-1]
+    for index in set(range(len(lines))) - with_children:
+        lines[index] = reaching_the_end(lines[index][::-1], lumen, leave_radii=1)[::-1]
     counts = [len(line) for line in lines]
-    places = np.concatenate(lines)
+    points = np.concatenate(lines)
     along = np.concatenate([tangents(line) for line in lines])
     starts = np.concatenate([[0], np.cumsum(counts)])
-    steps = np.linalg.norm(np.diff(places, axis=0, prepend=places[:1]), axis=1)
+    steps = np.linalg.norm(np.diff(points, axis=0, prepend=points[:1]), axis=1)
     walked = np.cumsum(steps)
     branch = np.repeat(np.arange(len(lines)), counts)
     return Lines(
-        places, section_radii(mask, lumen, places, along, branch), branch, walked - walked[starts[branch]], starts
+        points, section_radii(mask, lumen, points, along, branch), branch, walked - walked[starts[branch]], starts
     )
 
 
@@ -194,8 +194,8 @@ def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
     the radius and the component are further coordinates of a search for the nearest point.
     """
     own = lines.radii_mm.copy()
-    for place in range(len(lines.starts) - 1):
-        part = lines.of(place)
+    for index in range(len(lines.starts) - 1):
+        part = lines.of(index)
         far_half = own[(part.start + part.stop) // 2 : part.stop]
         own[part] = np.minimum(own[part], np.median(far_half))
     weight = np.sqrt(own.max() ** 2 - own**2)
@@ -209,22 +209,22 @@ def _branches(
     courses: list[Course], lines: Lines, points_lps: NDArray[np.float64], component: NDArray, volumes_mm3: NDArray
 ) -> list[Branch]:
     children: list[list[int]] = [[] for _ in courses]
-    for place, course in enumerate(courses):
+    for index, course in enumerate(courses):
         if course.parent >= 0:
-            children[course.parent].append(place + 1)
+            children[course.parent].append(index + 1)
     branches = []
-    for place, course in enumerate(courses):
-        part = lines.of(place)
+    for index, course in enumerate(courses):
+        part = lines.of(index)
         branches.append(
             Branch(
-                id=place + 1,
+                id=index + 1,
                 parent=course.parent + 1 if course.parent >= 0 else None,
-                children=tuple(children[place]),
-                component=int(component[place]) + 1,
+                children=tuple(children[index]),
+                component=int(component[index]) + 1,
                 points_mm=points_lps[part],
                 radii_mm=lines.radii_mm[part],
-                volume_mm3=float(volumes_mm3[place]),
-                angle_deg=_angle(lines, course.parent, place) if course.parent >= 0 else None,
+                volume_mm3=float(volumes_mm3[index]),
+                angle_deg=_angle(lines, course.parent, index) if course.parent >= 0 else None,
             )
         )
     return branches
@@ -240,7 +240,7 @@ def _angle(lines: Lines, parent: int, child: int) -> float:
     return float(np.degrees(np.arccos(np.clip(incoming @ outgoing, -1, 1))))
 
 
-def _direction(points_mm: Places, radii_mm: NDArray[np.float64], skip_mm: float) -> NDArray[np.float64]:
+def _direction(points_mm: Points, radii_mm: NDArray[np.float64], skip_mm: float) -> NDArray[np.float64]:
     """Unit vector of a line's first stretch beyond ``skip_mm``, or of all of it if it is shorter; 0 for a point."""
     along = np.linalg.norm(points_mm - points_mm[0], axis=1)
     step_mm = float(along[1]) if len(along) > 1 else 0.0

@@ -1,6 +1,6 @@
 """From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, lines smoothed.
 
-Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Places are (z, y, x) in mm from the
+Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Points are (z, y, x) in mm from the
 centre of voxel (0, 0, 0).
 """
 
@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 
-Places = NDArray[np.float64]
+Points = NDArray[np.float64]
 
 THICK = 0.55
 """The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
@@ -37,7 +37,7 @@ SMOOTH_VOXELS, SMOOTH_RADII = 1.5, 0.5
 class Forest:
     """The skeleton as rooted trees, parents before children.
 
-    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) places in this list or -1 at a root, and ``loops`` is how many
+    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) indices into them or -1 at a root, and ``loops`` is how many
     loops were cut.
     """
 
@@ -51,14 +51,14 @@ class Forest:
 
     def kept(self, keep: NDArray[np.bool_]) -> "Forest":
         """The forest without some voxels, none of which has a child that stays."""
-        place = np.cumsum(keep) - 1
+        index = np.cumsum(keep) - 1
         parent = self.parent[keep]
-        return Forest(self.rows[keep], np.where(parent >= 0, place[parent], -1), self.loops)
+        return Forest(self.rows[keep], np.where(parent >= 0, index[parent], -1), self.loops)
 
 
 @dataclass(frozen=True)
 class Course:
-    """A branch: its places in the forest (P,), the first its parent's last, and its parent's place in the list."""
+    """A branch: its indices into the forest (P,), the first its parent's last, and its parent's index in the list."""
 
     nodes: Rows
     parent: int
@@ -86,7 +86,7 @@ def grow_forest(lumen: Lumen, line: NDArray[np.bool_]) -> Forest:
 
 
 def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
-    """The voxels in breadth-first order from all roots at once, and for each its parent's place in that order."""
+    """The voxels in breadth-first order from all roots at once, and for each its parent's index in that order."""
     count = tree.shape[0]
     links = tree.tocoo()
     # One more node that leads to every root makes it a single search.
@@ -95,13 +95,13 @@ def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
     joined = csr_matrix((np.ones(len(first)), (first, second)), shape=(count + 1, count + 1))
     order, before = breadth_first_order(joined, count, directed=False)
     order = order[1:]
-    place = np.full(count + 1, -1)
-    place[order] = np.arange(count)
-    return order, place[before[order]]
+    index = np.full(count + 1, -1)
+    index[order] = np.arange(count)
+    return order, index[before[order]]
 
 
 def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
-    """The skeleton voxel of each component where its tree begins, as places in ``rows``.
+    """The skeleton voxel of each component where its tree begins, as indices into ``rows``.
 
     In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end.
     """
@@ -141,14 +141,14 @@ def courses_of(forest: Forest) -> list[Course]:
     """The stretches between roots, branching points and tips, parents before children."""
     children = forest.children_count()
     is_end = (children != 1) & (forest.parent >= 0)
-    place: dict[int, int] = {}
+    index: dict[int, int] = {}
     courses: list[Course] = []
     for end in np.flatnonzero(is_end).tolist():
         nodes = [end]
         while len(nodes) == 1 or not (is_end[nodes[-1]] or forest.parent[nodes[-1]] < 0):
             nodes.append(int(forest.parent[nodes[-1]]))
-        place[end] = len(courses)
-        courses.append(Course(np.array(nodes[::-1]), place.get(nodes[-1], -1)))
+        index[end] = len(courses)
+        courses.append(Course(np.array(nodes[::-1]), index.get(nodes[-1], -1)))
     lonely = np.flatnonzero((children == 0) & (forest.parent < 0))
     return courses + [Course(np.array([root]), -1) for root in lonely]
 
@@ -167,13 +167,13 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
     while True:
         courses = courses_of(forest)
         family: dict[int, list[int]] = {}  # the courses that meet in a voxel
-        for place, course in enumerate(courses):
+        for index, course in enumerate(courses):
             for end in course.nodes[[0, -1]].tolist():
-                family.setdefault(end, []).append(place)
+                family.setdefault(end, []).append(index)
         spurs = []
-        for place, course in enumerate(courses):
-            beside = [other for other in family[int(course.nodes[0])] if other != place]
-            is_terminal = family[int(course.nodes[-1])] == [place]
+        for index, course in enumerate(courses):
+            beside = [other for other in family[int(course.nodes[0])] if other != index]
+            is_terminal = family[int(course.nodes[-1])] == [index]
             if is_terminal and beside:
                 others = np.concatenate([courses[other].nodes for other in beside])
                 if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen, thick_mm):
@@ -216,9 +216,9 @@ def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
         return forest
     branch = np.full(len(forest.rows), -1)  # which of the root's children each voxel springs from
     branch[children] = children
-    for place in np.flatnonzero(forest.parent >= 0).tolist():  # parents before children
-        if branch[place] < 0:
-            branch[place] = branch[forest.parent[place]]
+    for index in np.flatnonzero(forest.parent >= 0).tolist():  # parents before children
+        if branch[index] < 0:
+            branch[index] = branch[forest.parent[index]]
     to_lungs = np.bincount(branch[branch >= 0]).argmax()
     is_tip = forest.children_count() == 0
     above = np.flatnonzero((branch >= 0) & (branch != to_lungs) & is_tip)
@@ -237,25 +237,25 @@ def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course
     """
     with_children = {course.parent for course in courses}
     kept: list[Course] = []
-    new_place: list[int] = []
+    new_index: list[int] = []
     way: list[Rows] = []
-    for place, course in enumerate(courses):
+    for index, course in enumerate(courses):
         before = way[course.parent] if course.parent >= 0 else course.nodes[:0]
-        parent = new_place[course.parent] if course.parent >= 0 else -1
+        parent = new_index[course.parent] if course.parent >= 0 else -1
         nodes = np.concatenate([before, course.nodes])
         ends = forest.rows[nodes[[0, -1]]]
         straight_mm = float(np.linalg.norm(lumen.places_mm[ends[1]] - lumen.places_mm[ends[0]]))
-        if parent >= 0 and place in with_children and straight_mm < SHORT_RADII * lumen.wall_mm[ends[0]]:
-            new_place.append(parent)
+        if parent >= 0 and index in with_children and straight_mm < SHORT_RADII * lumen.wall_mm[ends[0]]:
+            new_index.append(parent)
             way.append(nodes[:-1])
         else:
-            new_place.append(len(kept))
+            new_index.append(len(kept))
             way.append(nodes[:0])
             kept.append(Course(nodes, parent))
     return kept
 
 
-def smooth(points_mm: Places, sigma: float) -> Places:
+def smooth(points_mm: Points, sigma: float) -> Points:
     """A line (P, 3) smoothed by a Gaussian of ``sigma`` points; its ends stay where they are.
 
     What is smoothed is the deviation from the straight line between the ends, continued with the opposite sign beyond
@@ -273,7 +273,7 @@ def smooth(points_mm: Places, sigma: float) -> Places:
     return smoothed
 
 
-def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Places]:
+def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Points]:
     """The centerline (P, 3) of each course: its voxels, smoothed over about the radius, then moved to the middle.
 
     Thinning sets a line up to half a voxel off where a lumen is an even number of voxels wide. So every point is moved
@@ -308,7 +308,7 @@ def _sigma(rows: Rows, lumen: Lumen) -> float:
     return max(SMOOTH_VOXELS * max(lumen.spacing_mm), SMOOTH_RADII * float(np.median(lumen.wall_mm[rows]))) / step_mm
 
 
-def _moved(line: Places, move: Places, sigma: float) -> Places:
+def _moved(line: Points, move: Points, sigma: float) -> Points:
     if len(line) < 3:
         return line
     move = move.copy()
@@ -316,7 +316,7 @@ def _moved(line: Places, move: Places, sigma: float) -> Places:
     return line + smooth(move, sigma)
 
 
-def tangents(points_mm: Places) -> Places:
+def tangents(points_mm: Points) -> Points:
     """Unit vectors (P, 3) along a line, by central differences; 0 for a single point."""
     if len(points_mm) < 2:
         return np.zeros_like(points_mm)
@@ -324,7 +324,7 @@ def tangents(points_mm: Places) -> Places:
     return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
 
 
-def reaching_the_end(line: Places, lumen: Lumen, leave_radii: float) -> Places:
+def reaching_the_end(line: Points, lumen: Lumen, leave_radii: float) -> Points:
     """A line with the stretch beyond its first point that thinning took off the lumen's end.
 
     It goes on straight until the wall is as near as ``leave_radii`` of the radius at the first point: 0 for the

@@ -14,6 +14,6 @@ def generation_colours(count: int) -> NDArray[np.uint8]:
 
     Generation 0 is nearly white. A ``count`` of 0 gives none.
     """
-    places = np.linspace(0, len(_RAMP) - 1, count)
-    channels = [np.interp(places, np.arange(len(_RAMP)), channel) for channel in _RAMP.T]
+    positions = np.linspace(0, len(_RAMP) - 1, count)
+    channels = [np.interp(positions, np.arange(len(_RAMP)), channel) for channel in _RAMP.T]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)

@@ -10,7 +10,7 @@ RAYS = 29
 """An odd number: rays that lie symmetrically to the grid would all meet the same kind of step in the wall."""
 
 SAMPLES = 24
-"""Along each ray; the wall's place is interpolated between two of them."""
+"""Along each ray; the wall's position is interpolated between two of them."""
 
 REACH = 2.0
 """Rays end at so many times the distance to the wall, so that they do not run down another branch at a fork."""
@@ -37,7 +37,7 @@ def section_radii(
     mask
         (Z, Y, X), of which ``lumen`` is the list.
     points_mm
-        (P, 3) places (z, y, x) within the lumen, in mm from voxel (0, 0, 0).
+        (P, 3) points (z, y, x) within the lumen, in mm from voxel (0, 0, 0).
     along
         (P, 3) unit vectors along the line; where they are 0 the radius is the distance to the wall, or that
         of a ball of a voxel's volume if it is larger.
@@ -55,8 +55,8 @@ def section_radii(
     steps = np.linspace(0, 1, SAMPLES + 1)
     value = np.empty((SAMPLES + 1, *rays.shape[:2]), np.float32)
     for number, step in enumerate(steps):
-        places = (points_mm[:, None] + step * reach_mm[:, None, None] * rays) / spacing
-        map_coordinates(mask.view(np.uint8), np.moveaxis(places, -1, 0), output=value[number], order=1)
+        samples = (points_mm[:, None] + step * reach_mm[:, None, None] * rays) / spacing
+        map_coordinates(mask.view(np.uint8), np.moveaxis(samples, -1, 0), output=value[number], order=1)
     crossing = _first_below_half(value) / SAMPLES * reach_mm[:, None]
     radius = np.sqrt((crossing**2).mean(axis=1))
     variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6

@@ -30,7 +30,7 @@ def to_wall(airways: ParsedAirways) -> Distances:
 
 
 def from_carina(airways: ParsedAirways) -> Distances:
-    """Distance along the tree from the carina to each voxel's place on its branch's centerline, (N,).
+    """Distance along the tree from the carina to each voxel's point on its branch's centerline, (N,).
 
     Upwards in the trachea as well as downwards; from the root where no carina is known, and `UNREACHED` in fragments.
     """
@@ -52,5 +52,5 @@ def _fine(airways: ParsedAirways) -> NDArray[np.float64]:
     return np.concatenate([between, lines.places_mm[-1:]])
 
 
-def _nearest(places: NDArray[np.float64], voxels: NDArray[np.float64]) -> Distances:
-    return cKDTree(places).query(voxels, workers=-1)[0].astype(np.float32)
+def _nearest(points: NDArray[np.float64], voxels: NDArray[np.float64]) -> Distances:
+    return cKDTree(points).query(voxels, workers=-1)[0].astype(np.float32)

@@ -60,7 +60,7 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     """Write the centerline as VTK XML PolyData (.vtp) that ParaView and 3D Slicer colour by its arrays.
 
     One polyline for each branch, and one vertex for a branch of a single point (filters that draw tubes refuse a line
-    of one point). VTK lists vertices before lines, so cells are found by ``branch_id`` and not by place.
+    of one point). VTK lists vertices before lines, so cells are found by ``branch_id`` and not by index.
 
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
@@ -332,10 +332,10 @@ def _curve(branch: Branch, colours: NDArray[np.uint8]) -> dict[str, Any]:
         "locked": True,
         "lastUsedControlPointNumber": len(control),
         "controlPoints": [
-            {"label": f"{branch.id}-{number}", "position": place[:3]} for number, place in enumerate(control, start=1)
+            {"label": f"{branch.id}-{number}", "position": point[:3]} for number, point in enumerate(control, start=1)
         ],
         "measurements": [
-            {"name": "Radius", "units": "mm", "printFormat": "", "controlPointValues": [place[3] for place in control]}
+            {"name": "Radius", "units": "mm", "printFormat": "", "controlPointValues": [point[3] for point in control]}
         ],
         "display": {
             "color": colour,
@@ -358,13 +358,13 @@ def thinned(branch: Branch, tolerance_mm: float = CURVE_TOLERANCE_MM) -> Floats:
     if along[-1] == 0:
         return values[:1]
     for count in range(2, len(along) + 1):
-        places = np.linspace(0, along[-1], count)
-        points = _interpolated(places, along, values)
-        off = np.abs(_interpolated(along, places, points) - values)
+        at_mm = np.linspace(0, along[-1], count)
+        points = _interpolated(at_mm, along, values)
+        off = np.abs(_interpolated(along, at_mm, points) - values)
         if max(np.linalg.norm(off[:, :3], axis=1).max(), off[:, 3].max()) <= tolerance_mm:
             return points
     return values
 
 
-def _interpolated(places: Floats, along: Floats, values: Floats) -> Floats:
-    return np.column_stack([np.interp(places, along, column) for column in values.T])
+def _interpolated(at_mm: Floats, along: Floats, values: Floats) -> Floats:
+    return np.column_stack([np.interp(at_mm, along, column) for column in values.T])

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 
-Place = tuple[float, float, float]
+Point = tuple[float, float, float]
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
@@ -32,8 +32,9 @@ REACH_MM = (0.0, 5.0, 10.0, 15.0, 20.0)
 NEAREST_TIPS = 3
 """The tip that a fragment continues need not be the nearest one."""
 
-SPECK_MM, SURE_PIECE_MM, LARGE_PIECE_MM = 2.0, 10.0, 100.0
-"""Length of noise (three voxels), one that noise rarely reaches (fifteen voxels in a row), and a subtree."""
+NOISE_LENGTH_MM, SURE_PIECE_MM, LARGE_PIECE_MM = 2.0, 10.0, 100.0
+"""Lengths of fragments, centerline and both ends: up to the first (three voxels) it is taken for noise, here and in
+`repair.path_score`; the second (fifteen voxels in a row) is rarely reached by noise; the third is a subtree."""
 
 WIDEST_JOINT, THINNEST_JOINT = 1.3, 0.4
 """Fragment's radius over the tree's: daughters have 0.5 to 0.9 of it (Weibel, 1963), a continued branch 1."""
@@ -53,9 +54,9 @@ class Joint:
     """
 
     branch: int
-    place_mm: Place
+    place_mm: Point
     other_branch: int
-    other_place_mm: Place
+    other_place_mm: Point
     score: float
     facts: dict[str, float]
 
@@ -74,8 +75,8 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
       `BACKWARD_DEG`);
     - fitting = 1 where the ratio of radii is that of mother and daughter, less in proportion where it is wider than
       `WIDEST_JOINT` or, beyond a tip, thinner than `THINNEST_JOINT`;
-    - score = ramp(length, `SPECK_MM`, `SURE_PIECE_MM`) * (1/4 + 3/4 near aligned onward fitting), the length being that
-      of the fragment's centerlines and its two ends.
+    - score = ramp(length, `NOISE_LENGTH_MM`, `SURE_PIECE_MM`) * (1/4 + 3/4 near aligned onward fitting), the length
+      being that of the fragment's centerlines and its two ends.
     """
     main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > 1]
     if not pieces or not main:
@@ -86,7 +87,7 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     best = (join + 1e-3 / (1 + facts["distance_mm"])).argmax(axis=1)  # where nothing fits, the nearest
     rows = np.arange(len(best))
     length_mm = whole["length_mm"][ends.components]
-    score = ramp(length_mm, SPECK_MM, SURE_PIECE_MM) * (0.25 + 0.75 * join[rows, best])
+    score = ramp(length_mm, NOISE_LENGTH_MM, SURE_PIECE_MM) * (0.25 + 0.75 * join[rows, best])
     order = np.lexsort((facts["distance_mm"][rows, best], -score, ends.components))
     first = order[np.unique(ends.components[order], return_index=True)[1]]
     of_joint = {name: values[first, best[first]] for name, values in facts.items()}
@@ -106,7 +107,7 @@ def far_radius_mm(branch: Branch) -> float:
     return float(np.median(own[-max(1, len(own) // 3) :]))
 
 
-def place(point: Floats) -> Place:
+def rounded_point(point: Floats) -> Point:
     """A point (3,) as plain numbers, to the micrometre."""
     x, y, z = (round(float(value), 3) for value in point)
     return x, y, z
@@ -121,9 +122,14 @@ def _by_row(columns: dict[str, Floats]) -> list[dict[str, float]]:
 def _joint(ends: "_Ends", shore: "_Shore", row: int, joined: int, score: float, facts: dict[str, float]) -> Joint:
     if not ends.axes[row].any():
         del facts["angle_deg"]
-    other_place = place(shore.points[joined])
+    other_point = rounded_point(shore.points[joined])
     return Joint(
-        int(ends.branches[row]), place(ends.points[row]), int(shore.branches[joined]), other_place, float(score), facts
+        int(ends.branches[row]),
+        rounded_point(ends.points[row]),
+        int(shore.branches[joined]),
+        other_point,
+        float(score),
+        facts,
     )
 
 

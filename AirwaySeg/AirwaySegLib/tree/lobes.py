@@ -27,13 +27,13 @@ LOWER_LOBES = ("right lower lobe", "left lower lobe")
 
 TO_THE_BASE = np.array([0.0, 0.45, -0.9])
 """The way that is followed from the hilum leads to the subtree that lies farthest in this direction."""
-PLACES = {
+DIRECTIONS = {
     UPPER: ((0.6, 0.0, 0.8), (0.4, 0.5, 0.75), (0.65, -0.6, 0.45)),
     MIDDLE: ((0.5, -0.75, -0.4),),
     LOWER: ((0.35, 0.3, -0.9), (0.4, 0.85, 0.2)),
 }
 """Where the subtrees of a lobe lie, seen from where they leave that way: the whole lobe, or parts that leave alone."""
-LEFT_UPPER_PLACES = (*PLACES[UPPER], *PLACES[MIDDLE])
+LEFT_UPPER_DIRECTIONS = (*DIRECTIONS[UPPER], *DIRECTIONS[MIDDLE])
 """The lingula lies where the middle lobe does on the other side."""
 
 REACH_MM = np.array([20.0, 45.0, np.inf])
@@ -66,9 +66,9 @@ class Lung:
     sides: list[tuple[int, int]]
 
     @cached_property
-    def place(self) -> NDArray[np.int64]:
+    def branching(self) -> NDArray[np.int64]:
         """Number of the branching at which each side leaves, (S,)."""
-        return np.array([place for _, place in self.sides])
+        return np.array([number for _, number in self.sides])
 
     @cached_property
     def length_mm(self) -> Vector:
@@ -102,9 +102,11 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
         return
     kinds, confidence = choose_lobes(lung)
     base = _name_the_way(lung, kinds, found)
-    groups = [(first, [row]) for row, (first, place) in enumerate(lung.sides) if place <= min(base, len(lung.runs) - 1)]
+    groups = [
+        (first, [row]) for row, (first, number) in enumerate(lung.sides) if number <= min(base, len(lung.runs) - 1)
+    ]
     if base < len(lung.runs):
-        groups.append((lung.runs[base][0], np.flatnonzero(lung.place > base).tolist()))
+        groups.append((lung.runs[base][0], np.flatnonzero(lung.branching > base).tolist()))
     seen = {int(kinds[rows[0]]) for _, rows in groups}
     missing = [lobe for kind, lobe in LOBE_OF[lung.side].items() if kind not in seen]
     found.warnings.extend(f"No branch of the {lobe} was found." for lobe in missing)
@@ -119,19 +121,19 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
 def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
     """The kind of lobe of each of the lung's S sides, and the confidence 0..1, both (S,).
 
-    A side fits a kind as well as its direction fits the best of the kind's `PLACES` (cosine, weighted by length). Of
-    all assignments in which no upper lobe leaves below another lobe, and the middle lobe leaves at one branching only,
-    the best fitting one is taken. The confidence grows with its lead over the best assignment in which the side is of
-    another kind (no lead: 0.5), and with the side's length.
+    A side fits a kind as well as its direction fits the best of the kind's `DIRECTIONS` (cosine, weighted by length).
+    Of all assignments in which no upper lobe leaves below another lobe, and the middle lobe leaves at one branching
+    only, the best fitting one is taken. The confidence grows with its lead over the best assignment in which the side
+    is of another kind (no lead: 0.5), and with the side's length.
     """
     fit = _fit(lung)
     weight = lung.length_mm / lung.length_mm.sum()
     best = np.full(fit.shape, -np.inf)
-    places = range(len(lung.runs) + 1)
-    for last_upper in places:
-        for middle in (-1, *places[last_upper:]):
-            is_middle = (lung.place == middle) & (lung.side == RIGHT)
-            allowed = np.stack([lung.place <= last_upper, is_middle, lung.place >= last_upper], axis=1)
+    numbers = range(len(lung.runs) + 1)
+    for last_upper in numbers:
+        for middle in (-1, *numbers[last_upper:]):
+            is_middle = (lung.branching == middle) & (lung.side == RIGHT)
+            allowed = np.stack([lung.branching <= last_upper, is_middle, lung.branching >= last_upper], axis=1)
             score = np.where(allowed, fit * weight[:, None], -np.inf)
             own = score.max(axis=1, keepdims=True)
             best = np.maximum(best, own.sum() - own + score)
@@ -142,20 +144,20 @@ def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
 
 
 def _fit(lung: Lung) -> Vector:
-    """Cosine between each side's direction and the nearest place of each kind of lobe, (S, 3); 1 less out of reach."""
+    """Cosine between each side's direction and the nearest one of each kind of lobe, (S, 3); 1 less out of reach."""
     ways = np.array([lung.shape.towards(first, lung.side) for first, _ in lung.sides])
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-9)
-    places = [LEFT_UPPER_PLACES if lung.side == LEFT and kind == UPPER else PLACES[kind] for kind in KINDS]
-    units = [np.array(kind) / np.linalg.norm(kind, axis=1, keepdims=True) for kind in places]
+    directions = [LEFT_UPPER_DIRECTIONS if lung.side == LEFT and kind == UPPER else DIRECTIONS[kind] for kind in KINDS]
+    units = [np.array(kind) / np.linalg.norm(kind, axis=1, keepdims=True) for kind in directions]
     cosine = np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
-    way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(lung.place, len(lung.runs) - 1)]
+    way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(lung.branching, len(lung.runs) - 1)]
     return cosine - (way_mm[:, None] - lung.run_mm[0] > REACH_MM)
 
 
 def _name_the_way(lung: Lung, kinds: NDArray[np.int64], found: Findings) -> int:
     """Name the runs beyond the main bronchus that serve several lobes; the number of the first run within one lobe."""
     for number in range(1, len(lung.runs)):
-        before, beyond = kinds[lung.place <= number], kinds[lung.place > number]
+        before, beyond = kinds[lung.branching <= number], kinds[lung.branching > number]
         upper_is_past = lung.side == RIGHT and UPPER in before and UPPER not in beyond
         ends = number == len(lung.runs) - 1 and not lung.shape.branch(lung.runs[number][-1]).children
         stump = ends and bool((before == UPPER).all()) and lung.run_mm[number] <= INTERMEDIUS_MM
@@ -168,7 +170,7 @@ def _name_the_way(lung: Lung, kinds: NDArray[np.int64], found: Findings) -> int:
 def _name_lobar_bronchi(shape: Shape, firsts: list[int], found: Findings) -> None:
     """Name the bronchus of each lobe that has but one; a lower lobe's is the last one, on the way to the base."""
     lobes = [found.lobes[first][0] for first in firsts]
-    for place, (first, lobe) in enumerate(zip(firsts, lobes, strict=True)):
-        is_only = lobes.count(lobe) == 1 or (place == len(firsts) - 1 and lobe in LOWER_LOBES)
+    for index, (first, lobe) in enumerate(zip(firsts, lobes, strict=True)):
+        is_only = lobes.count(lobe) == 1 or (index == len(firsts) - 1 and lobe in LOWER_LOBES)
         if is_only and found.lobes[first][1] >= NAME_CONFIDENCE:
             found.name(shape.run(first), LOBAR_BRONCHUS[lobe])

@@ -105,17 +105,17 @@ def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]
     reach = [round(WINDOW * radius_mm / mm) for mm in spacing_mm[1:]]
     stretch = max(1, round(STRETCH * radius_mm / spacing_mm[0]))
     for z in reversed(range(len(mask))):
-        places = np.argwhere(mask[z])
+        pixels = np.argwhere(mask[z])
         if slices:
             centre = slices[-1].centre_mm / spacing_mm[1:]
-            places = places[(np.abs(places - centre) <= reach).all(axis=1)]
-        if not len(places):
+            pixels = pixels[(np.abs(pixels - centre) <= reach).all(axis=1)]
+        if not len(pixels):
             if slices:
                 break
             continue
-        if np.ptp(places[:, 0]) > 2 * reach[0] or np.ptp(places[:, 1]) > 2 * reach[1]:
+        if np.ptp(pixels[:, 0]) > 2 * reach[0] or np.ptp(pixels[:, 1]) > 2 * reach[1]:
             break
-        part = _slice(z, places, spacing_mm)
+        part = _slice(z, pixels, spacing_mm)
         if len(slices) >= stretch:
             sideways_mm = abs(float(part.centre_mm[1] - slices[-stretch].centre_mm[1]))
             usual_mm2 = float(np.median([other.area_mm2 for other in slices]))
@@ -125,21 +125,21 @@ def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]
     return slices
 
 
-def _slice(z: int, places: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:
+def _slice(z: int, pixels: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:
     """The pixels (M, 2) as a slice."""
-    low, high = places.min(axis=0), places.max(axis=0) + 1
+    low, high = pixels.min(axis=0), pixels.max(axis=0) + 1
     part = np.zeros(tuple(high - low), bool)
-    part[tuple((places - low).T)] = True
+    part[tuple((pixels - low).T)] = True
     pieces, count = ndimage.label(part, np.ones((3, 3)))
-    is_split = count > 1 and np.sort(np.bincount(pieces.ravel())[1:])[-2] >= SPLIT * len(places)
-    places_mm = places * np.asarray(spacing_mm[1:])
+    is_split = count > 1 and np.sort(np.bincount(pieces.ravel())[1:])[-2] >= SPLIT * len(pixels)
+    pixels_mm = pixels * np.asarray(spacing_mm[1:])
     return _Slice(
         z=z,
         corner=(int(low[0]), int(low[1])),
         part=part,
-        centre_mm=places_mm.mean(axis=0),
-        area_mm2=len(places) * spacing_mm[1] * spacing_mm[2],
-        spread_mm=float(places_mm[:, 1].std()),
+        centre_mm=pixels_mm.mean(axis=0),
+        area_mm2=len(pixels) * spacing_mm[1] * spacing_mm[2],
+        spread_mm=float(pixels_mm[:, 1].std()),
         is_split=bool(is_split),
     )
 

@@ -57,7 +57,7 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
 
     Notes
     -----
-    A spur (`treeshape.SPUR_MM`) has the next generation, but does not advance that of the branch that it leaves. All
+    A spur (`shape.SPUR_MM`) has the next generation, but does not advance that of the branch that it leaves. All
     stretches above the carina are the trachea, whatever leaves it. Right and left are told by x alone: a mirrored
     patient is named by side, with lower confidence where the main bronchi's shape contradicts.
     """
@@ -172,8 +172,8 @@ def _why_no_trachea(shape: Shape, way: list[int], ahead: list[int], fall_share: 
         if len(ahead) > 1 and weights.min() < STUMP_SHARE * weights.sum():
             return "what is left of the airway at the upper end is too short to tell it from a bronchus"
     else:
-        place = min(int(np.searchsorted(left_mm, WAY_MM)), len(left_mm) - 1)
-        if points[-2 - place, 2] - points[-1, 2] < fall_share * left_mm[place]:
+        index = min(int(np.searchsorted(left_mm, WAY_MM)), len(left_mm) - 1)
+        if points[-2 - index, 2] - points[-1, 2] < fall_share * left_mm[index]:
             return "the airway at the upper end does not lead down to where the tree parts"
     thickest_mm = max((_median_radius_mm(shape, shape.run(first)) for first in ahead), default=0.0)
     if radius_mm < NOT_THINNER_SHARE * thickest_mm:

@@ -116,7 +116,7 @@ def measure_shape(tree: AirwayTree) -> Shape:
     owner = np.repeat(np.arange(rows), [1, *(len(branch.points_mm) for branch in tree.branches)])
     step_mm = np.linalg.norm(np.diff(points, axis=0), axis=1) * (owner[1:] == owner[:-1])
     own_mm = np.bincount(owner[1:], step_mm, rows).astype(float)
-    # A branch of one point has no length but a place: 1e-6 mm at each first point gives it one.
+    # A branch of one point has no length but a position: 1e-6 mm at each first point gives it one.
     moment = 1e-6 * points[np.searchsorted(owner, np.arange(rows))]
     halfway = (points[1:] + points[:-1]) / 2 * step_mm[:, None]
     moment += np.stack([np.bincount(owner[1:], halfway[:, axis], rows) for axis in range(3)], axis=1)

@@ -148,15 +148,15 @@ def _first_of_each(rows: Rows, groups: NDArray, rank: NDArray) -> Rows:
 
 def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, covered: NDArray[np.bool_] | None) -> list[int]:
     """The row farthest from the skeleton of each stretch of the lumen that no skeleton voxel covers."""
-    places = lumen.places_mm
+    points = lumen.places_mm
     reach = COVERED_RADII * lumen.wall_mm[line] + COVERED_VOXELS * max(lumen.spacing_mm)
-    distance, nearest = cKDTree(places[line]).query(places, workers=-1)
+    distance, nearest = cKDTree(points[line]).query(points, workers=-1)
     rows = np.flatnonzero((distance > reach[nearest]) & (True if covered is None else ~covered))
     if not len(rows):
         return []
     # Most are covered by the skeleton voxel nearest to them; of the others many by a thicker one farther off.
     bare = np.ones(len(rows), bool)
-    for within_reach in cKDTree(places[rows]).query_ball_point(places[line], reach, workers=-1):
+    for within_reach in cKDTree(points[rows]).query_ball_point(points[line], reach, workers=-1):
         bare[within_reach] = False
     rows = rows[bare]
     stretches = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components

@@ -1,4 +1,4 @@
-"""Places of a segmented airway tree that a person should look at: fragments, sudden ends, leaks, doubtful tips.
+"""Points of a segmented airway tree that a person should look at: fragments, sudden ends, leaks, doubtful tips.
 
 Lengths are in mm. ``ramp(x, a, b)`` in formulas is 0 at a, 1 at b, straight between them and flat outside. All kinds
 have one scale of scores: from 0.5 on more likely than not worth a look, 1 = surely.
@@ -18,14 +18,14 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
-from AirwaySegLib.tree.fragment_joints import Joint, Place, far_radius_mm, joints_of_fragments, place, ramp
+from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, joints_of_fragments, ramp, rounded_point
 
 FORMAT = "AirwaySeg suspects 1"
 FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP = "fragment", "sudden end", "leak", "doubtful tip"
 KINDS = (FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP)
 
 MOST_OF_A_KIND = 10
-"""A person looks at five to twenty places of a case."""
+"""A person looks at five to twenty suspects of a case."""
 LEAST_SCORE = 0.2
 """What scores less is counted, not listed."""
 NOTE_SCORE = 0.01
@@ -45,16 +45,16 @@ WIDENING, SURE_WIDENING = 1.3, 2.0
 """A daughter's lumen has 0.8 of its mother's (2 ** (-1/3); Weibel, 1963) and no healthy airway widens; 1.3 leaves room
 for measurement and mild dilatation, twice as wide is at least bronchiectasis."""
 BLOB, SURE_BLOB = 2.0, 3.0
-"""Widest place over the branch's median: a section through a healthy fork reaches 1.6 in 99 of 100."""
+"""Widest point over the branch's median: a section through a healthy fork reaches 1.6 in 99 of 100."""
 SWOLLEN, SURE_SWOLLEN = 1.6, 3.0
 """Volume over that of a tube of the median radius: below 1.3 in all but one of 3 000 simulated and real branches."""
 LEAST_GROWTH_MM, LEAST_EXCESS_MM3 = 0.75, 60.0
 """One voxel of a usual CT (or one of this grid, if larger), and a ball of 2.4 mm radius: less is noise."""
 BUSH, SURE_BUSH = 6, 15
 BUSH_MM, TWIG_MM = 8.0, 8.0
-"""Tips of short branches around one place: deep healthy trees have up to three within such a ball."""
+"""Tips of short branches around one point: deep healthy trees have up to three within such a ball."""
 ONE_LEAK_MM = 12.0
-"""Leaks nearer to each other than this, or than the radius there, are one place."""
+"""Leaks nearer to each other than this, or than the radius there, are one suspect."""
 
 DOUBTFUL, VERY_DOUBTFUL = 0.85, 0.6
 """Mean probability. Of the tips that the bundled network found in six simulated cases a third was airway below 0.85,
@@ -65,7 +65,7 @@ THICK_TIP_MM, THIN_TIP_MM = 2.0, 1.0
 
 @dataclass(frozen=True)
 class Suspect:
-    """A place to look at.
+    """A point to look at.
 
     ``kind`` is one of `KINDS`; ``place_mm`` is in LPS (x, y, z); ``score`` 0..1, higher first; ``branch`` the id of the
     branch it belongs to; ``reason`` a sentence for the user, ``facts`` its numbers by name. A fragment names the branch
@@ -74,25 +74,25 @@ class Suspect:
     """
 
     kind: str
-    place_mm: Place
+    place_mm: Point
     score: float
     branch: int
     reason: str
     facts: dict[str, float]
     other_branch: int | None = None
-    other_place_mm: Place | None = None
+    other_place_mm: Point | None = None
 
 
 def find_suspects(tree: AirwayTree, tip_probabilities: dict[int, float] | None = None) -> list[Suspect]:
     """All kinds, highest score first; of each at most `MOST_OF_A_KIND`, and a note about those left out.
 
     ``tip_probabilities`` comes from `tip_probability`; without it no tip is doubtful. An empty tree has no suspects.
-    A branch that rather leaks is no sudden end besides, and leaks at one place are one.
+    A branch that rather leaks is no sudden end besides, and leaks close to each other are one.
     """
     leaks = possible_leaks(tree)
     leaking = {leak.branch: leak.score for leak in leaks}
     ends = [end for end in sudden_ends(tree) if end.score > leaking.get(end.branch, 0)]
-    kinds = [loose_fragments(tree), ends, _one_a_place(leaks), doubtful_tips(tree, tip_probabilities or {})]
+    kinds = [loose_fragments(tree), ends, _merged_leaks(leaks), doubtful_tips(tree, tip_probabilities or {})]
     return _sorted(suspect for found in kinds for suspect in _shortened(found))
 
 
@@ -118,7 +118,7 @@ def _shortened(found: list[Suspect]) -> list[Suspect]:
 def loose_fragments(tree: AirwayTree) -> list[Suspect]:
     """Every component but the tree's, highest score first: how likely it is a piece of airway that was broken off.
 
-    Score and facts are those of `fragments.joints_of_fragments`.
+    Score and facts are those of `fragment_joints.joints_of_fragments`.
     """
     return _sorted(_fragment(joint) for joint in joints_of_fragments(tree))
 
@@ -176,7 +176,7 @@ def _tip_radius_mm(branch: Branch) -> float:
     return min(median, float(branch.radii_mm[before]))
 
 
-def _widest_usual_tip_mm(radii_mm: list[float], voxel_mm: Place) -> float:
+def _widest_usual_tip_mm(radii_mm: list[float], voxel_mm: tuple[float, float, float]) -> float:
     """The limit of `sudden_ends`."""
     middle = float(np.median(radii_mm)) if radii_mm else 0.0
     spread = 1.4826 * float(np.median(np.abs(np.subtract(radii_mm, middle)))) if radii_mm else 0.0
@@ -307,7 +307,7 @@ def _twigs_around(twigs: list[Branch]) -> dict[int, int]:
     return {branch.id: int(count) for branch, count in zip(twigs, counts, strict=True)}
 
 
-def _one_a_place(leaks: list[Suspect]) -> list[Suspect]:
+def _merged_leaks(leaks: list[Suspect]) -> list[Suspect]:
     """Without those that lie near one of a higher score."""
     kept: list[Suspect] = []
     for leak in leaks:
@@ -368,7 +368,7 @@ def _suspect(
     kind: str, branch: Branch, point: NDArray[np.float64], score: float, reason: str, facts: dict[str, float]
 ) -> Suspect:
     rounded = {name: round(float(value), 3) for name, value in facts.items()}
-    return Suspect(kind, place(point), round(score, 3), branch.id, reason, rounded)
+    return Suspect(kind, rounded_point(point), round(score, 3), branch.id, reason, rounded)
 
 
 def suspects_to_json(suspects: list[Suspect]) -> str:
@@ -393,7 +393,7 @@ def suspects_from_json(text: str) -> list[Suspect]:
 def _from_plain(plain: dict[str, Any]) -> Suspect:
     if plain["kind"] not in KINDS or not 0 <= plain["score"] <= 1:
         raise ValueError(f"a {plain['kind']!r} of score {plain['score']}")
-    other, other_place = plain["other_branch"], plain["other_place_mm"]
+    other, other_point = plain["other_branch"], plain["other_place_mm"]
     return Suspect(
         kind=plain["kind"],
         place_mm=_triple(plain["place_mm"]),
@@ -402,10 +402,10 @@ def _from_plain(plain: dict[str, Any]) -> Suspect:
         reason=str(plain["reason"]),
         facts={str(name): float(value) for name, value in plain["facts"].items()},
         other_branch=None if other is None else int(other),
-        other_place_mm=None if other_place is None else _triple(other_place),
+        other_place_mm=None if other_point is None else _triple(other_point),
     )
 
 
-def _triple(values: list[float]) -> Place:
+def _triple(values: list[float]) -> Point:
     x, y, z = (float(value) for value in values)
     return x, y, z

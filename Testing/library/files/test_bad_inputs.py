@@ -601,7 +601,7 @@ def test_different_images_with_one_identifier_at_one_place_are_refused(tmp_path)
     content = bytearray(copy.read_bytes())
     content[-50] ^= 0x40
     copy.write_bytes(content)
-    refused(tmp_path / "ct", "different images with the same SOP Instance UID at the same place")
+    refused(tmp_path / "ct", "different images with the same SOP Instance UID at the same position")
 
 
 @pytest.mark.parametrize("jitter", [0.0004, 0.0006, 0.002])

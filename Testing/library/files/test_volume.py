@@ -248,7 +248,7 @@ def test_a_copied_slice_counts_once_and_a_second_phase_is_refused(tmp_path, some
     shutil.copy(folder / "1.2.3_037.dcm", folder / "copy")
     assert np.array_equal(read_ct(folder)[0].array, some_hounsfield)
     saved_series(folder / "second phase", some_hounsfield, image_uid="1.2.9")
-    assert "several images at the same place" in refusal(folder)
+    assert "several images at the same position" in refusal(folder)
 
 
 def test_a_multi_slice_dicom_file_is_a_volume_by_itself(tmp_path, some_hounsfield):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from AirwaySegLib.masks.components import label_components
-from AirwaySegLib.masks.threshold import SMALLEST_FRAGMENT, choose_airways, loose_fragments
+from AirwaySegLib.masks.threshold import SMALLEST_FRAGMENT_VOXELS, choose_airways, loose_fragments
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 SEEDS = np.array([[60, 20, 20]])
@@ -82,12 +82,12 @@ def test_an_empty_map_gives_no_airway_and_says_so():
 
 
 def test_fragments_are_what_else_reaches_the_threshold_in_pieces_of_some_size(a_tree_map):
-    a_tree_map[5, 40, 5 : 5 + SMALLEST_FRAGMENT] = 160
-    a_tree_map[5, 45, 5 : 4 + SMALLEST_FRAGMENT] = 255  # a voxel too small
+    a_tree_map[5, 40, 5 : 5 + SMALLEST_FRAGMENT_VOXELS] = 160
+    a_tree_map[5, 45, 5 : 4 + SMALLEST_FRAGMENT_VOXELS] = 255  # a voxel too small
     a_tree_map[9, 50, 5:45] = 150  # below the threshold
     a_tree_map[65:69, 19:22, 19:22] = 200  # goes on where the tree ends: it touches it
     tree = choose_airways(a_tree_map, ISOTROPIC, SEEDS, 0.6).mask
     tree[65:] = False
     found = loose_fragments(a_tree_map, tree, 0.6)
-    assert found.sum() == SMALLEST_FRAGMENT and found[5, 40, 5 : 5 + SMALLEST_FRAGMENT].all()
+    assert found.sum() == SMALLEST_FRAGMENT_VOXELS and found[5, 40, 5 : 5 + SMALLEST_FRAGMENT_VOXELS].all()
     assert not loose_fragments(np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), bool), 0.5).any()

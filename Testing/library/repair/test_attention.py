@@ -10,8 +10,8 @@ from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.attention import (
     ALPHA,
     APART,
+    LARGEST_IGNORED_VOXELS,
     REACH,
-    SPECK_VOXELS,
     USUAL_VOXEL_MM,
     breakage_attention,
     kept_components,
@@ -36,7 +36,7 @@ def blocks(seed: int, count: int = 9) -> np.ndarray:
         start, size = rng.integers(-3, 60, 3), rng.integers(4, 14, 3)
         labels[tuple(slice(max(a, 0), max(a, 0) + b) for a, b in zip(start, size))] = number
     sizes = np.bincount(labels.ravel())
-    labels[(sizes <= SPECK_VOXELS)[labels]] = 0
+    labels[(sizes <= LARGEST_IGNORED_VOXELS)[labels]] = 0
     return labels
 
 
@@ -69,7 +69,7 @@ def test_a_branching_tree_in_pieces_has_the_attention_of_the_plain_computation()
     mask[::25] = False
     mask[:, :, ::25] = False
     labels = label_components(mask)
-    labels[(np.bincount(labels.ravel()) <= SPECK_VOXELS)[labels]] = 0
+    labels[(np.bincount(labels.ravel()) <= LARGEST_IGNORED_VOXELS)[labels]] = 0
     assert len(np.unique(labels)) > 10
     np.testing.assert_array_equal(breakage_attention(labels), the_plain_computation(labels))
 

@@ -75,7 +75,7 @@ def test_points_along_a_line_end_with_it_however_its_length_is_rounded(monkeypat
     places = np.column_stack([along, along, along])
     monkeypatch.setattr(pathpairs, "_line", lambda *_: (places, np.ones(3), along))
     points = pathpairs._along(None, SimpleNamespace(id=7), 2)
-    assert points.places.tolist() == places.tolist() and points.branches.tolist() == [7, 7, 7]
+    assert points.points_mm.tolist() == places.tolist() and points.branches.tolist() == [7, 7, 7]
 
 
 def test_a_gap_in_a_straight_branch_is_bridged_along_it_on_a_mask_alone(whole):

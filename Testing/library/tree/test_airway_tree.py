@@ -213,7 +213,7 @@ def test_what_is_not_a_tree_at_all_is_refused(text):
 
 def test_branches_out_of_order_are_refused():
     first, second = a_branch([[0, 0, 0]], [1]), a_branch([[0, 0, 0]], [1], 2, parent=1)
-    with pytest.raises(ValueError, match="branch 2 stands at place 1"):
+    with pytest.raises(ValueError, match="branch 2 stands at position 1"):
         AirwayTree(branches=(second, first), voxel_mm=(1, 1, 1))
     with pytest.raises(ValueError, match="with parent 2"):
         AirwayTree(branches=(first, replace(second, parent=2)), voxel_mm=(1, 1, 1))
