@@ -66,7 +66,7 @@ def set_version(version: str) -> None:
 
 
 def check() -> None:
-    """Build the wheel from what is committed, install it alone in an empty environment, simulate a CT and segment it."""
+    """Build the wheel from what is committed, install it alone, simulate a CT and segment it."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         sources, environment, sample = place / "sources", place / "environment", place / "sample"
