@@ -115,6 +115,11 @@ def test_the_command_line_reference_is_current():
     assert maker.PAGE.read_text("utf-8") == maker.page(), "run `python docs/make_command_line.py`"
 
 
+def test_the_table_of_packages_is_current():
+    maker = script(DOCS / "make_package_table.py")
+    assert maker.PAGE.read_text("utf-8") == maker.page(), "run `python docs/make_package_table.py`"
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
     assert not [path.name for path in DOCS.glob("*.md") if f": {path.name}\n" not in navigation]
