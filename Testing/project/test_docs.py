@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,12 @@ import pytest
 import SimpleITK as sitk
 from phantoms import a_forked_tree, draw_tubes
 from source_tree import ROOT
+
+from AirwaySegLib.commands import measure as measure_command
+from AirwaySegLib.commands import segment as segment_command
+from AirwaySegLib.repair.proposal import STATES
+from AirwaySegLib.tree.export import TABLE_COLUMNS, SummaryRow
+from AirwaySegLib.tree.suspects import KINDS
 
 DOCS = ROOT / "docs"
 PAGES = sorted(
@@ -174,6 +181,19 @@ def test_every_option_that_a_page_names_exists(page):
     known = set().union(*(options_of(parser) for parser in parsers().values())) | SCRIPT_OPTIONS
     named = set(re.findall(r"`(--[a-z-]+)", page.read_text("utf-8")))
     assert named <= known, named - known
+
+
+# Outputs -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_outputs_names_every_file_column_and_kind():
+    page = (DOCS / "outputs.md").read_text("utf-8")
+    pictures = {"preview.png", "tree.png", "radius.png", "repairs.png"}
+    files = {*segment_command.FILES, *measure_command.FILES, measure_command.CURVES} - pictures
+    columns = {name for name in TABLE_COLUMNS if not re.match("(start|end)_", name)}
+    sums = {field.name for field in fields(SummaryRow)}
+    assert not {name for name in files | columns | sums if name not in page}
+    assert not {word for word in (*KINDS, *STATES) if f"`{word}`" not in page}
 
 
 # Examples ------------------------------------------------------------------------------------------------------------
