@@ -183,6 +183,14 @@ def test_every_option_that_a_page_names_exists(page):
     assert named <= known, named - known
 
 
+def test_scripts_of_the_documentation_find_the_helpers_that_they_import():
+    helpers = "|".join(path.stem for path in (ROOT / "Testing/support").glob("*.py"))
+    scripts = [*(ROOT / "Testing").glob("*.py"), *(ROOT / "Testing/benchmarks").glob("*.py")]
+    texts = {path.name: path.read_text("utf-8") for path in scripts if path.name != "conftest.py"}
+    users = {name: text for name, text in texts.items() if re.search(rf"^ *from ({helpers}) import", text, re.M)}
+    assert users and not [name for name, text in users.items() if not re.search(r'sys\.path.*"support"', text)]
+
+
 # Outputs -------------------------------------------------------------------------------------------------------------
 
 
