@@ -49,6 +49,7 @@ def main(ct: str, result: str, target: Path = TARGET) -> int:
 
 def a_panel_with_result(host: slicerhost.Host, ct: str, result: str, folder: Path):
     """The module's widget with the result in its scene, measured by a press of the button."""
+    sys.path.insert(0, str(Path(__file__).with_name("support")))
     import slicer
     from module_scenes import python_slicer
 

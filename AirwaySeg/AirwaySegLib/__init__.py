@@ -1,3 +1,3 @@
 """AirwaySeg's library: chest CT in, airway tree out. It knows neither Slicer nor training."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -119,7 +119,7 @@ def corners(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def plain_loop(net: WingsNet, image: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean probability float32 (Z, Y, X) of the published form, window by window, and seconds a window."""
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
     from published_wingsnet import as_published
 
     published, sums, counts = as_published(net), np.zeros(image.shape[1:]), np.zeros(image.shape[1:])

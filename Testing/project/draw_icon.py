@@ -1,4 +1,4 @@
-"""Draws the module's icon, AirwaySeg/Resources/Icons/AirwaySeg.png: `python Testing/draw_icon.py`."""
+"""Draws the module's icon, AirwaySeg/Resources/Icons/AirwaySeg.png: `python Testing/project/draw_icon.py`."""
 
 import math
 from pathlib import Path

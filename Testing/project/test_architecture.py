@@ -310,8 +310,8 @@ def test_the_icon_is_the_one_that_its_script_draws():
 
 
 def text_files() -> list[Path]:
-    kinds = {".py", ".md", ".txt", ".toml", ".yaml", ".json", ".s4ext", ".ui", ".cmake"}
-    folders = ("AirwaySeg", "Training", "Testing", "Resources", ".ci")
+    kinds = {".py", ".md", ".txt", ".toml", ".yaml", ".yml", ".json", ".s4ext", ".ui", ".cmake", ".cff"}
+    folders = ("AirwaySeg", "Training", "Testing", "Resources", "docs", ".ci", ".github")
     paths = [*ROOT.iterdir(), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     return [path for path in paths if path.is_file() and (path.suffix in kinds or path.name == "run")]
 
