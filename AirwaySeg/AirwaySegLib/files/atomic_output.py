@@ -1,4 +1,4 @@
-"""Results reach their folder whole or not at all: they are written beside it and moved in at the end."""
+"""Atomic writes: results are written beside their folder and moved in at the end, whole or not at all."""
 
 import glob
 import os
@@ -52,9 +52,9 @@ def delivered_into(folder: Path, last: str, replaced: tuple[str, ...] = ()) -> I
 
     A folder that does not exist yet appears with one rename. Into one that exists the files are moved one by one:
     ``last`` is removed before and put there at the end, so a result that has ``last`` is complete. Old files of the
-    names in ``replaced`` do not outlive this even if the block wrote none. Ctrl+C waits until all are moved, and when
-    one cannot be moved the old ones come back. When the block fails nothing is left. What a killed run on this machine
-    left behind is removed at the next start.
+    names in ``replaced`` are removed even if the block wrote none. Ctrl+C waits until all are moved; if one cannot be
+    moved, the old files are restored. When the block fails nothing is left. What a killed run on this machine left
+    behind is removed at the next start.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Guard rails of a CT: which grids and voxel values are refused, which are mended, and which deserve a warning."""
+"""Checks of a CT: which grids and voxel values are refused, which are corrected, and which lead to a warning."""
 
 from collections.abc import Sequence
 

@@ -103,7 +103,7 @@ def choose_series(found: Sequence[DicomSeries], path: Path, wanted: str | None) 
         matches = _matches(found, wanted.strip())
         if len(matches) != 1:
             how_many = "several series" if matches else "no series"
-            raise AirwaySegError(f'"{wanted}" names {how_many} of {path.name}; choose one of:\n{_listed(found)}')
+            raise AirwaySegError(f'"{wanted}" matches {how_many} of {path.name}; choose one of:\n{_listed(found)}')
         return matches[0]
     volumes = [one for one in found if one.slice_count > 1]
     if len(found) == 1 or len(volumes) == 1:

@@ -26,11 +26,11 @@ def read_document(text: str, form: str, what: str, build: Callable[[dict[str, An
             raise AirwaySegError(f"This is {document['format']!r}, not {form!r}.")
         return build(document)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise AirwaySegError(f"This is no {what}: {type(error).__name__} ({error}).") from error
+        raise AirwaySegError(f"This is not a valid {what}: {type(error).__name__} ({error}).") from error
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON of a user; ValueError for NaN and infinity, and for more than `DEEPEST` lists in each other.
+    """Parse JSON of a user; ValueError for NaN and infinity, and for more than `DEEPEST` nested levels.
 
     What is nested deeper would be read by some functions and end others with a RecursionError.
     """
@@ -51,5 +51,5 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _no_number(name: str) -> None:
-    """NaN and Infinity, which Python's reader takes for numbers and JSON does not know."""
-    raise ValueError(f"{name} is no number")
+    """Refuse NaN and Infinity, which Python's reader accepts and JSON does not."""
+    raise ValueError(f"{name} is not a number")

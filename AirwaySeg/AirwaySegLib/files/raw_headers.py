@@ -1,4 +1,4 @@
-"""The raw header of an image file: what ITK replaces by a guess (millimetres, sides) and where the voxels are."""
+"""The raw header of an image file: what ITK replaces by a guess (millimetres, orientation) and where the voxels are."""
 
 import gzip
 import math
@@ -75,7 +75,7 @@ def _nifti(path: Path) -> RawHeader:
         header = stream.read(_NIFTI_BYTES)
     order = "<" if header[:4] == struct.pack("<i", 348) else ">"
     if len(header) < 348 or header[344:348] != b"n+1\0" or struct.unpack_from(order + "i", header)[0] != 348:
-        raise AirwaySegError(f"{path.name} cannot be read: it is not a NIfTI-1 file of one piece.")
+        raise AirwaySegError(f"{path.name} cannot be read: it is not a single-file NIfTI-1 image.")
 
     def numbers(at: int, count: int, kind: str = "f") -> tuple[float, ...]:
         return struct.unpack_from(f"{order}{count}{kind}", header, at)
@@ -127,7 +127,9 @@ def _nrrd(path: Path, content: bytes) -> RawHeader:
     sides = bool(_ANATOMICAL_SPACE.fullmatch(known)) and len(directions) - directions.count("none") >= 3
     return RawHeader(
         no_mm=_nrrd_no_mm(texts, directions),
-        no_sides="" if sides else "says nothing about the sides of the patient (no space directions in a known space)",
+        no_sides=""
+        if sides
+        else "does not say which side of the patient is left (no space directions in a known space)",
         voxels=stored,
     )
 
@@ -174,7 +176,9 @@ def _metaimage(path: Path, content: bytes) -> RawHeader:
     spacing = fields.get("ElementSpacing") or fields.get("ElementSize", "")
     usable = [mm for mm in _numbers(spacing) if math.isfinite(mm) and mm != 0]
     if spacing and len(usable) != _whole(fields.get("NDims", "")):
-        raise AirwaySegError(f"{path.name} has an ElementSpacing of {spacing}, which is no length in mm for each axis.")
+        raise AirwaySegError(
+            f"{path.name} has an ElementSpacing of {spacing}, which is not a length in mm for each axis."
+        )
     known = any(key in fields for key in ("TransformMatrix", "Rotation", "Orientation"))
     name = end.group(1).strip()
     local = name.upper() == b"LOCAL"
@@ -184,7 +188,7 @@ def _metaimage(path: Path, content: bytes) -> RawHeader:
     stored = StoredVoxels(data, start + max(size, 0), "zlib" if compressed else "raw", skipped=min(size, 0))
     return RawHeader(
         no_mm="" if spacing else "gives no voxel spacing (no ElementSpacing)",
-        no_sides="" if known else "says nothing about the sides of the patient (no TransformMatrix)",
+        no_sides="" if known else "does not say which side of the patient is left (no TransformMatrix)",
         voxels=stored if binary or compressed else None,
     )
 

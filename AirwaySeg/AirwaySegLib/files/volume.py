@@ -128,7 +128,7 @@ def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
     Raises
     ------
     AirwaySegError
-        If the file cannot be read, is not three-dimensional, or holds no whole numbers.
+        If the file cannot be read, is not three-dimensional, or does not hold whole numbers.
     """
     path = mask_in(Path(path))
     if os.path.isdir(path):
@@ -141,7 +141,7 @@ def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
         raise AirwaySegError(f"{path} holds values below 0: it is a CT, not a mask.")
     some = values[:: max(1, len(values) // 32)]
     if len(np.unique(some[some > 0])) > MOST_LABELS:
-        raise AirwaySegError(f"{path} holds more than {MOST_LABELS} values: it is a picture, not a mask.")
+        raise AirwaySegError(f"{path} holds more than {MOST_LABELS} values: it is an image, not a mask.")
     return _volume_of(image, path, "", values != 0)
 
 
@@ -175,7 +175,7 @@ def check_same_grid(volume: Volume, ct: Volume, name: str) -> None:
         raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: {shapes}.")
     for aspect, tolerance in (("spacing_mm", 0.01), ("origin_mm", 0.5), ("direction", 0.01)):
         if not np.allclose(getattr(volume, aspect), getattr(ct, aspect), atol=tolerance):
-            raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: its {aspect} is another.")
+            raise AirwaySegError(f"{name} is not on the grid of {ct.path or 'the CT'}: its {aspect} differs.")
 
 
 def points_to_lps(points_mm: np.ndarray, grid: Volume) -> np.ndarray:
@@ -308,5 +308,5 @@ def read_probability(path: Path, mask: Volume, spacing_mm: Spacing | None = None
     """
     values = read_on_grid(path, mask, spacing_mm).array
     if values.min(initial=0) < 0 or values.max(initial=0) > 255 or values.dtype.kind == "f":
-        raise AirwaySegError(f"{path} is no probability map: its values must be whole numbers from 0 to 255.")
+        raise AirwaySegError(f"{path} is not a probability map: its values must be whole numbers from 0 to 255.")
     return values.astype(np.uint8)

@@ -369,7 +369,7 @@ def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsne
     if str(name_or_path) in of_any_kind:
         return of_any_kind[str(name_or_path)]
     names = ", ".join(known) or "none"
-    raise AirwaySegError(f"There are no weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
+    raise AirwaySegError(f"Unknown weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
 
 
 def import_published(

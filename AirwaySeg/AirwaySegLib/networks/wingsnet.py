@@ -333,7 +333,7 @@ def published_to_ours(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
         if key not in published:
             raise AirwaySegError(f"The checkpoint is not a published WingsNet: it lacks {key}.")
         if not isinstance(published[key], Tensor) or published[key].ndim != 5:
-            raise AirwaySegError(f"The checkpoint is not a published WingsNet: {key} is no 3-D convolution.")
+            raise AirwaySegError(f"The checkpoint is not a published WingsNet: {key} is not a 3-D convolution.")
     in_channels, classes = published["ec1.conv1.weight"].shape[1], published["dc0_1.0.weight"].shape[0]
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in WingsNet(in_channels, classes).state_dict().items()}

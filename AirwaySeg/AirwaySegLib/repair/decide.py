@@ -51,7 +51,7 @@ def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, thresh
       joins only those;
     - leads nowhere: no bridge that is not refused joins either side to the tree.
 
-    A bridge below ``threshold`` is proposed, and so is what leads on from it, whatever its score.
+    A bridge below ``threshold`` is proposed, and so is any bridge that continues from it, whatever its score.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class _Anatomy:
         return ""
 
     def implausible(self, number: int, host: int) -> str:
-        """Why a component is no airway that springs from the branch ``host``; empty if it may be."""
+        """Why a component cannot be an airway that branches off ``host``; empty if it may be."""
         piece, least_mm = self.pieces[number], max(LEAST_GROWTH_MM, float(np.mean(self.parsed.grid.spacing_mm)))
         width_mm = 2 * piece.radius_mm
         if piece.length_mm < BLOB_LENGTHS * width_mm and piece.volume_mm3 > LEAST_EXCESS_MM3:
@@ -232,8 +232,8 @@ class _Growth:
         return closes_a_loop(self.drawn[box] | joined[labels[box]], _drawn(bridge, box), len(bring))
 
     def leave(self, rank: int, bridge: Bridge) -> None:
-        """Refuse a bridge that the tree has not come to."""
-        self._record(rank, bridge, 0, [], (REFUSED, "Neither side of it is joined to the tree."))
+        """Refuse a bridge that the growing tree has not reached."""
+        self._record(rank, bridge, 0, [], (REFUSED, "Neither of its ends is joined to the tree."))
 
     def proposals(self) -> list[Proposal]:
         """All of them numbered: applied, proposed, refused, each in the order of the decisions."""
@@ -250,7 +250,7 @@ class _Growth:
         if bridge.score < self.threshold:
             return PROPOSED, f"Its score of {bridge.score:.2f} is below {self.threshold:.2f}."
         if before and before.state != APPLIED:
-            return PROPOSED, f"It leads on from fragment {component}, which is not joined yet."
+            return PROPOSED, f"It continues from fragment {component}, which is not joined yet."
         return APPLIED, ""
 
     def _record(self, rank: int, bridge: Bridge, branch: int, bring: list[int], decision: tuple[str, str]) -> None:

@@ -47,7 +47,7 @@ is shown to the network anywhere in a patch, with no less than 16 voxels around 
 BATCH = 4
 
 MOST_ROUNDS = 4
-"""So often, at most, is attention worked out; gaps that come up when others are closed seldom do so a third time."""
+"""So often, at most, is attention computed; gaps that come up when others are closed seldom do so a third time."""
 
 LEVELS = (0.5, 0.4, 0.3, 0.2)
 """Probabilities at which what is predicted is looked at; only bridges at the first are joined for the next round."""
@@ -80,8 +80,8 @@ def network_bridges(
     """What the network would put between the components of a mask, the surest first.
 
     Patches are looked at where attention has its maxima. What is predicted with a probability of at least 1/2, outside
-    the mask, and touches two components or more is joined to them; then attention is worked out anew, and points that
-    no patch has shown are looked at, until nothing more is joined. At last gaps that are still open are looked at with
+    the mask, and touches two components or more is joined to them; then attention is computed again, and points that
+    no patch has shown are looked at, until nothing more is joined. Finally, gaps that are still open are examined with
     the lower `LEVELS`. The score of a bridge is the mean probability along it, but at a lower level that level, the
     least on its way: below 1/2 it is a doubtful one. Components that attention ignores are not joined by themselves;
     one that lies within a bridge is joined with it.

@@ -92,24 +92,24 @@ def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, ev
 
 @dataclass(frozen=True, eq=False)
 class PathSearch:
-    """Labels, evidence, the pairs to be tried, and which components are aimed at, by number."""
+    """Labels, evidence, the pairs to be searched, and which components may be joined, by number."""
 
     labels: NDArray
     spacing_mm: Spacing
     evidence: Evidence
     pairs: Pairs
-    aims: NDArray[np.bool_]
+    joinable: NDArray[np.bool_]
     levels_hu: dict[int, tuple[float, float]]
 
     @classmethod
     def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "PathSearch | None":
         """Find the pairs; None if there are none."""
-        pairs, aims = find_pairs(parsed, labels)
+        pairs, joinable = find_pairs(parsed, labels)
         if pairs is None:
             return None
         wanted = np.setdiff1d([pairs.ends.components, pairs.others.components], [MAIN]).tolist()
         levels = {} if evidence.hu is None else wall_contrast(evidence.hu, labels, wanted)
-        return cls(labels, spacing_mm, evidence, pairs, aims, levels)
+        return cls(labels, spacing_mm, evidence, pairs, joinable, levels)
 
     def bridges(self) -> list[Bridge]:
         """One bridge for every pair between which there is a way."""
@@ -165,7 +165,7 @@ class PathSearch:
         if not len(starts) or not len(stops):
             return None
         mine = (labels == pair.ends.components[0]) | (labels == pair.others.components[0])
-        search = MCP_Geometric(np.where(self.aims[labels] & ~mine, np.inf, cost), sampling=self.spacing_mm)
+        search = MCP_Geometric(np.where(self.joinable[labels] & ~mine, np.inf, cost), sampling=self.spacing_mm)
         costs, _ = search.find_costs(starts.tolist(), stops.tolist(), find_all_ends=False)
         last = stops[np.argmin(costs[tuple(stops.T)])]
         return np.array(search.traceback(last)) if np.isfinite(costs[tuple(last)]) else None
@@ -197,7 +197,7 @@ class PathSearch:
         steps_mm = gaussian_filter1d(steps * np.asarray(self.spacing_mm), SMOOTH_STEPS, axis=0, mode="nearest")
         last = pair.others.radii[0] if pair.others.free[0] else min(pair.others.radii[0], pair.ends.radii[0])
         radii = TUBE * np.linspace(pair.ends.radii[0], last, len(steps_mm))
-        open_voxels = np.argwhere(~self.aims[labels] | (labels == 0))
+        open_voxels = np.argwhere(~self.joinable[labels] | (labels == 0))
         open_mm = open_voxels * np.asarray(self.spacing_mm)
         apart, nearest = cKDTree(steps_mm).query(open_mm, distance_upper_bound=radii.max() + 1e-6)
         tube = np.zeros(labels.shape, bool)

@@ -23,25 +23,25 @@ Numbers = NDArray[np.int64]
 Facts = dict[str, Floats]
 
 REACH_MM = 16.0
-"""Widest gap that is looked across, between the walls."""
+"""Widest gap, from wall to wall, that a path may bridge."""
 
 ARM_MM = 3.0
 """Shortest arm of a bend; directions are taken over up to `AXIS_MM`."""
 
-SHARP = -0.5
+BEND_COSINE = -0.5
 """Cosine between the arms of a bend from which on it may be what is left of a fork: airways bend less."""
 
-EVERY_MM = 0.8
-"""Distance between the points of a centerline that ends are held against."""
+SAMPLING_STRIDE_MM = 0.8
+"""Sampling stride along the centerlines that ends are compared with."""
 
-WAYS_OF_A_FRAGMENT, MOST_WAYS = 5, 2000
-"""Pairs that a path is searched for: the best of a fragment, and the best of all, so that it ends in seconds."""
+PATHS_PER_FRAGMENT, MAX_PATHS = 5, 2000
+"""Pairs for which a path is searched: the best of each fragment, and the best of all, to finish within seconds."""
 
-SOME = 100
-"""Points of a fragment that tell how far it is from all others."""
+SAMPLED_POINTS = 100
+"""Points sampled from a fragment to measure its distance from all others."""
 
-LIKELY = 3.0
-"""What a probable gap adds to a score's sum: enough to decide where the rest says neither yes nor no."""
+PROBABILITY_WEIGHT = 3.0
+"""Weight of the probability in the gap: enough to decide where the other terms are balanced."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +87,12 @@ class Pairs:
 
 
 def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, NDArray[np.bool_]]:
-    """The pairs worth a try, best first (None for none), and by number which components are aimed at.
+    """The pairs worth a search, best first (None for none), and by number which components may be joined.
 
-    Each free end of a fragment, and its sharpest bend (a fork that was broken off), is held against points of all other
-    centerlines within `REACH_MM`. Of the pairs of an end and a component the best with an end and the best with a side
-    are kept, of a fragment's `WAYS_OF_A_FRAGMENT`, and of all `MOST_WAYS`. Fragments shorter than `NOISE_LENGTH_MM`
-    (both ends included) or of fewer voxels than `SMALLEST_FRAGMENT_VOXELS` are not aimed at.
+    Each free end of a fragment, and its sharpest bend (a fork that was broken off), is compared with points of all
+    other centerlines within `REACH_MM`. Of the pairs of an end and a component the best with an end and the best with a
+    side are kept, of a fragment's `PATHS_PER_FRAGMENT`, and of all `MAX_PATHS`. Fragments shorter than
+    `NOISE_LENGTH_MM` (both ends included) or of fewer voxels than `SMALLEST_FRAGMENT_VOXELS` are not searched for.
     """
     members = branches_by_component(parsed, labels, parsed.branch_of_voxel())
     voxels = np.bincount(labels[labels > 0], minlength=MAIN + 1)
@@ -100,18 +100,18 @@ def find_pairs(parsed: ParsedAirways, labels: NDArray) -> tuple[Pairs | None, ND
     for number, branches in members.items():
         radius[number] = max(np.concatenate([branch.radii_mm for branch in branches]).mean(), 1e-3)
         length[number] = sum(branch.length_mm for branch in branches) + 2 * radius[number]
-    aims = (length >= NOISE_LENGTH_MM) & (voxels >= SMALLEST_FRAGMENT_VOXELS)
-    aims[MAIN] = True
-    aimed = [(branch, number) for number, branches in members.items() if aims[number] for branch in branches]
-    if len({number for _, number in aimed}) < 2:
-        return None, aims
-    ends = Points.joined([_free_ends(parsed, branch, number) for branch, number in aimed])
-    shore = Points.joined([ends, *(_along(parsed, branch, number) for branch, number in aimed)])
-    whole = {"slenderness": length / (2 * radius), "apart_mm": _apart_mm(shore, len(voxels))}
+    joinable = (length >= NOISE_LENGTH_MM) & (voxels >= SMALLEST_FRAGMENT_VOXELS)
+    joinable[MAIN] = True
+    candidates = [(branch, number) for number, branches in members.items() if joinable[number] for branch in branches]
+    if len({number for _, number in candidates}) < 2:
+        return None, joinable
+    ends = Points.joined([_free_ends(parsed, branch, number) for branch, number in candidates])
+    targets = Points.joined([ends, *(_along(parsed, branch, number) for branch, number in candidates)])
+    whole = {"slenderness": length / (2 * radius), "apart_mm": _apart_mm(targets, len(voxels))}
     for values in whole.values():
         values[MAIN] = np.inf  # of two fragments the less likely one counts, beside the tree the only one
-    pairs = _pairs(ends.take(ends.components != MAIN), shore, whole)
-    return (_best_pairs(pairs) if len(pairs) else None), aims
+    pairs = _pairs(ends.take(ends.components != MAIN), targets, whole)
+    return (_best_pairs(pairs) if len(pairs) else None), joinable
 
 
 ALONE = {
@@ -185,15 +185,16 @@ def score_of(facts: Facts) -> Floats:
     """Score 0..1 of paths by their facts, (C,): 1 / (1 + exp(-sum of weight * term)).
 
     The weights are `WITH_CT` where the facts hold what the CT shows and `ALONE` elsewhere. Where there is a
-    probability, `LIKELY` * (ramp(mean probability in the gap, 0.02, 0.3) - 1/3) is added to the sum. It is in the
-    costs, too, and so counts twice: with the CT's alone twice as many paths were applied on two real CTs, some of them
-    with sharp turns, through lung where the first stage saw nothing, and none led to airway that a reference had.
+    probability, `PROBABILITY_WEIGHT` * (ramp(mean probability in the gap, 0.02, 0.3) - 1/3) is added to the sum. It is
+    in the costs, too, and so counts twice: with the CT's alone twice as many paths were applied on two real CTs, some
+    of them with sharp turns, through lung where the first stage saw nothing, and none led to airway that a reference
+    had.
     """
     terms = terms_of(facts)
     weights = WITH_CT if "wall" in terms else ALONE
     logit = np.sum([weight * terms[name] for name, weight in weights.items()], axis=0)
     if "probability" in facts:
-        logit = logit + LIKELY * (ramp(facts["probability"], 0.02, 0.3) - 1 / 3)
+        logit = logit + PROBABILITY_WEIGHT * (ramp(facts["probability"], 0.02, 0.3) - 1 / 3)
     return 1 / (1 + np.exp(-logit))
 
 
@@ -228,7 +229,7 @@ def _free_ends(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
         arms = unit(points[np.minimum(reached, len(along) - 1)] - points[middle])
         cosines = (arms[0] * arms[1]).sum(axis=1)
         sharpest = int(cosines.argmax())
-        if cosines[sharpest] > SHARP:
+        if cosines[sharpest] > BEND_COSINE:
             rows.append(int(middle[sharpest]))
             axes.append(unit(-arms[:, sharpest].sum(axis=0)))
             widths.append(float(radii[middle[sharpest]]))
@@ -236,10 +237,10 @@ def _free_ends(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
 
 
 def _along(parsed: ParsedAirways, branch: Branch, number: int) -> Points:
-    """Points of a branch every `EVERY_MM` with its direction."""
+    """Points of a branch every `SAMPLING_STRIDE_MM` with its direction."""
     points, radii, along = _line(parsed, branch)
     # At the very end a step's rounding may point one beyond the last row.
-    wanted = np.searchsorted(along, np.arange(0, along[-1] + 1e-6, EVERY_MM))
+    wanted = np.searchsorted(along, np.arange(0, along[-1] + 1e-6, SAMPLING_STRIDE_MM))
     rows = np.unique(np.minimum(wanted, len(along) - 1))
     steps = np.gradient(points, axis=0) if len(points) > 1 else np.zeros((1, 3))
     return _points(points[rows], unit(steps[rows]), radii[rows], (number, branch.id), free=False)
@@ -250,16 +251,16 @@ def _points(points: Floats, axes: Floats, radii: Floats, owner: tuple[int, int],
     return Points(points, axes, radii, number, branch, np.full(len(points), free))
 
 
-def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
+def _pairs(ends: Points, targets: Points, whole: Facts) -> Pairs:
     """All pairs within reach (beside much wider lumens than most somewhat less of it is searched).
 
     ``whole`` are facts of the fragments, by number.
     """
-    near = cKDTree(shore.points_mm).query_ball_point(ends.points_mm, REACH_MM + 2 * float(np.median(shore.radii)))
+    near = cKDTree(targets.points_mm).query_ball_point(ends.points_mm, REACH_MM + 2 * float(np.median(targets.radii)))
     first = np.repeat(np.arange(len(near)), [len(rows) for rows in near])
     second = np.concatenate([np.asarray(rows, int) for rows in near])
-    apart = ends.components[first] != shore.components[second]
-    one, other = ends.take(first[apart]), shore.take(second[apart])
+    apart = ends.components[first] != targets.components[second]
+    one, other = ends.take(first[apart]), targets.take(second[apart])
     way = other.points_mm - one.points_mm
     distance = np.maximum(np.linalg.norm(way, axis=1) - one.radii - other.radii, 0)
     has_axis = one.axes.any(axis=1)
@@ -276,17 +277,17 @@ def _pairs(ends: Points, shore: Points, whole: Facts) -> Pairs:
     return pairs.take(np.flatnonzero(distance <= REACH_MM))
 
 
-def _apart_mm(shore: Points, count: int) -> Floats:
+def _apart_mm(targets: Points, count: int) -> Floats:
     """Median distance of each fragment's centerlines from those of all other components, by number."""
-    apart, everything = np.zeros(count), cKDTree(shore.points_mm)
-    order = np.argsort(shore.components, kind="stable")
-    numbers, first = np.unique(shore.components[order], return_index=True)
+    apart, everything = np.zeros(count), cKDTree(targets.points_mm)
+    order = np.argsort(targets.components, kind="stable")
+    numbers, first = np.unique(targets.components[order], return_index=True)
     for number, rows in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
         if number != MAIN:
             # Among so many neighbours there is at least one that is not the fragment's own.
-            some = rows[:: 1 + len(rows) // SOME]
-            distance, nearest = everything.query(shore.points_mm[some], k=len(rows) + 1)
-            distance[shore.components[nearest] == number] = np.inf
+            some = rows[:: 1 + len(rows) // SAMPLED_POINTS]
+            distance, nearest = everything.query(targets.points_mm[some], k=len(rows) + 1)
+            distance[targets.components[nearest] == number] = np.inf
             apart[number] = np.median(distance.min(axis=1))
     return apart
 
@@ -301,5 +302,5 @@ def _best_pairs(pairs: Pairs) -> Pairs:
     numbers = pairs.ends.components[by_fragment]
     _, first, count = np.unique(numbers, return_index=True, return_counts=True)
     rank = np.arange(len(numbers)) - np.repeat(first, count)
-    kept = by_fragment[rank < WAYS_OF_A_FRAGMENT]
-    return pairs.take(kept[np.argsort(-score[kept], kind="stable")][:MOST_WAYS])
+    kept = by_fragment[rank < PATHS_PER_FRAGMENT]
+    return pairs.take(kept[np.argsort(-score[kept], kind="stable")][:MAX_PATHS])

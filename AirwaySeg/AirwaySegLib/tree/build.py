@@ -119,7 +119,9 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     forest = rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
-        raise AirwaySegError(f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: no airway tree.")
+        raise AirwaySegError(
+            f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: it is not an airway tree."
+        )
     lines = _draw(courses, forest, inside, lumen)
     component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
     nearest = _assign(lines, component, lumen)
@@ -144,7 +146,7 @@ def _skeleton(
     solid[tuple(lumen.cavities().T)] = True
     if np.count_nonzero(solid) > len(lumen):
         lumen = Lumen.of(solid, spacing_mm)
-        solid[tuple(lumen.cavities().T)] = True  # what a mended trachea has closed in
+        solid[tuple(lumen.cavities().T)] = True  # what the solid trachea encloses
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
         return solid, lumen, complete(thin(solid, lumen), lumen)

@@ -1,6 +1,6 @@
 """Loose fragments of an airway tree: where each would join the tree, and how likely it is a piece that was broken off.
 
-Letters in shapes: E ends of fragments, M points of the tree's centerlines, C points that an end is held against. All
+Letters in shapes: E ends of fragments, M points of the tree's centerlines, C points that an end is compared with. All
 lengths are in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and flat outside.
 """
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
 USUAL_GAP_MM, LARGE_GAP_MM = 8.0, 24.0
-"""Gaps that count half, of a short fragment and of a subtree: repair looks across up to ten voxels (DeepTree), which
+"""Gaps that count half, of a short fragment and of a subtree: repair bridges up to ten voxels (DeepTree), which
 are 6 to 8 mm; a subtree is hardly anything but airway, so that an occluded stretch before it may be longer."""
 
 AXIS_MM = 5.0
@@ -64,8 +64,8 @@ class Joint:
 def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     """One joint for every component but the tree's, in their order.
 
-    Each end of a fragment, and each sharp bend, is held against points of the tree: those nearest to its prolonged axis
-    at `REACH_MM`, and the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
+    Each end of a fragment, and each sharp bend, is compared with points of the tree: those nearest to its prolonged
+    axis at `REACH_MM`, and the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
 
     - near = 1 / (1 + (distance / gap)^2), the distance being that between the lumens' ends or walls, the gap going from
       `USUAL_GAP_MM` to `LARGE_GAP_MM` for lengths from `SURE_PIECE_MM` to `LARGE_PIECE_MM`;
@@ -81,9 +81,9 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > 1]
     if not pieces or not main:
         return []
-    ends, shore, whole = _Ends.of(pieces), _Shore.of(main), _whole_fragments(pieces)
-    tried = _tried(ends, shore)
-    facts, join = _joining(ends, shore, tried, whole)
+    ends, targets, whole = _Ends.of(pieces), _Targets.of(main), _whole_fragments(pieces)
+    candidates = _candidates_of(ends, targets)
+    facts, join = _joining(ends, targets, candidates, whole)
     best = (join + 1e-3 / (1 + facts["distance_mm"])).argmax(axis=1)  # where nothing fits, the nearest
     rows = np.arange(len(best))
     length_mm = whole["length_mm"][ends.components]
@@ -93,7 +93,9 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     of_joint = {name: values[first, best[first]] for name, values in facts.items()}
     of_whole = {name: values[ends.components[first]] for name, values in whole.items()}
     numbers = _by_row(of_joint | of_whole)
-    return [_joint(ends, shore, row, tried[row, best[row]], score[row], facts) for row, facts in zip(first, numbers)]
+    return [
+        _joint(ends, targets, row, candidates[row, best[row]], score[row], facts) for row, facts in zip(first, numbers)
+    ]
 
 
 def ramp(value: Floats | float, zero_at: float, one_at: float) -> Floats:
@@ -119,14 +121,14 @@ def _by_row(columns: dict[str, Floats]) -> list[dict[str, float]]:
     return [dict(zip(columns, row)) for row in zip(*rounded)]
 
 
-def _joint(ends: "_Ends", shore: "_Shore", row: int, joined: int, score: float, facts: dict[str, float]) -> Joint:
+def _joint(ends: "_Ends", targets: "_Targets", row: int, joined: int, score: float, facts: dict[str, float]) -> Joint:
     if not ends.axes[row].any():
         del facts["angle_deg"]
-    other_point = rounded_point(shore.points[joined])
+    other_point = rounded_point(targets.points[joined])
     return Joint(
         int(ends.branches[row]),
         rounded_point(ends.points[row]),
-        int(shore.branches[joined]),
+        int(targets.branches[joined]),
         other_point,
         float(score),
         facts,
@@ -197,7 +199,7 @@ def _sharpest_bend(branch: Branch) -> tuple[int, Floats] | None:
 
 
 @dataclass(frozen=True)
-class _Shore:
+class _Targets:
     """M points of the tree's centerlines, with direction away from the trachea and the branch's far radius."""
 
     points: Floats
@@ -208,7 +210,7 @@ class _Shore:
     is_tip: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, main: list[Branch]) -> "_Shore":
+    def of(cls, main: list[Branch]) -> "_Targets":
         """All points of the tree's branches."""
         counts = [len(branch.points_mm) for branch in main]
         is_tip = np.zeros(sum(counts), bool)
@@ -232,29 +234,31 @@ def _directions(branch: Branch) -> Floats:
     return steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9)
 
 
-def _tried(ends: _Ends, shore: _Shore) -> Numbers:
-    """Rows of the tree's points that each end is held against, (E, C); tips first."""
-    tips = np.flatnonzero(shore.is_tip)
+def _candidates_of(ends: _Ends, targets: _Targets) -> Numbers:
+    """Rows of the tree's points that each end is compared with, (E, C); tips first."""
+    tips = np.flatnonzero(targets.is_tip)
     nearest = list(range(1, 1 + min(NEAREST_TIPS, len(tips))))
-    ahead = tips[cKDTree(shore.points[tips]).query(ends.points, k=nearest)[1]]
+    ahead = tips[cKDTree(targets.points[tips]).query(ends.points, k=nearest)[1]]
     rays = ends.points[:, None] + np.array(REACH_MM)[:, None] * ends.axes[:, None]
-    return np.concatenate([ahead, cKDTree(shore.points).query(rays)[1]], axis=1)
+    return np.concatenate([ahead, cKDTree(targets.points).query(rays)[1]], axis=1)
 
 
-def _joining(ends: _Ends, shore: _Shore, tried: Numbers, whole: dict[str, Floats]) -> tuple[dict[str, Floats], Floats]:
+def _joining(
+    ends: _Ends, targets: _Targets, candidates: Numbers, whole: dict[str, Floats]
+) -> tuple[dict[str, Floats], Floats]:
     """The facts by name and how well they join (near aligned onward fitting), each (E, C)."""
     radius, length_mm = whole["radius_mm"][ends.components], whole["length_mm"][ends.components]
     gap_mm = USUAL_GAP_MM + (LARGE_GAP_MM - USUAL_GAP_MM) * ramp(length_mm, SURE_PIECE_MM, LARGE_PIECE_MM)
-    way = shore.points[tried] - ends.points[:, None]
+    way = targets.points[candidates] - ends.points[:, None]
     apart = np.maximum(np.linalg.norm(way, axis=2), 1e-9)
     cosine = (way * ends.axes[:, None]).sum(axis=2) / apart
-    onward = -(way * shore.directions[tried]).sum(axis=2) / apart
+    onward = -(way * targets.directions[candidates]).sum(axis=2) / apart
     facts = {
-        "distance_mm": np.maximum(apart - ends.radii[:, None] - shore.radii[tried], 0),
+        "distance_mm": np.maximum(apart - ends.radii[:, None] - targets.radii[candidates], 0),
         "angle_deg": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
         "tree_angle_deg": np.degrees(np.arccos(np.clip(onward, -1, 1))),
-        "radius_ratio": radius[:, None] / np.maximum(shore.widths[tried], 1e-9),
-        "at_tip": np.asarray(shore.is_tip[tried], float),
+        "radius_ratio": radius[:, None] / np.maximum(targets.widths[candidates], 1e-9),
+        "at_tip": np.asarray(targets.is_tip[candidates], float),
     }
     has_axis = np.linalg.norm(ends.axes, axis=1, keepdims=True) > 0
     aligned = np.where(has_axis, np.maximum(cosine, 0) ** 2, 0.5)

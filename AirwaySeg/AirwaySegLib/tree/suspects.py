@@ -1,7 +1,7 @@
 """Points of a segmented airway tree that a person should look at: fragments, sudden ends, leaks, doubtful tips.
 
 Lengths are in mm. ``ramp(x, a, b)`` in formulas is 0 at a, 1 at b, straight between them and flat outside. All kinds
-have one scale of scores: from 0.5 on more likely than not worth a look, 1 = surely.
+have one scale of scores: from 0.5 on more likely than not worth a look, 1 means certain.
 """
 
 import json
@@ -87,7 +87,7 @@ def find_suspects(tree: AirwayTree, tip_probabilities: dict[int, float] | None =
     """All kinds, highest score first; of each at most `MOST_OF_A_KIND`, and a note about those left out.
 
     ``tip_probabilities`` comes from `tip_probability`; without it no tip is doubtful. An empty tree has no suspects.
-    A branch that rather leaks is no sudden end besides, and leaks close to each other are one.
+    A branch that is more likely a leak is not listed as a sudden end too; leaks close to each other are merged.
     """
     leaks = possible_leaks(tree)
     leaking = {leak.branch: leak.score for leak in leaks}
@@ -288,8 +288,9 @@ def _worst_rule(facts: dict[str, float], least_mm: float) -> tuple[str, float]:
 def _leak_reason(rule: str, facts: dict[str, float]) -> str:
     width = {name: 2 * value for name, value in facts.items() if name.endswith("radius_mm")}
     return {
-        "widening": f"The airway widens from {width['start_radius_mm']:.1f} to {width['radius_mm']:.1f} mm on its way.",
-        "parent_ratio": f"The airway is {width['median_radius_mm']:.1f} mm wide and comes from one of only "
+        "widening": f"The airway widens from {width['start_radius_mm']:.1f} to {width['radius_mm']:.1f} mm along its "
+        "length.",
+        "parent_ratio": f"The airway is {width['median_radius_mm']:.1f} mm wide, its parent airway only "
         f"{width['parent_radius_mm']:.1f} mm.",
         "blob": f"The airway is {min(width['median_radius_mm'], width['parent_radius_mm']):.1f} mm wide but swells to "
         f"{width['widest_radius_mm']:.1f} mm.",
@@ -331,7 +332,7 @@ def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list
         radius = far_radius_mm(branch)
         thin = 0.6 + 0.4 * float(ramp(radius, THICK_TIP_MM, THIN_TIP_MM))
         score = float(ramp(probability, DOUBTFUL, VERY_DOUBTFUL)) * thin
-        reason = f"The network gives this last branch, {2 * radius:.1f} mm wide, a mean of {probability:.2f}."
+        reason = f"This terminal branch, {2 * radius:.1f} mm wide, has a mean network probability of {probability:.2f}."
         facts = {"probability": probability, "radius_mm": radius, "length_mm": branch.length_mm}
         found.append(_suspect(DOUBTFUL_TIP, branch, branch.points_mm[-1], score, reason, facts))
     return _sorted(found)

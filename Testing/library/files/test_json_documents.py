@@ -19,14 +19,14 @@ def test_what_was_written_is_read():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "no list of things: JSONDecodeError"),
-        ("[]", "no list of things: TypeError"),
-        ('{"things": []}', "no list of things: KeyError"),
+        ("{", "not a valid list of things: JSONDecodeError"),
+        ("[]", "not a valid list of things: TypeError"),
+        ('{"things": []}', "not a valid list of things: KeyError"),
         ('{"format": "things 2", "things": []}', "'things 2', not 'things 1'"),
-        ('{"format": "things 1", "things": [NaN]}', "NaN is no number"),
-        ('{"format": "things 1", "things": ["x"]}', "no list of things: ValueError"),
+        ('{"format": "things 1", "things": [NaN]}', "NaN is not a number"),
+        ('{"format": "things 1", "things": ["x"]}', "not a valid list of things: ValueError"),
         ('{"format": "things 1", "things": ' + "[" * 60 + "]" * 60 + "}", "nested too deeply"),
-        ("[" * 100_000, "no list of things: ValueError .it is nested too deeply"),
+        ("[" * 100_000, "not a valid list of things: ValueError .it is nested too deeply"),
     ],
 )
 def test_anything_else_is_refused_in_a_sentence(text, told):

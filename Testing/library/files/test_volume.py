@@ -219,8 +219,8 @@ def test_several_series_are_refused_with_the_list_and_one_can_be_chosen(tmp_path
     for wanted in ("1.2.3", "3", "lung", "LUNG 1.25"):
         assert np.array_equal(read_ct(tmp_path, wanted)[0].array, some_hounsfield)
     assert read_ct(tmp_path, "2")[0].series_uid == "1.2.4"
-    assert '"1.25" names several series' in refusal(tmp_path, "1.25")
-    assert '"MR" names no series' in refusal(tmp_path, "MR")
+    assert '"1.25" matches several series' in refusal(tmp_path, "1.25")
+    assert '"MR" matches no series' in refusal(tmp_path, "MR")
     assert "single DICOM slice" in refusal(tmp_path, "Scout")
 
 

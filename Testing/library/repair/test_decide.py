@@ -97,7 +97,7 @@ def test_below_the_threshold_it_is_proposed_and_so_is_what_hangs_on_it(broken):
     assert (first.state, first.reason) == (PROPOSED, "Its score of 0.30 is below 0.50.")
     assert (second.state, second.reason) == (
         PROPOSED,
-        f"It leads on from fragment {middle}, which is not joined yet.",
+        f"It continues from fragment {middle}, which is not joined yet.",
     )
     assert (repaired_mask(labels, [first, second]) == (labels == 1)).all()
     assert mask[labels == 1].all()
@@ -114,7 +114,7 @@ def test_of_two_bridges_for_a_fragment_the_better_is_taken(broken):
 def test_a_bridge_to_nowhere_is_refused(broken):
     _, parsed, labels, _, far, _ = broken
     [proposal] = decide([far], parsed, labels, 0.5)
-    assert (proposal.state, proposal.reason) == (REFUSED, "Neither side of it is joined to the tree.")
+    assert (proposal.state, proposal.reason) == (REFUSED, "Neither of its ends is joined to the tree.")
     assert proposal.branch == 0 and proposal.fragments == ()
 
 

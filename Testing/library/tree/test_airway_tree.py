@@ -207,7 +207,7 @@ def test_a_file_that_lacks_an_entry_is_refused(a_tree, entry):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '"tree"', "null", "{}"])
 def test_what_is_not_a_tree_at_all_is_refused(text):
-    with pytest.raises(AirwaySegError, match="no airway tree"):
+    with pytest.raises(AirwaySegError, match="not a valid airway tree"):
         AirwayTree.from_json(text)
 
 

@@ -460,7 +460,7 @@ def test_suspects_survive_json(a_healthy_tree):
 def test_a_list_with_nonsense_in_it_is_refused(a_healthy_tree, change):
     document = json.loads(suspects_to_json(find_suspects(a_faulty_tree(a_healthy_tree))))
     document["suspects"][0] |= change
-    with pytest.raises(AirwaySegError, match="no list of suspects"):
+    with pytest.raises(AirwaySegError, match="not a valid list of suspects"):
         suspects_from_json(json.dumps(document))
 
 
