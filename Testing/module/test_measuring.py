@@ -9,7 +9,7 @@ import slicer
 
 from AirwaySegSlicer.commands import measure as measuring
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, nodes, overlays
+from AirwaySegSlicer.scene import branches, maps, nodes, overlays
 from AirwaySegSlicer.scene import radius_plot as radiusplot
 
 
@@ -296,6 +296,13 @@ def test_generations_have_the_colours_of_the_library():
     for count in (1, 2, 9, 14):
         mine = np.array(overlays.ramp(overlays.OVERLAYS["generation"].colours, count)) * 255
         assert np.array_equal(np.rint(mine), colours.generation_colours(count))
+
+
+def test_the_command_and_the_module_call_the_files_alike():
+    from AirwaySegLib.commands import measure, segment
+
+    assert maps.VOXELS == measure.VOXELS and segmentation.NOT_MEASURED == segment.NOT_MEASURED
+    assert {overlay.values for overlay in overlays.OVERLAYS.values()} == set(measure.MAPS)
 
 
 def test_without_measures_an_overlay_gets_a_sentence_and_changes_nothing(slicer_host, tmp_path):
