@@ -29,15 +29,6 @@ SLAB = 4
 ROUNDING = 1e-4
 """Shares are right to this."""
 
-WINGSNET_WINDOW_HU = (-1000.0, 600.0)
-"""Zheng et al. 2021, IV A."""
-
-TANG_WINDOW_HU = (-625.0, 125.0)
-"""Second channel in Tang's paper, 2.1: width 750, level -250."""
-
-TANG_PROGRAM_WINDOW_HU = (-1000.0, 500.0)
-"""Second channel in Tang's published program."""
-
 
 @dataclass(frozen=True)
 class Augmentation:
