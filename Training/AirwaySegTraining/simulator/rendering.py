@@ -32,7 +32,8 @@ class Grid:
         axes = [np.linspace(0, (n - 1) * s, coarse_count(n, s, step_mm)) for n, s in zip(self.shape, self.spacing_mm)]
         lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) + np.asarray(self.first_mm)
         points = lattice @ self.rotation  # the inverse of a rotation is its transpose
-        return tuple(np.ascontiguousarray(points[..., axis], dtype=np.float32) for axis in range(3))
+        z, y, x = (np.ascontiguousarray(points[..., axis], dtype=np.float32) for axis in range(3))
+        return z, y, x
 
 
 def coarse_count(count: int, spacing_mm: float, step_mm: float) -> int:
@@ -70,7 +71,8 @@ def _tube_box(low_mm: Points, high_mm: Points, margin_mm: float, grid: Grid) -> 
     last = np.minimum(np.ceil((high_mm + margin_mm) / spacing) + 1, grid.shape).astype(int)
     if (first >= last).any():
         return None
-    return tuple(slice(a, b) for a, b in zip(first, last))
+    z, y, x = (slice(a, b) for a, b in zip(first, last))
+    return z, y, x
 
 
 def _paint_piece(
@@ -123,7 +125,7 @@ def paint_tubes(
             _paint_piece(coverage, points[k : k + 2], radii[k : k + 2], (branch.squash, axis), grid)
 
 
-def mix(hu: Field, value: Field | float, coverage: Field) -> None:
+def mix(hu: Field, value: Field | np.float32 | float, coverage: Field) -> None:
     """Replace a share ``coverage`` (0..1) of each voxel of ``hu`` by ``value``, in place."""
     hu += (value - hu) * coverage
 

@@ -3,6 +3,7 @@
 Big shapes are made on a coarse lattice and enlarged slab by slab; tubes are painted at full resolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,7 +121,11 @@ def make_shapes(patient: Patient, grid: Grid, rng: np.random.Generator) -> Shape
     )
 
 
-def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_mm: float, fat_hu: float) -> Field:
+View = Callable[[Field], Field]
+"""Gives a coarse field as finely as the scan, for a few of its slices."""
+
+
+def _soft_tissue(patient: Patient, shapes: Shapes, view: View, texture: Field, voxel_mm: float, fat_hu: float) -> Field:
     """All but the lungs: air outside, skin, fat, muscle, mediastinum with fat planes, heart, spine, gas below."""
     body = view(shapes.body)
     hu = view(shapes.outside).copy()
@@ -137,7 +142,9 @@ def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_m
     return hu
 
 
-def _parenchyma(patient: Patient, shapes: Shapes, view, textures: tuple[Field, Field, Field], settings: dict) -> Field:
+def _parenchyma(
+    patient: Patient, shapes: Shapes, view: View, textures: tuple[Field, Field, Field], settings: dict
+) -> Field:
     """Lung tissue in HU: density gradient to the back, textures at three scales, fissures and disease."""
     broad, middle, fine = textures
     hu = patient.lung_hu + settings["gradient"] * view(shapes.back)
@@ -166,9 +173,9 @@ def paint_background(patient: Patient, shapes: Shapes, grid: Grid, rng: np.rando
         def view(field: Field, slab: slice = slab) -> Field:
             return enlarge(field, grid.shape, slab)
 
-        textures = tuple(view(texture) for texture in coarse_textures)
-        hu[slab] = _soft_tissue(patient, shapes, view, textures[1], voxel_mm, fat_hu)
-        lung = _parenchyma(patient, shapes, view, textures, settings)
+        broad, middle, fine = (view(texture) for texture in coarse_textures)
+        hu[slab] = _soft_tissue(patient, shapes, view, middle, voxel_mm, fat_hu)
+        lung = _parenchyma(patient, shapes, view, (broad, middle, fine), settings)
         mix(hu[slab], lung, soft(view(shapes.lungs), voxel_mm))
     return hu
 
@@ -237,7 +244,8 @@ def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generato
     """Nodules (dense) and cysts (air) as single balls or short lumps in the lung; one in eight has large bullae."""
     largest_mm = 16.0 if rng.random() < 0.12 else 7.0
     tips = np.array([branch.points_mm[-1] for branch in airways if branch.generation > 4])
-    nodules, cysts = [], []
+    nodules: list[Branch] = []
+    cysts: list[Branch] = []
     if len(tips) == 0:
         return nodules, cysts
     for kind, most in ((nodules, 8), (cysts, 14)):
