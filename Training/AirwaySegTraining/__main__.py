@@ -211,8 +211,8 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
     from AirwaySegTraining.fit.finetune import finetune
 
-    own = ("recipe", "steps", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
-    own += ("device", "precision", "workers")
+    patches = ("recipe", "steps", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
+    own = (*patches, "device", "precision", "workers")
     settings = FitSettings(
         **{name: getattr(options, name) for name in own},
         start_from=options.weights,

@@ -34,12 +34,10 @@ _LUNG_HU = (-940, -600)
 """Lung with its small vessels; below is free air and gas of the bowel. By hand, from the usual range of HU."""
 
 _AREA_MM2 = (40.0, 750.0)
-"""Area of a section. The lower limit is a circle of 7 mm, as in small children; the widest normal adult tracheae have
-25 x 27 mm, 530 mm^2 (Breatnach et al., AJR 142, 1984), and enlarged ones more."""
+"""Area of a section. By hand: the lower limit is a circle of 7 mm, the upper leaves room for enlarged tracheae."""
 
 _USUAL_AREA_MM2, _UNUSUAL_WEIGHT = (110.0, 500.0), 0.4
-"""Areas with full weight, those of nearly all adults (13 x 11 to 25 x 27 mm, same source), and the weight at the limits
-of `_AREA_MM2`."""
+"""Areas with full weight, about those of ordinary adults, and the weight at the limits of `_AREA_MM2`. By hand."""
 
 _COMPACTNESS, _WIDTH_TO_LENGTH = (0.8, 0.95), (0.35, 0.65)
 """Shape of a section (see `_moments`). On expiration the membranous wall bulges inwards, so a section may be half as

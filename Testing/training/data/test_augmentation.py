@@ -8,9 +8,6 @@ from scipy.ndimage import affine_transform
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data.augmentation import (
-    TANG_PROGRAM_WINDOW_HU,
-    TANG_WINDOW_HU,
-    WINGSNET_WINDOW_HU,
     Augmentation,
     Placement,
     channels,
@@ -246,8 +243,8 @@ def test_an_impossible_augmentation_is_refused(values, sentence):
 
 def test_channels_show_the_windows_of_the_papers():
     hu = np.array([-2000, -1000, -625, -250, 125, 600], np.float32)
-    first, paper, program = channels(hu, (WINGSNET_WINDOW_HU, TANG_WINDOW_HU, TANG_PROGRAM_WINDOW_HU))
+    first, paper, program = channels(hu, ((-1000.0, 600.0), (-625.0, 125.0), (-1000.0, 500.0)))
     assert first == pytest.approx([0, 0, 375 / 1600, 750 / 1600, 1125 / 1600, 1])
     assert paper == pytest.approx([0, 0, 0, 0.5, 1, 1])
     assert program == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1])
-    assert channels(np.zeros((4, 4, 4)), [WINGSNET_WINDOW_HU]).shape == (1, 4, 4, 4)
+    assert channels(np.zeros((4, 4, 4)), [(-1000.0, 600.0)]).shape == (1, 4, 4, 4)

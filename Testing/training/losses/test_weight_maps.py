@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from phantoms import a_forked_tree, draw_tubes
 from scipy.ndimage import convolve
 from skimage.morphology import skeletonize
@@ -20,12 +19,10 @@ from AirwaySegTraining.losses.weight_maps import (
     draw_lib_root,
     foreground_rate,
     general_union_m,
-    general_union_weight,
     hard_skeleton,
     inverse_weight,
     lib_weight,
     skeleton_of,
-    small_airway_voxels,
     tang_distance_weight,
     tube,
 )
@@ -89,16 +86,6 @@ def test_m_of_the_general_union_weight_makes_the_smallest_gradient_ratio_one():
 def test_an_alpha_that_would_favour_wide_airways_is_refused(alpha, root):
     with pytest.raises(AirwaySegError, match=f"alpha is {alpha:g}; with the root {root:g}"):
         general_union_m(alpha, root)
-
-
-def test_the_general_union_weight_falls_from_one_to_one_less_m():
-    distance = np.array([0, 0.25, 1], np.float32)
-    weight = general_union_weight(distance, alpha=0.1)
-    assert weight.dtype == np.float32
-    assert torch.equal(general_union_weight(torch.from_numpy(distance), alpha=0.1), torch.from_numpy(weight))
-    assert weight.tolist() == pytest.approx([1, 1 - 8 / 9 * 0.5, 1 / 9])
-    assert general_union_weight(distance, 0.2, exponent=2.0).tolist() == pytest.approx([1, 1 - 0.75 / 16, 0.25])
-    assert general_union_weight(distance, 0.5).tolist() == [1, 1, 1]
 
 
 def test_the_foreground_rate_counts_a_cube_around_each_voxel():
@@ -216,25 +203,6 @@ def test_a_drawn_tree_has_trachea_and_main_bronchi_as_large_class(a_fork):
     assert (classes[(label == 1) & (z < 35)] == MIDDLE).all()
 
 
-def test_small_airways_are_skeleton_voxels_less_than_two_voxels_deep():
-    for width, expected in ((2, True), (3, False), (5, False)):
-        label = a_bar(width)
-        skeleton = np.zeros_like(label)
-        skeleton[6:-6, 3 + width // 2, 3 + width // 2] = 1
-        found = small_airway_voxels(skeleton, label)
-        assert found.dtype == np.int32 and found.shape == ((14, 3) if expected else (0, 3))
-        if expected:
-            assert np.array_equal(found, np.argwhere(skeleton))
-
-
-def test_an_airway_that_leaves_the_scan_is_not_small_there():
-    label = np.zeros((12, 13, 13), np.uint8)
-    label[:, 3:10, 3:10] = 1
-    skeleton = np.zeros_like(label)
-    skeleton[:, 6, 6] = 1
-    assert len(small_airway_voxels(skeleton, label)) == 0
-
-
 def test_the_hard_skeleton_is_what_the_prediction_lacks():
     skeleton, prediction = np.array([0, 1, 1, 0], np.uint8), np.array([True, True, False, False])
     assert hard_skeleton(skeleton, prediction).tolist() == [0, 0, 1, 0]
@@ -255,8 +223,7 @@ def test_a_case_without_airway_has_empty_maps():
     ]
     for values in maps:
         assert values.shape == label.shape and not values.any()
-    assert branches == () and len(small_airway_voxels(skeleton, label)) == 0
-    assert (general_union_weight(maps[1], 0.1) == 1).all() and (lib_weight(maps[2], 2.5) == 1).all()
+    assert branches == () and (lib_weight(maps[2], 2.5) == 1).all()
     assert (inverse_weight(branch) == 1).all()
 
 
@@ -267,4 +234,3 @@ def test_a_single_voxel_has_all_maps():
     assert not centerline_distance(label, CUBIC).any()
     branch, branches = branch_map(label, CUBIC)
     assert np.array_equal(branch, label) and len(branches) == 1
-    assert small_airway_voxels(label, label).tolist() == [[2, 2, 2]]

@@ -197,7 +197,8 @@ def _draw_cuts(airways: _Airways, settings: BreakSettings, rng: np.random.Genera
             trial = alive.copy()
             trial[cut.rows] = False
             if _is_good(airways, cut, trial, settings.least_voxels):
-                alive, _ = trial, cuts.append(cut)
+                alive = trial
+                cuts.append(cut)
                 break
     return cuts
 

@@ -11,6 +11,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -174,7 +175,9 @@ def pool_files(folder: Path, case: Case, settings: PoolSettings) -> list[Path]:
 
 def _pooled(folders: Sequence[Path], settings: PoolSettings, workers: int) -> Iterator[None]:
     if workers <= 1:
-        yield from (_pool_case(folder, settings) for folder in folders)
+        for folder in folders:
+            _pool_case(folder, settings)
+            yield
         return
     try:
         with WorkerPool(workers) as processes:
@@ -203,7 +206,7 @@ def _pool_case(folder: Path, settings: PoolSettings) -> None:
         _write(path, arrays)
 
 
-def _write(path: Path, arrays: dict[str, NDArray]) -> None:
+def _write(path: Path, arrays: dict[str, Any]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as stream:
@@ -240,10 +243,16 @@ class BreakagePatches(Dataset):
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """A random patch: CT and attention (2, S, S, S), and states (S, S, S)."""
-        tree = self.trees[rng.integers(len(self.trees))]
+        tree = self.trees[int(rng.integers(len(self.trees)))]
         wanted = np.flatnonzero(tree.holds_gap == (rng.random() >= FALSE_SHARE))
         number = int(rng.choice(wanted if len(wanted) else len(tree.centres)))
         return drawn_patch(tree, number, rng)
+
+
+def _triple(values: NDArray) -> tuple[Any, Any, Any]:
+    """Three numbers or truth values as Python's own."""
+    z, y, x = values.tolist()
+    return z, y, x
 
 
 def drawn_patch(
@@ -251,10 +260,8 @@ def drawn_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """A patch of a pooled tree, shifted and mirrored by chance, as a random scanner shows it."""
     shift = rng.integers(-SHIFT, SHIFT + 1, 3)
-    mirrored = tuple(bool(flip) for flip in rng.random(3) < 0.5)
-    pivot = tuple(int(place) for place in SIDE // 2 - shift)
-    point = tuple(int(place) for place in tree.centres[number])
-    placement = Placement(point, pivot, SIDE, None, mirrored)
+    mirrored = _triple(rng.random(3) < 0.5)
+    placement = Placement(_triple(tree.centres[number]), _triple(SIDE // 2 - shift), SIDE, None, mirrored)
     scanner = draw_scanner(rng) if tree.case.clean else mild_scanner(rng)
     hu = scan(image_patch(tree.case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
     part = tuple(slice(SHIFT + by, SHIFT + by + SIDE) for by in shift)

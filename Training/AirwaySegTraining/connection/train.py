@@ -157,7 +157,7 @@ def train_breakage(
 
 
 def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, team: Team, progress: Progress) -> None:
-    groups = prepared_groups(data, (), team, settings.workers, progress)
+    groups = prepared_groups(data, (), team, settings.workers or 0, progress)
     cases = [case for group in groups for case in group]
     held = held_out(groups, settings.validation, settings.seed)
     kept = {case.name: case for case in cases if case not in held}
@@ -167,7 +167,7 @@ def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, te
     run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], team.device)
     if (output / CHECKPOINT).exists():
         run.load(output / CHECKPOINT, team.device)
-    breakers = max(settings.workers, min(MOST_WORKERS, usable_cpus()))
+    breakers = max(settings.workers or 0, min(MOST_WORKERS, usable_cpus()))
     trees = make_pool(folders, pool, breakers, progress)
     log = RunLog(output, run.step)
     around = Surroundings(output, log, team, progress, settings.steps)
@@ -195,7 +195,8 @@ def start_breakage(
         provenance={"cases": len(cases)},
     )
     info = with_spacings(info, cases, before)
-    net = net.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
+    moved: Any = net  # PyTorch's annotations do not know a module's memory format
+    net = moved.to(device, memory_format=torch.channels_last_3d)  # half the time on a CPU
     return BreakageRun(net, copy.deepcopy(net), info, settings, fingerprints, device)
 
 

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from AirwaySegLib.chest.preprocessing import normalise
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining.data.sampling import crops, cut, draw_start
+from AirwaySegTraining.data.sampling import Boxed, crops, cut, draw_start
 
 Field = NDArray[np.float32]
 
@@ -28,15 +28,6 @@ SLAB = 4
 
 ROUNDING = 1e-4
 """Shares are right to this."""
-
-WINGSNET_WINDOW_HU = (-1000.0, 600.0)
-"""Zheng et al. 2021, IV A."""
-
-TANG_WINDOW_HU = (-625.0, 125.0)
-"""Second channel in Tang's paper, 2.1: width 750, level -250."""
-
-TANG_PROGRAM_WINDOW_HU = (-1000.0, 500.0)
-"""Second channel in Tang's published program."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +75,15 @@ class Placement:
 
     def enlarged(self, margin: int) -> "Placement":
         """The same with ``margin`` more voxels on every side, for filters that need surroundings."""
-        return replace(self, pivot=tuple(place + margin for place in self.pivot), side=self.side + 2 * margin)
+        z, y, x = self.pivot
+        return replace(self, pivot=(z + margin, y + margin, x + margin), side=self.side + 2 * margin)
 
     @cached_property
     def source(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Start and size (z, y, x) of the scan's box that the patch is made from."""
         if self.matrix is None:
-            return np.array(self.point) - self.pivot, np.full(3, self.side)
+            start = np.array(self.point, np.int64) - np.array(self.pivot, np.int64)
+            return start, np.full(3, self.side, np.int64)
         middle = self.matrix @ ((self.side - 1) / 2 - np.array(self.pivot)) + self.point
         reach = np.abs(self.matrix).sum(axis=1) * (self.side - 1) / 2
         start = np.floor(middle - reach).astype(np.int64) - 1  # a voxel to spare for rounding
@@ -123,7 +116,7 @@ def draw_placement(
     return Placement(tuple(point.tolist()), tuple(pivot.tolist()), side, matrix, tuple(mirrored.tolist()))
 
 
-def image_patch(image: NDArray, placement: Placement) -> NDArray[np.float32]:
+def image_patch(image: Boxed, placement: Placement) -> NDArray[np.float32]:
     """The patch (S, S, S) of a CT or another continuous picture, trilinear; beyond the scan its mirror image goes on.
 
     A larger box is cut and turned, so that a patch has no empty corners.
@@ -133,7 +126,7 @@ def image_patch(image: NDArray, placement: Placement) -> NDArray[np.float32]:
     return _mirrored(patch, placement)
 
 
-def label_patch(label: NDArray[np.uint8], placement: Placement, threshold: float) -> NDArray[np.uint8]:
+def label_patch(label: Boxed, placement: Placement, threshold: float) -> NDArray[np.uint8]:
     """The patch (S, S, S) of a label (0 background, 1 airway, 2 left out).
 
     1 where airway has at least ``threshold`` of what is interpolated (Zheng et al. 2021, IV B). 2 in other voxels as
@@ -152,7 +145,7 @@ def label_patch(label: NDArray[np.uint8], placement: Placement, threshold: float
     return _mirrored(patch, placement)
 
 
-def map_patches(maps: Mapping[str, NDArray], placement: Placement) -> dict[str, NDArray]:
+def map_patches(maps: Mapping[str, Boxed], placement: Placement) -> dict[str, NDArray]:
     """Patches (S, S, S) of a case's maps by name, each with its own dtype: nearest voxels, so no values are mixed.
 
     Interpolated, a distance that is 0 outside the airway would be wrong along its wall, and a branch's number all over.
@@ -180,6 +173,7 @@ def _mirrored(patch: NDArray, placement: Placement) -> NDArray:
 
 def _slabs(placement: Placement) -> Iterator[tuple[slice, list[Field]]]:
     """A few rows of a turned patch after another, and the positions (z, y, x) in the source's box that they show."""
+    assert placement.matrix is not None
     matrix, shown = placement.matrix.astype(np.float32), np.arange(placement.side, dtype=np.float32)
     offset = placement.point - placement.source[0] - placement.matrix @ placement.pivot
     plane = [

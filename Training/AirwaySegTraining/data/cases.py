@@ -285,7 +285,9 @@ def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Ite
     """Prepare the cases and give something for each, in any order."""
     workers = _at_once(workers, len(folders))
     if workers == 1:
-        yield from (_prepare(folder, wanted) for folder in folders)
+        for folder in folders:
+            _prepare(folder, wanted)
+            yield
         return
     try:
         with WorkerPool(workers) as pool:
@@ -331,7 +333,9 @@ def _write_case(case: Case, place: Path, hashes: Hashes) -> None:
         "skeleton": case.skeleton.values,
     }
     numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
-    write_prepared(place / case.fingerprint, {"ct": case.ct, "label": case.label}, numbers, hashes)
+    write_prepared(
+        place / case.fingerprint, {"ct": np.asarray(case.ct), "label": np.asarray(case.label)}, numbers, hashes
+    )
 
 
 def _kept_case(folder: Path, hashes: Hashes) -> Case | None:

@@ -139,7 +139,8 @@ def write_prepared(kept: Path, arrays: Mapping[str, NDArray], numbers: Mapping[s
             with path.open("rb") as stream:
                 digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
         described = {name: np.asarray(values) for name, values in numbers.items()} | {"hashes": np.array(digests)}
-        np.savez(unfinished / "case.npz", seal=_seal(described, kept.name), **described)
+        numbered: dict[str, Any] = {"seal": _seal(described, kept.name), **described}
+        np.savez(unfinished / "case.npz", **numbered)
     for name, digest in zip(ARRAYS, digests):
         hashes.remember(kept / f"{name}.npy", digest)
 
@@ -192,7 +193,7 @@ def _loaded(path: Path, use: Callable[[Any], Any]) -> Any:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(stored, wanted):
             raise Unusable(path.name)
-        if wanted is np.ndarray:
+        if isinstance(stored, np.ndarray):
             return use(stored)
         with stored:
             return use(stored)

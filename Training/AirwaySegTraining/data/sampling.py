@@ -6,6 +6,7 @@ Arrays are (Z, Y, X), positions and starts are voxels (z, y, x). Letters in shap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,17 @@ THIN_VOXELS, WIDE_VOXELS = 2.3, 4.0
 BORDER_HU = -500
 COARSE = 4
 """Of the lungs' border, and of all else around air, every fourth voxel along each axis is looked at."""
+
+
+class Boxed(Protocol):
+    """An array, or what gives boxes of one: `prepared_files.OnDisk`, `cases.OnAirway`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array."""
+
+    def __getitem__(self, box: Any, /) -> Any:
+        """The box, indexed with slices or `numpy.ix_`."""
 
 
 class Kind(StrEnum):
@@ -184,7 +196,7 @@ def draw_start(
     return np.clip(point + shift - side // 2, 0, np.maximum(0, np.array(shape) - side))
 
 
-def cut(array: NDArray, start: ArrayLike, size: int | Sequence[int], fill: float | None = None) -> NDArray:
+def cut(array: Boxed, start: ArrayLike, size: int | Sequence[int] | NDArray, fill: float | None = None) -> NDArray:
     """A copy of the box of ``size`` voxels (a cube, or z, y, x) at ``start``.
 
     Outside the array everything is ``fill``; with None the array goes on as its mirror image, as in inference, so that
@@ -203,6 +215,6 @@ def cut(array: NDArray, start: ArrayLike, size: int | Sequence[int], fill: float
     return out
 
 
-def crops(arrays: Mapping[str, NDArray], start: ArrayLike, size: int | Sequence[int]) -> dict[str, NDArray]:
+def crops(arrays: Mapping[str, Boxed], start: ArrayLike, size: int | Sequence[int] | NDArray) -> dict[str, NDArray]:
     """The same box of several arrays of one shape, by their names; see `cut`."""
     return {name: cut(array, start, size) for name, array in arrays.items()}

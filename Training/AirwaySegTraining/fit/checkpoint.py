@@ -134,7 +134,9 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
             second_window_hu=network.second_window_hu,
             patch_zyx=(side, side, side),
         )
-        net = info.build()
+        built = info.build()
+        assert isinstance(built, WingsNet)
+        net = built
     net.encoder_head.dropout = net.decoder_head.dropout = network.dropout
     info = with_spacings(info, cases, info if settings.start_from else None)  # they still know what they have seen
     net = net.to(device)

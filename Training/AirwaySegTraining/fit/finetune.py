@@ -106,14 +106,15 @@ def finetune(
     AirwaySegError
         As `loop.fit`, or if the name is taken or the user's folder for weights cannot be written.
     """
-    settings = replace(settings, start_from=settings.start_from or "default")
+    weights = settings.start_from or "default"
+    settings = replace(settings, start_from=weights)
     name = name or output.resolve().name
     settings.full_recipe()
     for folder in data:
         case_folders(folder)  # refuses one without cases before anything takes time
-    _check(name, settings.start_from, output, resume)
+    _check(name, weights, output, resume)
     with run_folder(output, "finetune", resume=resume):
-        old = load_model(settings.start_from)
+        old = load_model(weights)
         target = fit(data, output, settings, progress, resume=resume)
         with joined_team(settings.device) as team:
             known = _known((old, load_model(str(target))), output, team.device.type, progress)
@@ -135,8 +136,11 @@ def _judged(output: Path, known: list[dict[str, float]]) -> Outcome:
     """What the run in ``output`` has found on the held-out cases; ``known`` of old and new weights is beside it."""
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
-    found, reason = verdict(before, after, *known)
-    return Outcome(before, after, *known, found, reason, str(output / "model.safetensors"), doubt_about_labels(before))
+    old, new = known
+    found, reason = verdict(before, after, old, new)
+    return Outcome(
+        before, after, old, new, found, reason, str(output / "model.safetensors"), doubt_about_labels(before)
+    )
 
 
 def _listed(outcome: Outcome, name: str, output: Path, resume: bool) -> Outcome:

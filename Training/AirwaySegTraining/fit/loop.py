@@ -72,7 +72,7 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
             use_all_cpus(team)
             settings = settled(settings, team, precision_of(checkpoint) if goes_on else None)
             progress = progress if team.leads else silent
-            groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers, progress)
+            groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers or 0, progress)
             run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
             if goes_on:
                 run.load(checkpoint, team.device)

@@ -70,8 +70,8 @@ class Batches(Dataset):
     def patch(self, rng: np.random.Generator) -> dict[str, NDArray]:
         """A random patch of a random case; every array has a first axis for channels."""
         group = self.source.groups[rng.choice(len(self.source.groups), p=self.source.shares)]
-        hu, label, maps = draw_patch(group[rng.integers(len(group))], self.stage, self.mixture, rng)
-        kept = {"label": label}
+        hu, label, maps = draw_patch(group[int(rng.integers(len(group)))], self.stage, self.mixture, rng)
+        kept: dict[str, NDArray] = {"label": label}
         if self.stage.weights:
             kept["weight"] = patch_weight(self.stage.weights, label, maps, rng)
         if self.stage.edited != 1:

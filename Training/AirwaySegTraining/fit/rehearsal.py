@@ -135,8 +135,8 @@ def remembered(model: Model, cases: list[Case], device: str, precision: str, pro
         probability = backend.run(channels(as_scanned(case), windows)[None])
         mask = (probability[0].max(axis=0) >= 0.5) & (case.label != IGNORE)
         line = case.skeleton.whole() > 0
-        found, line_voxels = found + np.count_nonzero(mask & line), line_voxels + np.count_nonzero(line)
-        near += np.count_nonzero(mask & (distance_to(case.label != 0, (1.0, 1.0, 1.0)) <= NEAR_VOXELS))
-        marked += np.count_nonzero(mask)
+        found, line_voxels = found + int((mask & line).sum()), line_voxels + int(line.sum())
+        near += int((mask & (distance_to(np.asarray(case.label) != 0, (1.0, 1.0, 1.0)) <= NEAR_VOXELS)).sum())
+        marked += int(mask.sum())
     progress("evaluate", len(cases), len(cases))
     return {"tld": found / max(1, line_voxels), "near": near / max(1, marked)}

@@ -1,7 +1,11 @@
 """Batch normalisation over the patches of all processes on CPUs, for which PyTorch has none."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, distributed, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Sum(torch.autograd.Function):
@@ -37,14 +41,15 @@ class TeamBatchNorm(nn.BatchNorm3d):
         variance = _Sum.apply(centred.square().mean(axes)) / size
         count = size * x.numel() // x.shape[1]
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / max(1, count - 1), self.momentum)
+            mine, momentum = dict(self.named_buffers()), self.momentum or 0.0
+            mine["num_batches_tracked"].add_(1)
+            mine["running_mean"].lerp_(mean, momentum)
+            mine["running_var"].lerp_(variance * count / max(1, count - 1), momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None, None] + self.bias[:, None, None, None]).to(x.dtype)
 
 
-def with_team_norm(net: nn.Module) -> nn.Module:
+def with_team_norm(net: Network) -> Network:
     """The same network, with `TeamBatchNorm` in the place of batch normalisation and the very same parameters."""
     for parent in list(net.modules()):
         for name, child in parent.named_children():

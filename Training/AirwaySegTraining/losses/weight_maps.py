@@ -9,8 +9,6 @@ Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Ai
 Anatomy-aware Multi-class Segmentation and Deep Breakage Connection.
 """
 
-from typing import Any, TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, uniform_filter
@@ -18,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume
-from AirwaySegLib.masks.components import bounding_box, distance_to, fill_holes
+from AirwaySegLib.masks.components import bounding_box, fill_holes
 from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, Branch
 from AirwaySegLib.tree.build import parse_airways
@@ -28,7 +26,6 @@ Label = NDArray[np.uint8]
 Map = NDArray[np.uint8]
 Rate = NDArray[np.float16]
 Weight = NDArray[np.float32]
-Values = TypeVar("Values", bound=Any)
 
 AIRWAY = 1
 
@@ -90,15 +87,6 @@ def general_union_m(alpha: float, root: float = 1.0) -> float:
     if not 0 < alpha <= root / 2:
         raise AirwaySegError(f"alpha is {alpha:g}; with the root {root:g} it must be above 0 and at most {root / 2:g}.")
     return (root - 2 * alpha) / (root - alpha)
-
-
-def general_union_weight(distance: Values, alpha: float, exponent: float = 0.5, root: float = 1.0) -> Values:
-    """Weight of the General Union loss (WingsNet Eq. 15 and 32): w = 1 - m (d / d_max)^r_d, and 1 on background.
-
-    ``distance`` is d / d_max (see `centerline_distance`), ``exponent`` r_d, m that of `general_union_m`. Takes and
-    gives float32 arrays, or tensors on their device.
-    """
-    return 1 - general_union_m(alpha, root) * distance**exponent
 
 
 def foreground_rate(label: Label, side: int = 7) -> Rate:
@@ -203,20 +191,6 @@ def classes_by_diameter(branch: NDArray[np.uint16], branches: tuple[Branch, ...]
         thin_one = round(one.mean_diameter_mm, 6) <= SMALL_DIAMETER_MM
         table[one.id] = LARGE if one.name in (TRACHEA, RIGHT_MAIN, LEFT_MAIN) else SMALL if thin_one else MIDDLE
     return table[branch]
-
-
-def small_airway_voxels(skeleton: Map, label: Label) -> NDArray[np.int32]:
-    """Skeleton voxels less than 2 voxels from the background's nearest centre, (N, 3) positions (Tang, section 1.3).
-
-    What lies beyond the scan is no background: the trachea's cut end is no small airway. The published program takes
-    the product of distance and skeleton, which is below 2 wherever there is no skeleton, in the whole background.
-    """
-    box = bounding_box(label == AIRWAY, margin=1)
-    if box is None:
-        return np.empty((0, 3), np.int32)
-    depth = distance_to(label[box] != AIRWAY, (1.0, 1.0, 1.0))
-    voxels = np.argwhere((skeleton[box] > 0) & (depth < SMALL_VOXELS))
-    return (voxels + [part.start for part in box]).astype(np.int32)
 
 
 def hard_skeleton(skeleton: Map, prediction: NDArray) -> Map:

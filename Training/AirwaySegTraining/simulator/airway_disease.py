@@ -134,7 +134,7 @@ def secretions(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
     lumps = []
     for _ in range(rng.integers(1, 7) if wide and rng.random() < 0.33 else 0):
         branch = wide[rng.integers(len(wide))]
-        steps = int(min(rng.integers(2, 8), len(branch.points_mm) - 1))
+        steps = min(int(rng.integers(2, 8)), len(branch.points_mm) - 1)
         first = int(rng.integers(0, len(branch.points_mm) - steps))
         part = slice(first, first + steps + 1)
         radii = branch.radii_mm[part] * rng.uniform(0.25, 0.6)

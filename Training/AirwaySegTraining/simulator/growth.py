@@ -155,8 +155,8 @@ def grow(
     stack = [_Tip(last.points_mm[-1], direction, float(last.radii_mm[-1]), seeds_mm, len(trunk) - 1, last.generation)]
     while stack:
         tip = stack.pop()
-        early = central is not None and tip.generation < central.last_generation
-        least = central.least_share if early else 0.28
+        near = central if central is not None and tip.generation < central.last_generation else None
+        least = near.least_share if near else 0.28
         groups = _split(tip.seeds_mm, tip.direction, least, rng) if len(tip.seeds_mm) >= 4 else ()
         for group in groups:
             exponent = rng.uniform(2.2, 2.4) if tip.radius_mm > 1.5 else rng.uniform(2.8, 3.2)
@@ -164,7 +164,7 @@ def grow(
             if radius_mm < smallest_mm:
                 continue
             child = _Tip(tip.position_mm, tip.direction, radius_mm, group, tip.parent, tip.generation + 1)
-            most_mm = central.length_mm * float(np.exp(rng.normal(scale=0.35))) if early else np.inf
+            most_mm = near.length_mm * float(np.exp(rng.normal(scale=0.35))) if near else np.inf
             grown = _grow_one(child, inside, most_mm, rng)
             if grown is None:
                 continue

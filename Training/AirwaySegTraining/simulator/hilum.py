@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 
 from AirwaySegTraining.simulator.growth import Branch, unit, wobbly_line
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 FAR_MM = 20.0
 """What is farther from the sleeve than this need not know how far."""
@@ -49,7 +49,8 @@ def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: fl
 def nodes(airways: list[Branch], rng: np.random.Generator) -> tuple[list[Branch], list[Branch]]:
     """Lymph nodes beside the forks of the large bronchi: soft ones, and calcified ones (in one patient of eight)."""
     forks = [branch for branch in airways if 1 <= branch.generation <= 3]
-    soft, calcified = [], []
+    soft: list[Branch] = []
+    calcified: list[Branch] = []
     chalky = rng.random() < 0.12
     for _ in range(rng.integers(4, 16)):
         branch = forks[rng.integers(len(forks))]

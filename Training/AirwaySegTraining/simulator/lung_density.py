@@ -13,7 +13,7 @@ from AirwaySegTraining.simulator.growth import Branch, unit, wobbly_line
 from AirwaySegTraining.simulator.patient import Patient
 from AirwaySegTraining.simulator.rendering import Grid, enlarge, mix, smooth_noise, soft
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 Lattice = tuple[Field, Field, Field]
 
 CALM_HU = 8.0
@@ -120,8 +120,8 @@ def served_by_a_bronchus(airways: list[Branch], lattice: Lattice, rng: np.random
     if rng.random() < 0.4:  # only its central part, about the hilum
         points, reach_mm = airways[min(below)].points_mm, rng.uniform(15, 40)
     near = np.ones(lattice[0].shape, bool)
-    for axis, place in enumerate(lattice):
-        near &= (place > points[:, axis].min() - 2 * reach_mm) & (place < points[:, axis].max() + 2 * reach_mm)
+    for axis, along in enumerate(lattice):
+        near &= (along > points[:, axis].min() - 2 * reach_mm) & (along < points[:, axis].max() + 2 * reach_mm)
     field = np.full(near.shape, -reach_mm, np.float32)
     places = np.stack([place[near] for place in lattice], axis=1)
     field[near] = reach_mm - cKDTree(points).query(places, distance_upper_bound=2 * reach_mm)[0].clip(0, 2 * reach_mm)

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from AirwaySegTraining.simulator.rendering import enlarge
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 SLAB = 16
 """Slices that are filtered at once."""

@@ -64,9 +64,9 @@ def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> t
     tube = Branch(points, np.full(len(points), radius), -1, 0, squash=SQUASH)
     pockets = []
     for _ in range(rng.integers(1, 9) if rng.random() < 0.55 else 0):
-        pockets.append(_gas(points, rng.integers(3, 12), rng.uniform(0.8, radius - 2), radius, rng))
+        pockets.append(_gas(points, int(rng.integers(3, 12)), rng.uniform(0.8, radius - 2), radius, rng))
     if rng.random() < 0.12:
-        pockets.append(_gas(points, rng.integers(15, 45), radius - 1.5, radius, rng))
+        pockets.append(_gas(points, int(rng.integers(15, 45)), radius - 1.5, radius, rng))
     if rng.random() < 0.1:
         pockets.append(_air_cyst(trachea, rng))
     return tube, pockets
@@ -94,7 +94,8 @@ def lung_extras(patient: Patient, airways: list[Branch], rng: np.random.Generato
     """Nodules (dense) and cysts (air) as single balls or short lumps in the lung; one in eight has large bullae."""
     largest_mm = 16.0 if rng.random() < 0.12 else 7.0
     tips = np.array([branch.points_mm[-1] for branch in airways if branch.generation > 4])
-    nodules, cysts = [], []
+    nodules: list[Branch] = []
+    cysts: list[Branch] = []
     if len(tips) == 0:
         return nodules, cysts
     for kind, most in ((nodules, 8), (cysts, 14)):

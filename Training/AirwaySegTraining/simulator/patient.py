@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from AirwaySegTraining.simulator.growth import Branch, Inside, Points, total_length_mm
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from AirwaySegTraining.simulator.growth import Branch, Points
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Grid:
         axes = [np.linspace(0, (n - 1) * s, coarse_count(n, s, step_mm)) for n, s in zip(self.shape, self.spacing_mm)]
         lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) + np.asarray(self.first_mm)
         points = lattice @ self.rotation  # the inverse of a rotation is its transpose
-        return tuple(np.ascontiguousarray(points[..., axis], dtype=np.float32) for axis in range(3))
+        z, y, x = (np.ascontiguousarray(points[..., axis], dtype=np.float32) for axis in range(3))
+        return z, y, x
 
 
 def coarse_count(count: int, spacing_mm: float, step_mm: float) -> int:
@@ -50,7 +51,7 @@ def _weights(coarse: int, fine: int) -> Field:
     return matrix
 
 
-def enlarge(field: Field, shape: tuple[int, int, int], slab: slice) -> Field:
+def enlarge(field: Field, shape: tuple[int, ...], slab: slice) -> Field:
     """Slices ``slab`` of a coarse field interpolated to ``shape``: (slab, Y, X), linear, three matrix products."""
     along_z = np.tensordot(_weights(field.shape[0], shape[0])[slab], field, axes=(1, 0))
     along_y = np.matmul(_weights(field.shape[1], shape[1]), along_z)
@@ -134,7 +135,7 @@ def paint_tubes(
         _paint_branch(coverage, branch, wider_mm[index] if isinstance(wider_mm, list) else wider_mm, grid)
 
 
-def mix(hu: Field, value: Field | float, coverage: Field) -> None:
+def mix(hu: Field, value: Field | np.floating | float, coverage: Field) -> None:
     """Replace a share ``coverage`` (0..1) of each voxel of ``hu`` by ``value``, in place."""
     hu += (value - hu) * coverage
 

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from AirwaySegTraining.simulator.noise import Grain, noise, streaks
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

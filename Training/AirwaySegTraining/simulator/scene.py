@@ -3,6 +3,7 @@
 Big shapes are made on a coarse lattice and enlarged slab by slab; tubes are painted at full resolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +129,13 @@ def make_shapes(patient: Patient, grid: Grid, airways: list[Branch], rng: np.ran
     )
 
 
-def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_mm: float, finish: Finish) -> Field:
+View = Callable[[Field], Field]
+"""Gives a coarse field as finely as the scan, for a few of its slices."""
+
+
+def _soft_tissue(
+    patient: Patient, shapes: Shapes, view: View, texture: Field, voxel_mm: float, finish: Finish
+) -> Field:
     """All but the lungs: air outside, skin, fat, muscle, mediastinum with fat planes, heart, spine, gas below."""
     body = view(shapes.body)
     below = view(shapes.below_back)
@@ -152,7 +159,7 @@ def _soft_tissue(patient: Patient, shapes: Shapes, view, texture: Field, voxel_m
     return hu
 
 
-def _parenchyma(shapes: Shapes, view, fine: Field, voxel_mm: float, finish: Finish) -> Field:
+def _parenchyma(shapes: Shapes, view: View, fine: Field, voxel_mm: float, finish: Finish) -> Field:
     """Lung tissue in HU: density and disease, the grain of the smallest vessels, fissures with gaps in them."""
     hu = view(shapes.density.hu)
     hu += view(shapes.density.grain) * fine

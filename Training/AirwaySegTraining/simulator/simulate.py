@@ -95,8 +95,8 @@ def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
         half_x, half_y = half_x * 0.9, half_y * 0.92
     spacing = (slices, in_plane, in_plane)
     extent = np.array([top - bottom, 2 * half_y, 2 * half_x])
-    shape = tuple(int(n) for n in extent / spacing)
-    return Grid(shape, spacing, (bottom, 12 - half_y, -half_x), rotation), slabs
+    depth, height, width = (int(n) for n in extent / spacing)
+    return Grid((depth, height, width), spacing, (bottom, 12 - half_y, -half_x), rotation), slabs
 
 
 def _rotation(angles: NDArray) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from scipy.ndimage import uniform_filter1d
 
 from AirwaySegTraining.simulator.scanner import PADDING_HU
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 THICK_MM = 1.8
 """Slices thicker than this show only a part of a thin airway that runs along them."""
