@@ -70,7 +70,7 @@ def test_the_branches_of_the_drawn_tree_are_in_the_scene(a_tree):
     rows = branches.branch_rows(nodes.companion(airways, nodes.CENTERLINE))
     assert sorted(row.generation for row in rows) == [0, 1, 1, 2, 2, 2, 2]
     assert rows[0].name == "trachea" and rows[0].diameter_mm == pytest.approx(8, abs=0.5)
-    assert branches.summary(rows).startswith("7 branches, 0.19 m, down to generation 2")
+    assert branches.summary(rows) == "7 branches, 0.19 m, down to generation 2"
 
 
 def test_the_table_node_has_numbers_words_and_one_row_a_branch(a_tree):

@@ -61,14 +61,16 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
 
 
 def summary(rows: list[BranchRow]) -> str:
-    """The tree in a line or two; empty without branches."""
+    """The tree in a line or two, with loose fragments of the mask if there are any; empty without branches."""
     tree = [row for row in rows if row.component == 1]
     if not tree:
         return ""
     loose = {row.component for row in rows} - {1}
-    text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragments")
+    text = _("{count} branches, {metres} m, down to generation {generation}")
     if len(loose) == 1:
         text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragment")
+    elif loose:
+        text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragments")
     return text.format(
         count=len(tree),
         metres=f"{sum(row.length_mm for row in tree) / 1000:.2f}",
