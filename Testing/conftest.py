@@ -1,12 +1,15 @@
 """Phantoms that several tests share: a small chest whose every part is known."""
 
 import importlib
+import locale
 import os
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
+LOCALE = locale.setlocale(locale.LC_ALL)
 
 # PyTorch looks for Triton, which brings an LLVM of its own; beside the one that draws offscreen it ends the process.
 sys.modules.setdefault("triton", None)
@@ -33,6 +36,12 @@ if not WITHOUT_SLICER:
 def pytest_report_header() -> list[str]:
     """What is not tested here, and why."""
     return [f"{WITHOUT_SLICER}: {', '.join(NEED_SLICER)} are left out"] if WITHOUT_SLICER else []
+
+
+@pytest.fixture(autouse=True)
+def the_locale_of_the_start() -> None:
+    """C++ libraries set the process's locale to C, and what a child process prints is then decoded as ASCII."""
+    locale.setlocale(locale.LC_ALL, LOCALE)
 
 
 SPACING_MM = (2.5, 1.6, 1.6)

@@ -305,10 +305,10 @@ def test_inputs_of_one_name_get_their_folders_name_or_are_refused():
     [
         (["--overlap", "0.9"], "overlap is 0.9"),
         (["--threshold", "1.5"], "threshold is 1.5"),
-        (["--weights", "nobody"], "no weights 'nobody'"),
+        (["--weights", "nobody"], "Unknown weights 'nobody'"),
         (["--shard", "5/2"], "shard '5/2'"),
         (["--repair-threshold", "2"], "repair_threshold is 2"),
-        (["--repair", "network", "--repair-weights", "nobody"], "no weights 'nobody'"),
+        (["--repair", "network", "--repair-weights", "nobody"], "Unknown weights 'nobody'"),
     ],
 )
 def test_wrong_options_are_one_sentence(a_ct, tmp_path, options, sentence, capsys):
