@@ -244,17 +244,19 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self.maps.clear()
 
     def segment(
-        self, volumeNode: vtkMRMLScalarVolumeNode, options: "SegmentOptions | None" = None, measure: bool = True
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        options: "SegmentOptions | None" = None,
+        measure: "bool | None" = None,
     ) -> vtkMRMLSegmentationNode:
-        """Segment a CT and, unless told otherwise, measure the result."""
-        options = replace(options or SegmentOptions(), measure=measure)
+        """Segment a CT and, unless `measure` or the options say otherwise, measure the result."""
+        options = options or SegmentOptions()
+        if measure is not None:
+            options = replace(options, measure=measure)
         return self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks))
 
-    def startSegment(
-        self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener, measure: bool = True
-    ) -> None:
+    def startSegment(self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener) -> None:
         """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
-        options = replace(options, measure=measure)
         self._startOn(
             volumeNode, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks), listener
         )
@@ -382,7 +384,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
 
         logic = AirwaySegLogic(launch)
         listener = Listener(lambda *end: finished.append(end), lambda *step: progress.append(step))
-        logic.startSegment(self.makeVolume(), SegmentOptions(), listener, measure=False)
+        logic.startSegment(self.makeVolume(), SegmentOptions(measure=False), listener)
         self.assertTrue(logic.runs.is_running(AIRWAYS))
         while logic.runs.is_running(AIRWAYS):
             slicer.app.processEvents()

@@ -308,3 +308,28 @@ def test_what_is_added_can_be_stopped_with_the_button(a_folder, monkeypatch):
     a_folder.click("segmentButton")
     a_folder.wait()
     assert a_folder.ui.finetuneLabel.text == "Cancelled." and not cases(a_folder)
+
+
+def test_a_case_whose_label_is_doubted_is_added_if_the_user_says_so(a_folder, monkeypatch):
+    asked = []
+
+    def doubted(airways, case, listener):
+        asked.append(case.trusted)
+        doubt = "airwayseg-train: CT airways looks mirrored. If it is right all the same, add --trust-label."
+        listener.on_finished(*((case.name, "") if case.trusted else (None, doubt.partition(": ")[2])))
+
+    monkeypatch.setattr(a_folder.logic, "startAddCase", doubted)
+    a_folder.host.answers.append(False)
+    a_folder.click("addCaseButton")
+    assert asked == [False] and a_folder.ui.finetuneLabel.text == "Cancelled."
+    a_folder.click("addCaseButton")
+    assert asked == [False, False, True] and a_folder.ui.finetuneLabel.text.startswith("Added ")
+    assert a_folder.host.messages == [("question", "CT airways looks mirrored. Add it all the same?")] * 2
+
+
+def test_what_an_interrupted_command_left_is_no_case(tmp_path):
+    for name, about in ((".one.12ab.removed", {"patient": "p"}), ("two", {"patient": {"a": 1}}), ("three", [1])):
+        folder = tmp_path / "cases" / name
+        folder.mkdir(parents=True)
+        (folder / "case.json").write_text(json.dumps(about))
+    assert finetuning.training_cases(str(tmp_path)) == [finetuning.TrainingCase("two", "two", None)]

@@ -136,7 +136,8 @@ def test_a_listener_that_fails_does_not_keep_the_slot(a_logic, slicer_host):
 
     ends = []
     ct, _mask = scenes.a_ct()
-    a_logic.startSegment(ct, segmentation.SegmentOptions(), jobs.Listener(lambda *end: ends.append(end), fail), False)
+    options = segmentation.SegmentOptions(measure=False)
+    a_logic.startSegment(ct, options, jobs.Listener(lambda *end: ends.append(end), fail))
     with pytest.raises(KeyError):
         slicer_host.pump(lambda: bool(ends))
     slicer_host.pump(lambda: bool(ends))

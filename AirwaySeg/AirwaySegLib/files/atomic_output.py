@@ -138,12 +138,27 @@ def _move_in(unfinished: Path, folder: Path, last: str, replaced: tuple[str, ...
         if last in new:
             os.replace(unfinished / last, folder / last)
     except BaseException:
-        for name in new:
-            if not (unfinished / name).exists():
-                (folder / name).unlink()
-        for name in sorted((path.name for path in old.iterdir()), key=lambda name: name == last):
-            os.replace(old / name, folder / name)
+        _put_back(old, folder, [name for name in new if not (unfinished / name).exists()], last)
         raise
+
+
+def _put_back(old: Path, folder: Path, moved: list[str], last: str) -> None:
+    """Give each old file its name again, ``last`` last; new files that replaced nothing go.
+
+    What cannot get its name back, because another program holds it, is kept in a folder of its own.
+    """
+    names = sorted((path.name for path in old.iterdir()), key=lambda name: name == last)
+    for name in set(moved) - set(names):
+        with suppress(OSError):
+            (folder / name).unlink()
+    for name in names:
+        with suppress(OSError):
+            os.replace(old / name, folder / name)
+    left = [path.name for path in old.iterdir()]
+    if left:
+        kept = folder / f"previous-{secrets.token_hex(4)}"
+        os.rename(old, kept)
+        raise AirwaySegError(f"{folder} could not get its old {', '.join(left)} back; they are in {kept}.")
 
 
 @contextmanager

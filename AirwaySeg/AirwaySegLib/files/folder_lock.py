@@ -72,9 +72,8 @@ def _made_folders(folder: Path) -> list[Path]:
 def _acquire(path: Path, folder: Path, what: str) -> int | None:
     """The open descriptor of the lock file; None where there can be no lock, or the parent process holds it."""
     while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except OSError:
+        descriptor = _opened(path)
+        if descriptor is None:
             return None
         try:
             _lock(descriptor)
@@ -94,6 +93,14 @@ def _acquire(path: Path, folder: Path, what: str) -> int | None:
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} {socket.gethostname()} {what}".encode())
     return descriptor
+
+
+def _opened(path: Path) -> int | None:
+    """The lock file, open; another user's file can be read only, which is enough to lock it. None: there is none."""
+    for access in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(path, access | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    return None
 
 
 def _refuse_unless_parent(descriptor: int, folder: Path) -> None:

@@ -52,12 +52,18 @@ def training_cases(data: str) -> list[TrainingCase]:
     """The cases of a training folder by name; none where there is no such folder."""
     folder, found = os.path.join(data, "cases"), []
     for name in sorted(os.listdir(folder)) if data and os.path.isdir(folder) else []:
+        if name.startswith("."):
+            continue  # What an interrupted command left; the next one clears it.
         try:
             with open(os.path.join(folder, name, "case.json"), encoding="utf-8") as stream:
                 about = json.load(stream)
         except (OSError, ValueError):
             continue  # No whole case.
-        found.append(TrainingCase(name, str(about.get("patient", name)), about.get("edited_voxels")))
+        if isinstance(about, dict):
+            patient = about.get("patient")  # of a simulated case it is its anatomy
+            found.append(
+                TrainingCase(name, str(patient) if isinstance(patient, str | int) else name, about.get("edited_voxels"))
+            )
     return found
 
 

@@ -182,12 +182,17 @@ class Runs:
         self._begin(slot, starter, listener, blocking=False)
 
     def run(self, slot: str, starter: Starter) -> Any:
-        """Start, wait for the end and return the result; raises RuntimeError with the sentence of a failure."""
+        """Start, wait for the end and return the result; raises RuntimeError with the sentence of a failure.
+
+        Where there is a result and a sentence, such as that it could not be measured, the sentence is logged.
+        """
         ends: list[tuple[Any, str]] = []
         self._begin(slot, starter, Listener(lambda *end: ends.append(end)), blocking=True)
         result, message = ends[0]
-        if message:
+        if message and result is None:
             raise RuntimeError(message)
+        if message:
+            logging.warning(message)
         return result
 
     def _begin(self, slot: str, starter: Starter, listener: Listener, blocking: bool) -> None:

@@ -17,16 +17,23 @@ from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
 from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
 
+TRUST = "--trust-label"
+"""What the command names where it doubts a label, and what makes it add the case all the same."""
+
 
 @dataclass(frozen=True)
 class NewCase:
-    """A case that can be added to the training folder ``data``: its CT, name, patient, and the case it replaces."""
+    """A case that can be added to the training folder ``data``: its CT, name, patient, and the case it replaces.
+
+    ``trusted``: the label is right, whatever the command doubts about it.
+    """
 
     data: str
     ct: slicer.vtkMRMLScalarVolumeNode
     name: str
     patient: str
     replaces: TrainingCase | None = None
+    trusted: bool = False
 
 
 def new_case(
@@ -71,7 +78,15 @@ def start_adding_case(
             yield from write_pieces(arrays.pop(key), matrix, path)
             files += [f"--{key}", path]
         named = ["--name", case.name, f"--patient={case.patient}"]
-        return ["cases", "add", case.data, *files, *named, *(["--force"] if case.replaces else [])]
+        return [
+            "cases",
+            "add",
+            case.data,
+            *files,
+            *named,
+            *(["--force"] if case.replaces else []),
+            *([TRUST] if case.trusted else []),
+        ]
 
     def collect(temporary: str) -> str:
         write_provenance(documents[0], os.path.join(case.data, "cases", case.name, PROVENANCE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import qt
 import slicer
@@ -13,7 +14,7 @@ from AirwaySegSlicer.commands.dependencies import ensure_dependencies
 from AirwaySegSlicer.commands.export import case_name
 from AirwaySegSlicer.commands.finetune import BETTER, UNKNOWN, FinetuneOptions, Outcome, training_cases
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.commands.training_cases import NewCase, new_case
+from AirwaySegSlicer.commands.training_cases import TRUST, NewCase, new_case
 from AirwaySegSlicer.panel.combo_boxes import chosen_key
 from AirwaySegSlicer.panel.panel import TRAINING, Panel, Section, errors_shown
 from AirwaySegSlicer.panel.segment_section import SegmentSection
@@ -116,10 +117,25 @@ class FinetuneSection(Section):
             case = new_case(airways, self.folder(), self.panel.ct())
             if case.replaces is None or slicer.util.confirmOkCancelDisplay(replace_question(case)):
                 ensure_dependencies(self.panel.requirements)
-                self.ui.finetuneLabel.text = _("Adding {name} …").format(name=case.name)
-                listener = Listener(self.after(_("Added {name}.")), on_line=self.panel.log)
-                self.logic.startAddCase(airways, case, listener)
+                self.add(airways, case)
         self.panel.update()
+
+    def add(self, airways: slicer.vtkMRMLSegmentationNode, case: NewCase) -> None:
+        """Start to add the case; where its label is doubted, ask and go on."""
+        done = self.after(_("Added {name}."))
+
+        def on_finished(name: str | None, message: str) -> None:
+            if TRUST in message and not case.trusted and not self.panel.closed:
+                doubt = message.partition(" If ")[0]
+                if slicer.util.confirmOkCancelDisplay(doubt + " " + _("Add it all the same?")):
+                    with errors_shown():
+                        self.add(airways, replace(case, trusted=True))
+                        return
+                message = ""
+            done(name, message)
+
+        self.ui.finetuneLabel.text = _("Adding {name} …").format(name=case.name)
+        self.logic.startAddCase(airways, case, Listener(on_finished, on_line=self.panel.log))
 
     def on_remove(self, checked: bool = False) -> None:
         """Remove the chosen case, after asking."""

@@ -144,3 +144,23 @@ def test_after_kill_9_there_is_no_result_and_the_next_run_clears_the_remains(tmp
     with delivered_into(tmp_path / "result", last="report") as unfinished:
         (unfinished / "report").write_text("r")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_old_files_that_cannot_come_back_are_kept_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    for name in ("a", "report"):
+        (tmp_path / name).write_text("old")
+    replace = os.replace
+
+    def no_report_any_more(source: Path, target: Path) -> None:
+        if Path(target) == tmp_path / "report":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    with pytest.raises(AirwaySegError, match=f"{tmp_path} could not get its old report back; they are in .*previous-"):
+        with delivered_into(tmp_path, last="report", replaced=("a", "report")) as unfinished:
+            for name in ("a", "report"):
+                (unfinished / name).write_text("new")
+            monkeypatch.setattr(os, "replace", no_report_any_more)
+    [kept] = tmp_path.glob("previous-*")
+    assert (tmp_path / "a").read_text() == "old" and (kept / "report").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", kept.name}

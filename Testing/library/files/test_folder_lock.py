@@ -125,3 +125,26 @@ def test_a_mounted_folder_is_locked_inside_for_all_machines_that_mount_it(tmp_pa
     with locked(tmp_path / "result", "airwayseg measure"):
         assert [path.name for path in (tmp_path / "result").iterdir()] == [".airwayseg-lock"]
     assert list((tmp_path / "result").iterdir()) == []
+
+
+def test_a_lock_file_of_another_user_that_can_only_be_read_locks_too(tmp_path, monkeypatch):
+    opened = os.open
+
+    def not_mine(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR and ".airwayseg-lock" in str(path) and os.path.exists(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *mode)
+
+    result = tmp_path / "result"
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(result)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+    )
+    with child:
+        assert child.stdout is not None and child.stdout.readline() == "locked\n"
+        monkeypatch.setattr(os, "open", not_mine)
+        with pytest.raises(AirwaySegError, match="in use by airwayseg measure"), locked(result, "airwayseg repair"):
+            pass

@@ -13,7 +13,7 @@ from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegTraining.connection.train import BreakageRun, BreakageSettings
 from AirwaySegTraining.fit.checkpoint import Run
 from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.steps import cosine, risen, update
+from AirwaySegTraining.fit.steps import cosine, restore_statistics, risen, update
 
 CPU = torch.device("cpu")
 
@@ -64,3 +64,13 @@ def test_a_checkpoint_holds_all_that_a_run_needs_and_none_of_another_command_is_
     fit = Run(run.net, run.average, run.info, FitSettings(), ["a case"], recipe)
     with pytest.raises(AirwaySegError, match="damaged or no checkpoint of `fit`"):
         fit.load(tmp_path / "last.pt", CPU)
+
+
+def test_statistics_that_overflowed_are_those_of_the_average_again() -> None:
+    net, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    average(torch.randn(8, 2))
+    net.running_var = torch.tensor([1.0, float("nan")])
+    net.running_mean = torch.tensor([3.0, 4.0])
+    restore_statistics(net, average)
+    assert torch.equal(net.running_var, average.running_var)
+    assert torch.equal(net.running_mean, torch.tensor([3.0, 4.0]))

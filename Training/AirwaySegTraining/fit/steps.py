@@ -65,8 +65,12 @@ def train_phase(run: TrainingState, phase: Phase, data: "Dataset[Batch]", around
         at = run.step - phase.begins
         phase.prepare(at)
         rate = set_rate(run.optimizer, phase.rate(at))
-        log.step(*phase.step(batch))
-        update_average(run.average, run.net, min(phase.average, (run.step + 1) / (run.step + 10)))
+        loss, norm = phase.step(batch)
+        log.step(loss, norm)
+        if math.isfinite(norm):
+            update_average(run.average, run.net, min(phase.average, (run.step + 1) / (run.step + 10)))
+        else:
+            restore_statistics(run.net, run.average)
         run.step += 1
         around.progress("train", run.step, around.steps)
         if run.step % settings.checkpoint_every == 0 or run.step == phase.ends:
@@ -102,6 +106,14 @@ def update(run: TrainingState, loss: Tensor, clip: float, processes: int = 1) ->
     if torch.isfinite(norm):
         run.optimizer.step()
     return float(loss.detach()), float(norm)
+
+
+@torch.no_grad()
+def restore_statistics(net: nn.Module, average: nn.Module) -> None:
+    """Give a network whose forward pass overflowed the average's running statistics where its own are not finite."""
+    for mine, known in zip(net.buffers(), average.buffers(), strict=True):
+        if not torch.isfinite(mine).all():
+            mine.copy_(known)
 
 
 def in_precision(precision: str, device: torch.device) -> torch.autocast:
