@@ -65,7 +65,7 @@ Steps = Generator[None, None, list[str]]
 """Pauses, and returns the arguments of a command."""
 
 Starter = Callable[[JobCallbacks], ConsoleProcess]
-"""Starts one kind of work for an callbacks."""
+"""Starts one kind of work and tells these callbacks of it."""
 
 
 def start_job(
