@@ -117,6 +117,7 @@ def test() -> int:
         tool
         for tool, code in {
             "ruff": run(python, "-m", "ruff", "check", "."),
+            "ruff format": run(python, "-m", "ruff", "format", "--check", "."),
             "mypy": run(python, "-m", "mypy"),
             "pytest": run(*pytest, threads=threads),
         }.items()
