@@ -30,7 +30,7 @@ def section_radii(
     to the nearest background voxel's *centre* is 0.03 to 0.2 voxels too long and that to its *face* half a voxel too
     short, so neither is used; and linear interpolation, which blurs with a variance of 1/6 voxel, draws a curved wall
     inwards by variance / (2 radius), which is added again. What remains on average for round tubes from 0.8 to
-    7 mm of radius is below 0.05 voxels (`Testing/test_sections.py`).
+    7 mm of radius is below 0.05 voxels (`Testing/library/tree/test_cross_sections.py`).
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there are such files,
 edited.nrrd (not 0 where a person corrected the label) and case.json.
-Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps (see `preparedfiles`): arrays that are read
+Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps (see `prepared_files`): arrays that are read
 where a patch needs them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of
 the airway.
 """
