@@ -64,7 +64,7 @@ def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, thresh
     threshold
         0..1.
     """
-    best = sorted(bridges, key=lambda bridge: -bridge.score)[:MOST_PROPOSALS]
+    best = bridges[:MOST_PROPOSALS]
     growth = _Growth(_Anatomy(parsed, labels), threshold)
     waiting: dict[int, list[int]] = {}
     for rank, bridge in enumerate(best):
