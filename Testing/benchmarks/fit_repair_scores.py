@@ -62,13 +62,17 @@ DEEPER_MM = 2.0
 
 PENALTY = 1.0
 
-LOST = 0.5
-"""See `fit_ways`. On real CTs of disease a third to half of the loose pieces come from airway that was not found."""
+LOST, SHORT_MM = 0.5, 5.0
+"""See `fit_ways`. On real CTs of disease a third to half of the short pieces come from airway that was not found."""
 
 SIGNS = {
-    **dict.fromkeys(["long", "probability", "decile", "open", "ring", "darker", "lumen", "plug", "likely", "network"], 1),
+    **dict.fromkeys(
+        ["long", "probability", "decile", "open", "ring", "darker", "lumen", "plug", "likely", "network"], 1
+    ),
     **dict.fromkeys(["proximal"], 1),
-    **dict.fromkeys(["blunt", "soft", "pocket", "behind", "gap", "far", "bend", "aside", "turn", "backwards", "wider"], -1),
+    **dict.fromkeys(
+        ["blunt", "soft", "pocket", "behind", "gap", "far", "bend", "aside", "turn", "backwards", "wider"], -1
+    ),
     **dict.fromkeys(["thinner", "wrong_way", "cost", "worst", "dense", "silent"], -1),
 }
 """Of the weights: 1 for at least 0, -1 for at most 0."""
@@ -82,16 +86,16 @@ class Examples:
 
     pieces: Rows = field(default_factory=list)
     airway: list[bool] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     ways: list[Rows] = field(default_factory=list)
     right: list[list[bool]] = field(default_factory=list)
 
-    def add_pieces(self, found: Found, truth: Mapping[int, bool], weight: float) -> None:
+    def add_pieces(self, found: Found, truth: Mapping[int, bool], source: str) -> None:
         """Pieces by number and whether they are airway."""
         for number, is_airway in truth.items():
             self.pieces.append({name: float(values[number]) for name, values in found.pieces.items()})
             self.airway.append(is_airway)
-            self.weights.append(weight)
+            self.sources.append(source)
 
     def add_ways(self, found: Found, truth: Mapping[int, bool], is_right: Callable[[Candidate], bool]) -> None:
         """All ways of the true pieces."""
@@ -147,7 +151,7 @@ def of_task(task: Task, network: Network, with_ct: bool, examples: Examples) -> 
     parsed = parse_airways(Volume(task.broken.mask.astype(np.uint8), task.spacing_mm))
     found = find_origins(parsed, labels, task.spacing_mm, Evidence(task.hu if with_ct else None), bridges)
     of_pieces = truth.of_pieces(labels)
-    examples.add_pieces(found, of_pieces, 1.0)
+    examples.add_pieces(found, of_pieces, BROKEN)
     examples.add_ways(found, of_pieces, truth.judge_of(labels, task.spacing_mm))
 
 
@@ -197,7 +201,7 @@ def of_result(folder: Path, case: Path, network: Network, examples: Examples) ->
     truth = Truth(label[box] > 0, near[box], depth_of(parsed, airway.shape)[box])
     found = found_in(result, network)
     of_pieces = truth.of_pieces(result.labels)
-    examples.add_pieces(found, of_pieces, REAL_WEIGHT)
+    examples.add_pieces(found, of_pieces, LEFT)
     examples.add_ways(found, of_pieces, truth.judge_of(result.labels, result.mask.spacing_mm))
 
 
@@ -216,7 +220,7 @@ def of_judged(table: Path, network: Network | None, examples: Examples) -> None:
             truth[int(result.labels[tuple(place)])] = row["airway"] == "1"
         truth.pop(0, None)
         truth.pop(MAIN, None)
-        examples.add_pieces(found, truth, REAL_WEIGHT)
+        examples.add_pieces(found, truth, JUDGED)
 
 
 def found_in(result: Result, network: Network | None) -> Found:
@@ -261,10 +265,23 @@ def fitted(loss: Callable[[Floats], tuple[float, Floats]], names: list[str]) -> 
     return dict(zip(names, found.x.tolist(), strict=True))
 
 
+def balanced(examples: Examples) -> Floats:
+    """Weights of the pieces: in all, each source counts as `SOURCES` says, and airway in it as `AIRWAY_SHARE`."""
+    alone = not any("open_share" in facts for facts in examples.pieces)
+    sources, airway = np.array(examples.sources), np.array(examples.airway)
+    counts = np.zeros(len(airway))
+    for source, total in SOURCES.items():
+        for kind in (True, False):
+            of_kind = (sources == source) & (airway == kind)
+            share = AIRWAY_SHARE[alone] if kind else 1 - AIRWAY_SHARE[alone]
+            counts[of_kind] = total * share / max(int(of_kind.sum()), 1)
+    return counts
+
+
 def fit_pieces(examples: Examples, names: list[str]) -> dict[str, float]:
     """The first question: a logistic regression."""
     terms = columns(examples.pieces, piece_score.terms_of, names)
-    airway, counts = np.array(examples.airway, float), np.array(examples.weights)
+    airway, counts = np.array(examples.airway, float), balanced(examples)
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         logit = terms @ weights
@@ -278,14 +295,16 @@ def fit_ways(examples: Examples, names: list[str]) -> dict[str, float]:
     """The second question: a conditional logit; where several ways are right, any of them may be taken.
 
     Each piece is looked at once more without its right ways, `LOST` times as much: a first stage often misses what a
-    piece comes from, and then none of the others is right.
+    piece comes from, and then none of the others is right. Of pieces longer than `SHORT_MM` the less, the longer they
+    are: these come from wide airways, which are seldom missed.
     """
     blocks: list[tuple[Floats, NDArray[np.bool_], float]] = []
     for rows, right in zip(examples.ways, examples.right, strict=True):
         terms, wanted = columns(rows, path_score.origin_terms, names), np.array(right)
         blocks.append((terms, np.append(wanted, not wanted.any()), 1.0))
         if wanted.any():
-            blocks.append((terms[~wanted], np.append(wanted[~wanted], True), LOST))
+            lost = LOST * min(1.0, SHORT_MM / rows[0]["length_mm"])
+            blocks.append((terms[~wanted], np.append(wanted[~wanted], True), lost))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         value, slope = 0.0, np.zeros(len(names))
@@ -337,13 +356,20 @@ def report(examples: Examples, with_ct: bool) -> None:
     print_weights(f"{title}, the likeliest is right in {100 * np.mean(hit):.1f} %", weights, current)
 
 
-REAL_WEIGHT = 3.0
-"""How much a piece that the network left counts against one that was cut off at random."""
+BROKEN, LEFT, JUDGED = "broken", "left", "judged"
+SOURCES = {BROKEN: 150.0, LEFT: 100.0, JUDGED: 300.0}
+"""What the pieces of a source count in all: cut off at random and planted; left by the network in simulated cases,
+where nine in ten are none; and judged on real CTs, which is what the score is for."""
+
+AIRWAY_SHARE = {False: 0.5, True: 0.74}
+"""Of the pieces, with a CT and (True) of a mask alone. Of those judged on four real CTs 0.74 were airway. Shape alone
+tells little, and with an even share nothing would ever be joined by it; with a CT a false join weighs more."""
 
 SHAPE_TERMS = ["one", "long", "slender", "blunt"]
 PIECE_TERMS = [*SHAPE_TERMS, "probability", "decile", "open", "ring", "darker", "lumen", "soft", "pocket", "behind"]
 JOINT_TERMS = [
     "one", "gap", "far", "bend", "aside", "turn", "beside", "backwards", "wider", "thinner", "proximal", "wrong_way",
+    "long",
 ]  # fmt: skip
 WAY_TERMS = [*JOINT_TERMS, "cost", "worst", "dense", "plug", "likely", "network", "silent", "no_path"]
 

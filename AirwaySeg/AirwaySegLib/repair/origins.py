@@ -36,7 +36,8 @@ LEADS_ON = 0.8
 class Candidate:
     """A possible origin of a piece: the component it would come from, where the way arrives, and what would be drawn.
 
-    ``voxels`` (N, 3), ``joins`` and ``length_mm`` are those of a `Bridge`, ``method`` who drew it.
+    ``voxels`` (N, 3), ``joins`` and ``length_mm`` are those of a `Bridge`, ``method`` who drew it; ``path`` is the path
+    there where the network did.
     """
 
     piece: int
@@ -47,6 +48,7 @@ class Candidate:
     length_mm: float
     method: str
     facts: dict[str, float] = field(default_factory=dict)
+    path: "Candidate | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,8 @@ def _with_what_springs(airway: Floats, parents: dict[int, int], origin: dict[int
 def _bridge(one: Candidate, score: float, airway: float, origin: float) -> Bridge:
     facts = {name: round(value, 3) for name, value in one.facts.items()}
     facts |= {"airway": round(airway, 4), "origin": round(origin, 4)}
-    return Bridge(one.joins, one.voxels, min(max(score, 0.0), 1.0), one.method, one.length_mm, facts)
+    instead = None if one.path is None else _bridge(one.path, score, airway, origin)
+    return Bridge(one.joins, one.voxels, min(max(score, 0.0), 1.0), one.method, one.length_mm, facts, instead)
 
 
 def columns_of(candidates: list[Candidate]) -> Facts:
@@ -219,9 +222,9 @@ def _with_network(
 
 def _drawn_by_network(one: Candidate, bridge: Bridge, facts: dict[str, float]) -> Candidate:
     facts = facts | {"network": bridge.score}
-    return replace(
-        one, joins=bridge.joins, voxels=bridge.voxels, length_mm=bridge.length_mm, method=NETWORK, facts=facts
-    )
+    drawn = Candidate(one.piece, one.parent, one.arrives_mm, bridge.joins, bridge.voxels, bridge.length_mm, NETWORK)
+    path = one.path if one.method == NETWORK else replace(one, facts=facts)
+    return replace(drawn, facts=facts, path=path)
 
 
 def _without_path(pairs: Pairs, edge: Edge, bridge: Bridge, places: cKDTree) -> list[Candidate]:
@@ -232,5 +235,5 @@ def _without_path(pairs: Pairs, edge: Edge, bridge: Bridge, places: cKDTree) -> 
     middle_mm = (pairs.ends.points_mm[rows] + pairs.others.points_mm[rows]) / 2
     row = rows[places.query(middle_mm)[0].argmin()]
     facts = {name: float(values[row]) for name, values in pairs.facts.items()} | {"no_path": 1.0}
-    empty = Candidate(*edge, pairs.others.points_mm[row], bridge.joins, bridge.voxels, 0.0, NETWORK)
+    empty = Candidate(*edge, pairs.others.points_mm[row], bridge.joins, bridge.voxels, bridge.length_mm, NETWORK)
     return [_drawn_by_network(empty, bridge, facts)]

@@ -95,18 +95,21 @@ def _are_among(pairs: Pairs, wanted: Numbers) -> NDArray[np.bool_]:
 
 
 WITH_CT = {
-    "one": 2.83,
-    "gap": -0.34,
-    "bend": -1.62,
-    "aside": -2.12,
-    "turn": -1.48,
-    "beside": -0.99,
-    "backwards": -0.3,
-    "wider": -2.55,
-    "proximal": 0.99,
-    "wrong_way": -0.17,
-    "plug": 0.33,
-    "network": 1.0,
+    "one": 2.82,
+    "gap": -0.27,
+    "bend": -1.41,
+    "aside": -1.89,
+    "turn": -1.35,
+    "beside": -0.66,
+    "backwards": -0.41,
+    "wider": -2.59,
+    "proximal": 1.37,
+    "wrong_way": -0.1,
+    "long": 0.52,
+    "cost": -0.12,
+    "plug": 0.35,
+    "likely": 0.69,
+    "network": 1.01,
 }
 
 
@@ -115,7 +118,7 @@ def origin_terms(facts: Facts) -> Facts:
 
     with a CT: cost: mean of the path's cost by the CT, 0 like the lumen, 1 like the wall or brighter; worst: the
     largest along the path; dense: how far the mean lies beyond 1 (soft tissue: a plug, or a vessel); plug: that much of
-    it that lies in line between two open ends; with a probability: likely: ramp(its mean in the gap, 0.02, 0.3); where
+    it that lies in line between two open ends; with a probability: likely: ramp(its mean in the gap, 0.02, 0.3) - 1/3; where
     the repair network has looked: network: its score, 0 for none; silent: 1 where it proposes nothing although the gap
     is no wider than `NETWORK_REACH_MM`; no_path: 1 where the network has a bridge but no path was found.
     """
@@ -127,7 +130,7 @@ def origin_terms(facts: Facts) -> Facts:
         terms["cost"], terms["worst"] = np.minimum(facts["mean_cost"], 1), np.minimum(facts["most_cost"], 1)
         terms["dense"], terms["plug"] = dense, dense * inline
     if "probability" in facts:
-        terms["likely"] = ramp(facts["probability"], 0.02, 0.3)
+        terms["likely"] = ramp(facts["probability"], 0.02, 0.3) - 1 / 3
     if "network" in facts:
         terms["network"] = facts["network"]
         near = facts["distance_mm"] <= NETWORK_REACH_MM
@@ -139,7 +142,7 @@ def origin_terms(facts: Facts) -> Facts:
 def utility_of(facts: Facts) -> Floats:
     """Log of the odds of each candidate against none of them being right, if it were the only one, (C,)."""
     terms = origin_terms(facts)
-    weights = WITH_CT if "cost" in terms else JOINT_ALONE
+    weights = WITH_CT if "cost" in terms else JOINT_ALONE | {"likely": WITH_CT["likely"]}
     return weighed(terms, {name: weight for name, weight in weights.items() if name in terms})
 
 

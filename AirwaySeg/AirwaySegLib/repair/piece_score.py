@@ -202,16 +202,16 @@ def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts
 
 
 WITH_CT = {
-    "one": -2.93,
-    "slender": 1.0,
-    "blunt": -1.13,
-    "decile": 0.36,
-    "open": 1.87,
-    "ring": 0.78,
-    "lumen": 0.99,
-    "soft": -5.07,
-    "pocket": -1.8,
-    "behind": -2.12,
+    "one": -2.17,
+    "slender": 0.48,
+    "blunt": -1.11,
+    "decile": 0.17,
+    "open": 1.28,
+    "ring": 0.73,
+    "lumen": 0.78,
+    "soft": -4.8,
+    "pocket": -1.63,
+    "behind": -1.82,
 }
 
 

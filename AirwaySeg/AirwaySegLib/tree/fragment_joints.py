@@ -44,23 +44,23 @@ WIDEST_JOINT = 1.3
 """Fragment's radius over the tree's: daughters have 0.5 to 0.9 of it (Weibel, 1963), a continued branch 1."""
 
 SHAPE_ALONE = {
-    "one": -2.82,
-    "long": 0.87,
-    "slender": 1.56,
-    "blunt": -0.6,
+    "one": -2.12,
+    "long": 0.85,
+    "slender": 1.37,
+    "blunt": -0.5,
 }
 JOINT_ALONE = {
-    "one": 3.07,
-    "gap": -0.34,
-    "far": -0.07,
-    "bend": -1.86,
-    "aside": -2.03,
-    "turn": -1.49,
-    "beside": -1.07,
-    "backwards": -0.36,
-    "wider": -2.4,
-    "proximal": 0.97,
-    "wrong_way": -0.07,
+    "one": 2.76,
+    "gap": -0.43,
+    "far": -0.16,
+    "bend": -1.85,
+    "aside": -1.93,
+    "turn": -1.28,
+    "beside": -0.98,
+    "backwards": -0.3,
+    "wider": -1.82,
+    "proximal": 1.02,
+    "long": 1.12,
 }
 
 
@@ -144,7 +144,7 @@ def joint_terms(facts: Facts) -> Facts:
     fragment's side, whose direction is not known, of the smaller angle). wider, thinner: log of the ratio of radii,
     that beyond 1 and, at an end, that below. proximal: log of the end's radius over the fragment's mean, from -1/2 to
     1/2: the wide end is the proximal one. wrong_way: whether the end is not the one from which the fragment's branches
-    are counted, for fragments longer than 10 mm.
+    are counted, the more the longer it is, from 5 to 15 mm. long: log of the fragment's length in 5 mm, from 2 to 60.
     """
     angle, turn = np.radians(facts["angle_deg"]), np.radians(facts["turn_deg"])
     free, gap_mm = facts["at_end"], facts["distance_mm"]
@@ -162,6 +162,7 @@ def joint_terms(facts: Facts) -> Facts:
         "wider": np.maximum(0, ratio),
         "thinner": free * np.maximum(0, -ratio),
         "proximal": np.clip(facts["proximal"], -0.5, 0.5),
+        "long": np.log(np.clip(facts["length_mm"], 2, 60) / 5),
         "wrong_way": (1 - facts["at_root"]) * ramp(facts["length_mm"], 5, 15),
     }
 
