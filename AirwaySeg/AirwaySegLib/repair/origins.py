@@ -19,6 +19,9 @@ from AirwaySegLib.tree.fragment_joints import Pairs
 SAME_PLACE_MM = 6.0
 """Two ways from one end of a piece to one component that arrive so near to each other are one."""
 
+SAME_ORIGIN_MM = 12.0
+"""Ways from a piece to one component that arrive so near to each other differ in little: their probabilities add up."""
+
 SAME_GAP_MM = 4.0
 """The network's bridge and a path that come so near to each other cross the same gap."""
 
@@ -72,6 +75,7 @@ def bridges_by_origin(found: Found) -> list[Bridge]:
         return []
     facts = columns_of(candidates)
     origin = origin_probability(utility_of(facts), np.array([one.piece for one in candidates]))
+    origin = _of_one_origin(candidates, origin)
     airway = airway_probability(found.pieces)
     airway[MAIN] = 1.0
     best: dict[Edge, int] = {}
@@ -93,6 +97,20 @@ def bridges_by_origin(found: Found) -> list[Bridge]:
         for row in order
         if scores[row] >= LEAST_SCORE
     ]
+
+
+def _of_one_origin(candidates: list[Candidate], origin: Floats) -> Floats:
+    """The probability of each way's origin: the likeliest way of several has that of all of them, (C,)."""
+    together = origin.copy()
+    rows_of: dict[Edge, list[int]] = {}
+    for row, one in enumerate(candidates):
+        rows_of.setdefault((one.parent, one.piece), []).append(row)
+    for rows in rows_of.values():
+        best = max(rows, key=lambda row: origin[row])
+        arrives = candidates[best].arrives_mm
+        near = [row for row in rows if np.linalg.norm(candidates[row].arrives_mm - arrives) <= SAME_ORIGIN_MM]
+        together[best] = origin[near].sum()
+    return together
 
 
 def _with_what_springs(airway: Floats, parents: dict[int, int], origin: dict[int, Floats]) -> Floats:

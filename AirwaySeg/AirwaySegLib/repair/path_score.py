@@ -95,21 +95,20 @@ def _are_among(pairs: Pairs, wanted: Numbers) -> NDArray[np.bool_]:
 
 
 WITH_CT = {
-    "one": 2.82,
-    "gap": -0.27,
-    "bend": -1.41,
+    "one": 3.13,
+    "gap": -0.28,
+    "bend": -1.39,
     "aside": -1.89,
-    "turn": -1.35,
-    "beside": -0.66,
-    "backwards": -0.41,
-    "wider": -2.59,
-    "proximal": 1.37,
-    "wrong_way": -0.1,
-    "long": 0.52,
-    "cost": -0.12,
-    "plug": 0.35,
-    "likely": 0.69,
-    "network": 1.01,
+    "turn": -1.27,
+    "beside": -0.65,
+    "backwards": -0.39,
+    "wider": -2.5,
+    "proximal": 1.44,
+    "wrong_way": -0.07,
+    "long": 0.59,
+    "plug": 0.29,
+    "likely": 0.74,
+    "network": 1.1,
 }
 
 
@@ -118,9 +117,9 @@ def origin_terms(facts: Facts) -> Facts:
 
     with a CT: cost: mean of the path's cost by the CT, 0 like the lumen, 1 like the wall or brighter; worst: the
     largest along the path; dense: how far the mean lies beyond 1 (soft tissue: a plug, or a vessel); plug: that much of
-    it that lies in line between two open ends; with a probability: likely: ramp(its mean in the gap, 0.02, 0.3) - 1/3; where
-    the repair network has looked: network: its score, 0 for none; silent: 1 where it proposes nothing although the gap
-    is no wider than `NETWORK_REACH_MM`; no_path: 1 where the network has a bridge but no path was found.
+    it that lies in line between two open ends; with a probability: likely: ramp(its mean in the gap, 0.02, 0.3) - 1/3;
+    where the repair network has looked: network: its score, 0 for none; silent: 1 where it proposes nothing although
+    the gap is no wider than `NETWORK_REACH_MM`; no_path: 1 where the network has a bridge but no path was found.
     """
     terms = joint_terms(facts)
     if "mean_cost" in facts:

@@ -202,16 +202,16 @@ def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts
 
 
 WITH_CT = {
-    "one": -2.17,
-    "slender": 0.48,
-    "blunt": -1.11,
-    "decile": 0.17,
-    "open": 1.28,
-    "ring": 0.73,
-    "lumen": 0.78,
-    "soft": -4.8,
-    "pocket": -1.63,
-    "behind": -1.82,
+    "one": -1.61,
+    "slender": 0.38,
+    "blunt": -1.2,
+    "decile": 0.21,
+    "open": 1.2,
+    "ring": 0.77,
+    "lumen": 0.74,
+    "soft": -4.77,
+    "pocket": -1.74,
+    "behind": -1.92,
 }
 
 

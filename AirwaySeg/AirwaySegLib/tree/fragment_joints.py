@@ -50,17 +50,17 @@ SHAPE_ALONE = {
     "blunt": -0.5,
 }
 JOINT_ALONE = {
-    "one": 2.76,
-    "gap": -0.43,
-    "far": -0.16,
-    "bend": -1.85,
-    "aside": -1.93,
-    "turn": -1.28,
-    "beside": -0.98,
-    "backwards": -0.3,
-    "wider": -1.82,
-    "proximal": 1.02,
-    "long": 1.12,
+    "one": 3.54,
+    "gap": -0.49,
+    "far": -0.21,
+    "bend": -1.86,
+    "aside": -1.92,
+    "turn": -1.26,
+    "beside": -1.02,
+    "backwards": -0.29,
+    "wider": -1.68,
+    "proximal": 1.06,
+    "long": 1.0,
 }
 
 
