@@ -67,30 +67,35 @@ def bridges_by_origin(found: Found) -> list[Bridge]:
 
     The score of a bridge is P(airway) of the piece (`piece_score`) times P(this is where it comes from)
     (`path_score`). Each piece's origin is taken so that all of them hang together from the tree on and the product of
-    P(origin) and the origin's own P(airway) is greatest (`arborescence`); a piece that others spring from is the more
-    probably airway (`LEADS_ON`).
+    P(origin) and the origin's own P(airway) is greatest (`arborescence`). Then nothing comes from what springs from
+    it: of the middle one of three pieces in a row, both neighbours are as good an origin by themselves. A piece that
+    others spring from is the more probably airway (`LEADS_ON`).
     """
     candidates = found.candidates
     if not candidates:
         return []
-    facts = columns_of(candidates)
-    origin = origin_probability(utility_of(facts), np.array([one.piece for one in candidates]))
-    origin = _of_one_origin(candidates, origin)
+    utility = utility_of(columns_of(candidates))
+    pieces = np.array([one.piece for one in candidates])
     airway = airway_probability(found.pieces)
     airway[MAIN] = 1.0
     best: dict[Edge, int] = {}
     for row, one in enumerate(candidates):
         edge = (one.parent, one.piece)
-        if edge not in best or origin[row] > origin[best[edge]]:
+        if edge not in best or utility[row] > utility[best[edge]]:
             best[edge] = row
-    weights = {edge: float(np.log(origin[row] * airway[edge[0]] + 1e-12)) for edge, row in best.items()}
+    weights = {edge: float(utility[row] + np.log(airway[edge[0]] + 1e-12)) for edge, row in best.items()}
     nodes = {number for edge in best for number in edge} - {MAIN}
     weights |= {(MAIN, node): NO_ORIGIN for node in nodes if (MAIN, node) not in weights}
     parents = arborescence(weights, MAIN)
     chosen = {best[parent, piece] for piece, parent in parents.items() if (parent, piece) in best}
+    above = _ancestors(parents)
+    possible = np.array([one.piece not in above[one.parent] for one in candidates])
+    origin = np.zeros(len(candidates))
+    origin[possible] = origin_probability(utility[possible], pieces[possible])
+    origin = _of_one_origin(candidates, origin)
     certain = {piece: origin[best[edge]] for piece, parent in parents.items() if (edge := (parent, piece)) in best}
     airway = _with_what_springs(airway, parents, certain)
-    scores = origin * airway[[one.piece for one in candidates]]
+    scores = origin * airway[pieces]
     order = sorted(range(len(candidates)), key=lambda row: (row not in chosen, -scores[row]))
     return [
         _bridge(candidates[row], float(scores[row]), float(airway[candidates[row].piece]), float(origin[row]))
@@ -115,19 +120,24 @@ def _of_one_origin(candidates: list[Candidate], origin: Floats) -> Floats:
 
 def _with_what_springs(airway: Floats, parents: dict[int, int], origin: dict[int, Floats]) -> Floats:
     """P(airway) by number when what springs from each piece is counted, tips first."""
-    airway = airway.copy()
-    depth: dict[int, int] = {MAIN: 0}
-    for piece in parents:
-        way = [piece]
-        while way[-1] not in depth:
-            way.append(parents[way[-1]])
-        for one in way[-2::-1]:
-            depth[one] = depth[parents[one]] + 1
-    for piece in sorted(parents, key=lambda one: -depth[one]):
+    airway, above = airway.copy(), _ancestors(parents)
+    for piece in sorted(parents, key=lambda one: -len(above[one])):
         parent = parents[piece]
         if parent != MAIN and piece in origin:
             airway[parent] = 1 - (1 - airway[parent]) * (1 - LEADS_ON * airway[piece] * origin[piece])
     return airway
+
+
+def _ancestors(parents: dict[int, int]) -> dict[int, list[int]]:
+    """Each piece, and the tree, with all that it comes from and itself."""
+    found: dict[int, list[int]] = {MAIN: [MAIN]}
+    for piece in parents:
+        way = [piece]
+        while way[-1] not in found:
+            way.append(parents[way[-1]])
+        for one in way[-2::-1]:
+            found[one] = [*found[parents[one]], one]
+    return found
 
 
 def _bridge(one: Candidate, score: float, airway: float, origin: float) -> Bridge:

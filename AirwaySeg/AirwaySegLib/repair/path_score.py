@@ -95,20 +95,21 @@ def _are_among(pairs: Pairs, wanted: Numbers) -> NDArray[np.bool_]:
 
 
 WITH_CT = {
-    "one": 3.13,
-    "gap": -0.28,
+    "one": 3.16,
+    "gap": -0.3,
     "bend": -1.39,
-    "aside": -1.89,
-    "turn": -1.27,
+    "aside": -1.91,
+    "turn": -1.23,
     "beside": -0.65,
-    "backwards": -0.39,
-    "wider": -2.5,
-    "proximal": 1.44,
-    "wrong_way": -0.07,
-    "long": 0.59,
-    "plug": 0.29,
-    "likely": 0.74,
-    "network": 1.1,
+    "backwards": -0.4,
+    "wider": -2.51,
+    "proximal": 1.43,
+    "wrong_way": -0.08,
+    "long": 0.61,
+    "dense": -1.97,
+    "plug": 2.02,
+    "likely": 0.75,
+    "network": 1.09,
 }
 
 
