@@ -12,6 +12,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.repair.bridge import MAIN
+from AirwaySegLib.repair.path_bridges import Evidence
 from AirwaySegLib.tree.fragment_ends import (
     Course,
     Facts,
@@ -57,14 +58,6 @@ SAMPLED_VOXELS = 3
 """Every so many voxels of the tree are enough to know how far it is from a piece."""
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What there is besides the mask, on its grid (Z, Y, X), each may be None: HU and probability (uint8, 0..255)."""
-
-    hu: NDArray | None
-    probability: NDArray[np.uint8] | None
-
-
 def airway_probability(facts: Facts) -> Floats:
     """P(airway) of pieces, (C,), by facts of `facts_of`: the logistic of the weighted `terms_of`."""
     terms = terms_of(facts)
@@ -72,7 +65,7 @@ def airway_probability(facts: Facts) -> Floats:
     return logistic(weighed(terms, {name: weight for name, weight in weights.items() if name in terms}))
 
 
-def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: Seen) -> Facts:
+def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: Evidence) -> Facts:
     """Facts of all components by name, each (C,) by number; of the background and the tree they mean nothing.
 
     Of the shape those of `fragment_joints.shape_facts`. With a probability its mean and the upper decile. With a CT:
@@ -213,6 +206,9 @@ WITH_CT = {
     "pocket": -1.74,
     "behind": -1.92,
 }
+"""Weights with a CT; fitted on three simulated cases, broken once each, on what the network left loose in two others, and
+on 117 pieces of four real CTs that were judged by eye (`fit_repair_scores.py` in Testing/benchmarks, with --draws 1,
+--results and --judged)."""
 
 
 def terms_of(facts: Facts) -> Facts:

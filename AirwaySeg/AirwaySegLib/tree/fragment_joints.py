@@ -62,6 +62,8 @@ JOINT_ALONE = {
     "proximal": 1.06,
     "long": 1.0,
 }
+"""Weights of both questions for a mask alone, fitted by `fit_repair_scores.py` in Testing/benchmarks on three simulated
+cases, broken once each (--draws 1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +189,9 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     order = np.lexsort((facts["distance_mm"], -fit, ends.components[rows]))
     first = order[np.unique(ends.components[rows][order], return_index=True)[1]]
     airway = logistic(weighed(shape_terms(whole), SHAPE_ALONE))
-    volumes = np.bincount([branch.component for branch in pieces], [branch.volume_mm3 for branch in pieces])
+    volumes = np.bincount([branch.component for branch in pieces], [branch.volume_mm3 for branch in pieces]).astype(
+        float
+    )
     whole = {"length_mm": whole["length_mm"], "radius_mm": whole["radius_mm"], "volume_mm3": volumes}
     return [
         _joint(ends.take(rows[[row]]), targets.take(columns[[row]]), _of_row(facts, row), whole, airway, fit[row])
