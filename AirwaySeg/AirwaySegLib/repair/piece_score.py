@@ -206,9 +206,9 @@ WITH_CT = {
     "pocket": -1.74,
     "behind": -1.92,
 }
-"""Weights with a CT; fitted on three simulated cases, broken once each, on what the network left loose in two others and
-on 112 pieces of four real CTs that were judged by eye (`fit_repair_scores.py` in Testing/benchmarks, with --draws 1,
---results and --judged)."""
+"""Weights with a CT; fitted on three simulated cases, broken once each, on what the network left loose in two others
+and on 112 pieces of four real CTs that were judged by eye (`fit_repair_scores.py` in Testing/benchmarks, with --draws
+1, --results and --judged)."""
 
 
 def terms_of(facts: Facts) -> Facts:
