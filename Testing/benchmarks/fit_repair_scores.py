@@ -369,7 +369,7 @@ where nine in ten are none; and judged on real CTs, which is what the score is f
 
 AIRWAY_SHARE = {False: 0.62, True: 0.74}
 """Of the pieces, with a CT and (True) of a mask alone. Assumed; of those judged on four real CTs 0.71 were airway.
-Shape alone tells little, and with less nothing would be joined by it; with a CT less will do: a false join weighs more."""
+Shape alone tells little: with less, nothing would be joined by it. With a CT a false join weighs more."""
 
 SHAPE_TERMS = ["one", "long", "slender", "blunt"]
 PIECE_TERMS = [*SHAPE_TERMS, "probability", "decile", "open", "ring", "darker", "lumen", "soft", "pocket", "behind"]
