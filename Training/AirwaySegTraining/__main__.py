@@ -100,6 +100,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     for name, kind, meaning in (
         ("steps_scale", float, "factor for the length of every stage"),
         ("steps", int, "updates of the weights, for recipes of one stage"),
+        ("minutes", float, "train so long instead, likewise; the learning rate follows the time"),
         ("rate", float, "highest learning rate, for recipes of one stage"),
         ("frozen_from", float, "share of the steps after which batch normalisation keeps its statistics, likewise"),
         ("batch", int, "patches a step, of all processes together"),
@@ -115,7 +116,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        shown = "the recipe's" if value is None and name != "start_from" else value
+        shown = "the recipe's" if value is None and name not in ("start_from", "minutes") else value
         parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
     _add_machine(parser)
     parser.set_defaults(run=_run_fit)

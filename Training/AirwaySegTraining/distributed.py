@@ -51,6 +51,12 @@ class Team:
         parts[self.rank] = tensor
         return torch.cat(parts)
 
+    def leading(self, value: float) -> float:
+        """The leading process's value, so that all decide alike."""
+        if self.size == 1:
+            return value
+        return float(self.together(torch.tensor([value], dtype=torch.float64, device=self.device))[0])
+
     def merged(self, found: dict[str, Any]) -> dict[str, Any]:
         """Everybody's entries in one dict, sorted by key."""
         every: list[dict[str, Any]] = [found]

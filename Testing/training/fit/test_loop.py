@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.sampling import Mixture
-from AirwaySegTraining.fit import loop
+from AirwaySegTraining.fit import loop, steps
 from AirwaySegTraining.fit import run_log as runlog
 from AirwaySegTraining.fit.loop import fit, group_shares, rate_at
 from AirwaySegTraining.fit.patches import draw_patch
@@ -116,6 +117,43 @@ def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
     assert info.norm == "batch" and info.provenance["steps"] == 4 and info.provenance["cases"] == 2
     rows = list(csv.reader((tmp_path / "whole" / "log.csv").open()))
     assert [row[0] for row in rows] == ["step", "2", "4"]
+
+
+def test_a_training_of_so_many_minutes_ends_after_them_and_resumes_bit_for_bit(a_data_folder, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def twenty_seconds_a_step():
+        now[0] += 20.0
+        return now[0]
+
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=twenty_seconds_a_step))
+    settings, shown = replace(TINY, steps=None, minutes=2.0), []
+    whole = fit([a_data_folder], tmp_path / "whole", settings, lambda *shows: shown.append(shows))
+    assert [row for row in shown if row[0] == "train"] == [("train", 20 * k, 120) for k in range(1, 7)]
+    rows = rows_of(tmp_path / "whole" / "log.csv")
+    assert [row["step"] for row in rows] == ["3", "6"]  # a checkpoint a minute
+    (stage,) = settings.full_recipe().stages
+    assert float(rows[-1]["rate"]) == pytest.approx(rate_at(5, stage, 100 / 120), rel=1e-3)
+
+    def stop_in_the_fifth(stage, done, _total):
+        if stage == "train" and done == 100:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        fit([a_data_folder], tmp_path / "broken", settings, stop_in_the_fifth)
+    resumed = fit([a_data_folder], tmp_path / "broken", settings, silent, resume=True)
+    assert torch.equal(_weights(whole)[1], _weights(resumed)[1])
+    ended = fit([a_data_folder], tmp_path / "broken", settings, silent, resume=True)  # nothing is left to do
+    assert _weights(ended)[0].provenance["steps"] == 6
+
+
+def test_minutes_stand_alone_and_for_recipes_of_one_stage():
+    with pytest.raises(AirwaySegError, match="--minutes is 0; it must be above 0"):
+        FitSettings(minutes=0)
+    with pytest.raises(AirwaySegError, match="leave out --steps and --steps-scale"):
+        FitSettings(minutes=5, steps=10)
+    with pytest.raises(AirwaySegError, match="--minutes is for recipes of one stage, and wingsnet has 3"):
+        FitSettings(recipe="wingsnet", minutes=5).full_recipe()
 
 
 def test_a_patch_that_is_too_small_is_refused(capsys):

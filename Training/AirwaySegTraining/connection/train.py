@@ -215,7 +215,7 @@ def train(run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], a
         name="breakage",
         begins=0,
         ends=settings.steps,
-        rate=lambda step: rate_at(step, settings),
+        rate=lambda step, _: rate_at(step, settings),
         step=lambda batch: train_step(run, batch),
         average=KEPT,
     )

@@ -54,7 +54,7 @@ class Augmentation:
             raise AirwaySegError(f"The label threshold after turning is {self.threshold}; it must be above 0, up to 1.")
         if not all(0 <= chance <= 1 for chance in self.mirrored):
             raise AirwaySegError(f"The chances of mirroring are {self.mirrored}; each must be from 0 to 1.")
-        if not 0.5 <= self.zoom[0] <= self.zoom[1] <= 2:
+        if len(self.zoom) != 2 or not 0.5 <= self.zoom[0] <= self.zoom[1] <= 2:
             raise AirwaySegError(f"Patches cannot be zoomed by {self.zoom}; the limits are 0.5 and 2, the least first.")
 
 

@@ -24,6 +24,8 @@ from AirwaySegTraining.fit.settings import FREE_ON_RESUME
 class TrainingState(ABC):
     """A training after ``step`` steps; ``average`` is the moving average of the weights.
 
+    ``seconds`` is how long it has trained, if it is limited in time.
+
     ``settings`` are a dataclass of the command's; ``fingerprints`` change with the data.
     """
 
@@ -39,6 +41,7 @@ class TrainingState(ABC):
     fingerprints: list[str]
     optimizer: torch.optim.Optimizer = field(init=False)
     step: int = field(default=0, kw_only=True)
+    seconds: float = field(default=0.0, kw_only=True)
 
     def state(self) -> dict[str, Any]:
         """What the checkpoint holds: tensors, numbers, texts, and lists and dicts of them."""
@@ -49,6 +52,7 @@ class TrainingState(ABC):
             "settings": asdict(self.settings),
             "fingerprints": self.fingerprints,
             "step": self.step,
+            "seconds": self.seconds,
         }
 
     @abstractmethod
@@ -93,7 +97,7 @@ class TrainingState(ABC):
             raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
-        self.step = int(state["step"])
+        self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0))
         self.restore_optimizer(state)
 
     def save_model(self, target: Path, more: dict[str, Any]) -> None:
