@@ -5,7 +5,7 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.commands import training_cases as trainingcases
+from AirwaySegSlicer.commands import training_cases
 from AirwaySegSlicer.scene import edits as correction
 from AirwaySegSlicer.scene import nodes, segments
 
@@ -53,7 +53,7 @@ def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overl
     assert an_overlay.host.messages == [("error", sentence)]
     for refused in (
         lambda: an_overlay.logic.showOverlay(initial, "lobe"),
-        lambda: trainingcases.new_case(initial, ""),
+        lambda: training_cases.new_case(initial, ""),
     ):
         with pytest.raises(RuntimeError, match="before correction"):
             refused()

@@ -368,12 +368,12 @@ def test_the_module_loads_before_those_whose_classes_it_uses(name):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
 def test_a_volume_written_in_pieces_is_the_volume(tmp_path, monkeypatch, dtype):
-    from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
+    from AirwaySegSlicer.commands import nrrd_writer
 
-    monkeypatch.setattr(nrrdfile, "PIECE", 1000)
+    monkeypatch.setattr(nrrd_writer, "PIECE", 1000)
     array = np.random.default_rng(0).integers(0, 100, (7, 20, 30)).astype(dtype)
     node = slicer.util.addVolumeFromArray(array, scenes.IJK_TO_RAS, "V")
-    pauses = list(nrrdfile.write_pieces(array[:, 2:], nodes.ijk_to_ras(node), str(tmp_path / "v.nrrd")))
+    pauses = list(nrrd_writer.write_pieces(array[:, 2:], nodes.ijk_to_ras(node), str(tmp_path / "v.nrrd")))
     again = nodes.read_volume(str(tmp_path / "v.nrrd"))
     assert len(pauses) == 6 and slicer.util.arrayFromVolume(again).dtype == array.dtype
     assert np.array_equal(slicer.util.arrayFromVolume(again), array[:, 2:])

@@ -13,7 +13,7 @@ import slicerhost as slicerhost  # for slicer.i18n, which the files below import
 from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
-from AirwaySegSlicer import event_loop as eventloop
+from AirwaySegSlicer import event_loop
 from AirwaySegSlicer.commands.jobs import JobCallbacks
 from AirwaySegSlicer.scene.nodes import all_nodes, ijk_to_ras, write_volume
 
@@ -100,7 +100,7 @@ class StandIn:
         except Failed as failure:
             lines, code = [str(failure)], 2
         self.processes[-1].end(lines, code)
-        slicerhost.start().pump(lambda: not eventloop._later._waiting)
+        slicerhost.start().pump(lambda: not event_loop._later._waiting)
 
 
 class Failed(Exception):

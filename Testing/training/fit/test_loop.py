@@ -21,8 +21,7 @@ from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.sampling import Mixture
-from AirwaySegTraining.fit import loop, steps
-from AirwaySegTraining.fit import run_log as runlog
+from AirwaySegTraining.fit import loop, run_log, steps
 from AirwaySegTraining.fit.loop import fit, group_shares, rate_at
 from AirwaySegTraining.fit.patches import draw_patch
 from AirwaySegTraining.fit.recipes import load_recipe, recipes_folder
@@ -208,7 +207,7 @@ def test_what_an_earlier_run_left_without_a_checkpoint_is_kept(a_data_folder, tm
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_bytes(b"of another day")
     for resume in (False, True):
-        with pytest.raises(AirwaySegError, match=rf"holds {name} of a run, and no last\.pt to continue it from"):
+        with pytest.raises(AirwaySegError, match=rf"holds {name} of a run, but no last\.pt to resume it from"):
             fit([a_data_folder], tmp_path / "run", TINY, silent, resume=resume)
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "run").iterdir()] == [(name, b"of another day")]
 
@@ -436,7 +435,7 @@ def test_the_log_forgets_what_was_done_after_the_checkpoint_and_a_row_that_was_c
 
 def test_the_log_says_which_share_of_the_time_was_waited_for_patches(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(runlog.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
 
     def batches():
         for _ in range(2):
