@@ -25,15 +25,15 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from AirwaySegSlicer.commands.export import export_node, start_case_export
-from AirwaySegSlicer.commands.finetune import FinetuneOptions, start_finetuning, start_removing_case
-from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, start_probe
-from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter
-from AirwaySegSlicer.commands.measure import start_measuring
+from AirwaySegSlicer.commands.export import case_export_job, export_node
+from AirwaySegSlicer.commands.finetune import FinetuneOptions, finetuning_job, removing_job
+from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, probe_job
+from AirwaySegSlicer.commands.jobs import Job, Listener, Runs
+from AirwaySegSlicer.commands.measure import measuring_job
 from AirwaySegSlicer.commands.probe_child import missing_packages
 from AirwaySegSlicer.commands.sample_data import register_sample_data
-from AirwaySegSlicer.commands.segment import SegmentOptions, start_segmentation
-from AirwaySegSlicer.commands.training_cases import NewCase, start_adding_case
+from AirwaySegSlicer.commands.segment import SegmentOptions, segmentation_job
+from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
@@ -253,31 +253,29 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         options = options or SegmentOptions()
         if measure is not None:
             options = replace(options, measure=measure)
-        return self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks))
+        return self.runs.run(AIRWAYS, segmentation_job(volumeNode, options, self.maps))
 
     def startSegment(self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener) -> None:
         """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
-        self._startOn(
-            volumeNode, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks), listener
-        )
+        self._startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
 
-    def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
+    def _startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
         before, self._worksOn = self._worksOn, node.GetID() if node else ""
         try:
-            self.runs.start(AIRWAYS, starter, listener)
+            self.runs.start(AIRWAYS, job, listener)
         except Exception:
             self._worksOn = before
             raise
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
-        self.runs.run(AIRWAYS, lambda callbacks: start_measuring(airways, self.maps, callbacks))
+        self.runs.run(AIRWAYS, measuring_job(airways, self.maps))
         return airways
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self._startOn(airways, lambda callbacks: start_measuring(airways, self.maps, callbacks), listener)
+        self._startOn(airways, measuring_job(airways, self.maps), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
@@ -299,7 +297,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self, airways: vtkMRMLSegmentationNode, folder: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> str:
         """Write mask, tree, tables, maps and pictures into a folder, and return it."""
-        return self.runs.run(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct))
+        return self.runs.run(FILES, case_export_job(airways, folder, ct))
 
     def startExportCase(
         self,
@@ -309,30 +307,30 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ct: "vtkMRMLScalarVolumeNode | None" = None,
     ) -> None:
         """Start `exportCase`; it goes on when the scene is closed."""
-        self.runs.start(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct), listener)
+        self.runs.start(FILES, case_export_job(airways, folder, ct), listener)
 
     def startAddCase(self, airways: vtkMRMLSegmentationNode, case: NewCase, listener: Listener) -> None:
         """Start to add CT and corrected airways to a training folder; it goes on when the scene is closed.
 
         `trainingcases.new_case` makes the case.
         """
-        self.runs.start(FILES, lambda callbacks: start_adding_case(airways, case, callbacks), listener)
+        self.runs.start(FILES, adding_job(airways, case), listener)
 
     def startRemoveCase(self, data: str, name: str, listener: Listener) -> None:
         """Start to remove a case from a training folder."""
-        self.runs.start(FILES, lambda callbacks: start_removing_case(data, name, callbacks), listener)
+        self.runs.start(FILES, removing_job(data, name), listener)
 
     def startFinetune(self, options: FinetuneOptions, listener: Listener) -> None:
         """Start to fine-tune a model; other work can go on beside it."""
-        self.runs.start(TRAINING, lambda callbacks: start_finetuning(options, callbacks), listener)
+        self.runs.start(TRAINING, finetuning_job(options), listener)
 
     def startProbe(self, listener: Listener) -> None:
         """Start to look at the installation."""
-        self.runs.start(PROBE, start_probe, listener)
+        self.runs.start(PROBE, probe_job(), listener)
 
     def checkInstallation(self) -> Installation:
         """Look at the installation."""
-        return self.runs.run(PROBE, start_probe)
+        return self.runs.run(PROBE, probe_job())
 
 
 class AirwaySegTest(ScriptedLoadableModuleTest):

@@ -215,7 +215,7 @@ def test_a_training_case_has_ct_label_edited_voxels_and_provenance(slicer_host, 
     case = trainingcases.new_case(airways, data)
 
     def end(case):
-        return scenes.ends_of(lambda callbacks: trainingcases.start_adding_case(airways, case, callbacks))
+        return scenes.end_of(trainingcases.adding_job(airways, case))
 
     assert end(case) == (case.name, "")
     folder = os.path.join(data, "cases", case.name)

@@ -26,13 +26,10 @@ def a_measured_folder(tmp_path_factory):
     os.environ["PATH"] = os.pathsep.join([scenes.python_slicer(folder), path])
     kept = folder / "tree"
 
-    def start(callbacks):
-        maps = measuring.Maps()
-        maps.keep = lambda node, source: os.rename(source, kept)
-        return measuring.start_measuring(airways, maps, callbacks)
-
+    maps = measuring.Maps()
+    maps.keep = lambda node, source: os.rename(source, kept)
     try:
-        result, message = scenes.ends_of(start)
+        result, message = scenes.end_of(measuring.measuring_job(airways, maps))
     finally:
         os.environ["PATH"] = path
     assert message == "" and result is airways

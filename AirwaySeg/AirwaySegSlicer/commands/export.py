@@ -18,11 +18,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import Job, Steps
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import provenance
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
@@ -136,17 +134,17 @@ def check_in_scene(*nodes: slicer.vtkMRMLNode) -> None:
             raise RuntimeError(sentence.format(name=node.GetName()))
 
 
-def start_case_export(
+def case_export_job(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     folder: str,
-    callbacks: JobCallbacks,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
-) -> ConsoleProcess:
+) -> Job:
     """Write the whole case into a folder: mask, tree, tables, maps, pictures, curves, provenance.
 
-    Files of an earlier export are replaced. ``chosen`` is the CT of airways that do not know theirs. Once mask and CT
-    are at hand the scene may be closed. The job's result is the folder.
+    Files of an earlier export are replaced. ``chosen`` is the CT of airways without a CT of their own. Once mask and CT
+    are copied the scene may be closed. The job's result is the folder.
     """
+    folder = os.path.abspath(folder)  # The command has another working directory.
     ct = ct_for(segmentation_node, chosen)
     documents: list[dict] = []
 
@@ -170,7 +168,7 @@ def start_case_export(
         return folder
 
     names = {"ct.nrrd": ct.GetName(), "airways.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
+    return Job(prepare, collect, names=names)
 
 
 def case_name(text: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.console_process import TRAINING
+from AirwaySegSlicer.commands.jobs import Job
 
 BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
 """What finetune.json says of the new weights."""
@@ -80,15 +80,16 @@ def finetune_arguments(options: FinetuneOptions) -> list[str]:
     return ["finetune", "--data", options.data, "-o", folder, *chosen, "--progress", "json", *resume]
 
 
-def start_finetuning(options: FinetuneOptions, callbacks: JobCallbacks) -> ConsoleProcess:
-    """Start a run; its result is an `Outcome`. What a stopped run has learned stays in its folder."""
+def finetuning_job(options: FinetuneOptions) -> Job:
+    """Fine-tune; the job's result is an `Outcome`. The checkpoints of a stopped run stay in its folder.
+
+    Raises RuntimeError when the training folder has no case.
+    """
+    options = replace(options, data=os.path.abspath(options.data))  # The command has another working directory.
     if not training_cases(options.data):
-        raise RuntimeError(_("The training folder holds no case yet."))
-    return start_job(
-        callbacks,
-        lambda folder: finetune_arguments(options),
-        lambda folder: read_outcome(run_folder(options)),
-        TRAINING,
+        raise RuntimeError(_("The training folder has no case yet."))
+    return Job(
+        lambda folder: finetune_arguments(options), lambda folder: read_outcome(run_folder(options)), module=TRAINING
     )
 
 
@@ -133,6 +134,6 @@ def _rows(about: dict) -> list[tuple[str, float, float]]:
     ]
 
 
-def start_removing_case(data: str, name: str, callbacks: JobCallbacks) -> ConsoleProcess:
+def removing_job(data: str, name: str) -> Job:
     """Remove a case from a training folder; the job's result is its name."""
-    return start_job(callbacks, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)
+    return Job(lambda folder: ["cases", "remove", os.path.abspath(data), name], lambda folder: name, module=TRAINING)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import LEAST_TORCH, is_older
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.jobs import Job
+from AirwaySegSlicer.commands.probe_child import PROBE_FILE
 
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to one and a half."""
@@ -45,23 +46,14 @@ def about_old_slicer(major: int, minor: int) -> str:
     return sentence.format(least=least, version=f"{major}.{minor}")
 
 
-def start_probe(callbacks: JobCallbacks) -> ConsoleProcess:
-    """Look at the installation in a child process; the job's result is an `Installation`."""
-    seen: list[dict] = []
-
-    def read(line: str) -> None:
-        try:
-            seen.append(json.loads(line)["probe"])
-        except (ValueError, KeyError, TypeError):
-            callbacks.on_line(line)
+def probe_job() -> Job:
+    """Check the installation in a child process; the job's result is an `Installation`."""
 
     def collect(folder: str) -> Installation:
-        if not seen:
-            raise RuntimeError(_("The installation could not be looked at."))
-        return judge(seen[-1])
+        with open(os.path.join(folder, PROBE_FILE), encoding="utf-8") as stream:
+            return judge(json.load(stream))
 
-    child = "AirwaySegSlicer.commands.probe_child"
-    return start_job(replace(callbacks, on_line=read), lambda folder: [folder], collect, child)
+    return Job(lambda folder: [folder], collect, module="AirwaySegSlicer.commands.probe_child")
 
 
 def judge(probe: dict) -> Installation:

@@ -13,10 +13,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, result_folder, start_job
+from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
@@ -27,13 +25,10 @@ WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"
 WORDS = {"name", "lobe"}
 
 
-def start_measuring(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, callbacks: JobCallbacks
-) -> ConsoleProcess:
-    """Start to measure the airways of the segmentation; the job's result is the segmentation.
+def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:
+    """Measure the airways of the segmentation; the job's result is the segmentation.
 
-    Only the box that they fill is written, so the command has little to do. Raises RuntimeError when there are no
-    airways.
+    Only their bounding box is written, which keeps the command fast. Raises RuntimeError when there are no airways.
     """
     check_airways(segmentation_node)
     measured: list[str] = []
@@ -49,8 +44,7 @@ def start_measuring(
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
-    names = {"mask.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
+    return Job(prepare, collect, names={"mask.nrrd": segmentation_node.GetName()})
 
 
 def take_in_tree(

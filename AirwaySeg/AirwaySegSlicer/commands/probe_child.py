@@ -1,6 +1,6 @@
-"""Looks at this Python and computer, and prints one line of JSON: PyTorch, GPU, driver, packages, models, disk.
+"""Examines this Python and computer, and writes a JSON file: PyTorch, GPU, driver, packages, models, disk.
 
-It runs as a child process, never in Slicer itself: a half-installed PyTorch fails in ways that cannot be caught.
+It runs as a child process, never in Slicer itself: a half-installed PyTorch may crash the process that imports it.
 """
 
 import importlib
@@ -15,6 +15,7 @@ from typing import Any
 RESOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "Resources")
 REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
 OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
+PROBE_FILE = "probe.json"
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
@@ -76,7 +77,7 @@ def models() -> list[str]:
 
 
 def main(folder: str) -> None:
-    """Print what there is; ``folder`` is where temporary files go."""
+    """Write `PROBE_FILE` into ``folder``, a temporary one, on whose disk the free space is measured."""
     found = {
         "python": sys.version.split()[0],
         "missing": missing_packages(),
@@ -86,7 +87,8 @@ def main(folder: str) -> None:
         "torch": about_torch(),
         "models": models(),
     }
-    print(json.dumps({"probe": found}), flush=True)
+    with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
+        json.dump(found, stream)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.installation import about_old_slicer
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.jobs import Job, Listener, start_job
 from AirwaySegSlicer.commands.probe_child import REQUIREMENTS
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.scene.nodes import read_volume
@@ -48,7 +48,7 @@ def draw_sample(source: object = None) -> ConsoleProcess:
     """Draw the chest beside Slicer, in about twenty seconds, and show it when it is ready."""
     ensure_packages(REQUIREMENTS)
     slicer.util.showStatusMessage(_("Drawing a simulated chest CT …"), 20000)
-    return start_sample(JobCallbacks(_on_finished, launch=slicer.util.launchConsoleProcess), show_sample)
+    return start_job(sample_job(show_sample), Listener(_on_finished))
 
 
 def drawn_address(address: str) -> str:
@@ -62,8 +62,7 @@ def drawn_address(address: str) -> str:
     ensure_packages(REQUIREMENTS)
     path = Path(slicer.app.temporaryPath, f"AirwaySeg-{NAME}.nrrd")
     ends: list[tuple[object, str]] = []
-    callbacks = JobCallbacks(lambda *end: ends.append(end), launch=slicer.util.launchConsoleProcess, blocking=True)
-    start_sample(callbacks, lambda drawn: os.replace(drawn, path))
+    start_job(sample_job(lambda drawn: os.replace(drawn, path)), Listener(lambda *end: ends.append(end)), blocking=True)
     if ends[0][1]:
         raise RuntimeError(ends[0][1])
     call_later(lambda: path.unlink(missing_ok=True))  # Slicer has copied it by then.
@@ -75,8 +74,8 @@ def _on_finished(node: slicer.vtkMRMLScalarVolumeNode | None, message: str) -> N
         slicer.util.errorDisplay(message)
 
 
-def start_sample(callbacks: JobCallbacks, take: Callable[[str], Any]) -> ConsoleProcess:
-    """Start to draw the chest, the same each time; the job's result is what ``take`` makes of its file."""
+def sample_job(take: Callable[[str], Any]) -> Job:
+    """Simulate the chest, the same each time; the job's result is ``take(path)`` of its CT file."""
 
     def prepare(folder: str) -> list[str]:
         return ["simulate", "-o", folder, "--cases", "1", "--seed", SEED, "--workers", "1"]
@@ -85,7 +84,7 @@ def start_sample(callbacks: JobCallbacks, take: Callable[[str], Any]) -> Console
         cases = os.path.join(folder, "cases")
         return take(os.path.join(cases, os.listdir(cases)[0], "ct.nrrd"))
 
-    return start_job(callbacks, prepare, collect, TRAINING)
+    return Job(prepare, collect, TRAINING)
 
 
 def show_sample(path: str) -> slicer.vtkMRMLScalarVolumeNode:

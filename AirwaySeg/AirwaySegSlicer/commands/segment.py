@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Partial, Steps, one_line, result_folder, start_job
+from AirwaySegSlicer.commands.jobs import Job, Partial, Steps, one_line, result_folder
 from AirwaySegSlicer.commands.measure import take_in_tree
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
@@ -75,13 +73,11 @@ class SegmentOptions:
     measure: bool = True
 
 
-def start_segmentation(
-    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, maps: Maps, callbacks: JobCallbacks
-) -> ConsoleProcess:
-    """Start to segment and measure the CT in one command; the job's result is the segmentation node.
+def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, maps: Maps) -> Job:
+    """Segment and measure the CT in one command; the job's result is the segmentation node.
 
-    Where only measuring fails, the segmentation is there without its tree, and the sentence says why. Raises
-    RuntimeError, one sentence, for a volume that is no single CT image.
+    Where only measuring fails, the result is the segmentation without its tree, and the sentence says why. Raises
+    RuntimeError, one sentence, for a volume that is not a single CT image.
     """
     check_ct(volume_node)
     box = region_box(volume_node, options.region) if options.region else None
@@ -95,7 +91,9 @@ def start_segmentation(
         if box is not None:
             array, matrix = part_of(array, box), shifted(matrix, [low for low, _high in box])
         yield from write_pieces(array, matrix, path)
-        settings = ["--weights", options.model, "--device", options.device]
+        # The command has another working directory.
+        weights = os.path.abspath(options.model) if os.path.isfile(options.model) else options.model
+        settings = ["--weights", weights, "--device", options.device]
         measuring = "--voxels" if options.measure else "--no-measure"
         return ["segment", path, "-o", result_folder(folder), measuring, "--progress", "json", *settings]
 
@@ -108,7 +106,7 @@ def start_segmentation(
         sentence = _take_in_tree(result_folder(folder), node, maps) if options.measure else ""
         return Partial(node, sentence) if sentence else node
 
-    return start_job(in_words_of_the_scene(callbacks, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
+    return Job(prepare, collect, names={"ct.nrrd": volume_node.GetName()})
 
 
 def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
