@@ -71,7 +71,7 @@ def test_a_label_map_and_colours_get_a_sentence():
     photo = slicer.util.addVolumeFromArray(
         np.ones((3, 3, 3, 3), np.uint8), name="P", nodeClassName="vtkMRMLVectorVolumeNode"
     )
-    assert sentence_about(photo) == "P has 3 values a voxel; a CT has one."
+    assert sentence_about(photo) == "P has 3 values per voxel; a CT has one."
 
 
 def test_the_first_volume_that_may_be_a_ct_is_proposed():
@@ -291,7 +291,7 @@ def test_a_region_elsewhere_gets_a_sentence_before_anything_is_started():
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Elsewhere")
     roi.SetCenterWorld(4000, 0, 0)
     roi.SetSizeWorld(10, 10, 10)
-    with pytest.raises(RuntimeError, match="does not lie in CT"):
+    with pytest.raises(RuntimeError, match="is outside CT"):
         finished(scenes.StandIn(dark_is_airway), ct, segmentation.SegmentOptions(region=roi))
 
 

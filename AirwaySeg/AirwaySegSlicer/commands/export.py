@@ -1,6 +1,6 @@
-"""Results out of Slicer: mask, centerline, table, and the whole case.
+"""Exports results: mask, surface, centerline, table, and the whole case.
 
-Beside each result lies a provenance file that says which model made it and how much of it a person corrected.
+A provenance file beside each result says which model made it and how many voxels were corrected by hand.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def export_node(
     path: str,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
 ) -> list[str]:
-    """Write what the path's ending asks for, and its provenance; the files written.
+    """Write a file by the path's extension, and its provenance; returns the files written.
 
     .nrrd, .nii and .nii.gz: the mask on the CT's grid; .stl: the surface (in LPS); .vtp: the centerline; .csv: the
-    table of branches. A file of that name is replaced, when the new one is whole. ``chosen`` is the CT of airways that
-    do not know theirs. Raises RuntimeError for another ending, and where there is nothing to write.
+    table of branches. An existing file is replaced once the new one is complete. ``chosen`` is the CT of airways
+    without a CT of their own. Raises RuntimeError for another extension, and where there is nothing to write.
     """
     with _written_whole(path) as unfinished:
         if path.endswith(MASK_ENDINGS):
@@ -66,9 +66,9 @@ def export_node(
 
 @contextmanager
 def _written_whole(path: str) -> Iterator[str]:
-    """A path of the same name in a folder beside it; what the block wrote there takes its place when it ends well.
+    """Atomic write: a path in a temporary folder beside the target, which the file replaces if the block succeeds.
 
-    What Slicer writes besides, such as a table's schema, goes with that folder.
+    Files that Slicer writes in addition, such as a table's schema, are removed with the temporary folder.
     """
     folder, name = os.path.split(os.path.abspath(path))
     with tempfile.TemporaryDirectory(prefix=".AirwaySeg-", dir=folder, ignore_cleanup_errors=True) as unfinished:
@@ -90,7 +90,7 @@ def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode,
 
 
 def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """A mask (Z, Y, X) as a label map on the CT's grid, in no scene."""
+    """A mask (Z, Y, X) as a label map node on the CT's grid, not in a scene."""
     node, image = slicer.vtkMRMLLabelMapVolumeNode(), vtk.vtkImageData()
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(ijk_to_ras(ct))
@@ -99,14 +99,14 @@ def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkM
 
 
 def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLModelNode:
-    """The airways' closed surface as a model in no scene."""
+    """The airways' closed surface as a model node, not in a scene."""
     model = slicer.vtkMRMLModelNode()
     model.SetAndObservePolyData(closed_surface(segmentation_node))
     return model
 
 
 def provenance_document(segmentation_node: slicer.vtkMRMLSegmentationNode) -> dict:
-    """Where the airways come from, and how many voxels a person corrected (None if that is not known)."""
+    """Where the airways come from, and how many voxels were corrected by hand (None if that is not known)."""
     corrected = None
     if companion(segmentation_node, INITIAL) is not None:
         edits = count_edits(segmentation_node)
@@ -115,7 +115,7 @@ def provenance_document(segmentation_node: slicer.vtkMRMLSegmentationNode) -> di
         "segmentation": segmentation_node.GetName(),
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "corrected_voxels": corrected,
-        "measured_before_last_edit": None,  # nothing measured goes with it
+        "measured_before_last_edit": None,  # The file has no measures.
         "segmented_by": provenance(segmentation_node),
     }
 
@@ -127,10 +127,10 @@ def write_provenance(document: dict, path: str) -> None:
 
 
 def check_in_scene(*nodes: slicer.vtkMRMLNode) -> None:
-    """Raise RuntimeError, one sentence, for a node that is to be copied and has left the scene."""
+    """Raise RuntimeError, one sentence, for a node that is to be copied and is no longer in the scene."""
     for node in nodes:
         if node.GetScene() is None:
-            sentence = _("{name} left the scene before it was copied, so nothing was written.")
+            sentence = _("{name} was removed from the scene before it was copied; nothing was written.")
             raise RuntimeError(sentence.format(name=node.GetName()))
 
 

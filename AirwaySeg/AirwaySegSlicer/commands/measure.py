@@ -1,6 +1,6 @@
-"""Measuring a segmentation beside Slicer: its mask out, `airwayseg measure`, centerline and table into the scene.
+"""Measures a segmentation: writes its mask, runs `airwayseg measure`, and reads centerline and table into the scene.
 
-What the overlays show is wanted only when it is looked at, so it waits in a file of the session (`Maps`) until then.
+The values of the overlays stay in a file (`Maps`) until an overlay is shown.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
 def take_in_tree(
     folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
 ) -> None:
-    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones.
+    """Read the centerline and the table of a measured folder into the scene, instead of earlier ones.
 
-    ``measured`` is the signature of the mask that was measured; by default that of the airways as they are.
+    ``measured`` is the signature of the measured mask; by default that of the current airways.
     """
     if segmentation_node.GetScene() is None:
         sentence = _("{name} was removed from the scene before its tree was ready.")
@@ -79,7 +79,7 @@ def take_in_tree(
 
 
 def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
-    """Whether the centerline is shown, or would be if there were one."""
+    """Whether the centerline is shown, or would be if it existed."""
     node = segmentation_node.GetNodeReference(CENTERLINE)
     return segmentation_node.GetAttribute(ROLE + "showCenterline") != "0" and (
         node is None or node.GetDisplayNode() is None or bool(node.GetDisplayNode().GetVisibility())
@@ -87,7 +87,7 @@ def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> 
 
 
 def read_model(path: str) -> slicer.vtkMRMLModelNode:
-    """A model file as a node that is in no scene, in Slicer's axes."""
+    """A model file as a node that is not in a scene, in RAS."""
     node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
     storage.SetFileName(path)
     if not storage.ReadData(node) or node.GetPolyData() is None:
@@ -96,9 +96,9 @@ def read_model(path: str) -> slicer.vtkMRMLModelNode:
 
 
 def read_rows(path: str) -> slicer.vtkMRMLTableNode:
-    """The table of branches as a node that is in no scene, whole numbers, numbers and words as such.
+    """The table of branches as a node that is not in a scene, with columns of integers, floats and strings.
 
-    A root's missing parent is 0, its missing angle no number.
+    A root's missing parent is 0, its missing angle NaN.
     """
     with open(path, encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)

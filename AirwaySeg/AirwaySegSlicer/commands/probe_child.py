@@ -20,7 +20,7 @@ QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader
 
 
 def missing_packages(path: str = REQUIREMENTS) -> list[str]:
-    """The names in a requirements file that are not installed here in a version that fits, though they are for here."""
+    """The packages of a requirements file, as far as they apply here, that are not installed in a fitting version."""
     from packaging.requirements import Requirement
 
     with open(path, encoding="utf-8") as stream:
@@ -37,7 +37,7 @@ def _is_installed(requirement: Any) -> bool:
 
 
 def about_torch() -> dict:
-    """Version and devices of PyTorch, or why it cannot be imported."""
+    """Version and devices of PyTorch, or the error on importing it."""
     try:
         torch = importlib.import_module("torch")
         found = {"version": torch.__version__, "cudaVersion": torch.version.cuda, "gpus": []}
@@ -52,7 +52,7 @@ def about_torch() -> dict:
 
 
 def mps_runs_network() -> bool:
-    """Whether Apple's GPU has every operator of the network; not known where the library cannot be imported."""
+    """Whether Apple's GPU has all operators of the network; False where the library cannot be imported."""
     try:
         return importlib.import_module("AirwaySegLib.networks.device_plan").runs_network("mps")
     except Exception:
@@ -60,7 +60,7 @@ def mps_runs_network() -> bool:
 
 
 def about_driver() -> str:
-    """Name and driver version of the NVIDIA GPU as its own tool reports them; empty where there is none."""
+    """Name and driver version of the NVIDIA GPU according to nvidia-smi; empty where there is none."""
     try:
         done = subprocess.run(QUERY, capture_output=True, text=True, timeout=10)
         return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
@@ -69,7 +69,7 @@ def about_driver() -> str:
 
 
 def models() -> list[str]:
-    """The names of the models that the library knows; none where it cannot be imported."""
+    """The names of the library's models; none where it cannot be imported."""
     try:
         return list(importlib.import_module("AirwaySegLib.networks.weights").list_weights())
     except Exception:

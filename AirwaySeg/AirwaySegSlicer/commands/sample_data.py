@@ -1,4 +1,4 @@
-"""The sample CT in Slicer's module Sample Data: a simulated chest, drawn on this computer instead of downloaded."""
+"""The sample CT in Slicer's module Sample Data: a chest that is simulated on this computer instead of downloaded."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CATEGORY, NAME = "AirwaySeg", "SimulatedChestCT"
 SEED = "1"
 
 ADDRESS = f"airwayseg:{NAME}"
-"""Stands for the address of a download; `drawn_address` turns it into that of a drawn file."""
+"""Takes the place of a download's address; `drawn_address` replaces it by the address of the simulated file."""
 
 
 def register_sample_data() -> None:
-    """Offer the sample; called when Slicer has started. A Slicer that is too old has only the panel, which says so."""
+    """Offer the sample; called when Slicer has started. Does nothing where Slicer is too old, which the panel says."""
     if about_old_slicer(slicer.app.majorVersion, slicer.app.minorVersion):
         return
     import SampleData
 
     logic = SampleData.SampleDataLogic
-    # The button calls the customDownloader; `SampleData.downloadSample` goes by the address and knows no other way.
+    # The button calls the customDownloader; `SampleData.downloadSample` only uses the address.
     logic.registerUrlRewriteRule(NAME, drawn_address)
     logic.registerCustomSampleDataSource(
         category=CATEGORY,
@@ -45,16 +45,16 @@ def register_sample_data() -> None:
 
 
 def draw_sample(source: object = None) -> ConsoleProcess:
-    """Draw the chest beside Slicer, in about twenty seconds, and show it when it is ready."""
+    """Simulate the chest in a child process, in about twenty seconds, and show it when it is ready."""
     ensure_packages(REQUIREMENTS)
-    slicer.util.showStatusMessage(_("Drawing a simulated chest CT …"), 20000)
+    slicer.util.showStatusMessage(_("Simulating a chest CT …"), 20000)
     return start_job(sample_job(show_sample), Listener(_on_finished))
 
 
 def drawn_address(address: str) -> str:
-    """For our address that of a file with the chest, drawn while Slicer waits; every other address as it is.
+    """For `ADDRESS` that of a file with the chest, simulated while Slicer waits; any other address unchanged.
 
-    What Slicer keeps of an earlier download is not drawn again.
+    A chest in Slicer's download cache is not simulated again.
     """
     kept = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory(), f"{NAME}.nrrd")
     if address != ADDRESS or (kept.exists() and kept.stat().st_size > 0):

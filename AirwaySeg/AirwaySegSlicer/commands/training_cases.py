@@ -1,4 +1,4 @@
-"""Corrected airways and their CT into a training folder, as a case that has a name and a patient."""
+"""Adds corrected airways and their CT to a training folder, as a case with a name and a patient."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
 
 TRUST = "--trust-label"
-"""What the command names where it doubts a label, and what makes it add the case all the same."""
+"""The option that adds a case although the command doubts its label; the command's message names it."""
 
 
 @dataclass(frozen=True)
 class NewCase:
     """A case that can be added to the training folder ``data``: its CT, name, patient, and the case it replaces.
 
-    ``trusted``: the label is right, whatever the command doubts about it.
+    ``trusted``: add the case even if the command doubts its label.
     """
 
     data: str
@@ -38,10 +38,10 @@ class NewCase:
 def new_case(
     segmentation_node: slicer.vtkMRMLSegmentationNode, data: str, chosen: slicer.vtkMRMLScalarVolumeNode | None = None
 ) -> NewCase:
-    """The case that the airways and their CT make; ``chosen`` is the CT of airways that do not know theirs.
+    """The case of the airways and their CT; ``chosen`` is the CT of airways without a CT of their own.
 
-    It replaces the case of the same scan, whatever that is called. Raises RuntimeError without a CT,
-    and for a mask before correction.
+    It replaces a case of the same scan, whatever its name. Raises RuntimeError without a CT, and for a mask before
+    correction.
     """
     check_airways(segmentation_node)
     data, ct = os.path.abspath(data), ct_for(segmentation_node, chosen)
