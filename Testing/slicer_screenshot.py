@@ -3,8 +3,8 @@
     .venv/bin/python Testing/slicer_screenshot.py CT FOLDER [STEP ...]
 
 FOLDER is what `airwayseg segment CT -o FOLDER` wrote. The steps are clicked through in one session, in the order of the
-tutorial; with STEP only these pictures are written. The step `segment` starts the network and cancels it when a tenth
-is done. The views are Slicer's own rendering of Slicer's scene; the panel is drawn on stand-ins for Slicer's widgets.
+tutorial; with STEP only these pictures are written. The step `segment` starts a segmentation and cancels it in its
+first stage. The views are Slicer's own rendering of Slicer's scene; the panel has stand-ins for Slicer's widgets.
 """
 
 import os
@@ -23,7 +23,7 @@ SCREENSHOTS = Path(__file__).parents[1] / "Resources" / "Screenshots"
 LUNG_WINDOW_HU = (-1050, 200)
 ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
 PANEL_WIDTH = 400
-LARGE, SMALL = ((938, 708), (310, 310)), ((760, 560), (250, 250))
+LARGE, SMALL = ((938, 750), (310, 310)), ((760, 560), (250, 250))
 """Pixels (width, height) of the 3D view and of a slice view, in slicer.png and in a step of the tutorial."""
 ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
@@ -103,7 +103,7 @@ class Session:
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Left lung")
         region.CreateDefaultDisplayNodes()
         display = region.GetDisplayNode()
-        display.SetFillVisibility(False)
+        display.SetFillOpacity(0.15)
         display.SetHandlesInteractive(False)
         display.SetPropertiesLabelVisibility(False)
         nodes.fit_region(region, ct)
@@ -120,10 +120,10 @@ class Session:
         slicer.mrmlScene.RemoveNode(region)
 
     def segment(self, target: Path) -> None:
-        """The network runs; it is cancelled, since its result is given."""
+        """The command prepares the CT; it is cancelled, since its result is given."""
         slicerhost.click(self.ui.segmentButton)
         bar = self.ui.progressBar
-        self.host.pump(lambda: bar.maximum > 10 and bar.value >= bar.maximum / 10, limit_s=LIMIT_S)
+        self.host.pump(lambda: 0 < bar.value < bar.maximum, limit_s=LIMIT_S)
         self.picture(target)
         slicerhost.click(self.ui.segmentButton)
         self.wait("airways")
@@ -241,10 +241,9 @@ def main(ct: str, result: str, chosen: list[str]) -> int:
         if chosen != ["slicer"]:
             host.clear()
             session = Session(host, ct, result, SMALL)
-            for name, step in STEPS.items():
-                wanted = not chosen or name in chosen
-                if wanted or name != "segment":
-                    step(session, SCREENSHOTS / f"tutorial-{name}.png" if wanted else Path(folder, "unwanted.png"))
+            wanted = [name for name in STEPS if not chosen or name in chosen]
+            for name in list(STEPS)[: list(STEPS).index(wanted[-1]) + 1]:
+                STEPS[name](session, (SCREENSHOTS if name in wanted else Path(folder)) / f"tutorial-{name}.png")
         host.clear()
         os.chdir(SCREENSHOTS)
     return 0
