@@ -103,7 +103,8 @@ class Session:
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Left lung")
         region.CreateDefaultDisplayNodes()
         display = region.GetDisplayNode()
-        display.SetFillOpacity(0.15)
+        display.SetFillVisibility(False)  # In an offscreen slice view it would cover the CT.
+        display.SetVisibility3D(False)  # Without its fill only its centre would be seen.
         display.SetHandlesInteractive(False)
         display.SetPropertiesLabelVisibility(False)
         nodes.fit_region(region, ct)
@@ -112,7 +113,6 @@ class Session:
         region.SetCenterWorld(x - 0.15 * width, y, z)
         region.SetSizeWorld(0.56 * width, 0.64 * depth, 0.98 * height)
         slicerhost.choose(self.ui.regionSelector, region)
-        self.view3d.fit(FROM_THE_FRONT)
         self.picture(target)
         slicerhost.choose(self.ui.regionSelector, None)
         region.SetDisplayVisibility(False)
