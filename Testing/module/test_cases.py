@@ -214,7 +214,7 @@ def test_a_training_case_has_ct_label_edited_voxels_and_provenance(slicer_host, 
     case = training_cases.new_case(airways, data)
 
     def end(case):
-        return scenes.ends_of(lambda callbacks: training_cases.start_adding_case(airways, case, callbacks))
+        return scenes.end_of(training_cases.adding_job(airways, case))
 
     assert end(case) == (case.name, "")
     folder = os.path.join(data, "cases", case.name)
@@ -284,7 +284,7 @@ def test_a_case_that_was_not_copied_from_the_closed_scene_is_said_to_be_missing(
     a_folder.logic.startAddCase(a_folder.airways, case, listener)
     slicer.mrmlScene.Clear(0)
     a_folder.wait()
-    sentence = "CT airways left the scene before it was copied, so nothing was written."
+    sentence = "CT airways was removed from the scene before it was copied; nothing was written."
     assert a_folder.host.messages == [("error", sentence)] and not cases(a_folder)
 
 
@@ -323,7 +323,7 @@ def test_a_case_whose_label_is_doubted_is_added_if_the_user_says_so(a_folder, mo
     assert asked == [False] and a_folder.ui.finetuneLabel.text == "Cancelled."
     a_folder.click("addCaseButton")
     assert asked == [False, False, True] and a_folder.ui.finetuneLabel.text.startswith("Added ")
-    assert a_folder.host.messages == [("question", "CT airways looks mirrored. Add it all the same?")] * 2
+    assert a_folder.host.messages == [("question", "CT airways looks mirrored. Add it anyway?")] * 2
 
 
 def test_what_an_interrupted_command_left_is_no_case(tmp_path):

@@ -43,7 +43,7 @@ def test_neither_the_mask_before_correction_nor_the_overlay_is_offered(an_overla
 def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overlay):
     an_overlay.open("correctSection")
     initial = nodes.companion(an_overlay.airways, nodes.INITIAL)
-    sentence = f"{initial.GetName()} is what CT airways was before correction; choose CT airways instead."
+    sentence = f"{initial.GetName()} is the mask of CT airways before correction; choose CT airways instead."
     an_overlay.parameters.airways = initial  # as a script may
     an_overlay.host.pump()
     assert an_overlay.ui.editsLabel.text == sentence

@@ -160,7 +160,7 @@ def test_a_cpu_without_openvino_is_told_and_a_gpu_is_not():
     torch = {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False}
     seen = {"python": "3.12", "missing": [], "driver": "", "freeDisk": 5e10, "torch": torch, "models": ["default"]}
     [finding] = [one for one in installation.judge(seen | {"slow": ["openvino"]}).findings if one.fix]
-    assert finding.what == "Python lacks openvino, with which the CPU is several times faster."
+    assert finding.what == "Python lacks openvino, which makes the network several times faster on the CPU."
     seen["torch"] = torch | {"mps": True}
     assert not [one for one in installation.judge(seen | {"slow": ["openvino"]}).findings if one.fix]
 

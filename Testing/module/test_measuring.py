@@ -25,13 +25,10 @@ def a_measured_folder(tmp_path_factory):
     os.environ["PATH"] = os.pathsep.join([scenes.python_slicer(folder), path])
     kept = folder / "tree"
 
-    def start(callbacks):
-        maps = measuring.Maps()
-        maps.keep = lambda node, source: os.rename(source, kept)
-        return measuring.start_measuring(airways, maps, callbacks)
-
+    maps = measuring.Maps()
+    maps.keep = lambda node, source: os.rename(source, kept)
     try:
-        result, message = scenes.ends_of(start)
+        result, message = scenes.end_of(measuring.measuring_job(airways, maps))
     finally:
         os.environ["PATH"] = path
     assert message == "" and result is airways
@@ -115,7 +112,9 @@ def test_removing_the_result_removes_everything(slicer_host, a_measured_folder, 
     branches.show_branch(airways, 2)
     radius_plot.show_radius_plot(airways, 4)
     overlays.hide_overlay(airways)
-    nodes.remove_result(airways)
+    belongings = nodes.Belongings(airways)
+    slicer.mrmlScene.RemoveNode(airways)
+    belongings.remove()
     maps.clear()
     left = [node for node in nodes.all_nodes() if node.GetID() not in before]
     assert {node.GetClassName() for node in left} <= {"vtkMRMLPlotViewNode"}  # of Slicer's own layout
@@ -318,7 +317,7 @@ def test_without_measures_an_overlay_gets_a_sentence_and_changes_nothing(slicer_
 
 def test_the_plot_runs_from_the_carina_to_the_tip_and_becomes_thinner(a_tree):
     _ct, _mask, airways, _maps = a_tree
-    distance, radius = radius_plot.way_to(nodes.companion(airways, nodes.CENTERLINE), 7)
+    distance, radius = radius_plot.path_to(nodes.companion(airways, nodes.CENTERLINE), 7)
     assert distance[0] == pytest.approx(0, abs=1) and distance[-1] == pytest.approx(51.5, abs=3.5)
     assert (np.diff(distance) >= 0).all()
     assert radius[len(radius) // 4] == pytest.approx(2.8, abs=0.3)
