@@ -113,7 +113,7 @@ def test_removing_the_result_removes_everything(slicer_host, a_measured_folder, 
     radius_plot.show_radius_plot(airways, 4)
     overlays.hide_overlay(airways)
     belongings = nodes.Belongings(airways)
-    slicer.mrmlScene.RemoveNode(airways)
+    nodes.remove_with_display(airways)  # as the Data module deletes a node
     belongings.remove()
     maps.clear()
     left = [node for node in nodes.all_nodes() if node.GetID() not in before]
