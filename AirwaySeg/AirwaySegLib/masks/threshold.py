@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.masks.certain import CERTAIN, SMALLEST_PIECE_VOXELS, certainty
 from AirwaySegLib.masks.components import (
     Box,
     bounding_box,
@@ -30,9 +31,6 @@ SMALLEST_PART_ML = 0.3
 
 EDGE_VOXELS = 2
 """A component so near to the scan's edge is cut by it."""
-
-CERTAIN, SMALLEST_TREE_VOXELS = 0.8, 20
-"""Mean probability and size from which on a component that the scan's edge cuts is a tree of its own."""
 
 Edges = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
 """For each axis whether the array's first and last voxels are the scan's."""
@@ -167,13 +165,12 @@ def cut_trees(probability: NDArray[np.uint8], mask: NDArray[np.bool_], edges: Ed
     """
     labels = label_components(mask)
     counts = np.bincount(labels[labels > 0], minlength=1)
-    sums = np.bincount(labels[labels > 0], probability[labels > 0], minlength=1)
     cut = np.zeros(len(counts), bool)
     for axis, (first, last) in enumerate(edges):
         along = np.moveaxis(labels, axis, 0)
         cut[np.unique(along[:EDGE_VOXELS])] |= first
         cut[np.unique(along[-EDGE_VOXELS:])] |= last
-    cut &= (counts >= SMALLEST_TREE_VOXELS) & (sums >= CERTAIN * 255 * counts)
+    cut &= (counts >= SMALLEST_PIECE_VOXELS) & (certainty(labels, probability) >= CERTAIN)
     cut[0] = False
     return cut[labels]
 
