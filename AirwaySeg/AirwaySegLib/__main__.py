@@ -183,7 +183,11 @@ def _shown(kind: str) -> Iterator[Progress]:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.segment import Batch, run_batch  # brings PyTorch, which takes seconds to import
+    from AirwaySegLib.commands.segment import (  # brings PyTorch, which takes seconds to import
+        Batch,
+        last_lines,
+        run_batch,
+    )
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
     spacing = parse_spacing(options.spacing)
@@ -203,7 +207,7 @@ def _segment(options: argparse.Namespace) -> int:
         if options.progress == "json":
             print(json.dumps({"result": str(folder)}))
         else:
-            print(f"{folder / 'airways.nrrd'}\n{folder / 'preview.png'}")
+            print(last_lines(folder))
     return EXIT_FAILED if failed else 0
 
 

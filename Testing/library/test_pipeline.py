@@ -9,11 +9,12 @@ from conftest import DarkIsAirway
 from AirwaySegLib import pipeline
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model, RunReport, segment
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repair.bridge import NETWORK, Bridge
+from AirwaySegLib.repair.bridge import MAIN, NETWORK, Bridge
 from AirwaySegLib.repair.network_bridges import touched_by
 from AirwaySegLib.repair.repair import RepairModel
 from AirwaySegLib.settings import SegmentSettings
@@ -175,6 +176,9 @@ def test_cancelling_the_repair_ends_it(a_broken_chest):
         segment(a_broken_chest[0], _model(), SegmentSettings(), RunReport(), cancel)
 
 
-def test_without_a_trachea_nothing_is_repaired(a_chest, a_quiet_chest):
-    volume = Volume(a_quiet_chest[:46], a_chest.spacing_mm)
-    assert segment(volume, _model(), SegmentSettings(), RunReport(), silent).repaired is None
+def test_without_a_trachea_fragments_are_joined_to_any_of_the_trees(a_chest, a_quiet_chest):
+    volume, run_report = Volume(a_quiet_chest[:46], a_chest.spacing_mm), RunReport()
+    airways = segment(volume, _model(), SegmentSettings(), run_report, silent)
+    assert airways.repaired is not None
+    main = airways.repaired.grid.array == MAIN
+    assert label_components(main).max() == run_report.decisions["trees"] >= 1
