@@ -23,6 +23,9 @@ class SegmentSettings:
     threshold: float | None = _setting(
         None, "probability from which a voxel is airway; left out, it is chosen for each scan", least=0.05, most=0.95
     )
+    open_lumen: str = _setting(
+        "yes", "whether open lumens with a wall, grown from the trachea, are airway too", choices=("yes", "no")
+    )
     repair: str = _setting(
         "both", "what joins loose fragments to the tree", choices=("both", "network", "path", "none")
     )
