@@ -60,7 +60,8 @@ class Wavefront:
         self.step_mm = max(step_mm, 1.01 * max(spacing_mm))
         self._volume = np.ascontiguousarray(hu)
         self._hu = self._volume.reshape(-1)
-        ball = _within(half_width_mm, spacing_mm)
+        # Pixels wider than that: at least the four beside a voxel, or the front would pass between two that touch.
+        ball = _within(max(half_width_mm, *spacing_mm[1:]), spacing_mm)
         inner = _off_the_border(hu.shape, np.abs(ball).max(axis=0) + 1)
         self.free, self._inner = (free & inner).reshape(-1), inner.reshape(-1)
         strides = np.array([hu.shape[1] * hu.shape[2], hu.shape[2], 1])
