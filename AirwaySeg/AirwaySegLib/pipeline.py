@@ -272,7 +272,7 @@ def with_open_lumen(
     lumen = open_lumen(hu, around.region, around.sections, spacing_mm)
     grown = lumen.beyond(choice.mask, spacing_mm)
     whole, fragments = tree_with(grown, choice, probability)
-    grown &= whole
+    grown &= whole & (probability < choice.threshold * 255)
     run_report.decisions["open_lumen"] = {
         "voxels_added": int(grown.sum()),
         "millilitres_added": round(float(grown.sum()) * float(np.prod(spacing_mm)) / 1000, 3),
