@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.chest.open_lumen import open_lumen
 from AirwaySegLib.chest.preprocessing import (
     body_mask,
     calibrate,
@@ -24,7 +25,7 @@ from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.files.volume import Volume, from_canonical, part_of, to_canonical
 from AirwaySegLib.masks.components import Box, fill_holes, label_components
 from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
-from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments
+from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
 from AirwaySegLib.networks.device_plan import plan
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
@@ -118,12 +119,14 @@ class Scan:
 class Airways:
     """The result: ``mask`` bool and raw ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
 
-    ``repaired`` describes the repair; None if no repair was run.
+    ``repaired`` describes the repair; None if no repair was run. ``open_lumen`` (bool) marks the voxels that the growth
+    through open lumens added to the network's; None if it was not run.
     """
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.uint8]
     repaired: Repaired | None = None
+    open_lumen: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,9 @@ def segment(
     progress("select", 0, 1)
     with run_report.stage("select"):
         choice = select(probability, ct.spacing_mm, around, settings, run_report)
+        grown = None
+        if settings.open_lumen == "yes" and around.trachea is not None:
+            choice, grown = with_open_lumen(choice, hu, probability, around, ct.spacing_mm, run_report)
     progress("select", 1, 1)
     repaired = None
     if settings.repair != "none" and choice.mask.any():
@@ -178,7 +184,9 @@ def segment(
     mask = in_whole(joined_by_faces(mask, probability), around.box, ct)
     repaired = None if repaired is None else repaired.further_in(around.box)
     probability = in_whole(probability, around.box, ct)
-    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired)
+    if grown is not None:
+        grown = from_canonical(in_whole(grown, around.box, ct), volume)
+    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired, grown)
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
@@ -273,6 +281,29 @@ def select(
     if around.edges is not None:
         run_report.decisions["trees"] = int(label_components(mask).max())
     return replace(choice, mask=mask)
+
+
+def with_open_lumen(
+    choice: Choice,
+    hu: NDArray,
+    probability: NDArray[np.uint8],
+    around: Surroundings,
+    spacing_mm: Spacing,
+    run_report: RunReport,
+) -> tuple[Choice, NDArray[np.bool_]]:
+    """The airways with the open lumens that they lack and the fragments that these reach; and those lumens (bool)."""
+    lumen = open_lumen(hu, around.region, around.sections, spacing_mm)
+    grown = lumen.beyond(choice.mask, spacing_mm)
+    whole, fragments = tree_with(grown, choice, probability)
+    grown &= whole & (probability < choice.threshold * 255)
+    run_report.decisions["open_lumen"] = {
+        "voxels_added": int(grown.sum()),
+        "millilitres_added": round(float(grown.sum()) * float(np.prod(spacing_mm)) / 1000, 3),
+        "length_mm_added": round(lumen.length_in_mm(grown), 1),
+        "fragments_reached": fragments,
+        "voxels_of_fragments": int((whole & ~choice.mask & ~grown).sum()),
+    }
+    return replace(choice, mask=fill_holes(whole)), grown
 
 
 def repair_model_of(model: Model, settings: SegmentSettings) -> RepairModel:

@@ -138,6 +138,24 @@ def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], thr
     return keep[labels]
 
 
+def tree_with(
+    grown: NDArray[np.bool_], choice: Choice, probability: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], int]:
+    """The chosen airways with ``grown`` (Z, Y, X) as far as it touches them, and the fragments that it joins to them.
+
+    Returns the mask and how many fragments, of those of `loose_fragments`, are joined.
+    """
+    if not grown.any():
+        return choice.mask, 0
+    fragments = label_components(loose_fragments(probability, choice.mask, choice.threshold))
+    labels = label_components(choice.mask | grown | (fragments > 0))
+    in_tree = np.zeros(int(labels.max()) + 1, bool)
+    in_tree[labels[choice.mask]] = True
+    in_tree[0] = False
+    whole = in_tree[labels]
+    return whole, len(np.unique(fragments[whole & (fragments > 0)]))
+
+
 def tree_at(
     probability: NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
