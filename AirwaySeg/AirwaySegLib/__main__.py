@@ -278,7 +278,7 @@ def _show_weights(options: argparse.Namespace) -> int:
 
 
 def _import_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.networks.weights import import_published
+    from AirwaySegLib.networks.published_checkpoints import import_published
 
     print(import_published(options.checkpoint, options.name or options.checkpoint.stem, force=options.force))
     return 0

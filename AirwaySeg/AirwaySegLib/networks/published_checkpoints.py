@@ -1,0 +1,116 @@
+"""Published WingsNet checkpoints into our form: that of its authors, of ATM'22's and of AIIB23's winner."""
+
+import argparse
+import hashlib
+import warnings
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.weights import (
+    PUBLISHED_SECOND_WINDOW_HU,
+    PUBLISHED_WINDOW_HU,
+    SUFFIX,
+    ModelInfo,
+    Range,
+    list_weights,
+    read_bytes,
+    save_weights,
+    user_folder,
+)
+from AirwaySegLib.networks.wingsnet import has_bare_heads, published_to_ours
+
+CHALLENGE_WINDOW_HU, CHALLENGE_SECOND_WINDOW_HU = (-1024.0, 1024.0), (-1000.0, 500.0)
+"""What the programs of the winners of ATM'22 and AIIB23 show the network."""
+
+
+def import_published(
+    checkpoint: Path,
+    name_or_out: str,
+    window_hu: Range | None = None,
+    second_window_hu: Range | None = None,
+    force: bool = False,
+) -> Path:
+    """Convert a published WingsNet checkpoint into our form: that of its authors, of ATM'22's or AIIB23's winner.
+
+    The winners' programs leave dropout on when they segment; here it is off, so that a CT always gives one mask.
+
+    Parameters
+    ----------
+    checkpoint
+        The authors' file: a dict with `state_dict`, or the bare state dict. It is never unpickled with code, and
+        arrays of numpy beside the weights are left out.
+    name_or_out
+        A name (then it goes into `user_folder`) or a path that ends in .safetensors.
+    window_hu, second_window_hu
+        The window(s) that the network was trained with; the second is used by two-channel networks only. None is
+        what the program has to which the checkpoint's layout belongs.
+    force
+        Overwrite an existing file, or hide a bundled one of the same name.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
+    is_name = not name_or_out.endswith(SUFFIX)
+    out = user_folder() / f"{name_or_out}{SUFFIX}" if is_name else Path(name_or_out)
+    if is_name and Path(name_or_out).name != name_or_out:
+        raise AirwaySegError(f"{name_or_out!r} is neither a plain name nor a path that ends in {SUFFIX}.")
+    if is_name and name_or_out in list_weights() and not force:
+        raise AirwaySegError(f"Weights {name_or_out!r} exist; use --force to overwrite or hide them.")
+    data = read_bytes(checkpoint)
+    published = _published_state(checkpoint)
+    state, in_channels, classes = published_to_ours(published)
+    of_challenge = has_bare_heads(published)
+    first = CHALLENGE_WINDOW_HU if of_challenge else PUBLISHED_WINDOW_HU
+    second = CHALLENGE_SECOND_WINDOW_HU if of_challenge else PUBLISHED_SECOND_WINDOW_HU
+    info = ModelInfo(
+        name=out.stem,
+        in_channels=in_channels,
+        classes=classes,
+        window_hu=window_hu or first,
+        second_window_hu=(second_window_hu or second) if in_channels == 2 else None,
+        provenance={"imported_from": checkpoint.name, "sha256": hashlib.sha256(data).hexdigest()},
+    )
+    net = info.build()
+    net.load_state_dict(state)
+    save_weights(out, net, info, force)
+    return out
+
+
+class NumpyValue:
+    """Stands for an array or number of numpy in a checkpoint: none is made, and what it held is dropped."""
+
+    def __init__(self, *_: object) -> None:
+        """Takes what numpy would take."""
+
+    def __setstate__(self, _: object) -> None:
+        """Takes what numpy would take."""
+
+
+_NUMPY_NAMES = (
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
+_STAND_INS = [type(name, (NumpyValue,), {"__module__": module}) for module, name in _NUMPY_NAMES]
+"""Under the names that a pickle gives numpy 1's and numpy 2's parts, so that numpy itself reads nothing of the file."""
+
+
+def _published_state(checkpoint: Path) -> dict[str, Tensor]:
+    try:
+        # The authors' training stores its command line beside the weights; a Namespace only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace, *_STAND_INS]), warnings.catch_warnings():
+            # What cannot be read is refused below; of what can be read the protocol does not matter.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+        raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise AirwaySegError(f"{checkpoint} holds no state_dict.")
+    return cast(dict[str, Tensor], state)
