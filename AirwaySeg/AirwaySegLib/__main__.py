@@ -144,6 +144,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="atm22",
         help="whose definitions (default: atm22)",
     )
+    parser.add_argument(
+        "--axes",
+        choices=("xyz", "zyx"),
+        default="xyz",
+        help="order of the axes in which branches are parsed, on which BD and TLD depend a little (default: xyz, as "
+        "the challenges' programs read the files; zyx is what a program that reads with SimpleITK sees)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     _add_progress_and_force(parser)
@@ -248,7 +255,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from AirwaySegLib.commands.evaluate import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
-        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force
+        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force, options.axes
     )
     with _shown(options.progress) as progress:
         text = run_evaluation(request, progress)

@@ -1,8 +1,8 @@
 """The field's parse of a reference into branches (ATM'22, WingsNet, AIIB23): the same labels to the last voxel, fast.
 
-It exists to be compared with published figures; the tree that AirwaySeg measures is another, better one. Arrays are
-(Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order of axes. Thinning
-alone works on a volume; all else on lists of skeleton voxels and mask voxels and on tables of labels.
+It exists to be compared with published figures; the tree that AirwaySeg measures is another, better one. Arrays have
+whatever order of axes the caller chooses (`protocols.AXES`): thinning and ties depend on it. Thinning alone works on a
+volume; all else on lists of skeleton voxels and mask voxels and on tables of labels.
 
 Letters: S skeleton voxels, M mask voxels, L labels.
 """
