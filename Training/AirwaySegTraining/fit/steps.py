@@ -4,10 +4,9 @@ A step's patches depend on the seed and the step's number alone, so a resumed ru
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,15 +82,21 @@ def train_phase(run: TrainingState, phase: Phase, data: "Dataset[Batch]", around
 
 def loader(
     data: "Dataset[Batch]", steps: range, workers: int | None, device: torch.device, *, ahead: int
-) -> "DataLoader[Any]":
-    """The batches of the ``steps``, made by processes of their own."""
-    return DataLoader(
-        data,
-        batch_size=None,
-        sampler=steps,
-        pin_memory=device.type == "cuda",
-        **worker_options(workers or 0, ahead=ahead),
-    )
+) -> Iterator[Batch]:
+    """The batches of the ``steps``, made by processes of their own.
+
+    Data with a method ``parts`` (`patches.Batches`) knows some batches only when those before have been trained on:
+    each part has processes of its own.
+    """
+    parts: Iterable[range] = data.parts(steps) if hasattr(data, "parts") else (steps,)
+    for part in parts:
+        yield from DataLoader(
+            data,
+            batch_size=None,
+            sampler=part,
+            pin_memory=device.type == "cuda",
+            **worker_options(workers or 0, ahead=ahead),
+        )
 
 
 def update(run: TrainingState, loss: Tensor, clip: float, processes: int = 1) -> tuple[float, float]:
