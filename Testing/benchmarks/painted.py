@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--noise", type=float, default=25.0, help="standard deviation in HU (default 25)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--axes", choices=AXES, default=AXES[0], help="as of airwayseg evaluate (default xyz)")
+    parser.add_argument("--axes", choices=AXES, default=AXES[0], help="as in airwayseg evaluate (default xyz)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write CT, tree and result there")
     options = parser.parse_args()
     print("| tree | TLD | BD | precision | DSC |\n| --- | --- | --- | --- | --- |")

@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def row(recipe: Recipe, place: int, stage: Stage, folders: list[Path], options: argparse.Namespace) -> None:
-    """Measure and print one stage; what a model has missed is taken as the skeleton or as other places."""
+    """Measure and print one stage; the voxels missed by a model are replaced by the skeleton or by other points."""
     cases = [prepared_case(folder, case_maps(stage)) for folder in folders]
     cases = [replace(case, maps=dict.fromkeys(MISSED_WEIGHTS, case.skeleton) | case.maps) for case in cases]
     source = Source([cases], np.ones(1), recipe.network.windows_hu, seed=0)

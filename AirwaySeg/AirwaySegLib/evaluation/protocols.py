@@ -23,26 +23,26 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 Mask = NDArray[np.bool_]
 
 AXES = ("xyz", "zyx")
-"""Orders in which the parse can see a stored array's axes; the first is that of the programs of ATM'22 and AIIB23."""
+"""Orders of the axes in which a reference can be parsed; the first is that of the programs of ATM'22 and AIIB23."""
 
 HEAVY_SHARE = 0.2
-"""See `central_branches`: about half for a lung, a twentieth for a bronchus that leaves the trachea itself."""
+"""See `central_branches`: a lung has about half of the voxels, a bronchus from the trachea itself a twentieth."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Whose definitions hold.
+    """The definitions of one challenge or paper.
 
     Parameters
     ----------
     largest_for_all
-        Whether the prediction's largest component (6-connected) alone counts for everything, or only for TLD and BD.
+        Whether all metrics use only the prediction's largest component (6-connected), or only TLD and BD do.
     without_central
         Whether trachea and main bronchi are left out.
     refined
         Whether the reference's parse is refined (see `reference_parse.parse_branches`).
     source
-        What it is called in print.
+        The names of those who use it, for printed tables.
     """
 
     largest_for_all: bool
@@ -81,10 +81,10 @@ def checked_axes(axes: str) -> str:
 def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Protocol, axes: str = AXES[0]) -> Metrics:
     """Compare two masks, bool (Z, Y, X) in the order in which they are stored, ``spacing_mm`` (z, y, x).
 
-    ``axes`` is one of `AXES`: the order in which thinning and parse see the axes. Thinning takes voxels away in the
-    array's order, and a voxel as near to two branches goes to the first, so skeleton and branches, and with them BD and
-    TLD, depend on it. The programs of ATM'22, AIIB23 and WingsNet read NIfTI with nibabel, which gives x, y, z; a
-    program that reads with SimpleITK sees z, y, x.
+    ``axes`` is one of `AXES`: the order of the axes for thinning and parse. Thinning removes voxels in the array's
+    order, and a voxel that is equally near to two branches is given to the first; so skeleton and branches, and thus BD
+    and TLD, depend on it. The programs of ATM'22, AIIB23 and WingsNet read NIfTI with nibabel, which gives x, y, z; a
+    program that reads with SimpleITK gets z, y, x.
 
     An empty prediction gives rates of 0 and a precision of NaN. TLD and BD always refer to the prediction's largest
     component, everything else to what the protocol says; Betti-0 counts the components of both whole masks, because
@@ -146,8 +146,10 @@ def central_branches(parse: Parse) -> tuple[int, ...]:
 
 
 def region_of(parse: Parse, branches: tuple[int, ...], voxels: Mask) -> Mask:
-    """Which of ``voxels`` (Z, Y, X) are nearest to the skeleton of one of ``branches``: voxels outside of the
-    reference belong to the branch beside which they lie."""
+    """Those of ``voxels`` (Z, Y, X) whose nearest skeleton voxel is of one of ``branches``.
+
+    So voxels outside the reference belong to the branch beside them.
+    """
     region = np.zeros(voxels.shape, bool)
     if branches:
         positions = np.argwhere(voxels)

@@ -1,4 +1,4 @@
-"""Published WingsNet checkpoints into our form: that of its authors, of ATM'22's and of AIIB23's winner."""
+"""Import of published WingsNet checkpoints: those of its authors, and of the winners of ATM'22 and AIIB23."""
 
 import argparse
 import hashlib
@@ -24,7 +24,7 @@ from AirwaySegLib.networks.weights import (
 from AirwaySegLib.networks.wingsnet import has_bare_heads, published_to_ours
 
 CHALLENGE_WINDOW_HU, CHALLENGE_SECOND_WINDOW_HU = (-1024.0, 1024.0), (-1000.0, 500.0)
-"""What the programs of the winners of ATM'22 and AIIB23 show the network."""
+"""HU windows of both channels in the programs of the winners of ATM'22 and AIIB23."""
 
 
 def import_published(
@@ -34,20 +34,20 @@ def import_published(
     second_window_hu: Range | None = None,
     force: bool = False,
 ) -> Path:
-    """Convert a published WingsNet checkpoint into our form: that of its authors, of ATM'22's or AIIB23's winner.
+    """Convert a published WingsNet checkpoint (of its authors, or of the winner of ATM'22 or AIIB23) into our format.
 
-    The winners' programs leave dropout on when they segment; here it is off, so that a CT always gives one mask.
+    The winners' programs use dropout also when they segment; here it is off, so that a CT always gives the same mask.
 
     Parameters
     ----------
     checkpoint
-        The authors' file: a dict with `state_dict`, or the bare state dict. It is never unpickled with code, and
-        arrays of numpy beside the weights are left out.
+        The authors' file: a dict with `state_dict`, or the bare state dict. Reading it never runs code in it,
+        and numpy arrays beside the weights are left out.
     name_or_out
-        A name (then it goes into `user_folder`) or a path that ends in .safetensors.
+        A name, for a file in `user_folder`, or a path that ends in .safetensors.
     window_hu, second_window_hu
-        The window(s) that the network was trained with; the second is used by two-channel networks only. None is
-        what the program has to which the checkpoint's layout belongs.
+        The window(s) that the network was trained with; the second is used by two-channel networks only. None
+        takes those of the program whose layout the checkpoint has.
     force
         Overwrite an existing file, or hide a bundled one of the same name.
 
@@ -55,6 +55,12 @@ def import_published(
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    AirwaySegError
+        If the checkpoint cannot be read or is not a published WingsNet, the name is not a plain one, or the weights
+        exist and ``force`` is False.
     """
     is_name = not name_or_out.endswith(SUFFIX)
     out = user_folder() / f"{name_or_out}{SUFFIX}" if is_name else Path(name_or_out)
@@ -83,13 +89,13 @@ def import_published(
 
 
 class NumpyValue:
-    """Stands for an array or number of numpy in a checkpoint: none is made, and what it held is dropped."""
+    """Replaces a numpy array or number in a checkpoint: no array is created, and its content is dropped."""
 
     def __init__(self, *_: object) -> None:
-        """Takes what numpy would take."""
+        """Accept the arguments of numpy's own class."""
 
     def __setstate__(self, _: object) -> None:
-        """Takes what numpy would take."""
+        """Accept the state of numpy's own class."""
 
 
 _NUMPY_NAMES = (
@@ -98,17 +104,17 @@ _NUMPY_NAMES = (
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 )
 _STAND_INS = [type(name, (NumpyValue,), {"__module__": module}) for module, name in _NUMPY_NAMES]
-"""Under the names that a pickle gives numpy 1's and numpy 2's parts, so that numpy itself reads nothing of the file."""
+"""Classes with the names of numpy 1's and numpy 2's in a pickle, so that numpy itself reads nothing of the file."""
 
 
 def _published_state(checkpoint: Path) -> dict[str, Tensor]:
     try:
-        # The authors' training stores its command line beside the weights; a Namespace only holds values.
+        # The authors' checkpoints also hold their command line as a Namespace, which holds values only.
         with torch.serialization.safe_globals([argparse.Namespace, *_STAND_INS]), warnings.catch_warnings():
-            # What cannot be read is refused below; of what can be read the protocol does not matter.
+            # An unreadable file is refused below; for a readable one the pickle protocol does not matter.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+    except Exception as error:  # arbitrary bytes: the unpickler's exception types are not documented
         raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):

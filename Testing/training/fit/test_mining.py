@@ -1,7 +1,8 @@
-"""Online hard mining: which patches are shown once more, when, and that a resumed run shows the same."""
+"""Online hard mining: which patches are trained on once more, when, and that a resumed run takes the same."""
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from AirwaySegLib.errors import Cancelled
 from AirwaySegLib.networks.weights import load_weights
 from AirwaySegLib.progress import silent
 from AirwaySegTraining.data.cases import prepared_case
+from AirwaySegTraining.fit import steps
 from AirwaySegTraining.fit.loop import fit
 from AirwaySegTraining.fit.mining import Miner, hardest
 from AirwaySegTraining.fit.patches import Batches, Source
@@ -155,6 +157,45 @@ def test_a_training_shows_the_worst_patches_again_and_goes_on_bit_for_bit_wherev
     plain.write_text(RECIPE.replace("mined_every = 3\nmined = 0.34\n", ""))
     other = load_weights(str(fit([data], tmp_path / "plain", replace(settings, recipe=str(plain)), silent)))[0]
     assert not all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_of_so_many_minutes_mines_too_and_resumes_bit_for_bit(a_tube, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def twenty_seconds_a_step():
+        now[0] += 20.0
+        return now[0]
+
+    def stop_at(seconds):
+        def stop(stage, done, _total):
+            if (stage, done) == ("train", seconds):
+                raise Cancelled("stopped")
+
+        return stop
+
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=twenty_seconds_a_step))
+    (tmp_path / "mined.toml").write_text(RECIPE)
+    (tmp_path / "plain.toml").write_text(RECIPE.replace("mined_every = 3\nmined = 0.34\n", ""))
+    mined, plain = (
+        FitSettings(
+            recipe=str(tmp_path / name), minutes=3.0, device="cpu", precision="float32", workers=0, validation=0
+        )
+        for name in ("mined.toml", "plain.toml")
+    )
+    data = a_tube.parents[1]
+    expected = load_weights(str(fit([data], tmp_path / "whole", mined, silent)))[0].state_dict()
+    state = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    assert state["step"] == 9, "more than the recipe's 7 steps"
+    assert sorted(state["losses"]) == [8], "those of the third round"
+    for seconds in (100, 140):  # a checkpoint a minute: resumed at step 3, which is hard, and at step 6
+        output = tmp_path / f"stopped after {seconds} s"
+        with pytest.raises(Cancelled):
+            fit([data], output, mined, stop_at(seconds))
+        resumed = load_weights(str(fit([data], output, mined, silent, resume=True)))[0].state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in resumed.items()), seconds
+    other = load_weights(str(fit([data], tmp_path / "plain", plain, silent)))[0].state_dict()
+    assert not all(torch.equal(value, expected[name]) for name, value in other.items())
 
 
 @pytest.mark.usefixtures("one_thread")

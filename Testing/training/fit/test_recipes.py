@@ -28,7 +28,7 @@ def refusal(changes, network=None):
 
 
 def test_the_package_has_the_papers_recipes_and_ours():
-    assert list_recipes() == ["deeptree", "default", "finetune", "refine", "tang", "wingsnet"]
+    assert list_recipes() == ["deeptree", "default", "finetune", "realistic", "refine", "tang", "wingsnet"]
     for name in list_recipes():
         assert load_recipe(name).name == name
 
@@ -132,7 +132,7 @@ def test_back_propagation_needs_branches_of_the_case_and_one_map_of_the_patch():
         ({"loss": [{"term": "general_union", "exponent": 0.7}]}, "loss 'general_union' needs alpha"),
         ({"loss": [{"term": "general_union", "exponent": 0.7, "alpha": 0.6}]}, "must be above 0 and at most 0.5"),
         ({"loss": [{"term": "classes"}]}, "loss 'classes' needs classes = 3 in [network]"),
-        ({"sampling": {"nowhere": 1}}, "sampling: nowhere is no kind of place"),
+        ({"sampling": {"nowhere": 1}}, "sampling: 'nowhere' is not a kind of patch"),
         ({"sampling": {"random": 0.5}}, "sampling: The shares of the kinds of patches sum to 0.5"),
         ({"weights": ["lib"]}, "weights go with the losses weighted_dice"),
         ({"weights": ["size"]}, "weights 'size' is unknown; there are lib"),
@@ -142,14 +142,16 @@ def test_back_propagation_needs_branches_of_the_case_and_one_map_of_the_patch():
         ({**WEIGHTED, "weights": {"lib": "much"}}, "weights.lib is 'much'; it must be a number"),
         ({**WEIGHTED, "weight_power": [3, 2]}, "weight_power is (3.0, 2.0); it must be two numbers above 0"),
         ({**WEIGHTED, "weight_power": [2]}, "weight_power is (2.0,); it must be two numbers above 0"),
-        ({"weight_power": [2, 3]}, "weight_power goes with weights, and only with them"),
+        ({"weight_power": [2, 3]}, "weight_power needs weights"),
         ({"mined": 1.5, "mined_every": 9}, "mined is 1.5; it must be within 0 and 1"),
-        ({"mined": 0.5}, "mined and mined_every go together"),
-        ({"mined_every": 5}, "mined and mined_every go together"),
-        ({"mined": 0.1, "mined_every": 9}, "mined is 0.1; of mined_every 9 steps that is not a single one"),
+        ({"mined": 0.5}, "mined and mined_every must be given together"),
+        ({"mined_every": 5}, "mined and mined_every must be given together"),
+        ({"mined": 0.1, "mined_every": 9}, "mined is 0.1; of mined_every 9 that is less than one step"),
         ({"loss": [{"term": "dice", "encoder": -1}]}, "loss 'dice': encoder is -1.0; it must be 0 or above"),
         ({"loss": [{"term": "general_union", "exponent": 0.6, "alpha": 0.4}]}, "at most half of the exponent, 0.6"),
-        ({"rotation_degrees": 90}, "Patches cannot be turned by 90.0 degrees"),
+        ({"rotation_degrees": 90}, "Patches cannot be rotated by 90.0 degrees"),
+        ({"zoom": [1.4, 0.7]}, "Patches cannot be zoomed by (1.4, 0.7)"),
+        ({"zoom": [1.0]}, "Patches cannot be zoomed by (1.0,)"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_stage_and_key(changes, said):

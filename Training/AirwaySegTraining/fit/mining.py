@@ -1,8 +1,8 @@
-"""Online hard mining: the patches of a round on which the network did worst are trained on once more at its end.
+"""Online hard mining: the patches of a round with the largest losses are trained on once more at the round's end.
 
-Tang's program (winner of ATM'22, train2.py) keeps the worst 30 % of an epoch's patches on disk and goes through them
-once, in random order, before the next epoch. Here a patch is made anew from its step and its place in the batch, so
-nothing but its loss has to be kept.
+Tang's program (winner of ATM'22, train2.py) stores the worst 30 % of an epoch's patches on disk and trains on them
+once, in random order, before the next epoch. Here a patch is made again from its step and its index in the batch, so
+only its loss has to be stored.
 """
 
 import math
@@ -17,16 +17,16 @@ Losses = dict[int, list[float]]
 """The loss of each patch of a step's whole batch, by the step, counted from the beginning of the training."""
 
 Patch = tuple[int, int]
-"""A step and a place in its batch."""
+"""A step, and an index in its batch."""
 
 
 @dataclass
 class Miner:
-    """Which steps of a stage show hard patches, and which patches these are.
+    """The steps of a stage that train on hard patches, and these patches.
 
     A round is the stage's ``mined_every`` steps with new patches, then its ``mined_steps`` with hard ones; rounds are
     counted from the stage's first step, which is step ``begins`` of the training. ``losses`` is filled by the training
-    and kept in its checkpoints. ``chosen`` are the patches that the present part shows instead of its own.
+    and stored in its checkpoints. ``chosen`` maps the patches of the current part to the hard ones that replace them.
     """
 
     stage: Stage
@@ -36,14 +36,14 @@ class Miner:
     chosen: dict[Patch, Patch] = field(default_factory=dict)
 
     def is_hard(self, step: int) -> bool:
-        """Whether a step shows hard patches."""
+        """Whether a step trains on hard patches."""
         fresh, hard = self.stage.mined_every, self.stage.mined_steps
         return hard > 0 and (step - self.begins) % (fresh + hard) >= fresh
 
     def parts(self, steps: range) -> Iterator[range]:
-        """``steps`` cut where hard ones begin and end.
+        """``steps``, divided where hard ones begin and end.
 
-        Ask for a part when the steps before it have been trained: only then is known what was hard.
+        Take a part only after the steps before it have been trained: their losses decide which patches are hard.
         """
         fresh, hard = self.stage.mined_every, self.stage.mined_steps
         while steps and hard:
@@ -59,15 +59,15 @@ class Miner:
             yield steps
 
     def _chosen(self, first: int) -> dict[Patch, Patch]:
-        """The patches of the hard steps from ``first`` on."""
+        """The hard patches for the hard steps from ``first`` on."""
         batch = self.stage.batch
         worst = hardest(self.losses, self.stage.mined_steps * batch)
         order = np.random.default_rng([self.seed, first]).permutation(len(worst))
-        return {(first + place // batch, place % batch): worst[number] for place, number in enumerate(order.tolist())}
+        return {(first + index // batch, index % batch): worst[number] for index, number in enumerate(order.tolist())}
 
 
 def hardest(losses: Losses, count: int) -> list[Patch]:
-    """The ``count`` patches with the largest losses, the worst first; of equal ones the earlier first.
+    """The ``count`` patches with the largest losses, in decreasing order; of equal losses the earlier patch first.
 
     A loss that is not a number comes last.
     """

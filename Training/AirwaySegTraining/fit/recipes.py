@@ -22,7 +22,7 @@ from AirwaySegTraining.losses.terms import LOSSES, MISSED_WEIGHTS, WEIGHT_MAPS, 
 class Term:
     """One term of a loss: ``share`` times the loss called ``term``, with the numbers that it takes.
 
-    On the encoder's head it counts ``encoder`` times as much as on the decoder's, from which the segmentation comes.
+    On the encoder's head the term is also multiplied by ``encoder``; the decoder's head makes the segmentation.
     """
 
     term: str
@@ -99,15 +99,15 @@ class Stage:
     """One stage of a training.
 
     ``loss`` is the sum of its terms, over both heads. ``weights`` gives the share of each of the `terms.WEIGHT_MAPS`
-    whose sum weighs the foreground in weighted losses (`terms.Loss`); written as a list of names, each has the share 1.
-    The sum is raised to a power that is drawn for each patch from ``weight_power``, the least and the largest.
-    ``sampling`` gives the share of each kind of place (`sampling.Kind`). After every ``mined_every`` steps the
+    whose sum is the weight of the foreground in weighted losses (`terms.Loss`); in a list of names, each share is 1.
+    The sum is raised to a power that is drawn for each patch from the range ``weight_power``. ``sampling`` gives the
+    share of each kind of point (`sampling.Kind`) on which patches are centred. After every ``mined_every`` steps the
     share ``mined`` of their patches, those with the largest loss, is trained on once more (`mining`). ``schedule``
     is "constant", "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to
     a hundredth), after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the
     moving average of the weights keeps in a step, ``frozen_from`` the share of the stage after which batch
-    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned
-    patches see `augmentation.Augmentation`.
+    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For
+    ``rotation_degrees``, ``label_threshold`` and ``zoom`` see `augmentation.Augmentation`.
     """
 
     name: str
@@ -132,6 +132,7 @@ class Stage:
     frozen_from: float = 1.0
     rotation_degrees: float = 0.0
     label_threshold: float = 0.5
+    zoom: tuple[float, float] = (1.0, 1.0)
     edited: float = 1.0
 
     def wrong(self) -> str | None:
@@ -171,7 +172,7 @@ class Stage:
         try:
             self.augmentation()
         except AirwaySegError as error:
-            return f"rotation_degrees or label_threshold: {str(error).rstrip('.')}"
+            return f"rotation_degrees, label_threshold or zoom: {str(error).rstrip('.')}"
         return next((text for text in (term.wrong() for term in self.loss) if text), None)
 
     def _wrong_weights(self) -> str | None:
@@ -179,23 +180,23 @@ class Stage:
             if share <= 0:
                 return f"weights: the share of {name} is {share}; it must be above 0"
         if len(self.weight_power) != 2 or not 0 < self.weight_power[0] <= self.weight_power[1]:
-            return f"weight_power is {self.weight_power}; it must be two numbers above 0, the least first"
+            return f"weight_power is {self.weight_power}; it must be two numbers above 0, the smaller first"
         if self.weight_power != (1, 1) and not self.weights:
-            return "weight_power goes with weights, and only with them"
+            return "weight_power needs weights"
         return None
 
     def _wrong_mining(self) -> str | None:
         if not 0 <= self.mined <= 1:
             return f"mined is {self.mined}; it must be within 0 and 1"
         if (self.mined > 0) != (self.mined_every > 0):
-            return "mined and mined_every go together: the share of hard patches, and after how many steps"
+            return "mined and mined_every must be given together"
         if self.mined > 0 and not self.mined_steps:
-            return f"mined is {self.mined}; of mined_every {self.mined_every} steps that is not a single one"
+            return f"mined is {self.mined}; of mined_every {self.mined_every} that is less than one step"
         return None
 
     @property
     def mined_steps(self) -> int:
-        """How many steps on hard patches follow upon ``mined_every`` others; a part of a step is dropped."""
+        """Number of steps on hard patches after ``mined_every`` others, rounded down."""
         return int(self.mined * self.mined_every + 1e-9)
 
     def lasting(self, steps: int) -> "Stage":
@@ -203,8 +204,8 @@ class Stage:
         return replace(self, steps=steps, warm_up=min(self.warm_up, round(self.warm_up * steps / self.steps)))
 
     def augmentation(self) -> Augmentation:
-        """How patches are turned and mirrored."""
-        return Augmentation(self.rotation_degrees, self.label_threshold)
+        """How patches are rotated, mirrored and enlarged."""
+        return Augmentation(self.rotation_degrees, self.label_threshold, zoom=self.zoom)
 
     @property
     def uses_missed(self) -> bool:
@@ -325,7 +326,7 @@ def _stage(recipe: str, number: int, table: Any) -> Stage:
 
 
 def _shares_of(table: dict[str, Any], where: str) -> dict[str, Any]:
-    """A stage's weights where they are written as a list of names."""
+    """A stage's weights as a table, where they are given as a list of names."""
     names = table.get("weights")
     if not isinstance(names, list):
         return {}

@@ -14,25 +14,25 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor], *, of_enc
     Parameters
     ----------
     stage
-        Whose terms are added, each times its share.
+        Its terms are added, each multiplied by its share.
     logits
         (B, K, S, S, S); with several classes K a voxel's probability is the largest of theirs.
     batch
-        "label" and what `patches.Batches` gives for the stage besides, each (B, 1, S, S, S); "emphasis", where it is
-        given, is how much each voxel counts besides.
+        "label" and the other tensors of `patches.Batches` for the stage, each (B, 1, S, S, S); "emphasis", if there is
+        one, is an additional factor of each voxel's weight.
     of_encoder
-        Whether the logits are those of the encoder's head, where a term may count more or less.
+        Whether the logits are those of the encoder's head, for which a term may have another factor.
     """
     logits = logits.float()
     shares = [(term, term.share * term.encoder if of_encoder else term.share) for term in stage.loss]
     target, counted = _target(batch)
     terms = [share * term_loss(term, logits, target, counted, batch) for term, share in shares if share > 0]
-    return torch.stack(terms).sum() if terms else 0 * logits.sum()  # the head still takes part, as processes expect
+    return torch.stack(terms).sum() if terms else 0 * logits.sum()  # DistributedDataParallel expects both heads
 
 
 @torch.no_grad()
 def patch_losses(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """How hard each patch is, (B,): the first term of the stage's loss, without its share, on the patch by itself."""
+    """The loss of each patch for hard mining, (B,): the first term of the stage's loss, without its share."""
     found = []
     for k in range(len(logits)):
         one = {name: part[k : k + 1] for name, part in batch.items()}
@@ -41,13 +41,13 @@ def patch_losses(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tens
 
 
 def _target(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """1 on the airway, and how much each voxel counts."""
+    """The target, 1 on the airway, and the factor of each voxel's weight."""
     counted = (batch["label"] != IGNORE).float()
     return (batch["label"] == 1).float(), counted * batch["emphasis"] if "emphasis" in batch else counted
 
 
 def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """One term; ``counted`` is 0 for voxels left out and 1 for all others, more where a person corrected the label."""
+    """One term; ``counted`` is 0 for left-out voxels, more than 1 where a person corrected the label, 1 elsewhere."""
     loss = term.loss
     predicted = logits if loss.of_logits else equations.union_probability(logits)
     if loss.target_map is not None:
