@@ -159,6 +159,7 @@ def test_a_training_shows_the_worst_patches_again_and_goes_on_bit_for_bit_wherev
     assert not all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_training_of_so_many_minutes_mines_too_and_resumes_bit_for_bit(a_tube, tmp_path, monkeypatch):
     now = [0.0]
