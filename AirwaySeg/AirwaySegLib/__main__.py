@@ -147,6 +147,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="atm22",
         help="whose definitions of the metrics (default: atm22)",
     )
+    parser.add_argument(
+        "--axes",
+        choices=("xyz", "zyx"),
+        default="xyz",
+        help="order of the axes in which branches are parsed, on which BD and TLD depend a little (default: xyz, as "
+        "in the challenges' programs; zyx is the order in a program that reads with SimpleITK)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     _add_progress_and_force(parser)
@@ -255,7 +262,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from AirwaySegLib.commands.evaluate import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
-        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force
+        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force, options.axes
     )
     with _shown(options.progress) as progress:
         text = run_evaluation(request, progress)
