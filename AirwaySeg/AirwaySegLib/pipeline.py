@@ -1,4 +1,4 @@
-"""The whole way from a chest CT to its airway tree."""
+"""The whole segmentation: from a chest CT to its airway tree."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.chest.open_lumen import open_lumen
 from AirwaySegLib.chest.preprocessing import (
     body_mask,
     calibrate,
@@ -22,8 +23,9 @@ from AirwaySegLib.chest.preprocessing import (
 from AirwaySegLib.chest.trachea import Trachea, find_trachea, whole_sections
 from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.files.volume import Volume, from_canonical, part_of, to_canonical
-from AirwaySegLib.masks.components import Box, fill_holes
-from AirwaySegLib.masks.threshold import Choice, choose_airways, loose_fragments
+from AirwaySegLib.masks.components import Box, fill_holes, label_components
+from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
+from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
 from AirwaySegLib.networks.device_plan import plan
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
@@ -37,18 +39,25 @@ log = logging.getLogger("airwayseg")
 Spacing = tuple[float, float, float]
 
 PROBABLE, FOUND_SECTION = 128, 0.9
-"""A section of the trachea of which a smaller share is as probable as this is filled from the CT: gas in an oesophagus
-beside it makes the network doubt it."""
+"""If less than `FOUND_SECTION` of a tracheal cross-section has at least the probability `PROBABLE` (0..255), the
+section is filled from the CT: gas in the oesophagus beside it makes the network miss it."""
+
+BELOW_TRACHEA_MM = 10.0
+"""A trachea without a carina whose lower end is so near to the scan's is cut by it."""
 
 ABOVE_TRACHEA_MM = 6.0
-"""The trachea's upper end is known to about so much; farther up nothing is searched."""
+"""Uncertainty of the trachea's upper end; the search stops this far above it."""
+
+
+ITS_TREES = "each airway that the scan's edge cuts is a tree of its own, rooted at its widest end."
 
 
 @dataclass
 class Model:
-    """Weights that are loaded once for many CTs, with what runs them and what repairs.
+    """Weights that are loaded once for many CTs, with the backend that runs them and the repair model.
 
-    Both are opened for the first CT, by its settings, and stay as they are: for other settings load another model.
+    Backend and repair model are opened for the first CT, by its settings, and kept: for other settings load another
+    model.
     """
 
     net: WingsNet
@@ -60,7 +69,7 @@ class Model:
 
 @dataclass
 class RunReport:
-    """What the report tells of one run: warnings, seconds of each stage, and what was decided."""
+    """The report of one run: warnings, seconds of each stage, and decisions such as the threshold."""
 
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -76,9 +85,10 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one.
+    """Where airways are searched, on the canonical grid: box, region within it (bool), and the trachea if found.
 
-    ``seeds`` (N, 3) are voxels of the box that are surely in the trachea, ``sections`` (M, 3) its lumen up to the wall.
+    ``seeds`` (N, 3) are voxels of the box that are certainly in the trachea, ``sections`` (M, 3) its lumen up to the
+    wall. ``edges`` says which sides of the box are the scan's; None where the scan holds the carina.
     """
 
     box: Box
@@ -86,9 +96,10 @@ class Surroundings:
     trachea: Trachea | None
     seeds: NDArray[np.intp]
     sections: NDArray[np.intp]
+    edges: Edges | None = None
 
     def lacking(self, probability: NDArray[np.uint8]) -> NDArray[np.intp]:
-        """The seeds, and the trachea's sections (K, 3) of which the network (0..255) missed more than a little."""
+        """The seeds, and those sections of the trachea that the network (0..255) missed in part, as voxels (K, 3)."""
         slices, found = self.sections[:, 0], probability[tuple(self.sections.T)] >= PROBABLE
         share = np.bincount(slices, found) / np.maximum(np.bincount(slices), 1)
         return np.concatenate([self.seeds, self.sections[share[slices] < FOUND_SECTION]])
@@ -96,7 +107,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the network is shown: HU (Z, Y, X) within the box, what to add to it, spacing, and where to look (bool)."""
+    """The network's input: HU (Z, Y, X) within the box, the offset to add to it, spacing, and search region (bool)."""
 
     hu: NDArray
     offset_hu: float
@@ -106,19 +117,21 @@ class Scan:
 
 @dataclass(frozen=True)
 class Airways:
-    """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
+    """The result: ``mask`` bool and raw ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
 
-    ``repaired`` tells what of the mask is repair; None where nothing was looked for.
+    ``repaired`` describes the repair; None if no repair was run. ``open_lumen`` (bool) marks the voxels that the growth
+    through open lumens added to the network's; None if it was not run.
     """
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.uint8]
     repaired: Repaired | None = None
+    open_lumen: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the first stage found within the box: the tree (a bool `Volume`), and what it was found in."""
+    """Result of the first stage within the box: the tree (a bool `Volume`), and the CT and probability behind it."""
 
     tree: Volume
     hu: NDArray
@@ -137,8 +150,8 @@ def segment(
 ) -> Airways:
     """Segment the airways of a CT in HU, as `volume.read_ct` gives it.
 
-    The tree is the component that holds the trachea. Where no trachea is found the report says so, and all components
-    that may be airways are kept.
+    The tree is the component that holds the trachea. If the carina is not in the scan the report says so, and every
+    airway that enters the scan through its edge is a tree, too.
 
     Raises
     ------
@@ -158,28 +171,33 @@ def segment(
     progress("select", 0, 1)
     with run_report.stage("select"):
         choice = select(probability, ct.spacing_mm, around, settings, run_report)
+        grown = None
+        if settings.open_lumen == "yes" and around.trachea is not None:
+            choice, grown = with_open_lumen(choice, hu, probability, around, ct.spacing_mm, run_report)
     progress("select", 1, 1)
     repaired = None
-    if around.trachea is not None and settings.repair != "none" and choice.mask.any():
+    if settings.repair != "none" and choice.mask.any():
         found = Found(part_of(ct, around.box, choice.mask), hu, offset_hu, probability, choice.threshold)
         with run_report.stage("repair"):
-            repaired = mend(found, repair_model_of(model, settings), run_report, progress)
-    if repaired is None:
-        mask = in_whole(choice.mask, around.box, ct)
-    else:
-        repaired = repaired.further_in(around.box)
-        mask = repaired.whole_mask(ct.array.shape)
+            repaired = join_fragments(found, repair_model_of(model, settings), run_report, progress)
+    mask = choice.mask if repaired is None else repaired.whole_mask(choice.mask.shape)
+    mask = in_whole(joined_by_faces(mask, probability), around.box, ct)
+    repaired = None if repaired is None else repaired.further_in(around.box)
     probability = in_whole(probability, around.box, ct)
-    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired)
+    if grown is not None:
+        grown = from_canonical(in_whole(grown, around.box, ct), volume)
+    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired, grown)
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
-    """Find body, trachea and lungs, and from them where airways can be."""
+    """Find body, trachea and lungs, and from them the region in which airways are searched."""
     body = body_mask(ct.array, ct.spacing_mm)
     progress("prepare", 1, 3)
     trachea = find_trachea(ct.array, body, ct.spacing_mm)
     if trachea is None:
-        run_report.warnings.append("No trachea was found in the scan: every component that may be airway is kept.")
+        run_report.warnings.append(f"No trachea was found in the scan: {ITS_TREES}")
+    elif _cut_above_carina(trachea, ct.spacing_mm):
+        run_report.warnings.append(f"The scan ends above the carina: {ITS_TREES}")
     lungs = lung_mask(ct.array, body, ct.spacing_mm)
     progress("prepare", 2, 3)
     box, warning = crop_box(body, lungs, trachea, ct.spacing_mm)
@@ -195,13 +213,23 @@ def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surrounding
         corner = [part.start for part in box]
         seeds, sections = trachea.lumen_zyx - corner, whole_sections(trachea, ct.array, ct.spacing_mm) - corner
         sections = sections[((sections >= 0) & (sections < region.shape)).all(axis=1)]
-    return Surroundings(box, region, trachea, seeds, sections)
+    edges = None
+    if trachea is None or _cut_above_carina(trachea, ct.spacing_mm):
+        z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(box, ct.array.shape, strict=True))
+        edges = z, y, x
+    return Surroundings(box, region, trachea, seeds, sections, edges)
+
+
+def _cut_above_carina(trachea: Trachea, spacing_mm: Spacing) -> bool:
+    """Whether the trachea ends where the scan ends."""
+    lowest_mm = float(trachea.centers_zyx[:, 0].min()) * spacing_mm[0]
+    return not trachea.has_carina and lowest_mm <= BELOW_TRACHEA_MM
 
 
 def airway_probability(
     scan: Scan, model: Model, settings: SegmentSettings, run_report: RunReport, progress: Progress
 ) -> NDArray[np.uint8]:
-    """The network's probability (0..255) on the scan's grid; the network itself may see a resampled picture."""
+    """The network's raw probability (0..255) on the scan's grid; the network itself may run on a resampled image."""
     info, hu, spacing_mm, region = model.info, scan.hu, scan.spacing_mm, scan.region
     target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
     run_report.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
@@ -228,7 +256,7 @@ def airway_probability(
 def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:
     """The backend, planned and opened for the first CT of a batch."""
     if model.backend is None:
-        # bfloat16 is the processor's choice only for weights that it is known to do no harm to.
+        # With "auto", bfloat16 is chosen only for weights for which it was measured to make no difference.
         precision = "float32" if settings.precision == "auto" and not model.info.bfloat16 else settings.precision
         planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
         run_report.warnings += planned.warnings
@@ -245,22 +273,50 @@ def select(
     settings: SegmentSettings,
     run_report: RunReport,
 ) -> Choice:
-    """Threshold, component and holes: the airways within the box."""
-    choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold)
+    """The airways within the box: threshold, component of the trachea, holes filled, touching airways kept apart."""
+    choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold, around.edges)
     run_report.decisions["threshold"] = choice.threshold
     run_report.warnings += choice.warnings
-    return replace(choice, mask=fill_holes(choice.mask))
+    mask = kept_apart(fill_holes(choice.mask), probability)
+    if around.edges is not None:
+        run_report.decisions["trees"] = int(label_components(mask).max())
+    return replace(choice, mask=mask)
+
+
+def with_open_lumen(
+    choice: Choice,
+    hu: NDArray,
+    probability: NDArray[np.uint8],
+    around: Surroundings,
+    spacing_mm: Spacing,
+    run_report: RunReport,
+) -> tuple[Choice, NDArray[np.bool_]]:
+    """The airways with the open lumens that they lack and the fragments that these reach; and those lumens (bool)."""
+    lumen = open_lumen(hu, around.region, around.sections, spacing_mm)
+    grown = lumen.beyond(choice.mask, spacing_mm)
+    whole, fragments = tree_with(grown, choice, probability)
+    grown &= whole & (probability < choice.threshold * 255)
+    run_report.decisions["open_lumen"] = {
+        "voxels_added": int(grown.sum()),
+        "millilitres_added": round(float(grown.sum()) * float(np.prod(spacing_mm)) / 1000, 3),
+        "length_mm_added": round(lumen.length_in_mm(grown), 1),
+        "fragments_reached": fragments,
+        "voxels_of_fragments": int((whole & ~choice.mask & ~grown).sum()),
+    }
+    return replace(choice, mask=fill_holes(whole)), grown
 
 
 def repair_model_of(model: Model, settings: SegmentSettings) -> RepairModel:
-    """What repairs, opened for the first CT of a batch."""
+    """The repair model, opened for the first CT of a batch."""
     if model.repair_model is None:
         model.repair_model = open_repair_model(settings)
     return model.repair_model
 
 
-def mend(found: Found, repair_model: RepairModel, run_report: RunReport, progress: Progress) -> Repaired | None:
-    """Join loose fragments to the tree; None, with a warning, where that fails: it must not cost the user the tree."""
+def join_fragments(
+    found: Found, repair_model: RepairModel, run_report: RunReport, progress: Progress
+) -> Repaired | None:
+    """Join loose fragments to the tree; if that fails, None and a warning: the user still gets the tree."""
     run_report.warnings += repair_model.warnings
     tree = found.tree.array
     try:
@@ -269,7 +325,7 @@ def mend(found: Found, repair_model: RepairModel, run_report: RunReport, progres
         repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), repair_model, progress)
     except Cancelled:
         raise
-    except Exception as error:  # such as a GPU whose memory is full
+    except Exception as error:  # such as a GPU that is out of memory
         run_report.warnings.append(f"Nothing was repaired: {one_sentence(error)}")
         log.info("details", exc_info=error)
         return None

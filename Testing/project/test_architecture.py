@@ -58,6 +58,7 @@ BASES = {
 NEEDS_TORCH = {
     "networks.wingsnet",
     "networks.connection_net",
+    "networks.published_checkpoints",
     "networks.weights",
     "networks.sliding_window",
     "networks.openvino_backend",
@@ -65,6 +66,7 @@ NEEDS_TORCH = {
     "repair.network_bridges",
     "pipeline",
     "commands.segment",
+    "commands.weights",
 }
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.

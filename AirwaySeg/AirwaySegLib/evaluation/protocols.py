@@ -22,24 +22,27 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 
 Mask = NDArray[np.bool_]
 
+AXES = ("xyz", "zyx")
+"""Orders of the axes in which a reference can be parsed; the first is that of the programs of ATM'22 and AIIB23."""
+
 HEAVY_SHARE = 0.2
-"""See `central_branches`: about half for a lung, a twentieth for a bronchus that leaves the trachea itself."""
+"""See `central_branches`: a lung has about half of the voxels, a bronchus from the trachea itself a twentieth."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Whose definitions hold.
+    """The definitions of one challenge or paper.
 
     Parameters
     ----------
     largest_for_all
-        Whether the prediction's largest component (6-connected) alone counts for everything, or only for TLD and BD.
+        Whether all metrics use only the prediction's largest component (6-connected), or only TLD and BD do.
     without_central
         Whether trachea and main bronchi are left out.
     refined
         Whether the reference's parse is refined (see `reference_parse.parse_branches`).
     source
-        What it is called in print.
+        The names of those who use it, for printed tables.
     """
 
     largest_for_all: bool
@@ -68,8 +71,20 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Protocol) -> Metrics:
+def checked_axes(axes: str) -> str:
+    """One of `AXES`; raises AirwaySegError for another."""
+    if axes not in AXES:
+        raise AirwaySegError(f"The order of the axes is {axes!r}; it must be one of {', '.join(AXES)}.")
+    return axes
+
+
+def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Protocol, axes: str = AXES[0]) -> Metrics:
     """Compare two masks, bool (Z, Y, X) in the order in which they are stored, ``spacing_mm`` (z, y, x).
+
+    ``axes`` is one of `AXES`: the order of the axes for thinning and parse. Thinning removes voxels in the array's
+    order, and a voxel that is equally near to two branches is given to the first; so skeleton and branches, and thus BD
+    and TLD, depend on it. The programs of ATM'22, AIIB23 and WingsNet read NIfTI with nibabel, which gives x, y, z; a
+    program that reads with SimpleITK gets z, y, x.
 
     An empty prediction gives rates of 0 and a precision of NaN. TLD and BD always refer to the prediction's largest
     component, everything else to what the protocol says; Betti-0 counts the components of both whole masks, because
@@ -82,8 +97,10 @@ def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Pr
     Raises
     ------
     AirwaySegError
-        If the reference is empty.
+        If the reference is empty, or ``axes`` is not one of `AXES`.
     """
+    if checked_axes(axes) == "xyz":
+        prediction, reference, spacing_mm = prediction.T, reference.T, (spacing_mm[2], spacing_mm[1], spacing_mm[0])
     box = bounding_box(reference | prediction, margin=1)
     if box is None or not reference.any():
         raise AirwaySegError("The reference is empty.")
@@ -129,8 +146,10 @@ def central_branches(parse: Parse) -> tuple[int, ...]:
 
 
 def region_of(parse: Parse, branches: tuple[int, ...], voxels: Mask) -> Mask:
-    """Which of ``voxels`` (Z, Y, X) are nearest to the skeleton of one of ``branches``: voxels outside of the
-    reference belong to the branch beside which they lie."""
+    """Those of ``voxels`` (Z, Y, X) whose nearest skeleton voxel is of one of ``branches``.
+
+    So voxels outside the reference belong to the branch beside them.
+    """
     region = np.zeros(voxels.shape, bool)
     if branches:
         positions = np.argwhere(voxels)

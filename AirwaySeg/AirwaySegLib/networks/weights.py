@@ -1,20 +1,18 @@
-"""Weights files: safetensors with a JSON header that rebuilds the network; finding, writing, reading them.
+"""Weights files: safetensors with a JSON header from which the network is rebuilt; finding, writing and reading them.
 
-No file of a user is ever unpickled with the power to run code: our own format holds numbers and JSON only, and a
-published checkpoint is read with PyTorch's weights-only reader and converted once.
+Reading a user's file never runs code in it: our own format holds numbers and JSON only, and a published checkpoint is
+read with PyTorch's weights-only unpickler and converted once (`published_checkpoints`).
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 import safetensors.torch
 import torch
@@ -25,7 +23,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import parse_json
 from AirwaySegLib.files.user_files import check_regular_file
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
+from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet
 
 SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
@@ -36,21 +34,21 @@ BREAKAGE_NAME = "breakage"
 
 Architecture = Literal["wingsnet", "connector"]
 ARCHITECTURES: tuple[Architecture, ...] = ("wingsnet", "connector")
-"""The kinds of networks: the one that segments, and the one that connects what is broken."""
+"""The kinds of networks: the one that segments, and the connection network that joins fragments."""
 
 FORMAT_VERSION = 1
 HEADER_KEY = "airwayseg"
 LARGEST_FILE = 256 * 2**20
-"""WingsNet takes 6 MB; a file above this size is something else and not worth reading into memory."""
+"""WingsNet takes 6 MB; a larger file than this is something else and is not read into memory."""
 
 LARGEST_HEADER = 2**20
 """A header with its description takes some 10 kB."""
 
 PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
-"""Zheng et al. 2021 clamp to [-1000, 600] HU."""
+"""Zheng et al. 2021 clip to [-1000, 600] HU."""
 
 PUBLISHED_SECOND_WINDOW_HU = (-625.0, 125.0)
-"""Second channel of two-channel input: width 750, level -250 HU."""
+"""Second channel of two-channel input: width 750, level -250 HU (Tang's paper)."""
 
 LIBRARY = Path(__file__).resolve().parents[1]
 
@@ -60,10 +58,10 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a weights file says about its network: how to rebuild it and what it was trained to see.
+    """The description in a weights file: how to rebuild the network, and the input for which it was trained.
 
-    Triples are in the order z, y, x. ``bfloat16``: it was measured that computing in it does not change the result to
-    speak of, so that it may be chosen where it is faster.
+    Triples are in the order z, y, x. ``bfloat16``: it was measured that bfloat16 hardly changes the result, so that it
+    may be chosen where it is faster.
     """
 
     name: str
@@ -81,7 +79,7 @@ class ModelInfo:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse values that no network of ours can have, so that nothing below needs to check again."""
+        """Refuse values that no network of ours can have, so that no later check is needed."""
         wrong = next((text for text, fine in self._checks() if not fine), None)
         if wrong is not None:
             raise AirwaySegError(f"The model description is wrong: {wrong}.")
@@ -93,7 +91,7 @@ class ModelInfo:
             (f"format version {self.format_version} is newer than this program", self.format_version <= FORMAT_VERSION),
             (f"architecture {self.architecture!r} is unknown", self.architecture in ARCHITECTURES),
             (f"in_channels {self.in_channels} is neither 1 nor 2", self.in_channels in (1, 2)),
-            (f"classes {self.classes} is not within 1 to 8", 1 <= self.classes <= 8),
+            (f"classes {self.classes} is not from 1 to 8", 1 <= self.classes <= 8),
             (f"norm {self.norm!r} is neither 'instance' nor 'batch'", self.norm in ("instance", "batch")),
             (f"window_hu {self.window_hu} is empty", self.window_hu[0] < self.window_hu[1]),
             ("two channels need second_window_hu", self._ct_channels() == 1 + (self.second_window_hu is not None)),
@@ -110,15 +108,15 @@ class ModelInfo:
         ]
 
     def shape(self) -> tuple[int, int, Norm]:
-        """Channels, classes and norm: what a network is checked against."""
+        """Channels, classes and norm, for the check against a network."""
         return self.in_channels, self.classes, self.norm
 
     def _ct_channels(self) -> int:
-        """Channels that show the CT; one more of a connector's is the attention."""
+        """Channels that show the CT; a connector's other channel is the attention."""
         return self.in_channels - (self.architecture == "connector")
 
     def build(self) -> WingsNet | Connector:
-        """The network that these values describe, with fresh weights."""
+        """The network that these values describe, with random weights."""
         if self.architecture == "connector":
             return Connector()
         return WingsNet(self.in_channels, self.classes, self.norm)
@@ -142,7 +140,7 @@ class ModelInfo:
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of parsed JSON as the kinds that `ModelInfo` declares: tuples of numbers, whole numbers, a dict."""
+    """Fields of parsed JSON as the types that `ModelInfo` declares: tuples of numbers, whole numbers, a dict."""
     typed: dict[str, Any] = {}
     for key, length, kind in (
         ("window_hu", 2, float),
@@ -170,7 +168,7 @@ def _shape(net: WingsNet | Connector | type[Connector]) -> tuple[int, int, Norm]
 
 
 def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: bool = False) -> None:
-    """Write network and description; a kill at any moment leaves the old file or the new one, never a part.
+    """Write network and description by an atomic write: a kill leaves the old file or the new one, never a part.
 
     Raises
     ------
@@ -194,8 +192,8 @@ def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: 
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename in one step."""
-    # Not tempfile: its files can be read by their owner only, and weights may be shared.
+    """Atomic write: to a temporary file beside `path`, flushed to the disk, then renamed."""
+    # Not tempfile: its files can be read by their owner only, but weights may be shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
@@ -230,18 +228,18 @@ def load_weights(
     name_or_path
         A name of `list_weights`, or a file.
     architecture
-        The kind of network that is wanted.
+        The expected kind of network.
 
     Raises
     ------
     AirwaySegError
-        One sentence for every file that is not a whole weights file of ours, or holds another kind of network.
+        If the weights are unknown, or the file is not a complete weights file of ours or holds another kind of network.
     """
     path = find_weights(name_or_path, architecture)
-    data = _read(path)
+    data = read_bytes(path)
     info = _description(path, data)
     if info.architecture != architecture:
-        raise AirwaySegError(f"{path} holds a {info.architecture}, and here a {architecture} is needed.")
+        raise AirwaySegError(f"{path} holds a {info.architecture}, but a {architecture} is needed here.")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -255,15 +253,16 @@ def load_weights(
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
     """The description and the SHA-256 of a weights file, without building the network."""
     path = find_weights(name_or_path)
-    data = _read(path)
+    data = read_bytes(path)
     return _description(path, data), hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A whole file; raises AirwaySegError if it is not a regular file, larger than `LARGEST_FILE` or unreadable."""
     check_regular_file(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise AirwaySegError(f"{path} is larger than {LARGEST_FILE >> 20} MiB and so no weights file of AirwaySeg.")
+            raise AirwaySegError(f"{path} exceeds {LARGEST_FILE >> 20} MiB, so it is not a weights file of AirwaySeg.")
         return path.read_bytes()
     except OSError as error:
         raise AirwaySegError(f"{path} cannot be read ({error.strerror}).") from error
@@ -279,7 +278,9 @@ def _description(path: Path, data: bytes) -> ModelInfo:
         if not isinstance(header, dict):
             raise ValueError("no object")
     except ValueError as error:
-        raise AirwaySegError(f"{path} is not a whole safetensors file; a .ckpt is read by `weights import`.") from error
+        raise AirwaySegError(
+            f"{path} is not a complete safetensors file; convert a .ckpt file with `airwayseg weights import`."
+        ) from error
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(HEADER_KEY), str):
         raise AirwaySegError(f"{path} has no AirwaySeg header, so its network cannot be rebuilt.")
@@ -290,7 +291,7 @@ def _description(path: Path, data: bytes) -> ModelInfo:
 
 
 def _check_tensors(path: Path, found: dict[str, Tensor], needed: dict[str, Tensor]) -> None:
-    """Names the first tensor that is missing, of the wrong shape, not finite, or too many."""
+    """Raise AirwaySegError for the first tensor that is missing, unknown, of the wrong shape or not finite."""
     for key, value in needed.items():
         if key not in found:
             raise AirwaySegError(f"{path} lacks the tensor {key}.")
@@ -304,7 +305,7 @@ def _check_tensors(path: Path, found: dict[str, Tensor], needed: dict[str, Tenso
 
 
 def user_folder() -> Path:
-    """Where imported and trained weights lie: AIRWAYSEG_MODELS, or the platform's folder for a user's data."""
+    """The folder of imported and trained weights: AIRWAYSEG_MODELS, or the platform's folder for user data."""
     chosen = os.environ.get("AIRWAYSEG_MODELS")
     if chosen:
         return Path(chosen)
@@ -318,7 +319,7 @@ def user_folder() -> Path:
 
 
 def bundled_folders(library: Path = LIBRARY) -> list[Path]:
-    """Where bundled weights lie, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
+    """The folders of bundled weights, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
     folders = (
         library.parents[1] / "Resources" / "Models",
         library / "Models",
@@ -330,8 +331,8 @@ def bundled_folders(library: Path = LIBRARY) -> list[Path]:
 def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:
     """Every known name of one kind of network, or of any, with its file, sorted.
 
-    A user's file hides a bundled one of the same name and kind. What cannot be read counts as the kind that segments,
-    so that a damaged file is still seen, and said to be damaged when it is used.
+    A user's file hides a bundled one of the same name and kind. An unreadable file counts as WingsNet, so that a
+    damaged file is still listed, and reported as damaged when it is used.
     """
     found: dict[str, Path] = {}
     for folder in (*reversed(bundled_folders()), user_folder()):
@@ -341,7 +342,7 @@ def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Pa
 
 
 def architecture_of(path: Path) -> Architecture:
-    """The kind of network in a weights file, from its header alone; see `list_weights` for one without."""
+    """The kind of network in a weights file, from its header alone; "wingsnet" if the header cannot be read."""
     try:
         check_regular_file(path)
         with open(path, "rb") as stream:
@@ -354,12 +355,12 @@ def architecture_of(path: Path) -> Architecture:
 
 
 def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsnet") -> Path:
-    """The file of a name or path, of the given kind if the name has one of it.
+    """The weights file of a name or path; of several files of one name, that of the given kind.
 
     Raises
     ------
     AirwaySegError
-        With the known names of that kind, if there is none.
+        If the weights are unknown; the sentence lists the known names of that kind.
     """
     path = Path(name_or_path)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -370,65 +371,3 @@ def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsne
         return of_any_kind[str(name_or_path)]
     names = ", ".join(known) or "none"
     raise AirwaySegError(f"Unknown weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
-
-
-def import_published(
-    checkpoint: Path,
-    name_or_out: str,
-    window_hu: Range = PUBLISHED_WINDOW_HU,
-    second_window_hu: Range = PUBLISHED_SECOND_WINDOW_HU,
-    force: bool = False,
-) -> Path:
-    """Convert a published WingsNet checkpoint into our form.
-
-    Parameters
-    ----------
-    checkpoint
-        The authors' file: a dict with `state_dict`, or the bare state dict. It is never unpickled with code.
-    name_or_out
-        A name (then it goes into `user_folder`) or a path that ends in .safetensors.
-    window_hu, second_window_hu
-        The window(s) that the network was trained with; the second is used by two-channel networks only.
-    force
-        Overwrite an existing file, or hide a bundled one of the same name.
-
-    Returns
-    -------
-    Path
-        The file written.
-    """
-    is_name = not name_or_out.endswith(SUFFIX)
-    out = user_folder() / f"{name_or_out}{SUFFIX}" if is_name else Path(name_or_out)
-    if is_name and Path(name_or_out).name != name_or_out:
-        raise AirwaySegError(f"{name_or_out!r} is neither a plain name nor a path that ends in {SUFFIX}.")
-    if is_name and name_or_out in list_weights() and not force:
-        raise AirwaySegError(f"Weights {name_or_out!r} exist; use --force to overwrite or hide them.")
-    data = _read(checkpoint)
-    state, in_channels, classes = published_to_ours(_published_state(checkpoint))
-    info = ModelInfo(
-        name=out.stem,
-        in_channels=in_channels,
-        classes=classes,
-        window_hu=window_hu,
-        second_window_hu=second_window_hu if in_channels == 2 else None,
-        provenance={"imported_from": checkpoint.name, "sha256": hashlib.sha256(data).hexdigest()},
-    )
-    net = info.build()
-    net.load_state_dict(state)
-    save_weights(out, net, info, force)
-    return out
-
-
-def _published_state(checkpoint: Path) -> dict[str, Tensor]:
-    try:
-        # The authors' training stores its command line beside the weights; a Namespace only holds values.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # What cannot be read is refused below; of what can be read the protocol does not matter.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
-        raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise AirwaySegError(f"{checkpoint} holds no state_dict.")
-    return cast(dict[str, Tensor], state)

@@ -244,16 +244,21 @@ def whole_hu(hu: NDArray, offset_hu: float = 0.0) -> NDArray[np.int16]:
 
 
 def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """Components of a mask: `bridge.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
+    """Components of a mask: `bridge.MAIN` is what holds ``tree``, then come the others, larger ones first.
 
-    Where ``tree`` is None or lies outside the mask, the largest component is the main one.
+    Where a scan holds no carina the tree may be several components, which all have the number `bridge.MAIN`. Where
+    ``tree`` is None or lies outside the mask, the largest component is the main one.
     """
     labels = label_components(mask)
-    held = np.bincount(labels[tree] if tree is not None else [0], minlength=2)
-    main = int(held[1:].argmax()) + 1
-    if main != MAIN:
-        numbers = np.arange(int(labels.max()) + 1, dtype=np.int32)
-        numbers[1:main] += 1
-        numbers[main] = MAIN
-        labels = numbers[labels]
-    return labels
+    main = np.zeros(int(labels.max()) + 1, bool)
+    if tree is not None:
+        main[labels[tree]] = True
+    main[0] = False
+    if not main.any():
+        return labels
+    others = ~main
+    others[0] = False
+    numbers = np.zeros(len(main), np.int32)
+    numbers[main] = MAIN
+    numbers[others] = MAIN + 1 + np.arange(np.count_nonzero(others))
+    return numbers[labels]

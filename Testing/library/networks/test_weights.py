@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import warnings
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,7 +20,8 @@ from published_wingsnet import PublishedWingsNet
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks import weights
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.weights import ModelInfo, import_published, load_weights, save_weights
+from AirwaySegLib.networks.published_checkpoints import import_published
+from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 
 
@@ -126,9 +130,9 @@ def test_a_connector_makes_the_round_trip(tmp_path: Path) -> None:
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "breakage.safetensors", Connector(), CONNECTOR)
-    with pytest.raises(AirwaySegError, match="holds a connector, and here a wingsnet is needed"):
+    with pytest.raises(AirwaySegError, match="holds a connector, but a wingsnet is needed here"):
         load_weights(tmp_path / "breakage.safetensors")
-    with pytest.raises(AirwaySegError, match="holds a wingsnet, and here a connector is needed"):
+    with pytest.raises(AirwaySegError, match="holds a wingsnet, but a connector is needed here"):
         load_weights(a_file(tmp_path), "connector")
     with pytest.raises(AirwaySegError, match="does not fit"):
         save_weights(
@@ -174,7 +178,7 @@ def test_bundled_weights_are_found_in_each_kind_of_installation(tmp_path: Path, 
 def test_a_file_that_is_not_safetensors_gives_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wrong.safetensors"
     path.write_bytes(content)
-    with pytest.raises(AirwaySegError, match="not a whole safetensors file") as caught:
+    with pytest.raises(AirwaySegError, match="not a complete safetensors file") as caught:
         load_weights(path)
     assert "\n" not in str(caught.value)
 
@@ -183,7 +187,7 @@ def test_a_file_that_is_not_safetensors_gives_one_sentence(tmp_path: Path, conte
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = a_file(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(AirwaySegError, match=r"mine\.safetensors is (not a whole|damaged)"):
+    with pytest.raises(AirwaySegError, match=r"mine\.safetensors is (not a complete|damaged)"):
         load_weights(path)
 
 
@@ -242,6 +246,45 @@ def test_a_published_checkpoint_becomes_named_weights_with_the_same_output(tmp_p
     with torch.no_grad():
         assert torch.allclose(net(x)[1], published(x)[1], rtol=0, atol=1e-5)
     with pytest.raises(AirwaySegError, match="--force"):
+        import_published(tmp_path / "theirs.ckpt", "theirs")
+
+
+@pytest.mark.parametrize(("channels", "second"), [(2, (-1000, 500)), (1, None)], ids=["ATM'22", "AIIB23"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_layouts_of_the_challenges_winners_are_imported_with_their_windows(
+    tmp_path: Path, channels: int, second: tuple[float, float] | None, prefix: str
+) -> None:
+    published = PublishedWingsNet(channels, 1).eval()
+    state = {prefix + re.sub(r"^(dc0_.)\.0\.", r"\1.", key): value for key, value in published.state_dict().items()}
+    assert f"{prefix}dc0_1.weight" in state and f"{prefix}dc0_0.bias" in state
+    torch.save(state, tmp_path / "theirs.pth")
+    import_published(tmp_path / "theirs.pth", "winner")
+    net, info, _ = load_weights("winner")
+    assert (info.in_channels, info.window_hu, info.second_window_hu) == (channels, (-1024, 1024), second)
+    x = torch.rand(1, channels, 16, 24, 16)
+    with torch.no_grad():
+        for ours, theirs in zip(net(x), published(x), strict=True):
+            assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["numpy._core.multiarray", "numpy.core.multiarray"], ids=["numpy 2", "numpy 1"])
+def test_arrays_of_numpy_beside_the_weights_are_left_out_and_never_made(tmp_path: Path, core: str) -> None:
+    kept = {"loss": np.arange(6.0).reshape(2, 3), "best": np.float64(0.5), "names": np.array(["a", None], object)}
+    published = a_checkpoint(tmp_path / "plain.ckpt", **kept)
+    with zipfile.ZipFile(tmp_path / "plain.ckpt") as old, zipfile.ZipFile(tmp_path / "theirs.ckpt", "w") as new:
+        assert any(b"numpy._core.multiarray" in old.read(name) for name in old.namelist())
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"numpy._core.multiarray", core.encode()))
+    import_published(tmp_path / "theirs.ckpt", "theirs")
+    x = torch.rand(1, 2, 16, 24, 16)
+    with torch.no_grad():
+        assert torch.allclose(load_weights("theirs")[0](x)[1], published(x)[1], rtol=0, atol=1e-5)
+
+
+def test_weights_that_are_arrays_of_numpy_are_refused_by_name(tmp_path: Path) -> None:
+    state = PublishedWingsNet(2, 3).state_dict()
+    torch.save({**state, "ec2.conv1.bias": state["ec2.conv1.bias"].numpy()}, tmp_path / "theirs.ckpt")
+    with pytest.raises(AirwaySegError, match=r"ec2\.conv1\.bias is no tensor, WingsNet needs \(16,\)"):
         import_published(tmp_path / "theirs.ckpt", "theirs")
 
 

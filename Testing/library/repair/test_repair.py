@@ -161,6 +161,15 @@ def test_the_component_that_holds_the_tree_is_the_main_one_even_if_it_is_smaller
     assert np.array_equal(number_components(mask, np.zeros_like(mask)), labels)
 
 
+def test_where_the_tree_is_several_components_all_of_them_are_the_main_one():
+    mask = np.zeros((5, 5, 30), bool)
+    mask[2, 2, 0:4] = mask[2, 2, 6:20] = mask[2, 2, 22:24] = True
+    tree = np.zeros_like(mask)
+    tree[2, 2, 0:4] = tree[2, 2, 22:24] = True
+    labels = number_components(mask, tree)
+    assert [int(labels[2, 2, x]) for x in (0, 6, 22, 5)] == [MAIN, 2, MAIN, 0]
+
+
 def test_what_is_brighter_than_int16_holds_stays_bright():
     hu = np.array([[[-1024, 0, 32767]]], np.int16)
     assert whole_hu(hu) is hu

@@ -12,13 +12,12 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining.data import cases
-from AirwaySegTraining.data import prepared_files as preparedfiles
+from AirwaySegTraining.data import cases, prepared_files
 from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
 from AirwaySegTraining.data.sampling import Mixture, cut
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
 from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
-from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
 from AirwaySegTraining.fit.validation import held_out
 from AirwaySegTraining.losses.terms import LOSSES
 
@@ -60,8 +59,8 @@ def test_a_prepared_case_is_the_case_and_its_maps(a_case_folder):
     fresh, kept = read_case(a_case_folder), prepared_case(a_case_folder, MAPS)
     assert (fresh.ct == kept.ct).all() and (fresh.label == kept.label).all()
     assert fresh.centres.box == kept.centres.box and fresh.spacing_mm == kept.spacing_mm
-    for kind, places in fresh.centres.places.items():
-        assert (places == kept.centres.places[kind]).all(), kind
+    for kind, points in fresh.centres.points.items():
+        assert (points == kept.centres.points[kind]).all(), kind
     airway = fresh.label == 1
     for name in MAPS:
         expected = make_map(name, fresh)
@@ -91,7 +90,7 @@ def test_a_case_is_prepared_once_and_again_when_its_label_changes(a_case_folder,
         (lambda folder: write(folder, np.full((20, 26, 24), 3, np.uint8)), "values other than 0"),
         (lambda folder: (folder / "label.nrrd").unlink(), r"label\.nrrd"),
         (lambda folder: (folder / "ct.nrrd").write_bytes(b"NRRD0004\nnonsense"), r"ct\.nrrd"),
-        (lambda folder: (folder / "case.json").write_text("[]"), r"case\.json holds no object"),
+        (lambda folder: (folder / "case.json").write_text("[]"), r"case\.json does not hold a JSON object"),
     ],
 )
 def test_a_case_that_cannot_be_used_is_refused_by_name_and_leaves_nothing(a_case_folder, spoil, said):
@@ -139,9 +138,24 @@ def test_a_patch_weighs_the_sum_on_the_airway_one_beside_it_and_nothing_where_le
         "distance": np.array([[[0.5, 0, 0, 0]]], np.float16),
         "back_propagation": np.array([[[0.25, 0, 0, 0]]], np.float32),
     }
-    weight = patch_weight(("lib", "centerline", "back_propagation"), label, maps, np.random.default_rng(0))
+    shares = {"lib": 1.0, "centerline": 1.0, "back_propagation": 1.0}
+    weight = patch_weight(shares, label, maps, np.random.default_rng(0))
     # Rate 1: the floor 0.05; rate 0.05: -log10 is above 1, so 1. Then (1 - d)^2: 0.25 and 1.
     assert weight.ravel().tolist() == pytest.approx([0.05 + 0.25 + 0.25, 1 + 1, 1, 0], abs=1e-3)
+
+
+def test_a_weight_is_the_sum_of_the_maps_by_their_shares_to_a_power_that_is_drawn():
+    label = np.array([[[1, 1, 0, 2]]], np.uint8)
+    maps = {
+        "rate": np.array([[[0.1, 0.01, 1, 1]]], np.float32),
+        "back_propagation_nearest": np.array([[[1, 0.5, 0, 0]]], np.float32),
+    }
+    shares, power = {"imbalance": 1.0, "back_propagation_nearest": 0.5}, (2.0, 3.0)
+    weight = patch_weight(shares, label, maps, np.random.default_rng(4), power)
+    drawn = np.random.default_rng(4).uniform(*power)
+    assert weight.ravel().tolist() == pytest.approx([1.5**drawn, 2.25**drawn, 1, 0], rel=1e-5)
+    again = patch_weight(shares, label, maps, np.random.default_rng(5), power)
+    assert 1.5**2 <= again[0, 0, 0] <= 1.5**3 and again[0, 0, 0] != weight[0, 0, 0]
 
 
 def test_a_batch_depends_on_seed_step_and_place_alone(a_case_folder):
@@ -186,12 +200,56 @@ def test_the_stage_loss_is_the_sum_of_its_terms_times_their_shares():
     assert float(stage_loss(stage_of(("dice", 1.0), ("cross_entropy", 0.3)), logits, a_batch())) == pytest.approx(
         expected
     )
-    # w = 1 - 0.75 sqrt(0.5) on the airway; p^r of 0.5 + 1e-4.
-    weight = 1 - 0.75 * np.sqrt(0.5)
+    # m = (0.7 - 0.4) / (0.7 - 0.2), so w = 1 - 0.6 sqrt(0.5) on the airway; p^r of 0.5 + 1e-4.
+    weight = 1 - 0.6 * np.sqrt(0.5)
     top = 3 * weight * 0.5001**0.7 + 1
     bottom = 3 * weight * (0.2 * 0.5 + 0.8) + 4 * 0.2 * 0.5 + 1
     union = stage_loss(stage_of(("general_union", 1.0)), logits, a_batch())
     assert float(union) == pytest.approx(1 - top / bottom, rel=1e-4)
+
+
+def tangs_stage():
+    return replace(load_recipe("tang").stages[1], patch=32)
+
+
+def test_tangs_loss_of_both_heads_and_its_gradient_are_as_computed_by_hand():
+    """His program: General Union of the decoder + half of the encoder's + half of the Dice loss of either."""
+    stage, batch = tangs_stage(), a_batch()
+    heads = [torch.full((1, 1, 2, 2, 2), value, dtype=torch.float64).requires_grad_() for value in (0.0, 1.0)]
+    loss = stage_loss(stage, heads[0], batch, of_encoder=True) + stage_loss(stage, heads[1], batch)
+    loss.backward()
+    # 3 voxels of airway weigh 2, 4 of background 1, one is left out.
+    expected, slopes = 0.0, []
+    for logit, union_share in ((0.0, 0.5), (1.0, 1.0)):
+        p = 1 / (1 + np.exp(-logit))
+        top, bottom = 6 * (p + 1e-4) ** 0.7 + 1, 6 * (0.2 * p + 0.8) + 4 * 0.2 * p + 1
+        both, all_of = 2 * 3 * p + 1, 7 * p + 3 + 1
+        expected += union_share * (1 - top / bottom) + 0.5 * (1 - both / all_of)
+        union = -(2 * 0.7 * (p + 1e-4) ** -0.3 * bottom - top * 2 * 0.2) / bottom**2
+        dice = -(2 * all_of - both) / all_of**2
+        slopes.append((union_share * union + 0.5 * dice) * p * (1 - p))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert [float(head.grad[0, 0, 0, 0, 0]) for head in heads] == pytest.approx(slopes, rel=1e-4)
+    assert all(head.grad[0, 0, 1, 0, 1] == 0 for head in heads), "a voxel that is left out"
+
+
+def test_a_head_whose_terms_have_no_share_costs_nothing_and_still_takes_part():
+    stage = replace(tangs_stage(), loss=(Term("dice", encoder=0.0),), weights={})
+    logits = torch.zeros(1, 1, 2, 2, 2, requires_grad=True)
+    loss = stage_loss(stage, logits, a_batch(), of_encoder=True)
+    loss.backward()
+    assert float(loss.detach()) == 0 and logits.grad is not None and not logits.grad.any()
+    assert float(stage_loss(stage, logits, a_batch())) > 0.4
+
+
+def test_how_hard_a_patch_is_says_the_first_term_on_that_patch_alone():
+    stage = tangs_stage()
+    logits = torch.stack([torch.full((1, 2, 2, 2), -1.0), torch.full((1, 2, 2, 2), 2.0)])
+    batch = {name: part.repeat(2, 1, 1, 1, 1) for name, part in a_batch().items()}
+    union = replace(stage, loss=stage.loss[:1])
+    expected = [float(stage_loss(union, logits[k : k + 1], a_batch())) for k in range(2)]
+    assert patch_losses(stage, logits, batch).tolist() == pytest.approx(expected)
+    assert expected[0] > expected[1] + 0.1
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -379,21 +437,21 @@ def test_a_kept_array_whose_file_goes_away_or_changes_gives_a_sentence(a_case_fo
 
 
 def test_files_are_hashed_once_as_long_as_they_are_the_same(a_case_folder, monkeypatch):
-    monkeypatch.setattr(preparedfiles, "STILL_NS", -(10**18))  # as if they had been written long ago
+    monkeypatch.setattr(prepared_files, "STILL_NS", -(10**18))  # as if they had been written long ago
     first = prepared_case(a_case_folder)
-    hashed, digest = [], preparedfiles.hashlib.file_digest
-    monkeypatch.setattr(preparedfiles.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
+    hashed, digest = [], prepared_files.hashlib.file_digest
+    monkeypatch.setattr(prepared_files.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
     assert prepared_case(a_case_folder).fingerprint == first.fingerprint and hashed == []
     times = (a_case_folder / "label.nrrd").stat()
     label = (a_case_folder / "label.nrrd").read_bytes()
     (a_case_folder / "label.nrrd").write_bytes(label[:-1] + bytes([label[-1] ^ 1]))
     os.utime(a_case_folder / "label.nrrd", ns=(times.st_atime_ns, times.st_mtime_ns))
-    changed = cases._fingerprint(a_case_folder, preparedfiles.Hashes.kept_in(kept_folder(a_case_folder).parent))
+    changed = cases._fingerprint(a_case_folder, prepared_files.Hashes.kept_in(kept_folder(a_case_folder).parent))
     assert changed != first.fingerprint, "the same size and time, but not the same"
 
 
 def test_a_file_that_has_just_been_written_is_hashed_again(a_case_folder):
-    hashes = preparedfiles.Hashes()
+    hashes = prepared_files.Hashes()
     first = cases._fingerprint(a_case_folder, hashes)
     assert hashes._known == {}
     (a_case_folder / "case.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The hard skeleton: what the model of the stage before has missed of the training cases (WingsNet, IV-B)."""
+"""The hard skeleton: skeleton voxels of the training cases that the previous stage's model missed (WingsNet, IV-B)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,15 @@ from AirwaySegTraining.data.cases import Case, OnAirway, write_array
 from AirwaySegTraining.distributed import Team
 from AirwaySegTraining.fit.checkpoint import Run
 from AirwaySegTraining.fit.validation import missed_skeleton, product_of
-from AirwaySegTraining.losses.weight_maps import back_propagation_weight
+from AirwaySegTraining.losses.terms import MISSED_WEIGHTS
+from AirwaySegTraining.losses.weight_maps import back_propagation_weight, nearest_back_propagation_weight
 
 
 def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> list[list[Case]]:
-    """The cases for the run's stage: with the places and the weight that depend on a model, where the stage uses them.
+    """The cases for the run's stage, with the patch centres and weights that depend on a model, if the stage uses them.
 
-    The model is the average of the weights at the stage's beginning. What it missed is written into
-    ``folder``/missed/<stage>, so that a resumed run finds it; each process works out its share of the cases.
+    The model is the average of the weights at the start of the stage. The voxels that it missed are written to
+    ``folder``/missed/<stage>, where a resumed run finds them; each process computes its share of the cases.
 
     Raises
     ------
@@ -35,23 +36,26 @@ def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, pr
         path = _file(folder, case)
         if not path.exists():
             if run.step > run.recipe.ends[run.place] - stage.steps:
-                raise AirwaySegError(f"{path} is missing; without it the run does not go on as it would have.")
+                raise AirwaySegError(f"{path} is missing; without it the run cannot be resumed identically.")
             folder.mkdir(parents=True, exist_ok=True)
             write_array(path, missed_skeleton(model, case, team.device.type).values)
         progress("missed", done, len(cases))
     team.wait()
-    weighted = "back_propagation" in stage.weights
-    return [[_completed(case, _file(folder, case), weighted) for case in group] for group in groups]
+    weights = [name for name in stage.weights if name in MISSED_WEIGHTS]
+    return [[_completed(case, _file(folder, case), weights) for case in group] for group in groups]
 
 
 def _file(folder: Path, case: Case) -> Path:
     return folder / f"{case.name}-{case.fingerprint}.npy"
 
 
-def _completed(case: Case, path: Path, weighted: bool) -> Case:
+def _completed(case: Case, path: Path, weights: list[str]) -> Case:
     missed = OnAirway(case.skeleton.shape, case.skeleton.voxels, np.load(path)).whole()
     maps = dict(case.maps)
-    if weighted:
-        weight = back_propagation_weight(missed, maps["branch"].whole(), maps["distance"].whole())
-        maps["back_propagation"] = OnAirway.of(weight, case.skeleton.voxels)
+    for name in weights:
+        if name == "back_propagation":
+            weight = back_propagation_weight(missed, maps["branch"].whole(), maps["distance"].whole())
+        else:
+            weight = nearest_back_propagation_weight(missed, case.skeleton.whole(), np.asarray(case.label))
+        maps[name] = OnAirway.of(weight, case.skeleton.voxels)
     return replace(case, centres=case.centres.with_missed(missed), maps=maps)

@@ -20,13 +20,14 @@ from AirwaySegTraining.distributed import Team, joined_team
 from AirwaySegTraining.fit.checkpoint import Run, start_run
 from AirwaySegTraining.fit.hard_skeleton import with_missed
 from AirwaySegTraining.fit.machine import settled, use_all_cpus
+from AirwaySegTraining.fit.mining import Miner
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage
 from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_file
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
 from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
 from AirwaySegTraining.fit.steps import Phase, Surroundings, cosine, in_precision, risen, train_phase, update
 from AirwaySegTraining.fit.team_norm import with_team_norm
 from AirwaySegTraining.fit.training_state import precision_of
@@ -99,7 +100,8 @@ def train(run: Run, context: TrainingContext) -> None:
     """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
     team, recipe, settings = context.team, run.recipe, run.settings
     net, log = parallel(run, team), RunLog(context.folder, run.step, writes=team.leads)
-    around = Surroundings(context.folder, log, team, context.progress, recipe.ends[-1])
+    total = recipe.ends[-1] if settings.minutes is None else round(60 * settings.minutes)
+    around = Surroundings(context.folder, log, team, context.progress, total)
     if team.leads and run.step == 0:
         run.save(context.folder / CHECKPOINT)  # from now on the run can be continued
     for note in notes_of(run, context):
@@ -110,7 +112,7 @@ def train(run: Run, context: TrainingContext) -> None:
         groups = with_missed(context.groups, run, team, context.folder, context.progress)
         net.train()
         source = Source(groups, group_shares(groups, settings), run.windows_hu, settings.seed)
-        batches = Batches(source, recipe.stages[place], team.rank, team.size)
+        batches = Batches(source, recipe.stages[place], team.rank, team.size, miner_of(run))
         train_phase(run, phase_of(net, run, context, log), batches, around, ahead=2)
     log.close()
 
@@ -119,8 +121,8 @@ def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) ->
     """The run's stage, whose batch normalisation is frozen from some step on and whose held-out cases are looked at."""
     stage, end, team = run.recipe.stages[run.place], run.recipe.ends[run.place], context.team
 
-    def prepare(step: int) -> None:
-        run.frozen = run.frozen or step >= stage.frozen_from * stage.steps
+    def prepare(done: float) -> None:
+        run.frozen = run.frozen or done >= stage.frozen_from
         if run.frozen:
             freeze_norm(net)
         torch.manual_seed(run.settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
@@ -133,24 +135,38 @@ def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) ->
         name=stage.name,
         begins=end - stage.steps,
         ends=end,
-        rate=lambda step: rate_at(step, stage),
+        rate=lambda step, done: rate_at(step, stage, done),
         step=lambda batch: train_step(net, run, stage, batch, team),
         average=stage.average,
         prepare=prepare,
         check=look,
+        minutes=run.settings.minutes,
     )
+
+
+def miner_of(run: Run) -> Miner | None:
+    """The `Miner` of the run's stage; None without hard mining."""
+    stage = run.recipe.stages[run.place]
+    if not stage.mined:
+        return None
+    return Miner(stage, run.recipe.ends[run.place] - stage.steps, run.settings.seed, run.losses)
 
 
 def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
     """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
 
-    The loss is that of all processes' patches together, computed by each.
+    The loss is that of all processes' patches together, computed by each. With hard mining, the losses of new patches
+    are stored in ``run.losses``.
     """
     batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
     with in_precision(run.settings.precision, team.device):
         heads = net(batch.pop("image"))
     whole = {name: team.together(part) for name, part in batch.items()}
-    loss = torch.stack([stage_loss(stage, team.together(logits.float()), whole) for logits in heads]).sum()
+    encoder, decoder = (team.together(logits.float()) for logits in heads)
+    loss = stage_loss(stage, encoder, whole, of_encoder=True) + stage_loss(stage, decoder, whole)
+    miner = miner_of(run)
+    if miner is not None and not miner.is_hard(run.step):
+        run.losses[run.step] = team.together(patch_losses(stage, heads[1].detach(), batch)).tolist()
     return update(run, loss, stage.clip, team.size)
 
 
@@ -179,6 +195,8 @@ def is_due(run: Run) -> bool:
     """Whether the held-out cases are to be looked at after this step; at the beginning to see what is to be beaten."""
     if run.step == 0:
         return run.settings.start_from is not None
+    if run.settings.minutes is not None:
+        return run.seconds >= 60 * run.settings.minutes
     return run.step % run.settings.validate_every == 0 or run.step == run.recipe.ends[-1]
 
 
@@ -226,9 +244,12 @@ def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDA
     return np.append(shares, settings.rehearsal) if settings.rehearsal > 0 else shares
 
 
-def rate_at(step: int, stage: Stage) -> float:
-    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules."""
-    done = step / stage.steps
+def rate_at(step: int, stage: Stage, done: float | None = None) -> float:
+    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules.
+
+    ``done`` is the share of the stage that is done; None takes the step's share of the stage's steps.
+    """
+    done = step / stage.steps if done is None else done
     match stage.schedule:
         case "steps":
             falling = 0.1 ** sum(done >= drop for drop in stage.drops_at)

@@ -1,4 +1,4 @@
-"""The losses that a recipe can name, one row each; `equations` has the functions.
+"""The table of the losses that a recipe can name, one row each; their formulas are in `equations`.
 
 To add a loss, write its function in `equations` and a row in `LOSSES`: recipes, patches and training read this table.
 PyTorch is not imported here, because the commands read recipes before they need it.
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Loss:
-    """What a loss is computed from, and what it takes.
+    """The function of a loss, and its inputs.
 
-    ``equation`` is the name of the function in `equations`. It is called with the probability (with the logits if
+    ``equation`` is the name of the function in `equations`. Its arguments are the probability (the logits if
     ``of_logits``), the target, the weight of each voxel, the ``extra_map`` if there is one, and the ``numbers`` of the
     recipe by their names.
     """
@@ -20,16 +20,16 @@ class Loss:
     numbers: tuple[str, ...] = ()
     of_logits: bool = False
     weighted: bool = False
-    """The stage's ``weights`` are the weight of each voxel; without it that is 1 for voxels that count."""
+    """Whether the stage's ``weights`` apply; otherwise every voxel that counts has weight 1."""
     emphasised: bool = False
-    """Corrected voxels can count more (a stage's ``edited``)."""
+    """Whether corrected voxels can have a larger weight (a stage's ``edited``)."""
     target_map: str | None = None
-    """The map of a patch that is the target, within the airway, instead of the airway itself."""
+    """The map of a patch that is the target instead of the airway."""
     extra_map: str | None = None
-    """A map of a patch that the function takes besides."""
+    """A map of a patch that is a further argument of the function."""
     largest_alpha: float = 0.99
     classes: tuple[int, ...] = (1,)
-    """How many classes the network may have."""
+    """Allowed numbers of classes of the network."""
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ LOSSES: dict[str, Loss] = {
         ("alpha", "exponent"),
         emphasised=True,
         extra_map="distance",
-        largest_alpha=0.5,  # see `weight_maps.general_union_m`
+        largest_alpha=0.5,  # and at most half of the exponent: see `weight_maps.general_union_m`
         classes=(1, 3),
     ),
     "tang": Loss("tang", ("alpha", "exponent"), weighted=True),
@@ -62,11 +62,16 @@ LOSSES: dict[str, Loss] = {
 WEIGHT_MAPS = {
     "lib": "rate",
     "centerline": "distance",
+    "imbalance": "rate",
     "back_propagation": "back_propagation",
+    "back_propagation_nearest": "back_propagation_nearest",
     "inverse_component": "inverse_component",
     "inverse_branch": "inverse_branch",
 }
 """The weights of the foreground by their names in a recipe, each with its map; a stage's weight is their sum."""
+
+MISSED_WEIGHTS = ("back_propagation", "back_propagation_nearest")
+"""Those that depend on the voxels a model missed, and so are computed for a stage and not stored with a case."""
 
 
 def losses_that(attribute: str) -> tuple[str, ...]:
