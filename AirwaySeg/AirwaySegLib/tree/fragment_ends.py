@@ -91,7 +91,7 @@ class Points:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
-def ramp(value: Floats | float, zero_at: float, one_at: float) -> Floats:
+def ramp(value: Floats | float, zero_at: Floats | float, one_at: Floats | float) -> Floats:
     """0 at ``zero_at``, 1 at ``one_at``, straight between them and flat outside; either may be the larger."""
     return np.clip((np.asarray(value, float) - zero_at) / (one_at - zero_at), 0, 1)
 
@@ -109,6 +109,22 @@ def weighed(terms: Facts, weights: Mapping[str, float]) -> Floats:
 def logistic(value: Floats) -> Floats:
     """1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-np.clip(value, -500, 500)))
+
+
+def ends_of(courses: list[Course], with_bend: bool) -> Points:
+    """The `free_ends` of many branches; of thousands of single points, as noise leaves them, all at once."""
+    points = [course for course in courses if len(course.radii_mm) == 1 and course.is_root]
+    lines = [course for course in courses if len(course.radii_mm) > 1]
+    together = Points(
+        np.reshape([course.points_mm[0] for course in points], (-1, 3)),
+        np.zeros((len(points), 3)),
+        np.array([course.radii_mm[0] for course in points], float),
+        np.array([course.component for course in points], int),
+        np.array([course.branch for course in points], int),
+        np.ones(len(points), bool),
+        np.ones(len(points), bool),
+    )
+    return Points.joined([*(free_ends(course, with_bend) for course in lines), together])
 
 
 def free_ends(course: Course, with_bend: bool) -> Points:
@@ -175,11 +191,9 @@ def shape_facts(courses: list[Course], count: int) -> Facts:
     lines = np.bincount(numbers, [course.length_mm for course in courses], count)
     length, radius = lines + 2 * radius, np.maximum(radius, 1e-3)
     widest, thinnest = np.full(count, 1e-3), np.full(count, np.inf)
-    for course in courses:
-        ends = free_ends(course, with_bend=False)
-        if len(ends.radii):
-            widest[course.component] = max(widest[course.component], float(ends.radii.max()))
-            thinnest[course.component] = min(thinnest[course.component], float(ends.radii.min()))
+    ends = ends_of(courses, with_bend=False)
+    np.maximum.at(widest, ends.components, ends.radii)
+    np.minimum.at(thinnest, ends.components, ends.radii)
     return {
         "length_mm": length,
         "radius_mm": radius,

@@ -18,7 +18,7 @@ from AirwaySegLib.tree.fragment_ends import (
     Floats,
     Numbers,
     Points,
-    free_ends,
+    ends_of,
     logistic,
     points_along,
     ramp,
@@ -109,9 +109,15 @@ def reach_mm(length_mm: Floats) -> Floats:
 
 def ends_and_targets(courses: list[Course]) -> tuple[Points, Points]:
     """The free ends and bends of the fragments, and all points that they might come from, free ends first."""
-    every = [free_ends(course, with_bend=course.component != MAIN) for course in courses]
-    ends = Points.joined(every)
-    return ends.take(ends.components != MAIN), Points.joined([*every, *map(points_along, courses)])
+    main, pieces = _parted(courses)
+    ends = ends_of(pieces, with_bend=True)
+    return ends, Points.joined([ends, ends_of(main, with_bend=False), *map(points_along, courses)])
+
+
+def _parted(courses: list[Course]) -> tuple[list[Course], list[Course]]:
+    """The tree's branches and the fragments'."""
+    main = [course for course in courses if course.component == MAIN]
+    return main, [course for course in courses if course.component != MAIN]
 
 
 def pair_facts(one: Points, other: Points, whole: Facts) -> Facts:
@@ -174,18 +180,21 @@ def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
 
     Each end of a fragment, and each sharp bend, is compared with the points of the tree that are nearest to it and to
     its prolonged axis, and with the nearest tips. Where it would join is the best by `joint_terms`; the score is
-    P(airway) * (1/4 + 3/4 P(joint)), both of the mask alone (`SHAPE_ALONE`, `JOINT_ALONE`).
+    P(airway) * (1/4 + 3/4 P(joint)), both of the mask alone (`SHAPE_ALONE`, `JOINT_ALONE`); P(joint) falls to 0 between
+    the widest gap (`reach_mm`) and twice as much.
     """
     main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > MAIN]
     if not pieces or not main:
         return []
     courses = [Course.of(branch) for branch in [*main, *pieces]]
     whole = shape_facts(courses, max(branch.component for branch in pieces) + 1)
-    ends, targets = ends_and_targets(courses)
-    targets = targets.take(targets.components == MAIN)
+    ends = ends_of(courses[len(main) :], with_bend=True)
+    targets = Points.joined([ends_of(courses[: len(main)], with_bend=False), *map(points_along, courses[: len(main)])])
     rows, columns = _candidates(ends, targets)
     facts = pair_facts(ends.take(rows), targets.take(columns), whole)
-    fit = weighed(joint_terms(facts), JOINT_ALONE)
+    fit = logistic(weighed(joint_terms(facts), JOINT_ALONE))
+    widest = reach_mm(facts["length_mm"])
+    fit *= ramp(facts["distance_mm"], 2 * widest, widest)
     order = np.lexsort((facts["distance_mm"], -fit, ends.components[rows]))
     first = order[np.unique(ends.components[rows][order], return_index=True)[1]]
     airway = logistic(weighed(shape_terms(whole), SHAPE_ALONE))
@@ -246,7 +255,7 @@ def _joint(end: Points, point: Points, pair: dict[str, float], whole: Facts, air
     }
     if not end.axes.any():
         del facts["angle_deg"]
-    score = float(airway[number]) * (0.25 + 0.75 * float(logistic(np.array(fit))))
+    score = float(airway[number]) * (0.25 + 0.75 * fit)
     return Joint(
         int(end.branches[0]),
         rounded_point(end.points_mm[0]),
