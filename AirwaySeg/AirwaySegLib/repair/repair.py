@@ -16,10 +16,11 @@ from AirwaySegLib.files.volume import (
 )
 from AirwaySegLib.masks.components import Box, bounding_box, label_components
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.bridge import MAIN, Bridge, groups_of
+from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
-from AirwaySegLib.repair.path_bridges import Evidence, path_bridges
-from AirwaySegLib.repair.proposal import APPLIED, REFUSED, Proposal, fragments_of, sizes_of, voxels_added
+from AirwaySegLib.repair.origins import bridges_by_origin, find_origins
+from AirwaySegLib.repair.path_bridges import Evidence
+from AirwaySegLib.repair.proposal import APPLIED, Proposal, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 
@@ -199,9 +200,9 @@ def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Rep
     if repair_model.method != "none" and labels.max() > MAIN:
         parsed = parse_airways(near.mask)
         progress("repair", 1, 3)
-        network, paths = find_bridges(near, labels, parsed, repair_model, progress)
+        bridges = find_bridges(near, labels, parsed, repair_model, progress)
         progress("repair", 2, 3)
-        proposals = decide_on(network, paths, parsed, labels, repair_model.threshold)
+        proposals = decide(bridges, parsed, labels, repair_model.threshold)
     progress("repair", 3, 3)
     how: dict[str, object] = {
         "method": repair_model.method,
@@ -213,42 +214,16 @@ def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Rep
 
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, repair_model: RepairModel, progress: Progress
-) -> tuple[list[Bridge], list[Bridge]]:
-    """The network's bridges, with the paths' opinion if both are wanted, and the paths."""
-    network: list[Bridge] = []
-    paths: list[Bridge] = []
+) -> list[Bridge]:
+    """Bridges in the order in which to decide on them: the network's alone, or by both questions (`origins`)."""
+    network: list[Bridge] | None = None
     spacing_mm = source.mask.spacing_mm
     if repair_model.network is not None and source.hu is not None:
         network = repair_model.network(source.hu, labels, spacing_mm, progress)
-    if repair_model.method in ("path", "both"):
-        paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
-        network = [weighed(bridge, paths) for bridge in network]
-    return network, paths
-
-
-def decide_on(
-    network: list[Bridge], paths: list[Bridge], parsed: ParsedAirways, labels: NDArray[np.int32], threshold: float
-) -> list[Proposal]:
-    """Decide about the network's bridges, and the paths between what those of them leave apart that can be applied."""
-    sure = [bridge for bridge in network if bridge.score >= threshold]
-    proposals = decide([*network, *unspoken_for(paths, sure)], parsed, labels, threshold)
-    refused = {id(proposal.bridge) for proposal in proposals if proposal.state == REFUSED}
-    fine = [bridge for bridge in sure if id(bridge) not in refused]
-    if len(fine) == len(sure):
-        return proposals
-    return decide([*network, *unspoken_for(paths, fine)], parsed, labels, threshold)
-
-
-def weighed(bridge: Bridge, paths: list[Bridge]) -> Bridge:
-    """The network's bridge with the mean of its score and that of the best path between what it joins, 0 for none.
-
-    The network sees the CT around a gap, the path how both sides lie to each other: false pieces that the one takes for
-    airway hardly ever please the other too (model card).
-    """
-    agreeing = [path.score for path in paths if len({*path.joins} & {*bridge.joins}) > 1]
-    path_score = max(agreeing, default=0.0)
-    facts = {**bridge.facts, "network_score": bridge.score, "path_score": path_score}
-    return replace(bridge, score=(bridge.score + path_score) / 2, facts=facts)
+    if repair_model.method == "network":
+        return network or []
+    evidence = Evidence(source.hu, source.probability)
+    return bridges_by_origin(find_origins(parsed, labels, spacing_mm, evidence, network))
 
 
 def unrepaired(mask: Volume) -> Repaired:
@@ -287,10 +262,3 @@ def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[
     numbers[main] = MAIN
     numbers[others] = MAIN + 1 + np.arange(np.count_nonzero(others))
     return numbers[labels]
-
-
-def unspoken_for(paths: list[Bridge], network: list[Bridge]) -> list[Bridge]:
-    """Those paths that join what the network's bridges, all of them together, leave apart."""
-    count = max((number for bridge in [*network, *paths] for number in bridge.joins), default=0)
-    group = groups_of(count, network)
-    return [path for path in paths if len({int(group[number]) for number in path.joins}) > 1]
