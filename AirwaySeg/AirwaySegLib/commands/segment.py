@@ -293,7 +293,7 @@ def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progres
     mask = to_canonical(replace(ct, array=airways.mask))
     repaired = airways.repaired or unrepaired(mask)
     probability = to_canonical(replace(ct, array=airways.probability)).array
-    pieces = certain_pieces(repaired.loose(), probability[repaired.box])
+    pieces = certain_pieces(repaired.loose(), probability[repaired.box], repaired.airway)
     voxels = np.argwhere(pieces)
     where = voxels_from_canonical(voxels + repaired.corner, ct)
     write_sparse_nrrd(folder / UNCONNECTED, where, pieces[tuple(voxels.T)], ct)

@@ -4,7 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 CERTAIN, SMALLEST_PIECE_VOXELS = 0.8, 20
-"""A piece is airway for certain from this certainty and size on."""
+"""A piece is airway for certain from this mean probability and size on."""
+
+PROBABLE_AIRWAY = 0.5
+"""The same for P(airway), which knows shape, position and CT: gas of oesophagus and stomach has a mean probability of
+0.9 and more, and P(airway) from 0.1 to 0.3."""
 
 
 def certainty(labels: NDArray[np.integer], probability: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -17,9 +21,18 @@ def certainty(labels: NDArray[np.integer], probability: NDArray[np.uint8]) -> ND
     return np.bincount(labels[inside], probability[inside], minlength=1) / np.maximum(sizes, 1) / 255
 
 
-def certain_pieces(labels: NDArray[np.uint16], probability: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """The numbers of those pieces that are airway for certain, (Z, Y, X), 0 elsewhere."""
+def certain_pieces(
+    labels: NDArray[np.uint16], probability: NDArray[np.uint8], airway: NDArray[np.float64] | None = None
+) -> NDArray[np.uint16]:
+    """The numbers of those pieces that are airway for certain, (Z, Y, X), 0 elsewhere.
+
+    ``airway`` is P(airway) of the pieces by number (`repair.piece_score`); without it their `certainty` decides.
+    """
     sizes = np.bincount(labels[labels > 0], minlength=1)
     numbers = np.arange(len(sizes), dtype=labels.dtype)
-    numbers[(certainty(labels, probability) < CERTAIN) | (sizes < SMALLEST_PIECE_VOXELS)] = 0
+    if airway is None:
+        doubtful = certainty(labels, probability) < CERTAIN
+    else:
+        doubtful = airway[: len(sizes)] < PROBABLE_AIRWAY
+    numbers[doubtful | (sizes < SMALLEST_PIECE_VOXELS)] = 0
     return numbers[labels]

@@ -19,6 +19,7 @@ from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
 from AirwaySegLib.repair.origins import bridges_by_origin, find_origins
+from AirwaySegLib.repair.piece_score import airway_probability
 from AirwaySegLib.repair.path_bridges import Evidence
 from AirwaySegLib.repair.proposal import APPLIED, Proposal, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
@@ -60,13 +61,15 @@ class Repaired:
     """The result, on a part of a canonical grid.
 
     ``grid`` has the components' numbers (Z, Y, X) as its array, ``corner`` (3,) is where it begins in the whole.
-    ``how`` says by which method, threshold and weights.
+    ``how`` says by which method, threshold and weights. ``airway`` is P(airway) of each component by its number
+    (`piece_score.airway_probability`); None where no paths were searched.
     """
 
     grid: Volume
     corner: NDArray[np.int32]
     proposals: list[Proposal]
     how: dict[str, object] = field(default_factory=dict)
+    airway: NDArray[np.float64] | None = None
 
     def loose(self) -> NDArray[np.uint16]:
         """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
@@ -197,10 +200,11 @@ def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Rep
     near = source.within(box)
     labels = number_components(near.mask.array, near.tree)
     proposals: list[Proposal] = []
+    airway = None
     if repair_model.method != "none" and labels.max() > MAIN:
         parsed = parse_airways(near.mask)
         progress("repair", 1, 3)
-        bridges = find_bridges(near, labels, parsed, repair_model, progress)
+        bridges, airway = find_bridges(near, labels, parsed, repair_model, progress)
         progress("repair", 2, 3)
         proposals = decide(bridges, parsed, labels, repair_model.threshold)
     progress("repair", 3, 3)
@@ -209,21 +213,25 @@ def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Rep
         "threshold": repair_model.threshold,
         "weights": dict(repair_model.weights),
     }
-    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
+    corner = np.array([part.start for part in box], np.int32)
+    return Repaired(replace(near.mask, array=labels), corner, proposals, how, airway)
 
 
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, repair_model: RepairModel, progress: Progress
-) -> list[Bridge]:
-    """Bridges in the order in which to decide on them: the network's alone, or by both questions (`origins`)."""
+) -> tuple[list[Bridge], NDArray[np.float64] | None]:
+    """Bridges in the order in which to decide on them, and P(airway) of the components by number.
+
+    The bridges are the network's alone, and then there is no P(airway), or those by both questions (`origins`).
+    """
     network: list[Bridge] | None = None
     spacing_mm = source.mask.spacing_mm
     if repair_model.network is not None and source.hu is not None:
         network = repair_model.network(source.hu, labels, spacing_mm, progress)
     if repair_model.method == "network":
-        return network or []
-    evidence = Evidence(source.hu, source.probability)
-    return bridges_by_origin(find_origins(parsed, labels, spacing_mm, evidence, network))
+        return network or [], None
+    found = find_origins(parsed, labels, spacing_mm, Evidence(source.hu, source.probability), network)
+    return bridges_by_origin(found), airway_probability(found.pieces)
 
 
 def unrepaired(mask: Volume) -> Repaired:
