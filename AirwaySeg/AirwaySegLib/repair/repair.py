@@ -19,8 +19,8 @@ from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
 from AirwaySegLib.repair.origins import bridges_by_origin, find_origins
-from AirwaySegLib.repair.piece_score import airway_probability
 from AirwaySegLib.repair.path_bridges import Evidence
+from AirwaySegLib.repair.piece_score import airway_probability
 from AirwaySegLib.repair.proposal import APPLIED, Proposal, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
