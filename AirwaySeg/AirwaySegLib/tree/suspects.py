@@ -171,8 +171,9 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     limit = median + `TIP_SPREADS` * 1.4826 * MAD of r over the tree's tips, but never below `SMALL_TIP_MM` or
     `SMALL_TIP_VOXELS`, and always above `LARGE_TIP_MM`: an obstruction, mucus, or a breakage of the segmentation.
     Score = 0.3 + 0.5 ramp(r, limit, 2 limit) + 0.2 ramp(generation, `LATE_GENERATION`, `EARLY_GENERATION`).
-    A main bronchus without children scores 1 whatever its radius, and so does a trachea without any. The root's upper
-    end never counts, nor does a bump: a branch whose centerline does not leave its parent's lumen.
+    A main bronchus without children scores 1 whatever its radius, and so does a trachea without any, which one of
+    several trees is not. The root's upper end never counts, nor does a bump: a branch whose centerline does not leave
+    its parent's lumen.
     """
     tips = [branch for branch in tree.main() if not branch.children]
     radii = {branch.id: _tip_radius_mm(branch) for branch in tips}
@@ -183,7 +184,8 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
         radius = radii[branch.id]
         early = float(ramp(branch.generation, LATE_GENERATION, EARLY_GENERATION))
         score = LIMIT_SCORE + 0.5 * float(ramp(radius, limit_mm, 2 * limit_mm)) + 0.2 * early
-        if branch.parent is None or branch.name in (RIGHT_MAIN, LEFT_MAIN):
+        alone = branch.parent is None and len(tree.trees) == 1
+        if alone or branch.name in (RIGHT_MAIN, LEFT_MAIN):
             score = 1.0
         elif branch.id not in branching or radius <= limit_mm:
             continue

@@ -255,6 +255,12 @@ def test_a_further_tree_is_no_suspect_and_a_fragment_beside_it_joins_it(a_health
     assert (suspect.branch, suspect.other_branch) == (257, 256) and suspect.facts["distance_mm"] < 5
 
 
+def test_a_thin_airway_that_the_scans_edge_cuts_is_no_trachea_that_ends(a_healthy_tree):
+    far = np.array([0.0, 300.0, 0.0])
+    tree = with_fragment(a_healthy_tree, a_line(far, far + (0, 0, 30)))
+    assert not [one for one in find_suspects(replace(tree, trees=(1, 2))) if one.kind == "sudden end"]
+
+
 # Sudden ends ---------------------------------------------------------------------------------------------------------
 
 
