@@ -68,6 +68,8 @@ def _numbers_of(parsed: ParsedAirways, numbers: NDArray) -> NDArray[np.intp]:
 
 def joints_of_pieces(tree: AirwayTree) -> list[Joint]:
     """The best joint of every loose component with any of the trees, in the order of the components."""
+    if tree.trees == (MAIN,):
+        return joints_of_fragments(tree)
     found: dict[int, Joint] = {}
     loose = {branch.component for branch in tree.loose()}
     for number in tree.trees if loose else ():
