@@ -77,8 +77,8 @@ def test_trees_that_the_scans_edge_cuts_are_no_fragments_and_a_broken_one_is_joi
     ]
     drawn = draw_tubes(tubes, SHAPE, SPACING_MM)
     values = drawn.astype(np.uint8) * 250
-    drawn[45:48, :, 45:] = False  # 1.8 mm of the second tree, in which the network is in doubt
-    values[45:48, :, 45:] //= 3
+    drawn[58:61, :, 45:] = False  # 1.8 mm of the second tree, in which the network is in doubt
+    values[58:61, :, 45:] //= 3
     mask, probability = written(drawn.astype(np.uint8), tmp_path / "m.nrrd"), written(values, tmp_path / "p.nrrd")
     said = run_repair(RepairRequest(mask, tmp_path / "r", probability=probability, method="path"), silent)
     assert said.startswith("fragments: 1   ") and "fragments joined: 1" in said
