@@ -160,7 +160,7 @@ def tree_figures(result: Result, ct: Volume) -> Figures:
     mask, left = result.mask, result.left
     parsed, below = mask.parsed, mask.below_trachea
     lumen = Lumen.of(parsed.grid.array[parsed.box], parsed.grid.spacing_mm)
-    tree = parsed.tree.main()
+    tree = [branch for branch in parsed.tree.branches if branch.component == 1]
     return {
         "connected": mask.total_mm(below & mask.of_tree),
         "further": mask.total_mm(below & ~mask.of_tree),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from AirwaySegLib.__main__ import main
 from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.commands import segment as batches
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.volume import read_ct
+from AirwaySegLib.files.volume import from_canonical, read_ct, to_canonical
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.networks.weights import ModelInfo, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Airways
-from AirwaySegLib.repair.repair import RepairModel
+from AirwaySegLib.repair.repair import Repaired, RepairModel
 from AirwaySegLib.tree.airway_tree import AirwayTree
+from AirwaySegLib.tree.suspects import suspects_from_json
 
 TREE = ROOT
 
@@ -124,6 +127,39 @@ def test_where_no_airway_is_found_nothing_is_measured_and_the_report_says_so(
     assert _segment(a_ct, "-o", result, "--weights", some_weights, "--force") == 0
     assert {path.name for path in result.iterdir()} == set(batches.FILES)
     assert "nothing was measured" in " ".join(json.loads((result / "report.json").read_text())["warnings"])
+
+
+def test_certain_pieces_stand_in_their_file_in_the_report_and_at_the_top_of_the_suspects(
+    a_ct, some_weights, a_trained_network, tmp_path, monkeypatch
+):
+    whole = batches.segment
+
+    def without_repair(volume, *others):
+        found = whole(volume, *others)
+        mask = to_canonical(replace(volume, array=found.mask))
+        broken = mask.array.copy()
+        low = int(np.flatnonzero(broken.any(axis=(1, 2)))[0])
+        broken[low + 8 : low + 12] = False
+        labels = label_components(broken)
+        repaired = Repaired(replace(mask, array=labels), np.zeros(3, np.int32), [])
+        return replace(found, mask=from_canonical(labels == 1, volume), repaired=repaired)
+
+    monkeypatch.setattr(batches, "segment", without_repair)
+    result = tmp_path / "result"
+    assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
+    numbers = sitk.GetArrayFromImage(sitk.ReadImage(str(result / "unconnected.nrrd")))
+    unconnected = json.loads((result / "report.json").read_text())["decisions"]["unconnected"]
+    pieces = [one for one in suspects_from_json((result / "suspects.json").read_text()) if "piece" in one.facts]
+    assert unconnected["pieces"] == len(pieces) == len(np.unique(numbers)) - 1 > 0
+    assert {int(one.facts["piece"]) for one in pieces} == set(np.unique(numbers)) - {0}
+    assert json.loads((result / "suspects.json").read_text())["suspects"][0]["kind"] == "unconnected piece"
+    origin = np.array(sitk.ReadImage(str(a_ct)).GetOrigin())
+    image = sitk.ReadImage(str(result / "unconnected.nrrd"))
+    assert np.allclose(image.GetOrigin(), origin)
+    for one in pieces:
+        voxel = image.TransformPhysicalPointToIndex(one.place_mm)
+        near = tuple(slice(max(0, index - 2), index + 3) for index in voxel[::-1])
+        assert (numbers[near] == one.facts["piece"]).any()
 
 
 def test_results_are_replaced_only_by_force(a_ct, some_weights, a_trained_network, tmp_path, capsys):

@@ -3,13 +3,14 @@
 Called as PythonSlicer: -m PACKAGE COMMAND ... With AIRWAYSEG_STAND_IN=slow they work until they are killed, with
 AIRWAYSEG_STAND_IN=wait until the file AIRWAYSEG_GO is there; with AIRWAYSEG_STAND_IN=fail they end with a sentence,
 with AIRWAYSEG_STAND_IN=fragments a segmentation leaves some fragments out, and with AIRWAYSEG_STAND_IN=unmeasured it
-could not measure its mask.
+could not measure its mask; with AIRWAYSEG_STAND_IN=unconnected two of its fragments are airway for certain.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,8 +76,13 @@ def segment(arguments: list[str]) -> None:
     with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
         stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + dark.tobytes())
     decisions, states, wish = dict(REPORT["decisions"]), [], os.environ.get("AIRWAYSEG_STAND_IN")
-    if wish == "fragments":
+    if wish in ("fragments", "unconnected"):
         decisions["repair"], states = LEFT_OUT, STATES
+    if wish == "unconnected":
+        pieces = two_blocks(header)
+        decisions["unconnected"] = {"pieces": 2, "voxels": int(np.count_nonzero(pieces)), "millilitres": 0.238}
+        with open(os.path.join(folder, "unconnected.nrrd"), "wb") as stream:
+            stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + pieces.tobytes())
     if wish == "unmeasured":
         decisions["not_measured"] = "The mask falls into too many branches."
     elif "--voxels" in arguments:
@@ -85,6 +91,14 @@ def segment(arguments: list[str]) -> None:
         json.dump({"repairs": [{"state": state} for state in states]}, stream)
     with open(os.path.join(folder, "report.json"), "w") as stream:
         json.dump(REPORT | {"decisions": decisions}, stream)
+
+
+def two_blocks(header: bytes) -> np.ndarray:
+    """Two blocks of 100 voxels in a corner of the grid, numbered 3 and 8."""
+    x, y, z = (int(count) for count in re.search(rb"sizes: (\d+) (\d+) (\d+)", header).groups())
+    pieces = np.zeros((z, y, x), np.uint8)
+    pieces[70:75, 30:35, 5:9], pieces[60:65, 30:35, 5:9] = 3, 8
+    return pieces
 
 
 def measure(arguments: list[str]) -> None:

@@ -23,12 +23,15 @@ from AirwaySegLib.files.volume import (
     voxels_from_canonical,
     write_sparse_nrrd,
 )
+from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
 from AirwaySegLib.progress import Progress
+from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -109,9 +112,17 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
 
 
 def measure(
-    mask: Volume, folder: Path, probability: NDArray[np.uint8] | None, progress: Progress, voxels: bool = False
+    mask: Volume,
+    folder: Path,
+    probability: NDArray[np.uint8] | None,
+    progress: Progress,
+    voxels: bool = False,
+    pieces: Pieces | None = None,
 ) -> ParsedAirways:
-    """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last."""
+    """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
+
+    ``pieces`` are airway for certain and not in the mask; they are among the suspects.
+    """
     steps = len(FILES) + 1
     progress("measure", 0, steps)
     airways = parse_airways(to_canonical(mask))
@@ -135,7 +146,7 @@ def measure(
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, pieces)))
     write_centerline(folder / CENTERLINE, tree)
     write_table(folder / TABLE, tree)
     write_summary(folder / SUMMARY, tree)
@@ -162,13 +173,35 @@ def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArra
 
 
 def suspects_of(
-    airways: ParsedAirways, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8] | None, mask: Volume
+    airways: ParsedAirways,
+    branch_map: NDArray[np.uint16],
+    probability: NDArray[np.uint8] | None,
+    mask: Volume,
+    pieces: Pieces | None = None,
 ) -> list[Suspect]:
-    """The suspects of a parsed mask.
+    """The suspects of a parsed mask, and of ``pieces`` beside it.
 
     ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
     """
-    if probability is None:
-        return find_suspects(airways.tree)
-    on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
-    return find_suspects(airways.tree, tip_probability(airways.tree, branch_map, on_axes))
+    tree = airways.tree
+    tips: dict[int, float] = {}
+    certain: dict[int, Piece] = {}
+    if probability is not None:
+        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
+        tips, certain = tip_probability(tree, branch_map, on_axes), certain_fragments(tree, branch_map, on_axes)
+    if pieces is not None:
+        tree, of_pieces = with_pieces(tree, pieces)
+        certain |= of_pieces
+    return find_suspects(tree, tips, certain)
+
+
+def certain_fragments(
+    tree: AirwayTree, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8]
+) -> dict[int, Piece]:
+    """The loose components of a mask that are airway for certain, by their numbers; both arrays are (Z, Y, X)."""
+    loose = np.zeros(len(tree.branches) + 1, np.uint16)
+    for branch in tree.loose():
+        loose[branch.id] = branch.component
+    labels = loose[branch_map]
+    values = certainty(labels, probability)
+    return {int(number): Piece(float(values[number])) for number in np.unique(certain_pieces(labels, probability))[1:]}

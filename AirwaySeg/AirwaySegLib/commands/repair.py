@@ -25,11 +25,13 @@ from AirwaySegLib.files.volume import (
     write_nrrd,
     write_sparse_nrrd,
 )
+from AirwaySegLib.masks.contacts import joined_by_faces
 from AirwaySegLib.pictures.repair_pictures import draw_repairs
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.proposal import Proposal, facts, repairs_map, to_plain
 from AirwaySegLib.repair.repair import Repaired, Source, open_repair_model, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.tree.build import tree_voxels
 
 log = logging.getLogger("airwayseg")
 
@@ -96,6 +98,7 @@ def _run_repair(request: RepairRequest, progress: Progress) -> str:
     progress("write", 0, 1)
     with delivered_into(request.output, PROPOSALS, (MASK, *FILES)) as unfinished:
         whole = repaired.whole_mask(source.mask.array.shape)
+        whole[repaired.box] = joined_by_faces(whole[repaired.box], likelihood(source.within(repaired.box)))
         write_nrrd(unfinished / MASK, from_canonical(whole, mask).astype(np.uint8), mask)
         write_repairs(unfinished, repaired, mask, source.hu, case_name(request.mask))
     progress("write", 1, 1)
@@ -116,7 +119,18 @@ def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
     if request.probability is not None:
         values = read_probability(request.probability, mask, request.spacing_mm)
         probability = to_canonical(replace(mask, array=values)).array
-    return mask, Source(to_canonical(mask), hu, probability), warnings
+    canonical = to_canonical(mask)
+    return mask, Source(canonical, hu, probability, tree_voxels(canonical)), warnings
+
+
+def likelihood(source: Source) -> NDArray[np.uint8] | None:
+    """How likely each voxel is airway, 0..255: the probability, or how dark the CT is, or None where both are missing.
+
+    Of the CT 255 is -1000 HU and less, air, and 0 is 20 HU and more, soft tissue.
+    """
+    if source.probability is not None or source.hu is None:
+        return source.probability
+    return np.clip((20 - source.hu.astype(np.int32)) // 4, 0, 255).astype(np.uint8)
 
 
 def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | None, title: str) -> None:

@@ -29,18 +29,20 @@ from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import (
     Volume,
+    part_of,
     read_ct,
     to_canonical,
     voxels_from_canonical,
     write_nrrd,
     write_sparse_nrrd,
 )
-from AirwaySegLib.masks.certain import certain_pieces
+from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.repair import unrepaired
 from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.tree.loose_pieces import Pieces
 
 log = logging.getLogger("airwayseg")
 
@@ -50,6 +52,9 @@ NOT_MEASURED = "not_measured"
 UNCONNECTED = "unconnected.nrrd"
 """Certain pieces of airway for which no attachment was found, with their numbers in `repair.LOOSE`."""
 FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, *repair.FILES, REPORT)
+
+Result = tuple[Airways, Pieces]
+"""The airways, and the certain pieces beside them."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +195,12 @@ def _run_case(
     replaced = FILES + (measure.REPLACED if batch.measure else ())
     with delivered_into(folder, REPORT, replaced) as unfinished:
         with run_report.stage("write"):
-            run_report.decisions["unconnected"] = write_images(unfinished, ct, airways, case_name(path), progress)
+            result = airways, unconnected_pieces(ct, airways)
+            run_report.decisions["unconnected"] = write_images(unfinished, ct, result, case_name(path), progress)
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
-                _try_to_measure(unfinished, ct, airways, batch.voxels, run_report, progress)
+                _try_to_measure(unfinished, ct, result, batch.voxels, run_report, progress)
         report = make_report(ct, airways, model, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
     for warning in run_report.warnings:
@@ -253,11 +259,11 @@ def _program() -> str:
 
 
 def _try_to_measure(
-    folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
+    folder: Path, ct: Volume, result: Result, voxels: bool, run_report: RunReport, progress: Progress
 ) -> None:
     """Measure; with ``voxels`` a failure is reported under `NOT_MEASURED` and the mask is kept."""
     try:
-        _measure(folder, ct, airways, voxels, run_report, progress)
+        _measure(folder, ct, result, voxels, run_report, progress)
     except Cancelled:
         raise
     except Exception as error:
@@ -270,21 +276,31 @@ def _try_to_measure(
         log.info("details", exc_info=error)
 
 
-def _measure(
-    folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
-) -> None:
+def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report: RunReport, progress: Progress) -> None:
     """Write the tree's files; for an empty mask none are written, and the report says so."""
+    airways, pieces = result
     if not airways.mask.any():
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    tree = measure.measure(mask, folder, airways.probability, progress, voxels).tree
+    tree = measure.measure(mask, folder, airways.probability, progress, voxels, pieces).tree
     run_report.warnings += tree.warnings
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 
-def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> dict[str, float]:
+def unconnected_pieces(ct: Volume, airways: Airways) -> Pieces:
+    """The certain pieces of airway that no repair joined, in the box of the canonical grid that was repaired."""
+    mask = to_canonical(replace(ct, array=airways.mask))
+    repaired = airways.repaired or unrepaired(mask)
+    probability = to_canonical(replace(ct, array=airways.probability)).array[repaired.box]
+    loose = repaired.loose()
+    numbers = part_of(mask, repaired.box, certain_pieces(loose, probability, repaired.airway))
+    return Pieces(numbers, certainty(loose, probability) if repaired.airway is None else repaired.airway)
+
+
+def write_images(folder: Path, ct: Volume, result: Result, title: str, progress: Progress) -> dict[str, float]:
     """Write mask, raw probability, preview and repair files; return the report's entry on unconnected pieces."""
+    airways, numbers = result[0], result[1].numbers.array
     write_nrrd(folder / MASK, airways.mask.astype(np.uint8), ct)
     progress("write", 1, len(FILES))
     write_nrrd(folder / PROBABILITY, airways.probability, ct)
@@ -292,20 +308,18 @@ def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progres
     canonical = to_canonical(ct)
     mask = to_canonical(replace(ct, array=airways.mask))
     repaired = airways.repaired or unrepaired(mask)
-    probability = to_canonical(replace(ct, array=airways.probability)).array
-    pieces = certain_pieces(repaired.loose(), probability[repaired.box], repaired.airway)
-    voxels = np.argwhere(pieces)
+    voxels = np.argwhere(numbers)
     where = voxels_from_canonical(voxels + repaired.corner, ct)
-    write_sparse_nrrd(folder / UNCONNECTED, where, pieces[tuple(voxels.T)], ct)
+    write_sparse_nrrd(folder / UNCONNECTED, where, numbers[tuple(voxels.T)], ct)
     progress("write", 3, len(FILES))
     unconnected = np.zeros(mask.array.shape, bool)
-    unconnected[repaired.box] = pieces > 0
+    unconnected[repaired.box] = numbers > 0
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
     caption = f"{title}: {float(airways.mask.sum()) * voxel_ml:.1f} ml of airway lumen. Research use only."
     draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption, unconnected).save(folder / PREVIEW)
     progress("write", 4, len(FILES))
     repair.write_repairs(folder, repaired, ct, canonical.array, title)
-    count = len(np.unique(pieces[pieces > 0]))
+    count = len(np.unique(numbers[numbers > 0]))
     return {"pieces": count, "voxels": len(voxels), "millilitres": round(len(voxels) * voxel_ml, 3)}
 
 

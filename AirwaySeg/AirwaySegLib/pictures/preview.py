@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.tree import colours
 
 Spacing = tuple[float, float, float]
 Picture = NDArray[np.uint8]
@@ -12,7 +13,7 @@ Picture = NDArray[np.uint8]
 LUNG_WINDOW_HU = (-1150.0, 350.0)
 OUTLINE = (255, 90, 60)
 BACKGROUND = (16, 18, 22)
-TREE, UNCONNECTED = (150, 215, 255), (255, 190, 70)
+TREE, UNCONNECTED = (tuple(bytes.fromhex(colour)) for colour in (colours.AIRWAYS, colours.UNCONNECTED))
 """Colours of the tree and of certain pieces without a way to it."""
 
 TALL = 620

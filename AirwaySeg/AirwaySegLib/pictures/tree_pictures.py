@@ -104,15 +104,16 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
 
 
 def facts(tree: AirwayTree) -> str:
-    """One line: branches, length and depth of the main tree, loops cut, loose fragments."""
+    """One line: branches, length and depth of the main tree, loops cut; further trees and loose fragments, if any."""
     main = tree.main()
-    components = {branch.component for branch in tree.branches} - {1}
+    components = {branch.component for branch in tree.loose()}
     words = [
+        *([f"trees: {len(tree.trees)}"] if len(tree.trees) > 1 else []),
         f"branches: {len(main)}",
         f"total length: {sum(branch.length_mm for branch in main):.0f} mm",
         f"deepest generation: {max((branch.generation for branch in main), default='none')}",
         f"loops cut: {tree.loops_cut}",
-        f"loose fragments: {len(components)}",
+        *([f"loose fragments: {len(components)}"] if components else []),
     ]
     return "   ·   ".join(words)
 
@@ -142,7 +143,7 @@ def _branch_colours(tree: AirwayTree) -> NDArray[np.uint8]:
     colours = np.empty((len(tree.branches) + 1, 3), np.uint8)
     colours[0] = BACKGROUND
     for branch in tree.branches:
-        colours[branch.id] = of_generation[branch.generation] if branch.component == 1 else FRAGMENT
+        colours[branch.id] = of_generation[branch.generation] if branch.component in tree.trees else FRAGMENT
     return colours
 
 

@@ -40,7 +40,7 @@ class Branch:
     parent, children
         Ids; a root has no parent.
     component
-        1 is the tree that holds the trachea; 2, 3, ... are loose fragments, larger ones first.
+        1 is the largest, which holds the trachea; 2, 3, ... are loose fragments or further trees, larger ones first.
     points_mm
         (P, 3), P >= 1, from the end near the trachea to the far one. The first point of a child is the last of its
         parent.
@@ -137,6 +137,7 @@ class Branch:
 class AirwayTree:
     """All branches of a mask: the tree (component 1) and its loose fragments, parents before children, ids 1, 2, ...
 
+    ``trees`` are the components that are trees: 1, and where the mask shows no carina those that the scan's edge cuts.
     ``loops_cut`` and ``spurs_pruned`` count what was taken off the skeleton; ``carina_mm`` is the point (3,) in LPS
     where the main bronchi begin, None where the mask shows none; ``voxel_mm`` (z, y, x) is the mask's spacing.
     """
@@ -147,6 +148,7 @@ class AirwayTree:
     loops_cut: int = 0
     spurs_pruned: int = 0
     warnings: tuple[str, ...] = field(default=())
+    trees: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         """Refuse branches that are not numbered 1, 2, ... with parents first, or do not know their children."""
@@ -171,8 +173,12 @@ class AirwayTree:
         return self.branches[number - 1]
 
     def main(self) -> list[Branch]:
-        """The branches of the tree that holds the trachea."""
-        return [branch for branch in self.branches if branch.component == 1]
+        """The branches of the tree that holds the trachea; without a carina those of all trees."""
+        return [branch for branch in self.branches if branch.component in self.trees]
+
+    def loose(self) -> list[Branch]:
+        """The branches of the loose fragments."""
+        return [branch for branch in self.branches if branch.component not in self.trees]
 
     def roots(self) -> list[Branch]:
         """The first branch of each component."""
@@ -212,6 +218,7 @@ class AirwayTree:
             "carina": None if self.carina_mm is None else [round(value, 3) for value in self.carina_mm],
             "loops_cut": self.loops_cut,
             "spurs_pruned": self.spurs_pruned,
+            "trees": list(self.trees),
             "warnings": list(self.warnings),
             "branches": [_branch_to_plain(branch) for branch in self.branches],
         }
@@ -238,6 +245,7 @@ class AirwayTree:
             loops_cut=int(document["loops_cut"]),
             spurs_pruned=int(document["spurs_pruned"]),
             warnings=tuple(map(str, document["warnings"])),
+            trees=tuple(map(int, document.get("trees", [1]))),
         )
 
 
@@ -249,14 +257,14 @@ def _triple(values: list[float]) -> tuple[float, float, float]:
 def distances_from_carina(tree: AirwayTree) -> list[NDArray[np.float64]]:
     """Distance along the tree from the carina to each point of each branch, (P,) in mm, never negative.
 
-    It grows down both lungs and up the trachea. Where no carina is known it is measured from the root; NaN in loose
-    fragments.
+    It grows down both lungs and up the trachea. Where no carina is known it is measured from the root of each tree; NaN
+    in loose fragments, and in further trees where one has a carina.
     """
     distances = [np.full(len(branch.points_mm), np.nan) for branch in tree.branches]
-    main = tree.main()
+    main = tree.main() if tree.carina_mm is None else [branch for branch in tree.main() if branch.component == 1]
     if not main:
         return distances
-    trunk, carina_depth = main[:1], 0.0
+    trunk, carina_depth = [branch for branch in main if branch.parent is None], 0.0
     if tree.carina_mm is not None:
         gaps_mm = [np.linalg.norm(branch.points_mm - tree.carina_mm, axis=1) for branch in main]
         nearest = int(np.argmin([gap.min() for gap in gaps_mm]))

@@ -4,7 +4,7 @@ Letters in shapes: N voxels of the lumen, S points of all centerlines together. 
 axes of the grid, from the centre of voxel (0, 0, 0).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +13,10 @@ from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, points_to_lps
+from AirwaySegLib.masks.certain import SMALLEST_PIECE_VOXELS
 from AirwaySegLib.masks.components import Box, bounding_box
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.masks.threshold import EDGE_VOXELS
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.centerline import (
     Course,
@@ -104,8 +106,9 @@ def parse_airways(mask: Volume) -> ParsedAirways:
 
     Cavities are filled, and a ragged trachea is made solid (`mask_trachea.find_trunk`). The largest component is the
     tree; its root is the trachea's upper end. Where no trachea is seen each component begins at its widest upper end,
-    if possible one that the array's border cuts. Every component, even a single voxel, becomes at least one branch,
-    and every voxel belongs to a branch of its own component.
+    if possible one that the array's border cuts; where no carina is seen, those that it cuts are trees (`trees_of`).
+    Every component, even a single voxel, becomes at least one branch, and every voxel belongs to a branch of its own
+    component.
 
     Raises
     ------
@@ -128,11 +131,14 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
     nearest = _assign(lines, component, lumen)
     volumes_mm3 = np.bincount(lines.branch[nearest], minlength=len(courses)) * float(np.prod(mask.spacing_mm))
-    corner_mm = np.array([part.start for part in tight]) * np.asarray(mask.spacing_mm)
+    corner_zyx = np.array([part.start for part in tight])
+    corner_mm = corner_zyx * np.asarray(mask.spacing_mm)
     points_lps = points_to_lps(lines.places_mm + corner_mm, mask)
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
-    tree = AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs)
-    return ParsedAirways(name_branches(tree), mask, tight, lumen, lines, nearest)
+    tree = name_branches(AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs))
+    if tree.carina_mm is None:
+        tree = replace(tree, trees=trees_of(lumen, corner_zyx, mask.array.shape))
+    return ParsedAirways(tree, mask, tight, lumen, lines, nearest)
 
 
 def _skeleton(
@@ -159,6 +165,36 @@ def _skeleton(
     in_trunk = np.zeros(len(lumen), bool)
     in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
     return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk), True
+
+
+def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:
+    """The voxels of the trees of a mask on canonical axes that shows no carina but several trees, else None."""
+    tight = bounding_box(mask.array)
+    if tight is None:
+        return None
+    lumen = Lumen.of(mask.array[tight], mask.spacing_mm)
+    if len(trees_of(lumen, np.array([part.start for part in tight]), mask.array.shape)) == 1:
+        return None
+    airways = parse_airways(mask)
+    if len(airways.tree.trees) == 1:
+        return None
+    voxels = np.zeros(mask.array.shape, bool)
+    inside = airways.lumen.voxels[np.isin(airways.lumen.components + 1, airways.tree.trees)]
+    voxels[airways.box][tuple(inside.T)] = True
+    return voxels & (mask.array != 0)
+
+
+def trees_of(lumen: Lumen, corner_zyx: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers (from 1) of those components that are trees where no carina is seen: the largest, and what is cut.
+
+    Where the carina is not in the scan, its airways enter it through its edge, each by itself (as in
+    `threshold.cut_trees`). The lumen's box begins at ``corner_zyx`` of the scan, which has the ``shape``.
+    """
+    places = lumen.voxels + corner_zyx
+    at_edge = ((places < EDGE_VOXELS) | (places >= np.array(shape) - EDGE_VOXELS)).any(axis=1)
+    sizes = np.bincount(lumen.components)
+    entering = np.unique(lumen.components[at_edge])
+    return tuple(sorted({1, *(entering[sizes[entering] >= SMALLEST_PIECE_VOXELS] + 1).tolist()}))
 
 
 def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:

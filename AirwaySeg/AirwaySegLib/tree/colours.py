@@ -1,10 +1,13 @@
-"""The palette of generations, the same in pictures, curves and overlays."""
+"""The colours of airways and of generations, the same in pictures, curves, segments and overlays."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
 """Red, green, blue as hexadecimal bytes; the Slicer module has the same."""
+
+AIRWAYS, UNCONNECTED = "96d7ff", "ffbe46"
+"""Of the airways, and of certain pieces that were not joined to them; the Slicer module has the same."""
 
 _RAMP = np.array([list(bytes.fromhex(colour)) for colour in GENERATION_RAMP.split()], float)
 

@@ -65,7 +65,8 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
     mean_diameter_mm, angle_deg (NaN for a root), lobe (0: none, 1... in the order of `LOBES`), and as text name and
-    lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode).
+    lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and
+    ``trees`` which components are trees.
 
     Raises
     ------
@@ -78,7 +79,10 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     file = ET.Element("VTKFile", type="PolyData", version="1.0", byte_order="LittleEndian", header_type="UInt64")
     file.set("compressor", "vtkZLibDataCompressor")
     data = ET.SubElement(file, "PolyData")
-    _add_text(ET.SubElement(data, "FieldData"), "SPACE", ["LPS"])
+    of_all = ET.SubElement(data, "FieldData")
+    _add_text(of_all, "SPACE", ["LPS"])
+    _add_numbers(of_all, "trees", np.array(tree.trees, "<i4"))
+    of_all[-1].set("NumberOfTuples", str(len(tree.trees)))
     number_of = {"Points": int(counts.sum()), "Verts": single, "Lines": len(branches) - single, "Strips": 0, "Polys": 0}
     piece = ET.SubElement(data, "Piece", {f"NumberOf{name}": str(count) for name, count in number_of.items()})
     _add_point_data(piece, tree, branches)
@@ -224,12 +228,8 @@ def summarise(tree: AirwayTree) -> list[SummaryRow]:
     for lobe in (*LOBES, ""):
         rows.append(_summary_row("lobe", lobe or "none", [branch for branch in main if branch.lobe == lobe]))
     rows.append(_summary_row("total", "tree", main))
-    fragments = _fragments(tree)
+    fragments = tree.loose()
     return [*rows, _summary_row("total", "fragments", fragments)] if fragments else rows
-
-
-def _fragments(tree: AirwayTree) -> list[Branch]:
-    return [branch for branch in tree.branches if branch.component != 1]
 
 
 def _summary_row(group: str, value: str, branches: list[Branch]) -> SummaryRow:
@@ -279,19 +279,30 @@ def summary_text(tree: AirwayTree) -> str:
     rows = summarise(tree)
     total = next(row for row in rows if row.group == "total")
     generations = [row for row in rows if row.group == "generation"]
-    fragments = _fragments(tree)
     lines = [
-        f"Airway tree: {total.branches} branches, {total.length_mm:.0f} mm, "
+        f"{_what(tree)}: {total.branches} branches, {total.length_mm:.0f} mm, "
         f"{total.volume_mm3 / 1000:.1f} ml, down to generation {generations[-1].value if generations else '-'}",
         _trachea_line(tree),
-        f"Loose fragments: {len({branch.component for branch in fragments})}"
-        f" ({len(fragments)} branches, {sum(branch.length_mm for branch in fragments):.0f} mm);"
-        f" loops cut: {tree.loops_cut}; spurs pruned: {tree.spurs_pruned}",
+        f"{_fragments_part(tree)}Loops cut: {tree.loops_cut}; spurs pruned: {tree.spurs_pruned}",
         "Generation  Branches  Length (mm)  Mean diameter (mm, weighted by length)",
     ]
     for row in generations:
         lines.append(f"{row.value:>10}{row.branches:>10}{row.length_mm:>13.1f}{row.mean_diameter_mm:>20.1f}")
     return "\n".join([*lines, *warnings])
+
+
+def _what(tree: AirwayTree) -> str:
+    return "Airway tree" if len(tree.trees) == 1 else f"{len(tree.trees)} airway trees"
+
+
+def _fragments_part(tree: AirwayTree) -> str:
+    """What there is of loose fragments; empty without any: a segmentation writes those that it found elsewhere."""
+    fragments = tree.loose()
+    if not fragments:
+        return ""
+    length_mm = sum(branch.length_mm for branch in fragments)
+    count = len({branch.component for branch in fragments})
+    return f"Loose fragments: {count} ({len(fragments)} branches, {length_mm:.0f} mm). "
 
 
 def _trachea_line(tree: AirwayTree) -> str:

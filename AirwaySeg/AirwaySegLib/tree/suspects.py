@@ -1,4 +1,4 @@
-"""Points of a segmented airway tree that a person should look at: fragments, sudden ends, leaks, doubtful tips.
+"""Points of an airway tree to look at: unconnected pieces, fragments, sudden ends, leaks, doubtful tips.
 
 Lengths are in mm. ``ramp(x, a, b)`` in formulas is 0 at a, 1 at b, straight between them and flat outside. All kinds
 have one scale of scores: from 0.5 on more likely than not worth a look, 1 means certain.
@@ -7,7 +7,7 @@ have one scale of scores: from 0.5 on more likely than not worth a look, 1 means
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.tree.fragment_ends import ramp
-from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, joints_of_fragments, rounded_point
+from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, rounded_point
+from AirwaySegLib.tree.loose_pieces import Piece, joints_of_pieces
 
 FORMAT = "AirwaySeg suspects 1"
 FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP = "fragment", "sudden end", "leak", "doubtful tip"
-KINDS = (FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP)
+UNCONNECTED = "unconnected piece"
+KINDS = (UNCONNECTED, FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP)
 
 MOST_OF_A_KIND = 10
 """A person looks at five to twenty suspects of a case."""
@@ -69,9 +71,10 @@ class Suspect:
     """A point to look at.
 
     ``kind`` is one of `KINDS`; ``place_mm`` is in LPS (x, y, z); ``score`` 0..1, higher first; ``branch`` the id of the
-    branch it belongs to; ``reason`` a sentence for the user, ``facts`` its numbers by name. A fragment names the branch
-    of the tree that it would join, and the point on that branch's centerline. A note about what the list leaves out has
-    the fact ``left_out``, their number, and stands at the first of them.
+    branch it belongs to, of a piece outside the mask of the one that it would join; ``reason`` a sentence for the user,
+    ``facts`` its numbers by name. A fragment or piece names the branch of the tree that it would join, and the
+    point on that branch's centerline. A note about what the list leaves out has the fact ``left_out``, their number,
+    and stands at the first of them.
     """
 
     kind: str
@@ -84,8 +87,13 @@ class Suspect:
     other_place_mm: Point | None = None
 
 
-def find_suspects(tree: AirwayTree, tip_probabilities: dict[int, float] | None = None) -> list[Suspect]:
-    """All kinds, highest score first; of each at most `MOST_OF_A_KIND`, and a note about those left out.
+def find_suspects(
+    tree: AirwayTree, tip_probabilities: dict[int, float] | None = None, certain: dict[int, Piece] | None = None
+) -> list[Suspect]:
+    """Unconnected pieces, the longest first, then all other kinds, the highest score first.
+
+    Of each kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain`` says which loose components are
+    airway for certain.
 
     ``tip_probabilities`` comes from `tip_probability`; without it no tip is doubtful. An empty tree has no suspects.
     A branch that is more likely a leak is not listed as a sudden end too; leaks close to each other are merged.
@@ -93,8 +101,10 @@ def find_suspects(tree: AirwayTree, tip_probabilities: dict[int, float] | None =
     leaks = possible_leaks(tree)
     leaking = {leak.branch: leak.score for leak in leaks}
     ends = [end for end in sudden_ends(tree) if end.score > leaking.get(end.branch, 0)]
-    kinds = [loose_fragments(tree), ends, _merged_leaks(leaks), doubtful_tips(tree, tip_probabilities or {})]
-    return _sorted(suspect for found in kinds for suspect in _shortened(found))
+    loose = loose_fragments(tree, certain)
+    pieces = [suspect for suspect in loose if suspect.kind == UNCONNECTED]
+    kinds = [loose[len(pieces) :], ends, _merged_leaks(leaks), doubtful_tips(tree, tip_probabilities or {})]
+    return [*_shortened(pieces), *_sorted(suspect for found in kinds for suspect in _shortened(found))]
 
 
 def _sorted(suspects: Iterable[Suspect]) -> list[Suspect]:
@@ -108,33 +118,50 @@ def _shortened(found: list[Suspect]) -> list[Suspect]:
     if not rest:
         return listed
     first, many = rest[0], len(rest) > 1
-    reason = f"{len(rest)} more {first.kind}{'s' if many else ''} of lower score {'are' if many else 'is'} not listed"
+    of_less = "that are shorter" if first.kind == UNCONNECTED and many else "of lower score"
+    of_less = "that is shorter" if first.kind == UNCONNECTED and not many else of_less
+    reason = f"{len(rest)} more {first.kind}{'s' if many else ''} {of_less} {'are' if many else 'is'} not listed"
     facts = {"left_out": float(len(rest)), "highest_score": first.score}
-    if first.kind == FRAGMENT:
+    if first.kind in (UNCONNECTED, FRAGMENT):
         facts["volume_mm3"] = round(sum(suspect.facts["volume_mm3"] for suspect in rest), 1)
         reason += f": {facts['volume_mm3']:.0f} mm3 in all"
     return [*listed, Suspect(first.kind, first.place_mm, NOTE_SCORE, first.branch, reason + ".", facts)]
 
 
-def loose_fragments(tree: AirwayTree) -> list[Suspect]:
-    """Every component but the tree's, highest score first: how likely it is a piece of airway that was broken off.
+def loose_fragments(tree: AirwayTree, certain: dict[int, Piece] | None = None) -> list[Suspect]:
+    """The loose components that are airway for certain, longest first, then the others, highest score first.
 
-    Score and facts are those of `fragment_joints.joints_of_fragments`.
+    Score and facts are those of `loose_pieces.joints_of_pieces`: how likely it is a piece of airway that was broken
+    off. Of a certain one the score is its certainty, its fact ``certainty`` too, and ``piece`` its number among the
+    pieces that are not in the mask; such a one has the branch that it would join.
     """
-    return _sorted(_fragment(joint) for joint in joints_of_fragments(tree))
+    certain = certain or {}
+    joints = [(joint, certain.get(tree.branch(joint.branch).component)) for joint in joints_of_pieces(tree)]
+    pieces = [_certain(_fragment(joint, UNCONNECTED), piece) for joint, piece in joints if piece is not None]
+    pieces.sort(key=lambda suspect: (-suspect.facts["length_mm"], suspect.branch))
+    return [*pieces, *_sorted(_fragment(joint, FRAGMENT) for joint, piece in joints if piece is None)]
 
 
-def _fragment(joint: Joint) -> Suspect:
+def _certain(suspect: Suspect, piece: Piece) -> Suspect:
+    score = round(piece.certainty, 3)
+    if piece.number is None or suspect.other_branch is None:
+        return replace(suspect, score=score, facts=suspect.facts | {"certainty": score})
+    facts = suspect.facts | {"certainty": score, "piece": float(piece.number)}
+    return replace(suspect, score=score, facts=facts, branch=suspect.other_branch)
+
+
+def _fragment(joint: Joint, kind: str) -> Suspect:
     facts = joint.facts
+    what = "A loose fragment" if kind == FRAGMENT else "A certain piece of airway"
     reason = (
-        f"A loose fragment {facts['length_mm']:.1f} mm long ends {facts['distance_mm']:.1f} mm from the "
+        f"{what} {facts['length_mm']:.1f} mm long ends {facts['distance_mm']:.1f} mm from the "
         f"{'tip' if facts['at_tip'] else 'side'} of branch {joint.other_branch}"
     )
     if "angle_deg" in facts:
         reason += f", {facts['angle_deg']:.0f} degrees off its axis"
     score = round(joint.score, 3)
     other = joint.other_branch, joint.other_place_mm
-    return Suspect(FRAGMENT, joint.place_mm, score, joint.branch, reason + ".", facts, *other)
+    return Suspect(kind, joint.place_mm, score, joint.branch, reason + ".", facts, *other)
 
 
 def sudden_ends(tree: AirwayTree) -> list[Suspect]:
@@ -145,8 +172,9 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     limit = median + `TIP_SPREADS` * 1.4826 * MAD of r over the tree's tips, but never below `SMALL_TIP_MM` or
     `SMALL_TIP_VOXELS`, and always above `LARGE_TIP_MM`: an obstruction, mucus, or a breakage of the segmentation.
     Score = 0.3 + 0.5 ramp(r, limit, 2 limit) + 0.2 ramp(generation, `LATE_GENERATION`, `EARLY_GENERATION`).
-    A main bronchus without children scores 1 whatever its radius, and so does a trachea without any. The root's upper
-    end never counts, nor does a bump: a branch whose centerline does not leave its parent's lumen.
+    A main bronchus without children scores 1 whatever its radius, and so does a trachea without any, which one of
+    several trees is not. The root's upper end never counts, nor does a bump: a branch whose centerline does not leave
+    its parent's lumen.
     """
     tips = [branch for branch in tree.main() if not branch.children]
     radii = {branch.id: _tip_radius_mm(branch) for branch in tips}
@@ -157,7 +185,8 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
         radius = radii[branch.id]
         early = float(ramp(branch.generation, LATE_GENERATION, EARLY_GENERATION))
         score = LIMIT_SCORE + 0.5 * float(ramp(radius, limit_mm, 2 * limit_mm)) + 0.2 * early
-        if branch.parent is None or branch.name in (RIGHT_MAIN, LEFT_MAIN):
+        alone = branch.parent is None and len(tree.trees) == 1
+        if alone or branch.name in (RIGHT_MAIN, LEFT_MAIN):
             score = 1.0
         elif branch.id not in branching or radius <= limit_mm:
             continue

@@ -17,9 +17,12 @@ from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
-from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
-from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box, check_airways
+from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, shifted, undone_on_failure
+from AirwaySegSlicer.scene.scans import Scan, scan_of
+from AirwaySegSlicer.scene.segments import Array, airway_segment_id, airways_box, check_airways
 
+MARGIN_VOXELS = 3
+"""More than the distance at which the command takes airways for cut by the edge."""
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
 WORDS = {"name", "lobe"}
@@ -28,7 +31,8 @@ WORDS = {"name", "lobe"}
 def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:
     """Measure the airways of the segmentation; the job's result is the segmentation.
 
-    Only their bounding box is written, which keeps the command fast. Raises RuntimeError when there are no airways.
+    Only their bounding box is written, which keeps the command fast, with a margin inside the scan: the command takes
+    what the edge of the file cuts for cut by that of the scan. Raises RuntimeError when there are no airways.
     """
     check_airways(segmentation_node)
     measured: list[str] = []
@@ -37,6 +41,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         path, segment_id = os.path.join(folder, "mask.nrrd"), airway_segment_id(segmentation_node)
         array, matrix = airways_box(segmentation_node, segment_id)
         measured.append(mask_signature(array, matrix, segment_id))
+        array, matrix = with_margin(array, matrix, scan_of(segmentation_node))
         yield from write_pieces(array, matrix, path)
         return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
 
@@ -45,6 +50,22 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         return segmentation_node
 
     return Job(prepare, collect, names={"mask.nrrd": segmentation_node.GetName()})
+
+
+def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tuple[Array, vtk.vtkMatrix4x4]:
+    """The mask (Z, Y, X) with `MARGIN_VOXELS` of background around it, as far as the scan reaches, and its matrix.
+
+    Without a scan, or where the mask lies on another grid, it stays as it is.
+    """
+    import numpy as np
+
+    first = scan.first_voxel(matrix) if scan is not None else None
+    if scan is None or first is None:
+        return array, matrix
+    pads = []
+    for low, count, (start, stop) in zip(first, array.shape[::-1], scan.box, strict=True):
+        pads.append((min(max(low - start, 0), MARGIN_VOXELS), min(max(stop - low - count, 0), MARGIN_VOXELS)))
+    return np.pad(array, pads[::-1]), shifted(matrix, [-before for before, _after in pads])
 
 
 def take_in_tree(

@@ -37,18 +37,23 @@ from AirwaySegSlicer.scene.nodes import (
     undone_on_failure,
 )
 from AirwaySegSlicer.scene.overlays import hide_overlay
+from AirwaySegSlicer.scene.scans import note_region
 from AirwaySegSlicer.scene.segments import (
     SEGMENT_ID,
+    UNCONNECTED_ID,
     airway_segment,
     airways_box,
     ct_of,
     labelmap_name,
     new_segmentation,
     part_of,
+    put_segment,
+    unconnected_segment,
 )
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
+UNCONNECTED = "unconnected.nrrd"
 NOT_MEASURED = "not_measured"
 """Key among the decisions in report.json: why there is no tree."""
 OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
@@ -100,6 +105,7 @@ def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: Segme
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode | Partial:
         old = options.replace if options.replace and voxels_key(options.replace) == before else None
         node = take_in(result_folder(folder), volume_node, old)
+        note_region(node, box)
         if node is old:  # Its overlay and its file of voxels are of the old mask.
             hide_overlay(node)
             maps.forget(node)
@@ -110,11 +116,17 @@ def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: Segme
 
 
 def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
-    """A hash of the airways' voxels and their grid; empty where there are none."""
-    if not _has_airways(node):
+    """A hash of the voxels and grid of the airways and of the unconnected pieces; empty where there are no airways."""
+    airways = _key_of(node, SEGMENT_ID) if _has_airways(node) else ""
+    return airways and airways + _key_of(node, UNCONNECTED_ID)
+
+
+def _key_of(node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> str:
+    """A hash of a segment's voxels and their grid; empty where there are none."""
+    if node.GetSegmentation().GetSegment(segment_id) is None:
         return ""
     try:
-        array, matrix = airways_box(node)
+        array, matrix = airways_box(node, segment_id)
     except RuntimeError:
         return ""
     grid = [[matrix.GetElement(row, column) for column in range(4)] for row in range(3)]
@@ -128,7 +140,8 @@ def take_in(
 ) -> slicer.vtkMRMLSegmentationNode:
     """Read a folder of `airwayseg segment` into the scene: as a new segmentation, or as the airways of an old one.
 
-    ``replace`` keeps its name, display and other segments; it gets the new mask and loses the old tree. Where it is no
+    Certain pieces that were not joined become a second segment. ``replace`` keeps its name, display and other segments;
+    it gets the new mask and pieces and loses the old tree. Where it is no
     longer in the scene, or has no airways, a new segmentation is made. The scene stays unchanged when something fails.
     Raises RuntimeError when the volume is no longer in the scene.
     """
@@ -136,15 +149,16 @@ def take_in(
         sentence = _("{name} was removed from the scene before its airways were ready.")
         raise RuntimeError(sentence.format(name=volume_node.GetName()))
     segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
+    pieces = _unconnected(os.path.join(folder, UNCONNECTED), volume_node)
     report = _read_report(os.path.join(folder, "report.json"))
     left_out = read_left_out(folder, report)
     old = replace if replace is not None and _has_airways(replace) else None
     with undone_on_failure():
         node = old or _new_result(volume_node)
-        if old is None:
-            node.GetSegmentation().AddSegment(segment, SEGMENT_ID)
-        else:
-            _replace_airways(old, segment)
+        for role in OF_THE_TREE if old is not None else ():
+            remove_companion(node, role)
+        put_segment(node, SEGMENT_ID, segment)
+        put_segment(node, UNCONNECTED_ID, pieces)
         _note_provenance(node, report)
         for key, value in left_out.items():
             node.SetAttribute(key, value)
@@ -184,23 +198,17 @@ def _new_result(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSe
     return node
 
 
-def _replace_airways(node: slicer.vtkMRMLSegmentationNode, segment: slicer.vtkSegment) -> None:
-    """Replace the voxels of the node's airways; its other segments keep theirs, also in a shared layer."""
-    for role in OF_THE_TREE:
-        remove_companion(node, role)
-    segmentation = node.GetSegmentation()
-    segmentation.SeparateSegmentLabelmap(SEGMENT_ID)
-    airways = segmentation.GetSegment(SEGMENT_ID)
-    airways.GetRepresentation(labelmap_name()).DeepCopy(segment.GetRepresentation(labelmap_name()))
-    airways.SetLabelValue(segment.GetLabelValue())
-    airways.Modified()
-    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, SEGMENT_ID)
+def _unconnected(path: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkSegment | None:
+    """The segment of the pieces that were not joined; None without such a file or pieces."""
+    return unconnected_segment(read_volume(path), volume_node) if os.path.exists(path) else None
 
 
 def _keep_initial(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Keep a hidden copy of the network's mask, so that later corrections are known voxel by voxel."""
+    """Keep a hidden copy of the network's mask and pieces, so that later corrections are known voxel by voxel."""
     initial = new_segmentation("initial", volume_node)
-    initial.GetSegmentation().CopySegmentFromSegmentation(node.GetSegmentation(), SEGMENT_ID)
+    for segment_id in (SEGMENT_ID, UNCONNECTED_ID):
+        if node.GetSegmentation().GetSegment(segment_id) is not None:
+            initial.GetSegmentation().CopySegmentFromSegmentation(node.GetSegmentation(), segment_id)
     initial.SetDisplayVisibility(False)
     add_companion(node, INITIAL, initial, "before correction")
 

@@ -5,7 +5,7 @@ All is read from the centerline model, so that it also works in a reloaded scene
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import slicer
@@ -32,7 +32,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class BranchRow:
-    """A branch in the table; parent 0 means none, name and lobe may be empty."""
+    """A branch in the table; parent 0 means none, name and lobe may be empty; ``is_loose``: it is of no tree."""
 
     id: int
     parent: int
@@ -42,6 +42,7 @@ class BranchRow:
     lobe: str
     length_mm: float
     diameter_mm: float
+    is_loose: bool = False
 
 
 def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchRow]:
@@ -53,25 +54,33 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
     columns = [cells.GetAbstractArray(name) for name in names]
     if None in columns:
         return []
-    rows = [
+    found = (
         BranchRow(*(column.GetValue(cell) for column in columns))
         for cell in range(centerline_node.GetPolyData().GetNumberOfCells())
-    ]
-    return sorted(rows, key=lambda row: row.id)
+    )
+    trees = _trees(centerline_node)
+    return [replace(row, is_loose=row.component not in trees) for row in sorted(found, key=lambda row: row.id)]
+
+
+def _trees(centerline_node: slicer.vtkMRMLModelNode) -> set[int]:
+    """The components that are trees: where a scan shows no carina there may be several."""
+    named = centerline_node.GetPolyData().GetFieldData().GetArray("trees")
+    return {1} if named is None else {int(named.GetValue(row)) for row in range(named.GetNumberOfTuples())}
 
 
 def summary(rows: list[BranchRow]) -> str:
-    """A summary of the tree, with the number of loose fragments if there are any; empty without branches."""
-    tree = [row for row in rows if row.component == 1]
+    """A summary of the tree or trees, with the number of loose fragments if there are any; empty without branches."""
+    tree = [row for row in rows if not row.is_loose]
     if not tree:
         return ""
-    loose = {row.component for row in rows} - {1}
+    trees, loose = ({row.component for row in rows if row.is_loose is loose} for loose in (False, True))
     text = _("{count} branches, {metres} m, down to generation {generation}")
-    if len(loose) == 1:
-        text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragment")
-    elif loose:
-        text = _("{count} branches, {metres} m, down to generation {generation}; {loose} loose fragments")
+    if len(trees) > 1:
+        text = _("{trees} trees: {count} branches, {metres} m, down to generation {generation}")
+    if loose:
+        text += _("; {loose} loose fragment") if len(loose) == 1 else _("; {loose} loose fragments")
     return text.format(
+        trees=len(trees),
         count=len(tree),
         metres=f"{sum(row.length_mm for row in tree) / 1000:.2f}",
         generation=max(row.generation for row in tree),

@@ -11,12 +11,14 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.nodes import INITIAL, companion
 from AirwaySegSlicer.scene.segments import (
+    UNCONNECTED_ID,
     airway_segment_id,
     check_airways,
     ct_of,
-    labelmap_name,
     mask_on_ct,
+    put_segment,
     segment_voxels,
+    stored_segment,
 )
 
 Array = Any
@@ -72,19 +74,17 @@ def edited_voxels(
 
 
 def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Discard all corrections: restore the segment's voxels from before correction."""
+    """Discard all corrections: restore the airways and the unconnected pieces as they were before correction."""
     check_airways(segmentation_node)
     initial = initial_of(segmentation_node)
-    image = slicer.vtkOrientedImageData()
-    if not initial.GetBinaryLabelmapRepresentation(airway_segment_id(initial), image):
+    airways = stored_segment(initial, airway_segment_id(initial))
+    if airways is None:
         raise RuntimeError(_("{name} has no voxels.").format(name=initial.GetName()))
-    segmentation = segmentation_node.GetSegmentation()
-    segment_id = airway_segment_id(segmentation_node)
-    segmentation.SeparateSegmentLabelmap(segment_id)
-    segment = segmentation.GetSegment(segment_id)
-    segment.GetRepresentation(labelmap_name()).DeepCopy(image)
-    segment.Modified()
-    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, segment_id)
+    put_segment(segmentation_node, airway_segment_id(segmentation_node), airways)
+    # Painting over pieces takes them out of their segment.
+    pieces = stored_segment(initial, UNCONNECTED_ID)
+    if pieces is not None:
+        put_segment(segmentation_node, UNCONNECTED_ID, pieces)
 
 
 class EditWatch:

@@ -1,4 +1,4 @@
-"""What a segmentation left out of its mask: loose fragments and proposed repairs; kept as attributes of the node."""
+"""What a segmentation left out of its mask: unconnected airways, loose fragments, proposed repairs; node attributes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.scene.nodes import ROLE
 
 FRAGMENTS, VOXELS, PROPOSED = ROLE + "fragmentsLeftOut", ROLE + "voxelsLeftOut", ROLE + "proposedRepairs"
-UNCONNECTED = ROLE + "unconnectedPieces"
-"""Attributes of a result; empty where not known."""
+UNCONNECTED, UNCONNECTED_VOXELS, UNCONNECTED_ML = (ROLE + f"unconnected{what}" for what in ("Pieces", "Voxels", "Ml"))
+"""Attributes of a result; empty where not known. Loose fragments are all that were not joined, certain or not."""
 
 
 def read_left_out(folder: str, report: dict) -> dict[str, str]:
     """The attributes, from a folder of `airwayseg segment` and its report."""
     repair = report.get("decisions", {}).get("repair") or {}
     all_, joined = repair.get("fragments"), repair.get("fragments_joined")
+    unconnected = report.get("decisions", {}).get("unconnected") or {}
     fragments = None if all_ is None or joined is None else all_ - joined
     found = {
         FRAGMENTS: fragments,
         VOXELS: repair.get("voxels_left_out"),
-        UNCONNECTED: (report.get("decisions", {}).get("unconnected") or {}).get("pieces"),
+        UNCONNECTED: unconnected.get("pieces"),
+        UNCONNECTED_VOXELS: unconnected.get("voxels"),
+        UNCONNECTED_ML: unconnected.get("millilitres"),
         PROPOSED: _proposed(os.path.join(folder, "repairs.json")),
     }
     return {key: "" if value is None else str(value) for key, value in found.items()}
@@ -41,16 +44,34 @@ def _proposed(path: str) -> int | None:
 
 
 def left_out_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
-    """What the segmentation left out, in a sentence; empty where it left out nothing, or it is not known."""
-    fragments, voxels, proposed = (int(node.GetAttribute(key) or 0) for key in (FRAGMENTS, VOXELS, PROPOSED))
+    """What the segmentation left out, in sentences; empty where it left out nothing, or it is not known."""
+    return " ".join(filter(None, (_unconnected_sentence(node), _fragments_sentence(node))))
+
+
+def _number(node: slicer.vtkMRMLSegmentationNode, key: str) -> int:
+    return int(node.GetAttribute(key) or 0)
+
+
+def _unconnected_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
+    pieces = _number(node, UNCONNECTED)
+    if not pieces:
+        return ""
+    text = _("Unconnected airways: {count} piece, {volume} ml.")
+    if pieces > 1:
+        text = _("Unconnected airways: {count} pieces, {volume} ml.")
+    return text.format(count=pieces, volume=f"{float(node.GetAttribute(UNCONNECTED_ML) or 0):.2f}")
+
+
+def _fragments_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
+    fragments = _number(node, FRAGMENTS) - _number(node, UNCONNECTED)
+    voxels = _number(node, VOXELS) - _number(node, UNCONNECTED_VOXELS)
+    proposed = _number(node, PROPOSED)
     parts = []
-    if fragments:
+    if fragments > 0:
         text = _("{count} loose fragment") if fragments == 1 else _("{count} loose fragments")
         parts.append(text.format(count=fragments))
-        if voxels:
+        if voxels > 0:
             parts[0] += _(" ({count} voxels)").format(count=f"{voxels:,}")
-        if certain := int(node.GetAttribute(UNCONNECTED) or 0):
-            parts[0] += _(", {count} of them airway for certain").format(count=certain)
     if proposed:
         text = _("{count} proposed repair") if proposed == 1 else _("{count} proposed repairs")
         parts.append(text.format(count=proposed))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.nodes import ROLE, check_ct, subject_hierarchy
-from AirwaySegSlicer.scene.segments import Array, ct_of, mask_on_ct
+from AirwaySegSlicer.scene.nodes import ROLE, Box, check_ct, ijk_to_ras, subject_hierarchy
+from AirwaySegSlicer.scene.segments import Array, ct_of, first_voxel_between, mask_on_ct
+
+REGION = ROLE + "region"
+"""Attribute of a result: the box of its CT that was segmented, as JSON; empty for all of it."""
 
 PATIENT = ROLE + "patient"
 """Attribute of a CT: the patient as entered by the user."""
@@ -17,6 +23,36 @@ INSTANCES = "DICOM.instanceUIDs"
 """Attribute of a volume that Slicer read from DICOM: its SOP Instance UIDs."""
 
 PLANES_LOOKED_AT = 32
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The grid of the CT on which airways were segmented, and the part of it, along i, j and k, that was."""
+
+    ijk_to_ras: vtk.vtkMatrix4x4
+    box: Box
+
+    def first_voxel(self, matrix: vtk.vtkMatrix4x4) -> list[int] | None:
+        """The index (i, j, k) of the first voxel of another grid; None where their voxels do not match."""
+        return first_voxel_between(matrix, self.ijk_to_ras)
+
+
+def note_region(segmentation_node: slicer.vtkMRMLSegmentationNode, box: Box | None) -> None:
+    """Keep which part of its CT a result was segmented in; None: all of it."""
+    segmentation_node.SetAttribute(REGION, json.dumps(box) if box else "")
+
+
+def scan_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Scan | None:
+    """Where the airways were segmented; None where their CT is not in the scene."""
+    try:
+        ct = ct_of(segmentation_node)
+    except RuntimeError:
+        return None
+    if ct.GetImageData() is None:
+        return None
+    noted = json.loads(segmentation_node.GetAttribute(REGION) or "null")
+    i, j, k = noted or [(0, count) for count in ct.GetImageData().GetDimensions()]
+    return Scan(ijk_to_ras(ct), ((i[0], i[1]), (j[0], j[1]), (k[0], k[1])))
 
 
 def ct_for(

@@ -1,4 +1,4 @@
-"""Segments: from a mask to the airways' segment, its voxels, its bounding box and its surface."""
+"""Segments: from a mask to the airways' segment and that of unconnected pieces, voxels, bounding box and surface."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ TERMINOLOGY = (
     "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
 )
 CODE = "110726009"
-AIRWAY_COLOR = (0.56, 0.83, 1.0)
-SEGMENT_ID = "airways"
+# Another code, so that a program that reads both segments can tell the airways from what was not joined to them.
+UNCONNECTED_TERMINOLOGY = TERMINOLOGY.replace("110726009^Trachea and bronchus", "955009^Bronchus")
+AIRWAY_COLOR, UNCONNECTED_COLOR = "96d7ff", "ffbe46"
+"""Red, green, blue as hexadecimal bytes; the library has the same."""
+SEGMENT_ID, UNCONNECTED_ID = "airways", "unconnected"
+"""The segment of the airways, and that of certain pieces of airway that were not joined to them."""
 SMOOTHING_FACTOR = "0.2"  # With more, thin airways vanish in 3D.
 
 Array = Any
@@ -39,14 +43,41 @@ def new_segmentation(name: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> 
 def airway_segment(
     mask_node: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkSegment:
-    """A segment with the mask's voxels that are not 0, on the volume's grid.
+    """The airways' segment with the mask's voxels that are not 0, on the volume's grid.
 
     The mask covers the whole grid or a box of it. Raises RuntimeError when it is empty or on another grid.
     """
+    segment = _segment_of(mask_node, volume_node)
+    if segment is None:
+        raise RuntimeError(_("No airways were found in {name}.").format(name=volume_node.GetName()))
+    return _looking(segment, "Airways", AIRWAY_COLOR, TERMINOLOGY)
+
+
+def unconnected_segment(
+    pieces_node: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkSegment | None:
+    """The segment of the pieces that were not joined, like `airway_segment`; None where there are none."""
+    segment = _segment_of(pieces_node, volume_node)
+    if segment is None:
+        return None
+    return _looking(segment, "Unconnected airways", UNCONNECTED_COLOR, UNCONNECTED_TERMINOLOGY)
+
+
+def _looking(segment: slicer.vtkSegment, name: str, color: str, terminology: str) -> slicer.vtkSegment:
+    segment.SetName(name)
+    segment.SetColor(*(part / 255 for part in bytes.fromhex(color)))
+    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
+    return segment
+
+
+def _segment_of(
+    mask_node: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkSegment | None:
+    """A segment with the mask's voxels that are not 0, on the volume's grid; None where all are 0."""
     array = slicer.util.arrayFromVolume(mask_node)
     box = nonzero_box(array)
     if box is None:
-        raise RuntimeError(_("No airways were found in {name}.").format(name=volume_node.GetName()))
+        return None
     extent = [
         edge + first
         for (low, high), first in zip(box, first_voxel(mask_node, volume_node), strict=True)
@@ -58,11 +89,44 @@ def airway_segment(
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     array_of(image)[:] = part_of(array, box) != 0
     segment = slicer.vtkSegment()
-    segment.SetName("Airways")
-    segment.SetColor(*AIRWAY_COLOR)
-    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), TERMINOLOGY)
     segment.AddRepresentation(labelmap_name(), image)
     return segment
+
+
+def put_segment(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, segment: slicer.vtkSegment | None
+) -> None:
+    """Give a segment's voxels to the node's segment of this id; it is added if missing, and removed for None.
+
+    The node's segment keeps its name and colour, and its other segments keep their voxels, also in a shared layer.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    mine = segmentation.GetSegment(segment_id)
+    if segment is None:
+        segmentation.RemoveSegment(segment_id)
+        return
+    if mine is None:
+        segmentation.AddSegment(segment, segment_id)
+        return
+    segmentation.SeparateSegmentLabelmap(segment_id)
+    mine.GetRepresentation(labelmap_name()).DeepCopy(segment.GetRepresentation(labelmap_name()))
+    mine.SetLabelValue(segment.GetLabelValue())
+    mine.Modified()
+    segmentation.InvokeEvent(segmentation.SourceRepresentationModified, segment_id)
+
+
+def stored_segment(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> slicer.vtkSegment | None:
+    """A copy of a segment with its voxels in a layer of its own; None where there is none, or it has no voxels."""
+    segment, image = segmentation_node.GetSegmentation().GetSegment(segment_id), slicer.vtkOrientedImageData()
+    if segment is None or not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, image):
+        return None
+    copy, terminology = slicer.vtkSegment(), vtk.reference("")
+    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
+    copy.SetName(segment.GetName())
+    copy.SetColor(*segment.GetColor())
+    copy.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), str(terminology))
+    copy.AddRepresentation(labelmap_name(), image)
+    return copy
 
 
 def labelmap_name() -> str:
@@ -118,7 +182,8 @@ def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) 
     """The id of the segment with the airways; raises RuntimeError when there is none, or it is ambiguous which.
 
     It is this module's own, else the only one, else the only one coded as airways, else the only one named so, else the
-    only visible one. A segment of the airway walls is used only if it is the only one, or the only visible one.
+    only visible one. A segment of the airway walls or of unconnected pieces is used only if it is the only one, or the
+    only visible one.
     """
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
@@ -129,7 +194,7 @@ def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) 
     if not ids:
         raise RuntimeError(_("{name} has no segment.").format(name=name))
     display = segmentation_node.GetDisplayNode()
-    lumens = [one for one in ids if not re.search("wall", _words(segmentation, one), re.IGNORECASE)]
+    lumens = [one for one in ids if not re.search("wall|unconnected", _words(segmentation, one), re.IGNORECASE)]
     coded = [one for one in lumens if _is_coded_airways(segmentation.GetSegment(one))]
     named = [one for one in lumens if re.search("airway|bronch", _words(segmentation, one), re.IGNORECASE)]
     shown = [one for one in ids if display is not None and display.GetSegmentVisibility(one)]
@@ -224,14 +289,17 @@ def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtk
     return surface
 
 
-def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
-    """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not changed."""
+def mask_on_ct(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, segment_id: str = ""
+) -> Array:
+    """The airways, or a segment, (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not changed."""
     import numpy as np
 
-    voxels = segment_voxels(segmentation_node)
+    segment_id = segment_id or airway_segment_id(segmentation_node)
+    voxels = segment_voxels(segmentation_node, segment_id)
     low = _first_voxel_on(voxels, ct)
     if low is None:
-        return _resampled(segmentation_node, ct)
+        return _resampled(segmentation_node, ct, segment_id)
     whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
     first = np.array(low[::-1])
     start, end = np.maximum(first, 0), np.minimum(first + voxels.array.shape, whole.shape)
@@ -242,22 +310,30 @@ def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtk
 
 def _first_voxel_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
     """The index (i, j, k) in the CT of the first of these voxels; None where the grids do not match."""
+    return first_voxel_between(voxels.matrix, ijk_to_ras(ct), voxels.low)
+
+
+def first_voxel_between(
+    mine: vtk.vtkMatrix4x4, its: vtk.vtkMatrix4x4, low: tuple[int, int, int] = (0, 0, 0)
+) -> list[int] | None:
+    """The index (i, j, k) on a grid of the voxel ``low`` of another one; None where their voxels do not match."""
     import numpy as np
 
-    mine, its = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in (voxels.matrix, ijk_to_ras(ct)))
-    between = np.linalg.solve(its, mine)
-    first = between @ np.array([*voxels.low, 1.0])
+    between = np.linalg.solve(*(slicer.util.arrayFromVTKMatrix(matrix) for matrix in (its, mine)))
+    first = between @ np.array([*low, 1.0])
     # Over the largest CT this is a hundredth of a voxel.
     same = np.abs(between[:3, :3] - np.eye(3)).max() < 1e-5 and np.abs(first[:3] - np.rint(first[:3])).max() < 0.01
     return [int(number) for number in np.rint(first[:3])] if same else None
 
 
-def _resampled(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
+def _resampled(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, segment_id: str
+) -> Array:
     grid, on_grid, image = (slicer.vtkOrientedImageData() for _number in range(3))
     grid.SetExtent(*(edge for count in ct.GetImageData().GetDimensions() for edge in (0, count - 1)))
     grid.SetGeometryFromImageToWorldMatrix(ijk_to_ras(ct))
     grid.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    segmentation_node.GetBinaryLabelmapRepresentation(airway_segment_id(segmentation_node), image)
+    segmentation_node.GetBinaryLabelmapRepresentation(segment_id, image)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, grid, on_grid, False):
         sentence = _("{name} does not fit on the grid of {ct}.")

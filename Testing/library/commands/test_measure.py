@@ -107,6 +107,23 @@ def test_a_broken_branch_becomes_a_suspect(a_mask_file, tmp_path):
     assert tree.branch(suspects[0].branch).component == 2
 
 
+def test_a_broken_branch_of_which_the_network_is_certain_stands_at_the_top(a_mask_file, tmp_path):
+    mask = sitk.DICOMOrient(sitk.ReadImage(str(a_mask_file)), "LPS")
+    values = sitk.GetArrayFromImage(mask)
+    values[48:54, :, :72] = 0
+    values[120:] = 0  # without trachea, so that the main bronchi end suddenly
+    for name, array in (("mask", values), ("probability", values * 230)):
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(mask)
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
+    request = MeasureRequest(tmp_path / "mask.nrrd", tmp_path / "r", probability=tmp_path / "probability.nrrd")
+    run_measure(request, silent)
+    first = suspects_from_json((tmp_path / "r" / measuring.SUSPECTS).read_text())[0]
+    assert first.kind == "unconnected piece" and first.score == pytest.approx(230 / 255, abs=0.001)
+    tree = AirwayTree.from_json((tmp_path / "r" / TREE).read_text())
+    assert tree.branch(first.branch).component == 2 and "piece" not in first.facts
+
+
 def written(values: np.ndarray, path: Path) -> Path:
     sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
     return path

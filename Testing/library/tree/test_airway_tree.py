@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.tree.airway_tree import FORMAT, LOBES, TRACHEA, AirwayTree, Branch, measures_of
+from AirwaySegLib.tree.airway_tree import FORMAT, LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
 
 Numbers = list[float]
 
@@ -217,3 +217,15 @@ def test_branches_out_of_order_are_refused():
         AirwayTree(branches=(second, first), voxel_mm=(1, 1, 1))
     with pytest.raises(ValueError, match="with parent 2"):
         AirwayTree(branches=(first, replace(second, parent=2)), voxel_mm=(1, 1, 1))
+
+
+def test_of_several_trees_each_has_its_own_distances_and_the_file_names_them(a_tree):
+    two = replace(a_tree, trees=(1, 2))
+    assert AirwayTree.from_json(two.to_json()).trees == (1, 2) and not two.loose()
+    distances = distances_from_carina(two.with_branches(list(two.branches), carina_mm=None))
+    assert distances[0][0] == 0 and distances[4].tolist() == [0.0]
+    with_carina = distances_from_carina(replace(two, carina_mm=(0.0, 0.0, 0.0)))
+    assert with_carina[1][0] == 0 and np.isnan(with_carina[4]).all()
+    plain = as_plain(a_tree)
+    del plain["trees"]  # a file of an earlier version
+    assert AirwayTree.from_json(json.dumps(plain)).trees == (1,)

@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, to_canonical
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
-from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.build import ParsedAirways, parse_airways, tree_voxels
 
 SHAPE, SPACING_MM = (200, 100, 225), (1.0, 0.8, 0.8)
 
@@ -247,3 +248,28 @@ def test_without_a_trachea_each_tree_begins_where_the_array_s_border_cuts_it():
     assert all(root.points_mm[0][2] > 50 for root in roots)
     inside = np.pad(airways.grid.array, 3)  # no border cuts them any more
     assert min(root.points_mm[0][2] for root in parse_airways(replace(airways.grid, array=inside)).tree.roots()) < 30
+
+
+def test_without_a_carina_the_components_that_the_border_cuts_are_trees_and_others_are_loose():
+    tubes = [
+        Tube((58.0, 12.0, 10.0), (20.0, 12.0, 10.0), 2.5, 2.0),
+        Tube((58.0, 12.0, 30.0), (25.0, 12.0, 30.0), 1.4, 1.2),
+        Tube((40.0, 12.0, 20.0), (16.0, 12.0, 20.0), 1.6, 1.6),  # larger than the second, within the scan
+    ]
+    airways = parsed(tubes, shape=(90, 50, 80), spacing_mm=(0.6, 0.5, 0.5))
+    tree = airways.tree
+    assert tree.trees == (1, 3) and tree.carina_mm is None
+    assert {branch.component for branch in tree.main()} == {1, 3} and {one.component for one in tree.loose()} == {2}
+    voxels = tree_voxels(airways.grid)
+    assert np.array_equal(voxels, np.isin(label_components(airways.grid.array), (1, 3)))
+    inside = replace(airways.grid, array=np.pad(airways.grid.array, 3))
+    assert parse_airways(inside).tree.trees == (1,) and tree_voxels(inside) is None
+
+
+def test_beside_a_tree_with_a_carina_what_the_border_cuts_is_a_fragment():
+    tubes = a_forked_tree()
+    beside = draw_tubes(tubes, SHAPE, SPACING_MM)
+    beside[:30, 4:8, 4:8] = True
+    assert label_components(beside).max() == 2
+    tree = parse_airways(Volume(beside, SPACING_MM)).tree
+    assert tree.carina_mm is not None and tree.trees == (1,)

@@ -132,7 +132,7 @@ def test_without_a_carina_distances_count_from_the_root(a_tree):
 
 def test_the_centerline_says_that_it_is_lps_the_way_slicer_asks(a_tree, tmp_path):
     write_centerline(tmp_path / "centerline.vtp", a_tree)
-    assert arrays(polydata(tmp_path / "centerline.vtp").find("FieldData")) == {"SPACE": ["LPS"]}
+    assert arrays(polydata(tmp_path / "centerline.vtp").find("FieldData")) == {"SPACE": ["LPS"], "trees": [1]}
 
 
 def test_each_branch_is_a_line_and_a_single_point_a_vertex(a_tree, tmp_path):
@@ -275,7 +275,7 @@ def test_the_text_names_what_a_reader_looks_for_first(a_tree):
     lines = summary_text(a_tree).splitlines()
     assert lines[0] == "Airway tree: 6 branches, 122 mm, 2.1 ml, down to generation 2"
     assert lines[1] == "Trachea: mean diameter 16.0 mm, 40 mm long"
-    assert lines[2] == "Loose fragments: 1 (1 branches, 0 mm); loops cut: 3; spurs pruned: 0"
+    assert lines[2] == "Loose fragments: 1 (1 branches, 0 mm). Loops cut: 3; spurs pruned: 0"
     assert [line.split() for line in lines[4:]] == [
         ["0", "2", "40.0", "16.0"],
         ["1", "3", "60.7", "8.9"],
@@ -388,3 +388,13 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(write, a_tree, tmp_pat
         write(path, a_tree)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_further_trees_count_as_trees_and_without_loose_fragments_none_are_named(a_tree, tmp_path):
+    two = replace(a_tree, trees=(1, 2))
+    lines = summary_text(two).splitlines()
+    assert lines[0].startswith("2 airway trees: 7 branches") and lines[2] == "Loops cut: 3; spurs pruned: 0"
+    rows = {(row.group, row.value): row for row in summarise(two)}
+    assert rows["total", "tree"].branches == 7 and ("total", "fragments") not in rows
+    write_centerline(tmp_path / "centerline.vtp", two)
+    assert arrays(polydata(tmp_path / "centerline.vtp").find("FieldData"))["trees"].tolist() == [1, 2]

@@ -14,6 +14,7 @@ from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, AirwayTree, Branch
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.fragment_joints import joints_of_fragments
+from AirwaySegLib.tree.loose_pieces import Piece
 from AirwaySegLib.tree.suspects import (
     MOST_OF_A_KIND,
     Suspect,
@@ -215,6 +216,50 @@ def test_a_kind_has_a_note_for_what_does_not_fit_the_list(a_healthy_tree):
     assert len(found) == MOST_OF_A_KIND + 1 and found[-1].facts["left_out"] == 4
     assert [s.score for s in found] == sorted((s.score for s in found), reverse=True)
     assert found[-1].facts["highest_score"] <= found[-2].score
+
+
+def test_certain_pieces_stand_above_everything_else_the_longest_first(a_healthy_tree):
+    tip, forward = a_terminal(a_healthy_tree)
+    lobar = next(branch for branch in a_healthy_tree.branches if branch.generation == 2)
+    cut = cut_below(a_healthy_tree, lobar.id)
+    start, far = tip.points_mm[-1] + 8.0 * forward, tip.points_mm[-1] + 60.0 * forward
+    tree = with_fragment(cut, *(a_line(one, one + mm * forward) for one, mm in ((start, 20), (start, 9), (far, 30))))
+    first = 1 + len(cut.branches)
+    found = find_suspects(tree, certain={3: Piece(0.96), 4: Piece(0.81)})
+    assert [suspect.kind for suspect in found[:2]] == ["unconnected piece"] * 2
+    assert [suspect.branch for suspect in found[:2]] == [first + 2, first + 1]
+    assert [suspect.score for suspect in found[:2]] == [0.81, 0.96]
+    assert "A certain piece of airway 32.0 mm long" in found[0].reason
+    assert {suspect.kind for suspect in found[2:]} == {"sudden end", "fragment"}
+    others = [suspect.score for suspect in found[2:]]
+    assert others == sorted(others, reverse=True) and max(others) > 0.81
+
+
+def test_pieces_that_do_not_fit_the_list_are_the_shorter_ones(a_healthy_tree):
+    tip, forward = a_terminal(a_healthy_tree)
+    starts = [tip.points_mm[-1] + (6 + 5 * place) * forward for place in range(MOST_OF_A_KIND + 2)]
+    lines = [a_line(start, start + (10 + place) * forward) for place, start in enumerate(starts)]
+    tree = with_fragment(a_healthy_tree, *lines)
+    found = find_suspects(tree, certain={number: Piece(0.9) for number in range(2, MOST_OF_A_KIND + 4)})
+    assert len(found) == MOST_OF_A_KIND + 1 and found[-1].facts["left_out"] == 2
+    assert found[-1].reason.startswith("2 more unconnected pieces that are shorter are not listed: ")
+    assert min(suspect.facts["length_mm"] for suspect in found[:-1]) > 13
+
+
+def test_a_further_tree_is_no_suspect_and_a_fragment_beside_it_joins_it(a_healthy_tree):
+    tip, forward = a_terminal(a_healthy_tree)
+    start = tip.points_mm[-1] + 90 * forward
+    second = a_line(start, start + 60 * forward)
+    piece = a_line(second[-1] + 5 * forward, second[-1] + 25 * forward)
+    tree = replace(with_fragment(a_healthy_tree, second, piece), trees=(1, 2))
+    (suspect,) = [one for one in find_suspects(tree) if one.kind == "fragment"]
+    assert (suspect.branch, suspect.other_branch) == (257, 256) and suspect.facts["distance_mm"] < 5
+
+
+def test_a_thin_airway_that_the_scans_edge_cuts_is_no_trachea_that_ends(a_healthy_tree):
+    far = np.array([0.0, 300.0, 0.0])
+    tree = with_fragment(a_healthy_tree, a_line(far, far + (0, 0, 30)))
+    assert not [one for one in find_suspects(replace(tree, trees=(1, 2))) if one.kind == "sudden end"]
 
 
 # Sudden ends ---------------------------------------------------------------------------------------------------------
