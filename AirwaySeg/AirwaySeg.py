@@ -1,7 +1,7 @@
 """The Slicer module AirwaySeg: segment the airways of a chest CT with one button, measure, correct, export, fine-tune.
 
-The work itself is the console command `python -m AirwaySegLib` in a child process, so that the window stays alive and
-Cancel stops it at once. Numpy, PyTorch and the library are never imported when Slicer starts.
+The computation is the console command `python -m AirwaySegLib` in a child process, so that the window stays responsive
+and Cancel works at once. Numpy, PyTorch and the library are not imported when Slicer starts.
 """
 
 import os
@@ -25,15 +25,15 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from AirwaySegSlicer.commands.export import export_node, start_case_export
-from AirwaySegSlicer.commands.finetune import FinetuneOptions, start_finetuning, start_removing_case
-from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, start_probe
-from AirwaySegSlicer.commands.jobs import Listener, Runs, Starter
-from AirwaySegSlicer.commands.measure import start_measuring
+from AirwaySegSlicer.commands.export import case_export_job, export_node
+from AirwaySegSlicer.commands.finetune import FinetuneOptions, finetuning_job, removing_job
+from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, probe_job
+from AirwaySegSlicer.commands.jobs import Job, Listener, Runs
+from AirwaySegSlicer.commands.measure import measuring_job
 from AirwaySegSlicer.commands.probe_child import missing_packages
 from AirwaySegSlicer.commands.sample_data import register_sample_data
-from AirwaySegSlicer.commands.segment import SegmentOptions, start_segmentation
-from AirwaySegSlicer.commands.training_cases import NewCase, start_adding_case
+from AirwaySegSlicer.commands.segment import SegmentOptions, segmentation_job
+from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
@@ -59,7 +59,7 @@ class AirwaySeg(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = "AirwaySeg"  # The catalogue has another "Airway Segmentation" already.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        # Slicer loads these first and unloads them last: their nodes, widgets and logics are used to the very end.
+        # Slicer loads these first and unloads them last: their nodes, widgets and logics are used until the end.
         self.parent.dependencies = ["Segmentations", "SubjectHierarchy", "Markups", "Colors", "Plots"]
         self.parent.contributors = ["AirwaySeg maintainers"]
         self.parent.helpText = _(
@@ -76,14 +76,14 @@ class AirwaySegParameterNode:
     """Choices saved with the scene.
 
     inputVolume - The chest CT.
-    region - The part of it that is segmented; none: all of it.
+    region - The part of the CT that is segmented; none: all of it.
     model - Name of the weights.
     replaceResult - Whether a new result replaces the airways of the chosen one.
-    airways - The segmentation that is looked at, corrected and exported.
+    airways - The segmentation that is measured, corrected and exported.
     overlay - Key of the overlay that is shown; empty: none.
-    overlayOnSurface, overlayOnSlices, overlayOpacity, overlayLegend - Where and how it is shown.
+    overlayOnSurface, overlayOnSlices, overlayOpacity, overlayLegend - Where and how the overlay is shown.
     showCenterline - Whether the centerline is shown.
-    autoUpdate - Whether the tree follows every edit.
+    autoUpdate - Whether the tree is measured again after every edit.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -107,7 +107,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
-        self.panel: Any = None  # As long as the module was not set up, and for good where Slicer is too old.
+        self.panel: Any = None  # Until setup(), and always where Slicer is too old.
         self._parameterNode: Any = None
         self._parameterNodeGuiTag = None
 
@@ -149,27 +149,27 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.enter()
 
     def exit(self) -> None:
-        """Called each time the user opens a different module; what runs goes on."""
+        """Called each time the user opens a different module; running jobs continue."""
         if self.panel is None:
             return
         self.panel.exit()
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller: vtkMRMLNode, event: str) -> None:
-        """The CT is about to go, so its segmentation stops."""
+        """The CT is about to be removed, so its segmentation stops."""
         self.logic.closeScene()
         self.setParameterNode(None)
         self.panel.close_scene()
 
     def onSceneEndClose(self, caller: vtkMRMLNode, event: str) -> None:
-        """Start afresh when the module is shown while the scene is closed or another is read."""
+        """Use the new scene's parameters, when the module is shown while a scene is closed or read."""
         if self.parent.isEntered:
             self.setParameterNode(None)
             self.initializeParameterNode()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller: vtkMRMLNode, event: str, node: vtkMRMLNode) -> None:
-        """Work on a node stops with it; a segmentation's tree goes, but not at once, as the scene is still at work."""
+        """Stop the work on the node; remove a segmentation's tree later, since the scene is still removing."""
         if slicer.mrmlScene.IsClosing():
             return
         self.logic.stopWorkOn(node)
@@ -204,11 +204,11 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class AirwaySegLogic(ScriptedLoadableModuleLogic):
-    """Everything that the panel does, without the panel; for Slicer's Python console and for scripts.
+    """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
-    The methods without `start` wait for the end, return the result and raise RuntimeError with one sentence. Those with
-    `start` return at once, and a `Listener` hears of progress and end. `launch` is `slicer.util.launchConsoleProcess`
-    or, in tests, something with the same arguments.
+    The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on
+    failure. Those with `start` return at once; a `Listener` gets progress and end. `launch` replaces
+    `slicer.util.launchConsoleProcess` in tests.
     """
 
     def __init__(self, launch: "Callable[..., subprocess.Popen] | None" = None) -> None:
@@ -223,23 +223,23 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         return typed(super().getParameterNode())
 
     def closeScene(self) -> None:
-        """Stop what works on the scene, and forget its files; work on copied files and fine-tuning go on."""
+        """Stop the jobs on the scene, and remove its files; jobs on copied files and fine-tuning continue."""
         self.runs.cancel(AIRWAYS)
         self.maps.clear()
 
     def forget(self, airways: vtkMRMLSegmentationNode) -> None:
-        """The segmentation goes: put back what lay over the slices before its overlay, and remove its files."""
+        """The segmentation is removed: restore the slices' foreground from before its overlay, and remove its files."""
         restore_foreground(airways)
         self.maps.forget(airways)
 
     def stopWorkOn(self, node: vtkMRMLNode) -> None:
-        """The node goes: stop what was started on it, which then ends with a sentence."""
+        """The node is removed: stop the job that was started on it, which then ends with a sentence."""
         if node.GetID() == self._worksOn and self.runs.is_running(AIRWAYS):
             sentence = _("{name} was removed from the scene, so the work on it was stopped.")
             self.runs.cancel(AIRWAYS, sentence.format(name=node.GetName()))
 
     def close(self) -> None:
-        """Stop everything."""
+        """Stop all jobs."""
         self.runs.cancel_all()
         self.maps.clear()
 
@@ -253,34 +253,32 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         options = options or SegmentOptions()
         if measure is not None:
             options = replace(options, measure=measure)
-        return self.runs.run(AIRWAYS, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks))
+        return self.runs.run(AIRWAYS, segmentation_job(volumeNode, options, self.maps))
 
     def startSegment(self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener) -> None:
         """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
-        self._startOn(
-            volumeNode, lambda callbacks: start_segmentation(volumeNode, options, self.maps, callbacks), listener
-        )
+        self._startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
 
-    def _startOn(self, node: vtkMRMLNode, starter: Starter, listener: Listener) -> None:
+    def _startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
         before, self._worksOn = self._worksOn, node.GetID() if node else ""
         try:
-            self.runs.start(AIRWAYS, starter, listener)
+            self.runs.start(AIRWAYS, job, listener)
         except Exception:
             self._worksOn = before
             raise
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
-        """Find branches, centerline and distances of a segmentation's airways; an overlay follows."""
-        self.runs.run(AIRWAYS, lambda callbacks: start_measuring(airways, self.maps, callbacks))
+        """Find branches, centerline and distances of a segmentation's airways."""
+        self.runs.run(AIRWAYS, measuring_job(airways, self.maps))
         return airways
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self._startOn(airways, lambda callbacks: start_measuring(airways, self.maps, callbacks), listener)
+        self._startOn(airways, measuring_job(airways, self.maps), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
-        """Colour the airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none. Measure them before."""
+        """Colour the measured airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none."""
         if overlay:
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
         elif shown_overlay(airways):
@@ -289,9 +287,9 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> list[str]:
-        """Write mask, surface, centerline or table, as the path's ending says; see `exporting.export_node`.
+        """Write mask, surface, centerline or table, by the path's extension; see `commands.export.export_node`.
 
-        `ct` is the CT of airways from elsewhere; others know theirs. The same holds below.
+        `ct` is the CT of airways that another program made; others know their CT. The same holds below.
         """
         return export_node(airways, path, ct)
 
@@ -299,7 +297,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         self, airways: vtkMRMLSegmentationNode, folder: str, ct: "vtkMRMLScalarVolumeNode | None" = None
     ) -> str:
         """Write mask, tree, tables, maps and pictures into a folder, and return it."""
-        return self.runs.run(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct))
+        return self.runs.run(FILES, case_export_job(airways, folder, ct))
 
     def startExportCase(
         self,
@@ -308,35 +306,35 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         listener: Listener,
         ct: "vtkMRMLScalarVolumeNode | None" = None,
     ) -> None:
-        """Start `exportCase`; it goes on when the scene is closed."""
-        self.runs.start(FILES, lambda callbacks: start_case_export(airways, folder, callbacks, ct), listener)
+        """Start `exportCase`; it continues when the scene is closed."""
+        self.runs.start(FILES, case_export_job(airways, folder, ct), listener)
 
     def startAddCase(self, airways: vtkMRMLSegmentationNode, case: NewCase, listener: Listener) -> None:
-        """Start to add CT and corrected airways to a training folder; it goes on when the scene is closed.
+        """Start to add CT and corrected airways to a training folder; it continues when the scene is closed.
 
-        `trainingcases.new_case` makes the case.
+        `commands.training_cases.new_case` makes the case.
         """
-        self.runs.start(FILES, lambda callbacks: start_adding_case(airways, case, callbacks), listener)
+        self.runs.start(FILES, adding_job(airways, case), listener)
 
     def startRemoveCase(self, data: str, name: str, listener: Listener) -> None:
         """Start to remove a case from a training folder."""
-        self.runs.start(FILES, lambda callbacks: start_removing_case(data, name, callbacks), listener)
+        self.runs.start(FILES, removing_job(data, name), listener)
 
     def startFinetune(self, options: FinetuneOptions, listener: Listener) -> None:
-        """Start to fine-tune a model; other work can go on beside it."""
-        self.runs.start(TRAINING, lambda callbacks: start_finetuning(options, callbacks), listener)
+        """Start to fine-tune a model; other jobs can run meanwhile."""
+        self.runs.start(TRAINING, finetuning_job(options), listener)
 
     def startProbe(self, listener: Listener) -> None:
-        """Start to look at the installation."""
-        self.runs.start(PROBE, start_probe, listener)
+        """Start `checkInstallation`."""
+        self.runs.start(PROBE, probe_job(), listener)
 
     def checkInstallation(self) -> Installation:
-        """Look at the installation."""
-        return self.runs.run(PROBE, start_probe)
+        """Check Python, packages, devices, models and disk."""
+        return self.runs.run(PROBE, probe_job())
 
 
 class AirwaySegTest(ScriptedLoadableModuleTest):
-    """What can be tested without PyTorch: the way of a CT into the command and of its mask back, and the measures."""
+    """Tests that run without PyTorch: a CT to the command, its mask back to the scene, and the measures."""
 
     def setUp(self) -> None:
         """Every test starts with an empty scene."""

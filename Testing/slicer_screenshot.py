@@ -1,90 +1,274 @@
-"""Makes Resources/Screenshots/slicer.png: the module's panel beside Slicer's slices and 3D view.
+"""Makes the pictures of the Slicer tutorial: slicer.png, and tutorial-*.png with the panel at each step.
 
-    .venv/bin/python Testing/slicer_screenshot.py CT FOLDER
+    .venv/bin/python Testing/slicer_screenshot.py CT FOLDER [STEP ...]
 
-FOLDER is what `airwayseg segment CT` wrote. The views are Slicer's own rendering, of Slicer's own scene; the panel is
-drawn on stand-ins for Slicer's widgets.
+FOLDER is what `airwayseg segment CT -o FOLDER` wrote. The steps are clicked through in one session, in the order of the
+tutorial; with STEP only these pictures are written. The step `segment` starts a segmentation and cancels it in its
+first stage. The views are Slicer's own rendering of Slicer's scene; the panel has stand-ins for Slicer's widgets.
 """
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import slicer
 import slicerhost
+from PIL import Image
 from slicerhost import pictures
 
-TARGET = Path(__file__).parents[1] / "Resources" / "Screenshots" / "slicer.png"
+SCREENSHOTS = Path(__file__).parents[1] / "Resources" / "Screenshots"
 LUNG_WINDOW_HU = (-1050, 200)
 ORIENTATIONS = ("Axial", "Coronal", "Sagittal")
-VIEW_SIZE, SLICE_SIZE = (938, 708), (310, 310)
+PANEL_WIDTH = 400
+LARGE, SMALL = ((938, 750), (310, 310)), ((760, 560), (250, 250))
+"""Pixels (width, height) of the 3D view and of a slice view, in slicer.png and in a step of the tutorial."""
 ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
-"""From the middle of the tree to the eye (RAS)."""
+"""Direction (RAS) from the middle of the tree to the camera."""
+SECTIONS = ("input", "segment", "result", "overlay", "correct", "export", "finetune", "install")
+LIMIT_S = 600
+"""For each command that the panel runs."""
 
 
-def main(ct: str, result: str, target: Path = TARGET) -> int:
-    """Bring CT and result into a scene, use the panel as a person would, and draw."""
+class Session:
+    """An open panel with its views, and the pictures that are taken of it."""
+
+    def __init__(self, host: slicerhost.Host, ct: str, result: str, size: tuple) -> None:
+        # As in Slicer the views are there before the data.
+        self.host, self.ct_path, self.result = host, ct, result
+        self.slices = {name: pictures.SliceView(name, size[1]) for name in ORIENTATIONS}
+        self.view3d = pictures.View3D(size[0])
+        self.widget = slicerhost.open_module(host)
+        self.ui, self.logic = self.widget.ui, self.widget.logic
+        self.wait("probe")
+
+    def wait(self, slot: str) -> None:
+        """Until nothing runs in a slot of the logic."""
+        self.host.pump(lambda: not self.logic.runs.is_running(slot), limit_s=LIMIT_S)
+
+    def open_only(self, *sections: str) -> None:
+        """Open these sections of the panel, and close the others, by their headers."""
+        for name in SECTIONS:
+            section = getattr(self.ui, f"{name}Section")
+            if section.collapsed == (name in sections):
+                slicerhost.click(section)
+
+    def picture_of_panel(self, target: Path) -> None:
+        """The panel alone, without the empty part below its sections."""
+        pictures.panel_png(target, self.widget.parent, PANEL_WIDTH)
+        pictures.save_small(Image.open(target), target)
+
+    def picture(self, target: Path) -> None:
+        """The panel beside the views."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            panel = pictures.panel_png(folder / "panel.png", self.widget.parent, PANEL_WIDTH)
+            files = [view.save(folder / f"{orientation}.png") for orientation, view in self.slices.items()]
+            pictures.compose(target, panel, files, self.view3d.save(folder / "view3d.png"))
+
+    # The steps of the tutorial ---------------------------------------------------------------------------------------
+
+    def check(self, target: Path) -> None:
+        """The installation is checked."""
+        self.open_only("install")
+        slicerhost.click(self.ui.checkButton)
+        self.wait("probe")
+        self.picture_of_panel(target)
+
+    def load(self, target: Path) -> None:
+        """The CT is in the scene, in the lung window, and chosen."""
+        from AirwaySegSlicer.scene import nodes
+
+        volume = nodes.read_volume(self.ct_path)
+        volume.SetName("Chest CT")
+        slicer.mrmlScene.AddNode(volume)
+        volume.CreateDefaultDisplayNodes()
+        volume.GetDisplayNode().SetAutoWindowLevel(False)
+        volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW_HU)
+        slicer.util.setSliceViewerLayers(background=volume)
+        self.open_only("input", "segment")
+        slicerhost.choose(self.ui.inputSelector, volume)
+        for view in self.slices.values():
+            view.fit()
+        self.picture(target)
+
+    def settings(self, target: Path) -> None:
+        """A region around trachea and left lung is chosen; afterwards the whole CT again."""
+        from AirwaySegSlicer.scene import nodes
+
+        ct = self.ui.inputSelector.currentNode()
+        region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Left lung")
+        region.CreateDefaultDisplayNodes()
+        display = region.GetDisplayNode()
+        display.SetFillVisibility(False)  # In an offscreen slice view it would cover the CT.
+        display.SetVisibility3D(False)  # Without its fill only its centre would be seen.
+        display.SetHandlesInteractive(False)
+        display.SetPropertiesLabelVisibility(False)
+        nodes.fit_region(region, ct)
+        x, y, z = region.GetCenterWorld()
+        width, depth, height = region.GetSize()
+        region.SetCenterWorld(x - 0.15 * width, y, z)
+        region.SetSizeWorld(0.56 * width, 0.64 * depth, 0.98 * height)
+        slicerhost.choose(self.ui.regionSelector, region)
+        self.picture(target)
+        slicerhost.choose(self.ui.regionSelector, None)
+        region.SetDisplayVisibility(False)
+        self.host.pump(0.2)
+        slicer.mrmlScene.RemoveNode(region)
+
+    def segment(self, target: Path) -> None:
+        """The command prepares the CT; it is cancelled, since its result is given."""
+        slicerhost.click(self.ui.segmentButton)
+        bar = self.ui.progressBar
+        self.host.pump(lambda: 0 < bar.value < bar.maximum, limit_s=LIMIT_S)
+        self.picture(target)
+        slicerhost.click(self.ui.segmentButton)
+        self.wait("airways")
+
+    def take_result(self) -> None:
+        """The given result instead of that of the cancelled run, measured by the panel."""
+        from AirwaySegSlicer.commands import segment as segmentation
+
+        ct = self.ui.inputSelector.currentNode()
+        self.widget._parameterNode.airways = segmentation.take_in(self.result, ct)
+        self.open_only("input", "segment", "result")
+        slicerhost.click(self.ui.measureButton)
+        self.wait("airways")
+        self.view3d.fit(FROM_THE_FRONT, ZOOM_3D)
+
+    def result_shown(self, target: Path) -> None:
+        """Outline, surface, centerline and table."""
+        self.take_result()
+        self.open_only("segment", "result")
+        self.picture(target)
+
+    def review(self, target: Path) -> None:
+        """A branch of the table is chosen, and the slices show it larger."""
+        self.open_only("result")
+        for view in self.slices.values():
+            view.fit(2 * ZOOM)
+        slicerhost.choose(self.ui.branchTable, 24)
+        self.host.pump(0.2)
+        self.picture(target)
+
+    def overlay(self, target: Path) -> None:
+        """Lobes on the surface and over the slices."""
+        self.open_only("overlay")
+        for view in self.slices.values():
+            view.fit(ZOOM)
+        slicerhost.choose(self.ui.overlayComboBox, "lobe")
+        slicerhost.click(self.ui.slicesCheckBox)
+        self.view3d.fit(FROM_THE_FRONT, ZOOM_3D)
+        self.picture(target)
+
+    def correct(self, target: Path) -> None:
+        """Part of the airways is erased in the editor's segment; the tree is out of date."""
+        from AirwaySegSlicer.scene import branches, nodes, segments
+
+        self.open_only("result", "correct")
+        airways = self.widget.panel.airways()
+        row = self.ui.branchTable.currentRow()
+        number = int(self.ui.branchTable.item(row, 0).text())
+        points, _indices = branches.branch_points(nodes.companion(airways, nodes.CENTERLINE), number)
+        ct = segments.ct_of(airways)
+        to_ijk = np.linalg.inv(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(ct)))
+        mask = segments.mask_on_ct(airways, ct)
+        for view in self.slices.values():
+            view.fit(2 * ZOOM)
+        branches.centre_views(tuple(points[-1].tolist()))
+        self.view3d.fit(FROM_THE_FRONT, ZOOM_3D)
+        x, y, z = np.rint(to_ijk[:3, :3] @ points[-1] + to_ijk[:3, 3]).astype(int)
+        mask[z - 8 : z + 9, y - 8 : y + 9, x - 8 : x + 9] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, airways, segments.SEGMENT_ID, ct)
+        self.host.pump(lambda: self.ui.outOfDateLabel.visible, limit_s=LIMIT_S)
+        self.picture(target)
+
+    def export(self, target: Path) -> None:
+        """The tree is updated, and everything is written into a folder."""
+        slicerhost.click(self.ui.updateButton)
+        self.wait("airways")
+        self.open_only("export")
+        slicerhost.choose(self.ui.exportComboBox, "case")
+        self.ui.exportFolderEdit.currentPath = os.path.abspath("export")
+        slicerhost.click(self.ui.exportButton)
+        self.wait("files")
+        self.picture_of_panel(target)
+
+    def finetune(self, target: Path) -> None:
+        """The corrected result is in the training folder."""
+        self.open_only("finetune")
+        self.ui.trainingFolderEdit.currentPath = os.path.abspath("training")
+        self.ui.patientEdit.setText("Patient 1")
+        slicerhost.click(self.ui.addCaseButton)
+        self.wait("files")
+        self.ui.newModelEdit.setText("our-scanner")
+        self.picture_of_panel(target)
+
+
+STEPS: dict[str, Callable[[Session, Path], None]] = {
+    "check": Session.check,
+    "load": Session.load,
+    "settings": Session.settings,
+    "segment": Session.segment,
+    "result": Session.result_shown,
+    "review": Session.review,
+    "overlay": Session.overlay,
+    "correct": Session.correct,
+    "export": Session.export,
+    "finetune": Session.finetune,
+}
+"""Pictures tutorial-STEP.png in the order of the tutorial."""
+
+
+def main(ct: str, result: str, chosen: list[str]) -> int:
+    """Click through the tutorial in a temporary folder, and write the chosen pictures."""
     host = slicerhost.start()
     if pictures.why_not():
         print(pictures.why_not(), file=sys.stderr)
         return 1
-    host.clear()
-    # As in Slicer the views are there first.
-    slices = {name: pictures.SliceView(name, SLICE_SIZE) for name in ORIENTATIONS}
-    view3d = pictures.View3D(VIEW_SIZE)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        widget = a_panel_with_result(host, ct, result, folder)
-        for view in slices.values():
-            view.fit(ZOOM)
-        show_what_it_does(host, widget)
-        view3d.fit(FROM_THE_FRONT, ZOOM_3D)
-        files = [view.save(folder / f"{name}.png") for name, view in slices.items()]
-        panel = pictures.panel_png(folder / "panel.png", widget.parent, 400)
-        print(pictures.compose(target, panel, files, view3d.save(folder / "view3d.png")))
-    host.clear()
+    sys.path.insert(0, str(Path(__file__).with_name("support")))
+    from module_scenes import python_slicer
+
+    ct, result = os.path.abspath(ct), os.path.abspath(result)
+    with tempfile.TemporaryDirectory(prefix="AirwaySeg-") as folder:
+        os.environ["PATH"] = python_slicer(Path(folder)) + os.pathsep + os.environ["PATH"]
+        os.chdir(folder)
+        if not chosen or "slicer" in chosen:
+            overview(host, ct, result, SCREENSHOTS / "slicer.png")
+        if chosen != ["slicer"]:
+            host.clear()
+            session = Session(host, ct, result, SMALL)
+            wanted = [name for name in STEPS if not chosen or name in chosen]
+            for name in list(STEPS)[: list(STEPS).index(wanted[-1]) + 1]:
+                STEPS[name](session, (SCREENSHOTS if name in wanted else Path(folder)) / f"tutorial-{name}.png")
+        host.clear()
+        os.chdir(SCREENSHOTS)
     return 0
 
 
-def a_panel_with_result(host: slicerhost.Host, ct: str, result: str, folder: Path):
-    """The module's widget with the result in its scene, measured by a press of the button."""
-    sys.path.insert(0, str(Path(__file__).with_name("support")))
-    import slicer
-    from module_scenes import python_slicer
-
-    from AirwaySegSlicer.commands import segment as segmentation
-    from AirwaySegSlicer.scene import nodes
-
-    os.environ["PATH"] = python_slicer(folder) + os.pathsep + os.environ["PATH"]
-    volume = nodes.read_volume(ct)
-    volume.SetName("Chest CT")
-    slicer.mrmlScene.AddNode(volume)
-    volume.CreateDefaultDisplayNodes()
-    volume.GetDisplayNode().SetAutoWindowLevel(False)
-    volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW_HU)
-    slicer.util.setSliceViewerLayers(background=volume)
-    widget = slicerhost.open_module(host)
-    host.pump(lambda: not widget.logic.runs.is_running("probe"), limit_s=120)
-    widget._parameterNode.inputVolume = volume
-    widget._parameterNode.airways = segmentation.take_in(result, volume)
-    host.pump()
-    slicerhost.click(widget.ui.measureButton)
-    host.pump(lambda: not widget.logic.runs.is_running("airways"), limit_s=120)
-    return widget
-
-
-def show_what_it_does(host: slicerhost.Host, widget) -> None:
+def overview(host: slicerhost.Host, ct: str, result: str, target: Path) -> None:
     """Generations on the surface and over the slices, and one branch chosen."""
-    slicerhost.click(widget.ui.overlaySection)
-    slicerhost.choose(widget.ui.overlayComboBox, "generation")
-    slicerhost.click(widget.ui.slicesCheckBox)
-    slicerhost.click(widget.ui.centerlineCheckBox)
-    slicerhost.choose(widget.ui.branchTable, 8)
+    host.clear()
+    session = Session(host, ct, result, LARGE)
+    session.load(target)
+    session.take_result()
+    for view in session.slices.values():
+        view.fit(ZOOM)
+    slicerhost.click(session.ui.overlaySection)
+    slicerhost.choose(session.ui.overlayComboBox, "generation")
+    slicerhost.click(session.ui.slicesCheckBox)
+    slicerhost.click(session.ui.centerlineCheckBox)
+    slicerhost.choose(session.ui.branchTable, 8)
     host.pump(0.2)
+    session.view3d.fit(FROM_THE_FRONT, ZOOM_3D)
+    session.picture(target)
+    print(target)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3 or not set(sys.argv[3:]) <= {"slicer", *STEPS}:
         sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -23,7 +23,7 @@ EXIT_CANCELLED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0 is success, 2 means that the sentence on standard error says what was wrong."""
+    """Run the command line. Exit codes: 0 success, 2 an error (one sentence on standard error), 130 cancelled."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
     stop_on_signals()
@@ -49,36 +49,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
-    _add_weights(commands.add_parser("weights", help="list, show or import the network's weights"))
+    _add_weights(commands.add_parser("weights", help="list, show or import weights"))
     return parser
 
 
 def _add_verbose(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is done")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what is done, and the details of an error")
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "ct", nargs="+", type=Path, help="NIfTI, NRRD or MetaImage file or DICOM folder; several make a batch"
+        "ct", nargs="+", type=Path, help="NIfTI, NRRD or MetaImage file, or DICOM folder; several are a batch"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for the results; in a batch each CT gets one in it"
+        "-o", "--output", type=Path, required=True, help="folder for the results; in a batch, with a subfolder per CT"
     )
     _add_spacing(parser)
-    parser.add_argument("--series", help="which DICOM series of a folder: its number, UID or a part of its description")
+    parser.add_argument("--series", help="DICOM series of a folder: its number, UID or a part of its description")
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, from the Ith on")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, starting with the Ith")
     measuring = parser.add_mutually_exclusive_group()
-    measuring.add_argument("--no-measure", action="store_true", help="only the mask, not its tree and distance maps")
-    _add_voxels(measuring, "; the mask is kept where measuring fails")
+    measuring.add_argument("--no-measure", action="store_true", help="only the mask, without tree and distance maps")
+    _add_voxels(measuring, "; the mask is kept even if measuring fails")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
 
 def _add_spacing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--spacing", metavar="X,Y,Z", help="voxel spacing in mm for a file that gives none; it must not contradict one"
+        "--spacing", metavar="X,Y,Z", help="voxel spacing in mm, for a file without; it must not contradict the file's"
     )
 
 
@@ -86,15 +86,14 @@ def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
     parser.add_argument(
         "--voxels",
         action="store_true",
-        help="for 3D Slicer: voxels.npz, branch and distances of the airways' voxels alone, instead of the four maps"
-        + besides,
+        help="for 3D Slicer: voxels.npz with the values at airway voxels only, instead of the four maps" + besides,
     )
 
 
 def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
     """The flag of one setting."""
     meaning = str(setting.metadata["meaning"])
-    default = "chosen" if setting.default is None else setting.default
+    default = "chosen per scan" if setting.default is None else setting.default
     parser.add_argument(
         "--" + setting.name.replace("_", "-"),
         type=str if isinstance(setting.default, str) else float,
@@ -105,16 +104,16 @@ def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
 
 
 def _add_progress_and_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how progress is shown")
-    parser.add_argument("--force", action="store_true", help="replace results that are already there")
+    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="progress display")
+    parser.add_argument("--force", action="store_true", help="replace existing results")
     _add_verbose(parser)
 
 
 def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--ct", type=Path, help="the CT on the same grid; without it paths follow the mask alone")
-    parser.add_argument("--probability", type=Path, help="0..255 on the same grid: paths follow it")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it paths follow the mask alone")
+    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the paths")
     _add_spacing(parser)
     for setting in fields(SegmentSettings):
         if setting.name.startswith("repair") or setting.name == "device":
@@ -126,8 +125,12 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
 def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--ct", type=Path, help="the CT on the same grid: adds a picture of slices with the outline")
-    parser.add_argument("--probability", type=Path, help="0..255 on the same grid: adds doubtful tips to the suspects")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid: adds a picture of slices with the outline")
+    parser.add_argument(
+        "--probability",
+        type=Path,
+        help="raw probability, 0..255 on the mask's grid: adds doubtful tips to the suspects",
+    )
     _add_spacing(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_voxels(parser)
@@ -142,7 +145,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=("atm22", "aiib23", "deeptree"),
         default="atm22",
-        help="whose definitions (default: atm22)",
+        help="whose definitions of the metrics (default: atm22)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
@@ -152,9 +155,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the weights that are found by name, with the kind of network")
+    listing = actions.add_parser("list", help="the known weights: name, kind of network, file")
     listing.set_defaults(run=_list_weights)
-    show = actions.add_parser("show", help="what a weights file says about itself, as JSON")
+    show = actions.add_parser("show", help="the description in a weights file, as JSON")
     show.add_argument("weights", help="name or file")
     show.set_defaults(run=_show_weights)
     importing = actions.add_parser("import", help="convert a published WingsNet checkpoint")
@@ -168,7 +171,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def _shown(kind: str) -> Iterator[Progress]:
-    """What shows the progress; a bar is closed at the end."""
+    """The progress callback of the given kind; a bar is closed at the end."""
     if kind == "bar":
         bar = Bar()
         try:
@@ -257,30 +260,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _list_weights(_options: argparse.Namespace) -> int:
-    from AirwaySegLib.networks.weights import ARCHITECTURES, list_weights
+    from AirwaySegLib.commands.weights import weights_table
 
-    for kind in ARCHITECTURES:
-        for name, path in list_weights(kind).items():
-            print(f"{name}\t{kind}\t{path}")
+    print(weights_table())
     return 0
 
 
 def _show_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.networks.weights import architecture_of, list_weights, load_weights
+    from AirwaySegLib.commands.weights import weights_description
 
-    path = Path(options.weights)
-    of_repair = path.is_file() and architecture_of(path) == "connector"
-    of_repair = of_repair or options.weights in list_weights("connector").keys() - list_weights().keys()
-    net, info, sha256 = load_weights(options.weights, "connector") if of_repair else load_weights(options.weights)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    print(json.dumps({**json.loads(info.to_json()), "parameters": parameters, "sha256": sha256}, indent=1))
+    print(json.dumps(weights_description(options.weights), indent=1))
     return 0
 
 
 def _import_weights(options: argparse.Namespace) -> int:
-    from AirwaySegLib.networks.weights import import_published
+    from AirwaySegLib.commands.weights import import_weights
 
-    print(import_published(options.checkpoint, options.name or options.checkpoint.stem, force=options.force))
+    print(import_weights(options.checkpoint, options.name, options.force))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What both command lines understand: a parser whose paths can be used as such."""
+"""The argument parser of both command lines, which checks paths."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser`, also for its subcommands, that refuses what is no path where ``type=Path`` is wanted."""
+    """An `ArgumentParser`, also for its subcommands, whose ``type=Path`` is `path_of`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -14,10 +14,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def path_of(text: str) -> Path:
-    """The path that was typed.
+    """The path that was typed; an empty one or one with a null character is an error.
 
-    An empty one, such as an unset variable in a script, would stand for the folder in which the user happens to be.
+    An empty path, such as an unset variable in a script, would mean the current folder.
     """
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid path")
     return Path(text)

@@ -1,26 +1,26 @@
-"""What reaches the user as a sentence instead of a trace."""
+"""Errors that the user sees as one sentence instead of a traceback."""
 
 
 class AirwaySegError(Exception):
-    """Something the user can mend; its text is one plain sentence that names the culprit.
+    """An error that the user can fix; its text is one plain sentence that names the culprit.
 
     The command line prints the text and exits with code 2, the Slicer module shows it in a message.
     """
 
 
 class Cancelled(AirwaySegError):
-    """The user stopped the work; what was not finished was not written."""
+    """The user cancelled the work; unfinished results were not written."""
 
 
 def one_sentence(error: Exception) -> str:
-    """What to tell the user of an error: our own sentence, or the kind and first line of anything else.
+    """The sentence that the user sees: our own, or the type and first line of any other error.
 
-    What the system says of a file, such as that its name is too long, is the user's to mend too.
+    An `OSError` about a file, such as a name that is too long, is shown in the system's words: the user can fix it.
     """
     if isinstance(error, AirwaySegError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "the memory does not suffice; close other programs."
+        return "out of memory; close other programs."
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename} cannot be used: {error.strerror}."
     first_line = next(iter(str(error).strip().splitlines()), "")

@@ -1,4 +1,4 @@
-"""The whole way from a chest CT to its airway tree."""
+"""The whole segmentation: from a chest CT to its airway tree."""
 
 import logging
 import time
@@ -37,18 +37,19 @@ log = logging.getLogger("airwayseg")
 Spacing = tuple[float, float, float]
 
 PROBABLE, FOUND_SECTION = 128, 0.9
-"""A section of the trachea of which a smaller share is as probable as this is filled from the CT: gas in an oesophagus
-beside it makes the network doubt it."""
+"""If less than `FOUND_SECTION` of a tracheal cross-section has at least the probability `PROBABLE` (0..255), the
+section is filled from the CT: gas in the oesophagus beside it makes the network miss it."""
 
 ABOVE_TRACHEA_MM = 6.0
-"""The trachea's upper end is known to about so much; farther up nothing is searched."""
+"""Uncertainty of the trachea's upper end; the search stops this far above it."""
 
 
 @dataclass
 class Model:
-    """Weights that are loaded once for many CTs, with what runs them and what repairs.
+    """Weights that are loaded once for many CTs, with the backend that runs them and the repair model.
 
-    Both are opened for the first CT, by its settings, and stay as they are: for other settings load another model.
+    Backend and repair model are opened for the first CT, by its settings, and kept: for other settings load another
+    model.
     """
 
     net: WingsNet
@@ -60,7 +61,7 @@ class Model:
 
 @dataclass
 class RunReport:
-    """What the report tells of one run: warnings, seconds of each stage, and what was decided."""
+    """The report of one run: warnings, seconds of each stage, and decisions such as the threshold."""
 
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -76,9 +77,10 @@ class RunReport:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where to look, on the canonical grid: box, region within the box (bool), and the trachea if there is one.
+    """Where airways are searched, on the canonical grid: box, region within it (bool), and the trachea if found.
 
-    ``seeds`` (N, 3) are voxels of the box that are surely in the trachea, ``sections`` (M, 3) its lumen up to the wall.
+    ``seeds`` (N, 3) are voxels of the box that are certainly in the trachea, ``sections`` (M, 3) its lumen up to the
+    wall.
     """
 
     box: Box
@@ -88,7 +90,7 @@ class Surroundings:
     sections: NDArray[np.intp]
 
     def lacking(self, probability: NDArray[np.uint8]) -> NDArray[np.intp]:
-        """The seeds, and the trachea's sections (K, 3) of which the network (0..255) missed more than a little."""
+        """The seeds, and those sections of the trachea that the network (0..255) missed in part, as voxels (K, 3)."""
         slices, found = self.sections[:, 0], probability[tuple(self.sections.T)] >= PROBABLE
         share = np.bincount(slices, found) / np.maximum(np.bincount(slices), 1)
         return np.concatenate([self.seeds, self.sections[share[slices] < FOUND_SECTION]])
@@ -96,7 +98,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the network is shown: HU (Z, Y, X) within the box, what to add to it, spacing, and where to look (bool)."""
+    """The network's input: HU (Z, Y, X) within the box, the offset to add to it, spacing, and search region (bool)."""
 
     hu: NDArray
     offset_hu: float
@@ -106,9 +108,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Airways:
-    """The result: ``mask`` bool and ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
+    """The result: ``mask`` bool and raw ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
 
-    ``repaired`` tells what of the mask is repair; None where nothing was looked for.
+    ``repaired`` describes the repair; None if no repair was run.
     """
 
     mask: NDArray[np.bool_]
@@ -118,7 +120,7 @@ class Airways:
 
 @dataclass(frozen=True)
 class Found:
-    """What the first stage found within the box: the tree (a bool `Volume`), and what it was found in."""
+    """Result of the first stage within the box: the tree (a bool `Volume`), and the CT and probability behind it."""
 
     tree: Volume
     hu: NDArray
@@ -137,8 +139,8 @@ def segment(
 ) -> Airways:
     """Segment the airways of a CT in HU, as `volume.read_ct` gives it.
 
-    The tree is the component that holds the trachea. Where no trachea is found the report says so, and all components
-    that may be airways are kept.
+    The tree is the component that holds the trachea. If no trachea is found the report says so, and all components that
+    may be airways are kept.
 
     Raises
     ------
@@ -163,7 +165,7 @@ def segment(
     if around.trachea is not None and settings.repair != "none" and choice.mask.any():
         found = Found(part_of(ct, around.box, choice.mask), hu, offset_hu, probability, choice.threshold)
         with run_report.stage("repair"):
-            repaired = mend(found, repair_model_of(model, settings), run_report, progress)
+            repaired = join_fragments(found, repair_model_of(model, settings), run_report, progress)
     if repaired is None:
         mask = in_whole(choice.mask, around.box, ct)
     else:
@@ -174,7 +176,7 @@ def segment(
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
-    """Find body, trachea and lungs, and from them where airways can be."""
+    """Find body, trachea and lungs, and from them the region in which airways are searched."""
     body = body_mask(ct.array, ct.spacing_mm)
     progress("prepare", 1, 3)
     trachea = find_trachea(ct.array, body, ct.spacing_mm)
@@ -201,7 +203,7 @@ def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surrounding
 def airway_probability(
     scan: Scan, model: Model, settings: SegmentSettings, run_report: RunReport, progress: Progress
 ) -> NDArray[np.uint8]:
-    """The network's probability (0..255) on the scan's grid; the network itself may see a resampled picture."""
+    """The network's raw probability (0..255) on the scan's grid; the network itself may run on a resampled image."""
     info, hu, spacing_mm, region = model.info, scan.hu, scan.spacing_mm, scan.region
     target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
     run_report.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
@@ -228,7 +230,7 @@ def airway_probability(
 def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:
     """The backend, planned and opened for the first CT of a batch."""
     if model.backend is None:
-        # bfloat16 is the processor's choice only for weights that it is known to do no harm to.
+        # With "auto", bfloat16 is chosen only for weights for which it was measured to make no difference.
         precision = "float32" if settings.precision == "auto" and not model.info.bfloat16 else settings.precision
         planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
         run_report.warnings += planned.warnings
@@ -245,7 +247,7 @@ def select(
     settings: SegmentSettings,
     run_report: RunReport,
 ) -> Choice:
-    """Threshold, component and holes: the airways within the box."""
+    """The airways within the box: threshold, component of the trachea, holes filled."""
     choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold)
     run_report.decisions["threshold"] = choice.threshold
     run_report.warnings += choice.warnings
@@ -253,14 +255,16 @@ def select(
 
 
 def repair_model_of(model: Model, settings: SegmentSettings) -> RepairModel:
-    """What repairs, opened for the first CT of a batch."""
+    """The repair model, opened for the first CT of a batch."""
     if model.repair_model is None:
         model.repair_model = open_repair_model(settings)
     return model.repair_model
 
 
-def mend(found: Found, repair_model: RepairModel, run_report: RunReport, progress: Progress) -> Repaired | None:
-    """Join loose fragments to the tree; None, with a warning, where that fails: it must not cost the user the tree."""
+def join_fragments(
+    found: Found, repair_model: RepairModel, run_report: RunReport, progress: Progress
+) -> Repaired | None:
+    """Join loose fragments to the tree; if that fails, None and a warning: the user still gets the tree."""
     run_report.warnings += repair_model.warnings
     tree = found.tree.array
     try:
@@ -269,7 +273,7 @@ def mend(found: Found, repair_model: RepairModel, run_report: RunReport, progres
         repaired = repair(Source(replace(found.tree, array=whole), hu, found.probability, tree), repair_model, progress)
     except Cancelled:
         raise
-    except Exception as error:  # such as a GPU whose memory is full
+    except Exception as error:  # such as a GPU that is out of memory
         run_report.warnings.append(f"Nothing was repaired: {one_sentence(error)}")
         log.info("details", exc_info=error)
         return None

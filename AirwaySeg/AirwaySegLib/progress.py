@@ -1,4 +1,4 @@
-"""Progress of long work: what a stage reports, and the three ways the command line shows it."""
+"""Progress of long work: the callback that a stage calls, and the three ways in which the command line shows it."""
 
 import json
 import signal
@@ -11,21 +11,21 @@ from typing import TextIO
 from tqdm import tqdm
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(stage, done, total)``. It cancels the work by raising `errors.Cancelled`."""
+"""A callback, called as ``progress(stage, done, total)``. It cancels the work by raising `errors.Cancelled`."""
 
 
 _came: list[int] = []
-"""Signals that have asked this command to stop."""
+"""Stop signals (SIGINT, SIGTERM) received so far."""
 
 
 def stop_on_signals() -> None:
-    """From now on Ctrl+C and SIGTERM raise KeyboardInterrupt, which no ``except Exception`` holds up.
+    """Make Ctrl+C and SIGTERM raise KeyboardInterrupt, which no ``except Exception`` catches.
 
-    Python drops an exception that is raised in a finalizer; what shows progress then raises it again.
+    Python drops an exception that is raised in a finalizer; the next call of a progress callback then raises it again.
     """
     _came.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored in a background job of a shell
             signal.signal(number, _stop)
 
 
@@ -45,7 +45,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 class JsonLines:
-    """One JSON object a line, with the estimated seconds left in the stage: the seam that a window reads."""
+    """One JSON object per line, with the estimated seconds left in the stage, for a graphical interface to read."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stdout
@@ -56,7 +56,7 @@ class JsonLines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Write ``{"stage": ..., "done": ..., "total": ..., "seconds_left": ...}``.
 
-        What was done before the stage's first call, as after a resume, says nothing of its speed.
+        Steps that were done before the stage's first call, as after a resume, do not count for its speed.
         """
         _raise_if_stopped()
         now = time.monotonic()
@@ -70,11 +70,11 @@ class JsonLines:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is open, other than with a bar."""
+        """No-op; `Bar` has something to close."""
 
 
 class Bar:
-    """A tqdm bar a stage, on standard error so that standard output stays clean."""
+    """One tqdm bar per stage, on standard error so that standard output stays clean."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -85,7 +85,7 @@ class Bar:
         _raise_if_stopped()
         if self._bar is None or stage != self._stage:
             self.close()
-            # What a resumed stage had done before says nothing of its speed.
+            # Steps done before a resume do not count for the speed.
             self._bar = tqdm(initial=done, total=total, desc=f"{stage:<10}", leave=True, ncols=80)
             self._stage = stage
         self._bar.total = total

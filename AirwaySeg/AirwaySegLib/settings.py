@@ -1,4 +1,4 @@
-"""The settings of a segmentation: default, limits and meaning, once for the command line, the window and the report."""
+"""The settings of a segmentation: defaults, limits and help texts, once for command line, Slicer panel and report."""
 
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -12,21 +12,21 @@ def _setting(default: Any, meaning: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """How to segment. `None` as the threshold means: chosen for each scan so that it does not leak."""
+    """How to segment. With ``threshold`` None, the threshold is chosen per scan so that the tree does not leak."""
 
     weights: str = _setting("default", "name of bundled or imported weights, or a .safetensors file")
     device: str = _setting("auto", "where the network runs", choices=("auto", "cpu", "cuda", "mps"))
-    backend: str = _setting("auto", "what runs it on the CPU", choices=("auto", "torch", "openvino"))
-    precision: str = _setting("auto", "arithmetic of the network", choices=("auto", "float32", "bfloat16"))
-    overlap: float = _setting(0.25, "share by which windows overlap", least=0.0, most=0.75)
+    backend: str = _setting("auto", "library that runs the network on the CPU", choices=("auto", "torch", "openvino"))
+    precision: str = _setting("auto", "number format of the network", choices=("auto", "float32", "bfloat16"))
+    overlap: float = _setting(
+        0.25, "overlap of neighbouring windows, as a fraction of their side", least=0.0, most=0.75
+    )
     window_weights: str = _setting("gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant"))
-    threshold: float | None = _setting(
-        None, "probability from which a voxel is airway; left out, it is chosen for each scan", least=0.05, most=0.95
-    )
+    threshold: float | None = _setting(None, "lowest probability of an airway voxel", least=0.05, most=0.95)
     repair: str = _setting(
-        "both", "what joins loose fragments to the tree", choices=("both", "network", "path", "none")
+        "both", "method that joins loose fragments to the tree", choices=("both", "network", "path", "none")
     )
-    repair_threshold: float = _setting(0.5, "score from which a proposed repair is applied", least=0.0, most=1.0)
+    repair_threshold: float = _setting(0.5, "lowest score of a repair that is applied", least=0.0, most=1.0)
     repair_weights: str = _setting("breakage", "name of the repair network's weights, or a .safetensors file")
 
     def __post_init__(self) -> None:
@@ -41,4 +41,4 @@ def check(setting: Field, value: Any) -> None:
     if "choices" in limits and value not in limits["choices"]:
         raise AirwaySegError(f"{setting.name} is {value!r}; it must be one of {', '.join(limits['choices'])}.")
     if "least" in limits and value is not None and not limits["least"] <= value <= limits["most"]:
-        raise AirwaySegError(f"{setting.name} is {value}; it must be within {limits['least']} and {limits['most']}.")
+        raise AirwaySegError(f"{setting.name} is {value}; it must be from {limits['least']} to {limits['most']}.")

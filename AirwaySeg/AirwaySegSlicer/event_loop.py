@@ -1,7 +1,7 @@
-"""Functions that are called later from Slicer's event loop, by one timer for the whole module.
+"""Calls functions later from Slicer's event loop, with one timer for the whole module.
 
-Slicer's `qt.QTimer.singleShot` makes a timer for each call and keeps it, with the function and all that the function
-holds, until Slicer ends. Here a function is dropped when it is called.
+Slicer's `qt.QTimer.singleShot` makes a timer for each call and keeps it, with the function and all that it refers to,
+until Slicer ends. Here a function is released when it is called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import slicer
 
 
 class _Later:
-    """What is to be called, the earliest first, and the timer that fires then."""
+    """The waiting functions, the earliest first, and the timer for the first one."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Callable[[], object]]] = []
@@ -25,7 +25,7 @@ class _Later:
         self._timer: Any = None
 
     def add(self, function: Callable[[], object], seconds: float) -> None:
-        """Call the function once after this time; those of the same time in the order in which they came."""
+        """Call the function once after this time; functions of the same time are called in the order of `add`."""
         heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._numbers), function))
         self._restart()
 
@@ -35,7 +35,7 @@ class _Later:
         if self._timer is None:
             import qt
 
-            # Qt takes the timer down with the module manager, before Slicer's Python ends.
+            # Qt deletes the timer with the module manager, before Slicer's Python ends.
             self._timer = qt.QTimer(slicer.app.moduleManager())
             self._timer.setSingleShot(True)
             self._timer.connect("timeout()", self._fire)
@@ -56,8 +56,8 @@ _later = _Later()
 
 
 def call_later(function: Callable[[], object], seconds: float = 0.0) -> None:
-    """Call a function once from the event loop, after some seconds or as soon as it gets there.
+    """Call a function once from the event loop, after some seconds or as soon as possible.
 
-    Only for the main thread, where Slicer's window and scene are.
+    Only from the main thread.
     """
     _later.add(function, seconds)

@@ -27,7 +27,7 @@ from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.files.volume import Volume, write_nrrd
 from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.progress import silent
-from AirwaySegLib.tree import build as treebuild
+from AirwaySegLib.tree import build
 
 SHAPE = (682, 512, 512)
 SPACING_MM = (0.45, 0.55, 0.6)
@@ -35,13 +35,13 @@ MOST_SECONDS, MOST_GIB = 8.0, 3.0
 
 STAGES = {
     "read": (measuring, ["read_mask", "to_canonical"]),
-    "trachea": (treebuild, ["find_trunk"]),
+    "trachea": (build, ["find_trunk"]),
     "holes": (Lumen, ["of", "cavities"]),
-    "thinning": (treebuild, ["thin", "complete"]),
-    "graph": (treebuild, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
-    "lines and radii": (treebuild, ["_draw"]),
-    "voxels to branches": (treebuild, ["_assign"]),
-    "branches and names": (treebuild, ["_branches", "name_branches"]),
+    "thinning": (build, ["thin", "complete"]),
+    "graph": (build, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
+    "lines and radii": (build, ["_draw"]),
+    "voxels to branches": (build, ["_assign"]),
+    "branches and names": (build, ["_branches", "name_branches"]),
     "distances": (measuring, []),
     "volumes to files": (measuring, ["write_sparse_nrrd"]),
     "pictures": (measuring, ["draw_generations", "draw_radius_plot"]),

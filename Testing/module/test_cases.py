@@ -11,9 +11,8 @@ import slicer
 
 from AirwaySegSlicer.commands import export as exporting
 from AirwaySegSlicer.commands import finetune as finetuning
-from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
+from AirwaySegSlicer.commands import nrrd_writer, training_cases
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.commands import training_cases as trainingcases
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.scene import nodes, scans
 
@@ -101,7 +100,7 @@ def test_a_scan_keeps_its_case_when_its_node_is_renamed(a_folder):
     add(a_folder)
     [first] = cases(a_folder)
     a_folder.ct.SetName("Renamed")
-    case = trainingcases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
+    case = training_cases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
     assert case.name == first.name and case.replaces == first
 
 
@@ -183,7 +182,7 @@ def test_a_patient_that_was_written_is_remembered_with_the_ct(a_folder, tmp_path
     slicer.util.loadScene(path)
     a_folder.host.pump()
     assert a_folder.ui.patientEdit.text == "-Patient seven"
-    assert trainingcases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath).replaces == case
+    assert training_cases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath).replaces == case
 
 
 def test_where_nothing_is_written_the_proposal_counts(a_folder):
@@ -212,10 +211,10 @@ def test_a_training_case_has_ct_label_edited_voxels_and_provenance(slicer_host, 
     corrected[2, 2, 2] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, airways, "airways", ct)
     data = str(tmp_path / "training")
-    case = trainingcases.new_case(airways, data)
+    case = training_cases.new_case(airways, data)
 
     def end(case):
-        return scenes.ends_of(lambda callbacks: trainingcases.start_adding_case(airways, case, callbacks))
+        return scenes.end_of(training_cases.adding_job(airways, case))
 
     assert end(case) == (case.name, "")
     folder = os.path.join(data, "cases", case.name)
@@ -230,7 +229,7 @@ def test_a_training_case_has_ct_label_edited_voxels_and_provenance(slicer_host, 
         assert json.load(stream)["corrected_voxels"]["added"] == 1
     result, message = end(case)
     assert result is None and "exists" in message
-    assert end(trainingcases.new_case(airways, data)) == (case.name, "")
+    assert end(training_cases.new_case(airways, data)) == (case.name, "")
 
 
 # Closing the scene ---------------------------------------------------------------------------------------------------
@@ -264,9 +263,9 @@ def test_a_case_is_added_though_the_scene_is_closed_meanwhile(a_folder):
 
 
 def test_a_case_whose_files_are_still_written_is_added_too(a_folder, monkeypatch):
-    monkeypatch.setattr(nrrdfile, "PIECE", 20_000)
+    monkeypatch.setattr(nrrd_writer, "PIECE", 20_000)
     voxels, ends = slicer.util.arrayFromVolume(a_folder.ct).copy(), []
-    case = trainingcases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
+    case = training_cases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
     started = starts_of(a_folder)
     a_folder.logic.startAddCase(a_folder.airways, case, Listener(lambda *end: ends.append(end)))
     temporary = slicer.app.temporaryPath
@@ -280,12 +279,12 @@ def test_a_case_whose_files_are_still_written_is_added_too(a_folder, monkeypatch
 
 
 def test_a_case_that_was_not_copied_from_the_closed_scene_is_said_to_be_missing(a_folder):
-    case = trainingcases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
+    case = training_cases.new_case(a_folder.airways, a_folder.ui.trainingFolderEdit.currentPath)
     listener = Listener(a_folder.section("Finetune").after("Added {name}."))
     a_folder.logic.startAddCase(a_folder.airways, case, listener)
     slicer.mrmlScene.Clear(0)
     a_folder.wait()
-    sentence = "CT airways left the scene before it was copied, so nothing was written."
+    sentence = "CT airways was removed from the scene before it was copied; nothing was written."
     assert a_folder.host.messages == [("error", sentence)] and not cases(a_folder)
 
 
@@ -315,7 +314,7 @@ def test_a_case_whose_label_is_doubted_is_added_if_the_user_says_so(a_folder, mo
 
     def doubted(airways, case, listener):
         asked.append(case.trusted)
-        doubt = "airwayseg-train: CT airways looks mirrored. If it is right all the same, add --trust-label."
+        doubt = "airwayseg-train: CT airways looks mirrored. If it is correct nevertheless, add --trust-label."
         listener.on_finished(*((case.name, "") if case.trusted else (None, doubt.partition(": ")[2])))
 
     monkeypatch.setattr(a_folder.logic, "startAddCase", doubted)
@@ -324,7 +323,7 @@ def test_a_case_whose_label_is_doubted_is_added_if_the_user_says_so(a_folder, mo
     assert asked == [False] and a_folder.ui.finetuneLabel.text == "Cancelled."
     a_folder.click("addCaseButton")
     assert asked == [False, False, True] and a_folder.ui.finetuneLabel.text.startswith("Added ")
-    assert a_folder.host.messages == [("question", "CT airways looks mirrored. Add it all the same?")] * 2
+    assert a_folder.host.messages == [("question", "CT airways looks mirrored. Add it anyway?")] * 2
 
 
 def test_what_an_interrupted_command_left_is_no_case(tmp_path):

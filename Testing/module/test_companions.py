@@ -5,7 +5,7 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.commands import training_cases as trainingcases
+from AirwaySegSlicer.commands import training_cases
 from AirwaySegSlicer.scene import edits as correction
 from AirwaySegSlicer.scene import nodes, segments
 
@@ -43,7 +43,7 @@ def test_neither_the_mask_before_correction_nor_the_overlay_is_offered(an_overla
 def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overlay):
     an_overlay.open("correctSection")
     initial = nodes.companion(an_overlay.airways, nodes.INITIAL)
-    sentence = f"{initial.GetName()} is what CT airways was before correction; choose CT airways instead."
+    sentence = f"{initial.GetName()} is the mask of CT airways before correction; choose CT airways instead."
     an_overlay.parameters.airways = initial  # as a script may
     an_overlay.host.pump()
     assert an_overlay.ui.editsLabel.text == sentence
@@ -53,7 +53,7 @@ def test_the_mask_before_correction_is_refused_as_airways_by_everything(an_overl
     assert an_overlay.host.messages == [("error", sentence)]
     for refused in (
         lambda: an_overlay.logic.showOverlay(initial, "lobe"),
-        lambda: trainingcases.new_case(initial, ""),
+        lambda: training_cases.new_case(initial, ""),
     ):
         with pytest.raises(RuntimeError, match="before correction"):
             refused()

@@ -96,5 +96,5 @@ def test_undo_and_redo_are_noticed(a_corrected_tree):
 
 def test_what_was_before_correction_is_no_result_itself(a_corrected_tree):
     initial = correction.initial_of(a_corrected_tree[2])
-    with pytest.raises(RuntimeError, match="is what CT airways was before correction; choose CT airways instead"):
+    with pytest.raises(RuntimeError, match="is the mask of CT airways before correction; choose CT airways instead"):
         correction.take_back(initial)

@@ -73,7 +73,7 @@ def test_another_ending_and_an_unmeasured_tree_get_a_sentence(a_result, tmp_path
 def test_centerline_and_table_are_written_as_they_were_measured(a_result, tmp_path):
     _ct, _corrected, airways = a_result
     maps = measuring.Maps()
-    _result, message = scenes.ends_of(lambda callbacks: measuring.start_measuring(airways, maps, callbacks))
+    _result, message = scenes.end_of(measuring.measuring_job(airways, maps))
     maps.clear()
     assert message == ""
     exporting.export_node(airways, str(tmp_path / "tree.vtp"))
@@ -86,10 +86,12 @@ def test_centerline_and_table_are_written_as_they_were_measured(a_result, tmp_pa
     assert [row["name"] for row in rows][:1] == ["trachea"] and float(rows[0]["mean_diameter_mm"]) > 7
 
 
-def test_the_whole_case_is_one_folder(a_result, tmp_path):
+@pytest.mark.parametrize("relative", [False, True], ids=["absolute path", "relative path"])
+def test_the_whole_case_is_one_folder(a_result, tmp_path, monkeypatch, relative):
     _ct, corrected, airways = a_result
+    monkeypatch.chdir(tmp_path)
     folder = str(tmp_path / "case")
-    result = scenes.ends_of(lambda callbacks: exporting.start_case_export(airways, folder, callbacks))
+    result = scenes.end_of(exporting.case_export_job(airways, "case" if relative else folder))
     assert result == (folder, "")
     names = {"airways.nrrd", "branches.csv", "tree.json", "centerline.mrk.json", "preview.png", "provenance.json"}
     assert names <= set(os.listdir(folder))
@@ -100,7 +102,7 @@ def test_the_whole_case_is_one_folder(a_result, tmp_path):
 def test_an_export_leaves_nothing_but_its_files(a_result, tmp_path):
     _ct, _corrected, airways = a_result
     maps = measuring.Maps()
-    scenes.ends_of(lambda callbacks: measuring.start_measuring(airways, maps, callbacks))
+    scenes.end_of(measuring.measuring_job(airways, maps))
     maps.clear()
     (tmp_path / "out").mkdir()
     for ending in (".csv", ".vtp", ".stl", ".nrrd"):

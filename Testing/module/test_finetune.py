@@ -82,7 +82,18 @@ def test_an_outcome_of_another_shape_gets_a_sentence(tmp_path):
 def test_an_empty_folder_is_not_trained_on(tmp_path):
     options = finetuning.FinetuneOptions(str(tmp_path), "default", "mine")
     with pytest.raises(RuntimeError, match="no case yet"):
-        finetuning.start_finetuning(options, None)
+        finetuning.finetuning_job(options)
+
+
+def test_relative_folders_are_those_of_slicers_working_directory(tmp_path, monkeypatch):
+    """The commands have another one."""
+    a_case = tmp_path / "data" / "cases" / "one"
+    a_case.mkdir(parents=True)
+    (a_case / "case.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    arguments = finetuning.finetuning_job(finetuning.FinetuneOptions("data", "default", "mine")).prepare("")
+    assert arguments[:5] == ["finetune", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "data/runs/mine")]
+    assert finetuning.removing_job("data", "one").prepare("")[2] == str(tmp_path / "data")
 
 
 # The installation ----------------------------------------------------------------------------------------------------
@@ -146,7 +157,7 @@ def test_a_requirement_that_is_not_installed_is_missing(tmp_path):
 
 def test_the_real_probe_sees_this_computer(slicer_host, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", scenes.python_slicer(tmp_path), prepend=os.pathsep)
-    found, message = scenes.ends_of(installation.start_probe)
+    found, message = scenes.end_of(installation.probe_job())
     assert message == "" and "default" in found.models
     assert found.findings[0].what.startswith(f"Python {sys.version.split()[0]}")
 

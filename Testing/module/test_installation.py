@@ -15,9 +15,8 @@ import slicerhost
 from module_desk import files
 from source_tree import ROOT
 
-from AirwaySegSlicer.commands import dependencies, installation
+from AirwaySegSlicer.commands import dependencies, installation, sample_data
 from AirwaySegSlicer.commands import probe_child as probe
-from AirwaySegSlicer.commands import sample_data as sampledata
 from AirwaySegSlicer.scene import nodes
 
 OFFER = dependencies.offer_packages  # The host has none offered.
@@ -37,7 +36,7 @@ def test_an_older_slicer_shows_one_sentence_and_no_traceback(slicer_host, monkey
     monkeypatch.setattr(type(slicer.app), "minorVersion", 10)
     for name in ("slicer.packaging", "SampleData"):
         monkeypatch.setitem(sys.modules, name, None)
-    sampledata.register_sample_data()
+    sample_data.register_sample_data()
     widget = slicerhost.open_module(slicer_host)
     label = widget.parent.layout().itemAt(0).widget()
     assert label.text == "AirwaySeg needs 3D Slicer 5.12 or newer; this is 3D Slicer 5.10."
@@ -161,7 +160,7 @@ def test_a_cpu_without_openvino_is_told_and_a_gpu_is_not():
     torch = {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False}
     seen = {"python": "3.12", "missing": [], "driver": "", "freeDisk": 5e10, "torch": torch, "models": ["default"]}
     [finding] = [one for one in installation.judge(seen | {"slow": ["openvino"]}).findings if one.fix]
-    assert finding.what == "Python lacks openvino, with which the CPU is several times faster."
+    assert finding.what == "Python lacks openvino, which makes the network several times faster on the CPU."
     seen["torch"] = torch | {"mps": True}
     assert not [one for one in installation.judge(seen | {"slow": ["openvino"]}).findings if one.fix]
 

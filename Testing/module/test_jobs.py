@@ -10,7 +10,7 @@ import pytest
 import slicer
 import vtk
 
-from AirwaySegSlicer import event_loop as eventloop
+from AirwaySegSlicer import event_loop
 from AirwaySegSlicer.commands import jobs
 from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.scene import nodes
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("slicer_host")
 
 def test_what_is_called_later_is_called_once_in_order_and_not_at_once(slicer_host):
     called = []
-    eventloop.call_later(lambda: called.append("last"), 0.05)
+    event_loop.call_later(lambda: called.append("last"), 0.05)
     for name in "abc":
-        eventloop.call_later(lambda name=name: called.append(name))
+        event_loop.call_later(lambda name=name: called.append(name))
     assert not called
-    slicer_host.pump(lambda: "last" in called and not eventloop._later._waiting)
+    slicer_host.pump(lambda: "last" in called and not event_loop._later._waiting)
     assert called == ["a", "b", "c", "last"]
 
 
@@ -38,7 +38,7 @@ def test_what_was_called_is_let_go_of(slicer_host):
 
     done, work = [], Work()
     gone = weakref.ref(work)
-    eventloop.call_later(work.do)
+    event_loop.call_later(work.do)
     del work
     slicer_host.pump(lambda: bool(done))
     assert gone() is None
@@ -49,8 +49,8 @@ def test_after_an_error_the_others_are_still_called(slicer_host):
         raise KeyError("in a call")
 
     called = []
-    eventloop.call_later(fail)
-    eventloop.call_later(lambda: called.append(True))
+    event_loop.call_later(fail)
+    event_loop.call_later(lambda: called.append(True))
     with pytest.raises(KeyError):
         slicer_host.pump(lambda: False)
     slicer_host.pump(lambda: bool(called))
@@ -59,9 +59,9 @@ def test_after_an_error_the_others_are_still_called(slicer_host):
 def test_a_dialog_that_a_call_opens_does_not_stop_the_others(slicer_host):
     """A dialog runs an event loop of its own, in which Qt does not fire the timer that is being served."""
     called = []
-    eventloop.call_later(lambda: slicer_host.pump(lambda: bool(called)))
-    eventloop.call_later(lambda: called.append(True))
-    slicer_host.pump(lambda: not eventloop._later._waiting)
+    event_loop.call_later(lambda: slicer_host.pump(lambda: bool(called)))
+    event_loop.call_later(lambda: called.append(True))
+    slicer_host.pump(lambda: not event_loop._later._waiting)
     assert called
 
 

@@ -9,8 +9,7 @@ import slicer
 
 from AirwaySegSlicer.commands import measure as measuring
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, maps, nodes, overlays
-from AirwaySegSlicer.scene import radius_plot as radiusplot
+from AirwaySegSlicer.scene import branches, maps, nodes, overlays, radius_plot
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +25,10 @@ def a_measured_folder(tmp_path_factory):
     os.environ["PATH"] = os.pathsep.join([scenes.python_slicer(folder), path])
     kept = folder / "tree"
 
-    def start(callbacks):
-        maps = measuring.Maps()
-        maps.keep = lambda node, source: os.rename(source, kept)
-        return measuring.start_measuring(airways, maps, callbacks)
-
+    maps = measuring.Maps()
+    maps.keep = lambda node, source: os.rename(source, kept)
     try:
-        result, message = scenes.ends_of(start)
+        result, message = scenes.end_of(measuring.measuring_job(airways, maps))
     finally:
         os.environ["PATH"] = path
     assert message == "" and result is airways
@@ -114,9 +110,11 @@ def test_removing_the_result_removes_everything(slicer_host, a_measured_folder, 
     take_in_again(airways, a_measured_folder, maps, tmp_path)
     overlays.show_overlay(airways, "lobe", overlays.OverlayLook(True, True), maps)
     branches.show_branch(airways, 2)
-    radiusplot.show_radius_plot(airways, 4)
+    radius_plot.show_radius_plot(airways, 4)
     overlays.hide_overlay(airways)
-    nodes.remove_result(airways)
+    belongings = nodes.Belongings(airways)
+    nodes.remove_with_display(airways)  # as the Data module deletes a node
+    belongings.remove()
     maps.clear()
     left = [node for node in nodes.all_nodes() if node.GetID() not in before]
     assert {node.GetClassName() for node in left} <= {"vtkMRMLPlotViewNode"}  # of Slicer's own layout
@@ -319,7 +317,7 @@ def test_without_measures_an_overlay_gets_a_sentence_and_changes_nothing(slicer_
 
 def test_the_plot_runs_from_the_carina_to_the_tip_and_becomes_thinner(a_tree):
     _ct, _mask, airways, _maps = a_tree
-    distance, radius = radiusplot.way_to(nodes.companion(airways, nodes.CENTERLINE), 7)
+    distance, radius = radius_plot.path_to(nodes.companion(airways, nodes.CENTERLINE), 7)
     assert distance[0] == pytest.approx(0, abs=1) and distance[-1] == pytest.approx(51.5, abs=3.5)
     assert (np.diff(distance) >= 0).all()
     assert radius[len(radius) // 4] == pytest.approx(2.8, abs=0.3)
@@ -328,8 +326,8 @@ def test_the_plot_runs_from_the_carina_to_the_tip_and_becomes_thinner(a_tree):
 
 def test_a_second_plot_replaces_the_first(a_tree):
     _ct, _mask, airways, _maps = a_tree
-    first = radiusplot.show_radius_plot(airways, 4)
+    first = radius_plot.show_radius_plot(airways, 4)
     count = slicer.mrmlScene.GetNumberOfNodes()
-    second = radiusplot.show_radius_plot(airways, 5)
+    second = radius_plot.show_radius_plot(airways, 5)
     assert first.GetScene() is None and slicer.mrmlScene.GetNumberOfNodes() == count
     assert second.GetTitle().endswith("branch 5") and second.GetNumberOfPlotSeriesNodes() == 1

@@ -31,9 +31,9 @@ def a_result(tmp_path):
 def finished(launch, ct, options=None):
     """Result and sentence of a segmentation, without measuring, with a stand-in for the command."""
     ends = []
-    callbacks = jobs.JobCallbacks(lambda *end: ends.append(end), launch=launch)
     options = replace(options or segmentation.SegmentOptions(), measure=False)
-    segmentation.start_segmentation(ct, options, Maps(), callbacks)
+    listener = jobs.Listener(lambda *end: ends.append(end))
+    jobs.start_job(segmentation.segmentation_job(ct, options, Maps()), listener, launch)
     launch.end()
     return ends[0]
 
@@ -71,7 +71,7 @@ def test_a_label_map_and_colours_get_a_sentence():
     photo = slicer.util.addVolumeFromArray(
         np.ones((3, 3, 3, 3), np.uint8), name="P", nodeClassName="vtkMRMLVectorVolumeNode"
     )
-    assert sentence_about(photo) == "P has 3 values a voxel; a CT has one."
+    assert sentence_about(photo) == "P has 3 values per voxel; a CT has one."
 
 
 def test_the_first_volume_that_may_be_a_ct_is_proposed():
@@ -193,15 +193,22 @@ def test_what_the_command_says_of_its_files_is_said_of_the_nodes():
     )
 
 
+@pytest.mark.usefixtures("slicers_python")
+def test_weights_in_slicers_working_directory_are_found_by_the_command(tmp_path, monkeypatch):
+    ct, _mask = scenes.a_ct()
+    (tmp_path / "mine.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    launch = scenes.StandIn(dark_is_airway)
+    finished(launch, ct, segmentation.SegmentOptions(model="mine.pt"))
+    [command] = launch.commands
+    assert command[command.index("--weights") + 1] == str(tmp_path / "mine.pt")
+
+
 def test_lines_that_begin_with_the_file_begin_with_the_node(slicer_host):
     from AirwaySegSlicer.commands import wording
 
-    lines = []
-    callbacks = wording.in_words_of_the_scene(
-        jobs.JobCallbacks(lambda *end: None, on_line=lines.append), {"ct.nrrd": "CT 1"}
-    )
-    for line in ("airwayseg: ct: The slices are 5 mm apart.", "ct: dark", "object: ct is kept"):
-        callbacks.on_line(line)
+    worded = wording.with_node_names({"ct.nrrd": "CT 1"})
+    lines = [worded(line) for line in ("airwayseg: ct: The slices are 5 mm apart.", "ct: dark", "object: ct is kept")]
     assert lines == ["airwayseg: CT 1: The slices are 5 mm apart.", "CT 1: dark", "object: ct is kept"]
 
 
@@ -284,7 +291,7 @@ def test_a_region_elsewhere_gets_a_sentence_before_anything_is_started():
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Elsewhere")
     roi.SetCenterWorld(4000, 0, 0)
     roi.SetSizeWorld(10, 10, 10)
-    with pytest.raises(RuntimeError, match="does not lie in CT"):
+    with pytest.raises(RuntimeError, match="is outside CT"):
         finished(scenes.StandIn(dark_is_airway), ct, segmentation.SegmentOptions(region=roi))
 
 
@@ -314,23 +321,17 @@ def test_the_report_survives_in_the_node(a_result):
     assert segmentation.provenance(node) == json.loads(json.dumps(scenes.REPORT))
 
 
-def test_one_thing_at_a_time_runs_in_a_slot():
-    runs, held = jobs.Runs(lambda *_arguments: None), []
-    listener = jobs.Listener(lambda *end: held.append(end))
-
-    class Process:
-        cancelled = False
-
-        def cancel(self, reason):
-            self.cancelled = True
-
-    process, audiences = Process(), []
-    runs.start("a", lambda callbacks: audiences.append(callbacks) or process, listener)
+@pytest.mark.usefixtures("slicers_python")
+def test_one_job_at_a_time_runs_in_a_slot(slicer_host):
+    launch, ends = scenes.StandIn(lambda arguments: []), []
+    runs, job = jobs.Runs(launch), jobs.Job(lambda folder: ["segment"], lambda folder: "result")
+    listener = jobs.Listener(lambda *end: ends.append((*end, runs.is_running("a"))))
+    runs.start("a", job, listener)
     with pytest.raises(RuntimeError, match="running already"):
-        runs.start("a", lambda callbacks: process, listener)
-    runs.cancel("a")
-    audiences[0].on_finished(None, "")
-    assert process.cancelled and held == [(None, "")] and not runs.is_running("a")
+        runs.start("a", job, listener)
+    assert runs.is_running("a") and not runs.is_running("b") and len(launch.commands) == 1
+    launch.end()
+    assert ends == [("result", "", False)]
 
 
 LOADED_LATER = """
@@ -368,12 +369,12 @@ def test_the_module_loads_before_those_whose_classes_it_uses(name):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "float32", "float64"])
 def test_a_volume_written_in_pieces_is_the_volume(tmp_path, monkeypatch, dtype):
-    from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
+    from AirwaySegSlicer.commands import nrrd_writer
 
-    monkeypatch.setattr(nrrdfile, "PIECE", 1000)
+    monkeypatch.setattr(nrrd_writer, "PIECE", 1000)
     array = np.random.default_rng(0).integers(0, 100, (7, 20, 30)).astype(dtype)
     node = slicer.util.addVolumeFromArray(array, scenes.IJK_TO_RAS, "V")
-    pauses = list(nrrdfile.write_pieces(array[:, 2:], nodes.ijk_to_ras(node), str(tmp_path / "v.nrrd")))
+    pauses = list(nrrd_writer.write_pieces(array[:, 2:], nodes.ijk_to_ras(node), str(tmp_path / "v.nrrd")))
     again = nodes.read_volume(str(tmp_path / "v.nrrd"))
     assert len(pauses) == 6 and slicer.util.arrayFromVolume(again).dtype == array.dtype
     assert np.array_equal(slicer.util.arrayFromVolume(again), array[:, 2:])
@@ -397,8 +398,8 @@ def a_job_in_pieces(launched, ends):
         process.end([], 0)
         return process
 
-    callbacks = jobs.JobCallbacks(lambda *end: ends.append(end), launch=launch)
-    return jobs.start_job(callbacks, prepare, lambda folder: "result"), folders
+    job, listener = jobs.Job(prepare, lambda folder: "result"), jobs.Listener(lambda *end: ends.append(end))
+    return jobs.start_job(job, listener, launch), folders
 
 
 @pytest.mark.usefixtures("slicers_python")

@@ -8,7 +8,7 @@ import slicer
 import slicerhost
 from module_desk import files
 
-from AirwaySegSlicer.commands import nrrd_writer as nrrdfile
+from AirwaySegSlicer.commands import nrrd_writer
 from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.scene import branches, freshness, nodes, overlays, segments
 
@@ -154,7 +154,7 @@ def test_corrections_are_not_replaced_without_asking(a_measured_desk):
 
 def test_the_window_lives_while_the_ct_is_written(a_desk, monkeypatch):
     """Seconds are measured by benchmarks/panel.py; here it is counted what is written between two looks at events."""
-    monkeypatch.setattr(nrrdfile, "PIECE", 50_000)
+    monkeypatch.setattr(nrrd_writer, "PIECE", 50_000)
     import qt
 
     written = [0]
@@ -166,7 +166,7 @@ def test_the_window_lives_while_the_ct_is_written(a_desk, monkeypatch):
             written[-1] += len(data)
             return super().write(data)
 
-    monkeypatch.setattr(nrrdfile, "open", Counted, raising=False)
+    monkeypatch.setattr(nrrd_writer, "open", Counted, raising=False)
     timer.start(0)
     a_desk.segment()
     timer.stop()

@@ -202,12 +202,12 @@ def test_a_training_runs_beside_other_work_and_its_table_and_model_appear(a_trai
     ("about", "said"),
     [
         ({"verdict": "not better", "better": False, "name": None}, "Not better, and not listed: why."),
-        ({"verdict": "unknown", "better": False, "name": None}, "Cannot be judged: why."),
+        ({"verdict": "unknown", "better": False, "name": None}, "Cannot be assessed: why."),
         ({"better": False, "name": None}, "Not better, and not listed: why."),
         ({"doubt": "Labels are mirrored."}, "Better, and listed as mine: why. Labels are mirrored."),
     ],
 )
-def test_what_is_not_better_is_told_from_what_cannot_be_judged(a_training, monkeypatch, about, said):
+def test_not_better_differs_from_cannot_be_assessed(a_training, monkeypatch, about, said):
     monkeypatch.setenv("AIRWAYSEG_OUTCOME", json.dumps(about | {"reason": "why."}))
     a_training.ui.newModelEdit.text = "mine"
     a_training.click("finetuneButton")

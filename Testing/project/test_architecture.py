@@ -65,6 +65,7 @@ NEEDS_TORCH = {
     "repair.network_bridges",
     "pipeline",
     "commands.segment",
+    "commands.weights",
 }
 SLICER_PACKAGES = {"slicer", "qt", "ctk", "vtk"}
 # What Slicer may import when it starts: nothing third-party but these.

@@ -153,7 +153,8 @@ def view3d_png(path: str | Path, size: tuple[int, int] = (400, 400), direction: 
 
 
 def panel_png(path: str | Path, widget: QtWidgets.QWidget, width: int = 400) -> Path:
-    """The panel as a picture, as high as its contents want."""
+    """The panel as a picture, high enough for its contents as they are now."""
+    QtCore.QCoreApplication.processEvents()  # The layout learns of text that was set just before.
     height = max(widget.sizeHint.height(), widget.minimumSizeHint.height())
     widget.resize(width, height)
     QtCore.QCoreApplication.processEvents()
@@ -165,7 +166,7 @@ def panel_png(path: str | Path, widget: QtWidgets.QWidget, width: int = 400) -> 
 def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Path) -> Path:
     """Slicer's conventional layout: the panel at the left, the 3D view (files) above a row of axial, coronal, sagittal.
 
-    Each view stands below its bar in the colour that Slicer gives it.
+    Each view is below its bar in the colour that Slicer gives it.
     """
     left, above, *row = (Image.open(name).convert("RGB") for name in (panel, view3d, *slices))
     width = max(above.width, sum(image.width for image in row) + GAP * (len(row) - 1))
@@ -178,7 +179,13 @@ def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Pat
     for image, name in zip(row, VIEW_OF_ORIENTATION.values(), strict=False):
         _paste_view(sheet, image, (x, above.height + BAR_HEIGHT + GAP), name)
         x += image.width + GAP
-    sheet.save(path, optimize=True)
+    return save_small(sheet, path)
+
+
+def save_small(picture: Image.Image, path: str | Path) -> Path:
+    """Write a PNG file of at most 256 colours, which is a fifth of the size; rare colours keep their hue."""
+    colours = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    colours.save(path, optimize=True)
     return Path(path)
 
 

@@ -154,7 +154,8 @@ def simulate(arguments: list[str]) -> None:
 if __name__ == "__main__":
     package, rest = sys.argv[2], sys.argv[3:]
     if package == "AirwaySegSlicer.commands.probe_child":
-        print(json.dumps({"probe": PROBE}))
+        with open(os.path.join(rest[0], "probe.json"), "w") as stream:
+            json.dump(PROBE, stream)
     else:
         commands = {"segment": segment, "measure": measure, "finetune": finetune}
         commands |= {"simulate": simulate, "cases": cases}

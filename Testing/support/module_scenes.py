@@ -13,8 +13,8 @@ import slicerhost as slicerhost  # for slicer.i18n, which the files below import
 from module_commands import REPORT
 from phantoms import a_forked_tree, draw_tubes
 
-from AirwaySegSlicer import event_loop as eventloop
-from AirwaySegSlicer.commands.jobs import JobCallbacks
+from AirwaySegSlicer import event_loop
+from AirwaySegSlicer.commands.jobs import Job, Listener, start_job
 from AirwaySegSlicer.scene.nodes import all_nodes, ijk_to_ras, write_volume
 
 assert slicerhost  # Imported for what it makes importable.
@@ -100,7 +100,7 @@ class StandIn:
         except Failed as failure:
             lines, code = [str(failure)], 2
         self.processes[-1].end(lines, code)
-        slicerhost.start().pump(lambda: not eventloop._later._waiting)
+        slicerhost.start().pump(lambda: not event_loop._later._waiting)
 
 
 class Failed(Exception):
@@ -133,10 +133,10 @@ class Running:
         return self._code
 
 
-def ends_of(start: Callable[[JobCallbacks], object]) -> tuple[object, str]:
-    """Result and sentence of work that is started with the real command and waited for."""
+def end_of(job: Job) -> tuple[object, str]:
+    """Result and sentence of a job that is run with the real command and waited for."""
     ends: list[tuple[object, str]] = []
-    start(JobCallbacks(lambda *end: ends.append(end), launch=launch_real, blocking=True))
+    start_job(job, Listener(lambda *end: ends.append(end)), launch_real, blocking=True)
     assert len(ends) == 1
     return ends[0]
 

@@ -27,7 +27,7 @@ CHECKPOINT_STEPS = 50
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0 is success, 2 a sentence about what was wrong, 130 stopped by the user."""
+    """Run the command line. Exit codes: 0 success, 2 an error (one sentence on standard error), 130 stopped."""
     options = _parser().parse_args(arguments)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="airwayseg-train: %(message)s")
@@ -55,22 +55,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
-    _add_finetune(commands.add_parser("finetune", help="improve weights on a handful of corrected cases"))
-    _add_breakage(commands.add_parser("breakage", help="train the network that connects broken branches"))
-    _add_evaluate(commands.add_parser("evaluate", help="how weights do on a folder of cases"))
+    _add_finetune(commands.add_parser("finetune", help="fine-tune weights on a few corrected cases"))
+    _add_breakage(commands.add_parser("breakage", help="train the network that joins fragments"))
+    _add_evaluate(commands.add_parser("evaluate", help="metrics of weights on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
-    _add_pseudolabel(commands.add_parser("pseudolabel", help="a case from a real CT and an incomplete mask"))
-    _add_paste(commands.add_parser("paste", help="simulated airways in the lungs of real cases"))
-    _add_rehearsal(commands.add_parser("rehearsal", help="make the bundled patches against forgetting"))
+    _add_pseudolabel(commands.add_parser("pseudolabel", help="make a case from a real CT and an incomplete mask"))
+    _add_paste(commands.add_parser("paste", help="draw simulated airways into the lungs of real cases"))
+    _add_rehearsal(commands.add_parser("rehearsal", help="make the bundled rehearsal patches, against forgetting"))
     return parser
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; cases go into OUTPUT/cases/<id>")
-    parser.add_argument("--cases", type=int, default=1, help="how many (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default 0)")
-    parser.add_argument("--clean", action="store_true", help="no blur and noise: `fit` then adds its own to each patch")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="cases made at once")
+    parser.add_argument("--cases", type=int, default=1, help="number of cases (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed: the same gives the same cases (default 0)")
+    parser.add_argument("--clean", action="store_true", help="no blur and noise: `fit` then adds them to each patch")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="worker processes")
     parser.set_defaults(run=_run_simulate)
 
 
@@ -94,48 +94,53 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     default = FitSettings()
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
+    parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT, also with more --steps")
     parser.add_argument("--shares", type=float, nargs="+", default=(), help="share of each data folder in the patches")
     parser.add_argument("--recipe", default=default.recipe, help=f"{', '.join(list_recipes())}, or a .toml file")
     for name, kind, meaning in (
         ("steps_scale", float, "factor for the length of every stage"),
         ("steps", int, "updates of the weights, for recipes of one stage"),
+        ("minutes", float, "train so long instead, likewise; the learning rate follows the time"),
         ("rate", float, "highest learning rate, for recipes of one stage"),
-        ("frozen_from", float, "share of the steps after which batch normalisation keeps its statistics, likewise"),
-        ("batch", int, "patches a step, of all processes together"),
-        ("patch", int, "voxels along a side of a patch, a multiple of 8"),
+        (
+            "frozen_from",
+            float,
+            "share of the steps after which batch normalisation keeps its statistics, for recipes of one stage",
+        ),
+        ("batch", int, "patches per step, of all processes together"),
+        ("patch", int, "side of a patch in voxels, a multiple of 8"),
         ("norm", str, "normalisation: batch or instance"),
-        ("start_from", str, "weights to begin with: a name or a file"),
+        ("start_from", str, "initial weights: a name or a file"),
         ("validation", float, "share of the patients that are held out"),
         ("rehearsal", float, "share of the bundled simulated patches"),
-        ("validate_every", int, "steps between two looks at the cases held out, a multiple of --checkpoint-every"),
-        ("validate_cases", int, "cases held out that are looked at, at most"),
+        ("validate_every", int, "steps between two validations, a multiple of --checkpoint-every"),
+        ("validate_cases", int, "largest number of held-out cases in a validation"),
         ("checkpoint_every", int, "steps between two checkpoints"),
-        ("seed", int, "of weights and patches"),
+        ("seed", int, "random seed of weights and patches"),
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        shown = "the recipe's" if value is None and name != "start_from" else value
+        shown = "the recipe's" if value is None and name not in ("start_from", "minutes") else value
         parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
     _add_machine(parser)
     parser.set_defaults(run=_run_fit)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    """What depends on the machine, the same for all trainings."""
+    """Options that depend on the machine, the same for all trainings."""
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument(
         "--precision",
         default="auto",
         choices=PRECISIONS,
-        help="arithmetic of the network; auto: bfloat16 where device or processor computes in it, else float32; a run "
-        "that is continued keeps its own",
+        help="number format of the network; auto: bfloat16 if the device supports it, else float32; a resumed run "
+        "keeps its own",
     )
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes that cut patches, for each training process (default: the processors that are left, at most 4; "
-        "0 on Windows and macOS)",
+        help="worker processes that crop patches, for each training process (default: the unused processors, at most "
+        "4; 0 on Windows and macOS)",
     )
 
 
@@ -156,20 +161,20 @@ def _add_breakage(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         nargs="+",
-        help="folders with cases/<id>/{ct,label}.nrrd and, where a first stage has run, prediction.nrrd",
+        help="folders with cases/<id>/{ct,label}.nrrd and optionally prediction.nrrd, the mask of a first stage",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
+    parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT, also with more --steps")
     parser.add_argument("--steps", type=int, default=4000, help="updates of the weights (default 4000)")
-    parser.add_argument("--batch", type=int, default=4, help="patches a step (default 4)")
+    parser.add_argument("--batch", type=int, default=4, help="patches per step (default 4)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default 0.002)")
     parser.add_argument("--trees", type=int, default=1, help="broken trees made of each case (default 1)")
-    parser.add_argument("--patches", type=int, default=32, help="patches kept of each broken tree (default 32)")
+    parser.add_argument("--patches", type=int, default=32, help="patches of each broken tree (default 32)")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the patients held out (default 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, breaks and patches (default 0)")
-    parser.add_argument("--validate-cases", type=int, default=20, help="cases held out that are looked at (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of weights, breaks and patches (default 0)")
+    parser.add_argument("--validate-cases", type=int, default=20, help="most held-out cases evaluated (default 20)")
     parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between two checkpoints (default 200)")
-    parser.add_argument("--start-from", help="weights to begin with: a name or a file")
+    parser.add_argument("--start-from", help="initial weights: a name or a file")
     _add_machine(parser)
     parser.set_defaults(run=_run_breakage)
 
@@ -185,26 +190,26 @@ def _run_breakage(options: argparse.Namespace, progress: Bar) -> int:
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", default="default", help="weights to begin with: a name or a file")
+    parser.add_argument("--weights", default="default", help="initial weights: a name or a file (default: default)")
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, or give it more --steps")
+    parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT, also with more --steps")
     parser.add_argument("--name", help="name under which better weights are listed (default: the folder's)")
     parser.add_argument("--recipe", default="finetune", help="finetune, or a .toml file of one stage")
     parser.add_argument("--steps", type=int, help="updates of the weights (default the recipe's)")
-    parser.add_argument("--patch", type=int, help="voxels along a side of a patch (default the recipe's)")
-    parser.add_argument("--batch", type=int, help="patches a step (default the recipe's)")
+    parser.add_argument("--patch", type=int, help="side of a patch in voxels (default the recipe's)")
+    parser.add_argument("--batch", type=int, help="patches per step (default the recipe's)")
     parser.add_argument(
         "--validation",
         type=float,
         default=0.25,
-        help="share of the patients that are held out, at least one of two (default 0.25)",
+        help="share of the patients that are held out; at least one, if there are two (default 0.25)",
     )
     parser.add_argument("--rehearsal", type=float, default=0.4, help="share of simulated patches (default 0.4)")
-    parser.add_argument("--validate-cases", type=int, default=20, help="cases held out that are looked at (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the patches and of who is held out (default 0)")
+    parser.add_argument("--validate-cases", type=int, default=20, help="most held-out cases evaluated (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of patches and held-out patients (default 0)")
     _add_machine(parser)
-    parser.add_argument("--progress", choices=("bar", "json"), default="bar", help="how progress is shown")
+    parser.add_argument("--progress", choices=("bar", "json"), default="bar", help="progress display")
     parser.set_defaults(run=_run_finetune)
 
 
@@ -217,7 +222,7 @@ def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int
         **{name: getattr(options, name) for name in own},
         start_from=options.weights,
         checkpoint_every=CHECKPOINT_STEPS,
-        validate_every=CHECKPOINT_STEPS * 10**6,  # before and after, no more
+        validate_every=CHECKPOINT_STEPS * 10**6,  # only before and after the training
     )
     outcome = finetune(options.data, options.output, settings, progress, name=options.name, resume=options.resume)
     progress.close()
@@ -231,20 +236,20 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="add a CT with its label")
     add.add_argument("data", type=Path, help="the data folder; the case goes into DATA/cases/<name>")
     add.add_argument("--ct", type=Path, required=True, help="NIfTI, NRRD or MetaImage file or DICOM folder")
-    add.add_argument("--series", help="which DICOM series, where a folder holds several: its number or UID")
+    add.add_argument("--series", help="DICOM series of a folder with several: its number or UID")
     add.add_argument("--label", type=Path, required=True, help="0 background, 1 airway, 2 left out, on the CT's grid")
-    add.add_argument("--initial", type=Path, help="the mask before it was corrected: what differs weighs more")
-    add.add_argument("--edited", type=Path, help="not 0 where a person corrected the label, instead of --initial")
+    add.add_argument("--initial", type=Path, help="the mask before correction: voxels that differ get a larger weight")
+    add.add_argument("--edited", type=Path, help="mask of the corrected voxels (not 0), instead of --initial")
     add.add_argument(
-        "--patient", help="keeps the cases of one person together (default: that of a case with this CT, or the name)"
+        "--patient", help="patient of the case; one patient's cases are held out together (default: see Training)"
     )
-    add.add_argument("--name", help="name of the case (default: the CT's, with more where another CT's case has that)")
-    add.add_argument("--force", action="store_true", help="replace a case of that name and of this CT or --patient")
+    add.add_argument("--name", help="name of the case (default: the CT's name, made unique)")
+    add.add_argument("--force", action="store_true", help="replace a case of that name, of the same CT or --patient")
     add.add_argument(
         "--trust-label", action="store_true", dest="trusted", help="add a label that does not seem to fit the CT"
     )
     add.set_defaults(run=_run_cases_add)
-    listing = actions.add_parser("list", help="what is in a data folder, and what is wrong with it")
+    listing = actions.add_parser("list", help="list the cases of a data folder, with any problems")
     listing.add_argument("data", type=Path)
     listing.set_defaults(run=_run_cases_list)
     remove = actions.add_parser("remove", help="remove cases")
@@ -284,10 +289,10 @@ def _run_cases_remove(options: argparse.Namespace, _progress: Bar) -> int:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="default", help="a name or a file (default: default)")
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a case, their mean and deviation")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row per case, mean and standard deviation")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
-    parser.add_argument("--force", action="store_true", help="replace files that are already there")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.set_defaults(run=_run_evaluate)
 
 
@@ -309,9 +314,9 @@ def _run_evaluate(options: argparse.Namespace, progress: Bar) -> int:
 
 def _add_pseudolabel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ct", type=Path, help="NIfTI, NRRD or MetaImage file or DICOM folder")
-    parser.add_argument("--mask", type=Path, required=True, help="airways, right but incomplete, on the CT's grid")
+    parser.add_argument("--mask", type=Path, required=True, help="precise but incomplete airways, on the CT's grid")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; the case goes into OUTPUT/cases/<id>")
-    parser.add_argument("--source", default="pseudo-label", help="where the mask is from, for case.json")
+    parser.add_argument("--source", default="pseudo-label", help="origin of the mask, for case.json")
     parser.set_defaults(run=_run_pseudolabel)
 
 
@@ -330,7 +335,7 @@ def _add_paste(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cases/<id>/{ct,label}.nrrd, real ones")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; cases go into OUTPUT/cases/<id>")
     parser.add_argument("--cases", type=int, default=4, help="versions of each case (default 4)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed: the same gives the same cases (default 0)")
     parser.set_defaults(run=_run_paste)
 
 
@@ -347,8 +352,8 @@ def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
 def _add_rehearsal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="an .npz file")
     parser.add_argument("--patients", type=int, default=6, help="how many; each gives 4 patches (default 6)")
-    parser.add_argument("--seed", type=int, default=7000, help="the same seed gives the same patches (default 7000)")
-    parser.add_argument("--force", action="store_true", help="replace a file that is already there")
+    parser.add_argument("--seed", type=int, default=7000, help="random seed of the patches (default 7000)")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.set_defaults(run=_run_rehearsal)
 
 

@@ -1,4 +1,4 @@
-"""The processes of one training: a single one, or those that `torchrun` has started, one for each GPU."""
+"""Distributed training: a single process, or those that `torchrun` has started, one for each GPU."""
 
 import os
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.device_plan import choose_device
 
 LONGEST_WAIT = timedelta(hours=6)
-"""A process may wait so long for the others, which prepare cases or segment them."""
+"""Longest time that a process waits for the others, which prepare or segment cases."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """Process ``rank`` of ``size``, and the device on which it works."""
+    """This process's ``rank``, the number of processes ``size``, and the device of this process."""
 
     rank: int
     size: int
@@ -27,7 +27,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether it is this process that writes files and shows progress."""
+        """Whether this is rank 0, which writes files and shows progress."""
         return self.rank == 0
 
     def share(self, items: list[Any]) -> list[Any]:
@@ -35,14 +35,14 @@ class Team:
         return items[self.rank :: self.size]
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Barrier: wait until all processes have called this."""
         if self.size > 1:
             distributed.barrier()
 
     def together(self, tensor: Tensor) -> Tensor:
-        """Everybody's tensors one after the other along the first axis; only this process's own has a gradient.
+        """The tensors of all processes, concatenated along the first axis; only this process's own has a gradient.
 
-        So each computes the loss of the whole batch, and differentiates by its own part.
+        So each process computes the loss of the whole batch, and its gradient for its own part.
         """
         if self.size == 1:
             return tensor
@@ -51,8 +51,14 @@ class Team:
         parts[self.rank] = tensor
         return torch.cat(parts)
 
+    def leading(self, value: float) -> float:
+        """The leading process's value, so that all decide alike."""
+        if self.size == 1:
+            return value
+        return float(self.together(torch.tensor([value], dtype=torch.float64, device=self.device))[0])
+
     def merged(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Everybody's entries in one dict, sorted by key."""
+        """The entries of all processes in one dict, sorted by key."""
         every: list[dict[str, Any]] = [found]
         if self.size > 1:
             every = [{} for _ in range(self.size)]
@@ -62,12 +68,12 @@ class Team:
 
 @contextmanager
 def joined_team(wanted: str) -> Iterator[Team]:
-    """Join the processes of `torchrun`, or be alone; ``wanted`` is the device: auto, cpu or cuda.
+    """The team of `torchrun`'s processes, or of this process alone; ``wanted`` is the device: auto, cpu or cuda.
 
     Raises
     ------
     AirwaySegError
-        If the device is not there.
+        If the device is not available, or there are fewer GPUs than processes.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = choose_device(wanted)

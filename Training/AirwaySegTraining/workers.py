@@ -1,4 +1,4 @@
-"""Processes that share the work of a command and end with it."""
+"""Worker processes of a command, which end with it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from typing import Any
 class WorkerPool(ProcessPoolExecutor):
     """A `ProcessPoolExecutor` whose processes stop and clean up when the command is stopped.
 
-    The plain one would finish what it has begun, and begin what is next, before Ctrl+C or SIGTERM ends the command.
+    The plain one would finish the tasks that have begun, and start the next, before Ctrl+C or SIGTERM ends the command.
     """
 
     def __init__(self, workers: int) -> None:
@@ -25,7 +25,7 @@ class WorkerPool(ProcessPoolExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Wait for the processes; stop them if it is not an error that ends the block."""
+        """Wait for the processes; stop them at once if the block ends with a stop signal (not an `Exception`)."""
         if kind is not None and not issubclass(kind, Exception):
             self.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
@@ -34,13 +34,13 @@ class WorkerPool(ProcessPoolExecutor):
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl+C reaches all processes of a terminal; the command's own stops the others."""
+    """Ctrl+C reaches all processes of a terminal; the workers ignore it, and the main process stops them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stoppable(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function; SIGTERM unwinds it, so that it cleans up, and ends the process."""
+    """Call the function. SIGTERM raises KeyboardInterrupt in it, so that it cleans up, and then ends the process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return function(*args, **kwargs)

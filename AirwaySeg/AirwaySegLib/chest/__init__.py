@@ -1,1 +1,5 @@
-"""What is found in a chest CT without a network: body, lungs, trachea, and the search region."""
+"""Anatomy of a chest CT that is found without a network.
+
+`preprocessing`: body, lungs, crop box, search region, HU calibration, resampling. `trachea`: the search for the trachea
+and the carina.
+"""

@@ -1,4 +1,4 @@
-"""What happens to a CT before the network: body, lungs, box and region to search, Hounsfield calibration, resampling.
+"""Preprocessing of a CT for the network: body, lungs, crop box, search region, Hounsfield calibration, resampling.
 
 Arrays are canonical (z upwards, y backwards, x from right to left; see `volume.to_canonical`), spacings z, y, x in mm.
 """
@@ -20,60 +20,63 @@ _COARSE_MM = (3.0, 3.0, 3.0)
 """Coarse voxel (z, y, x): enough for outlines of body and lungs, and fast."""
 
 _TISSUE_HU, _LUNG_HU = -400, -500
-"""Above: tissue. Below: air and lung. About halfway between lung (-850) and soft tissue (50), with room for noise."""
+"""Tissue is above the first, air and lung below the second: about halfway between lung (-850) and soft tissue (50)."""
 
 _FREE_AIR_HU, _FREE_AIR_RANGE_HU = -940, 35
-"""Free air is darker than this, or than so much above the darkest air at the edge of the view if that is brighter."""
+"""Free air is darker than the first, or, if that is brighter, than the darkest air at the edge of the field of view
+plus the second."""
 
 _DARK_HU, _DARKEST_LUNG_HU = -800, -915
-"""At the edge of the view, voxels below the first are air or lung; if their tenth percentile is above the second, they
-are lung, which is rarely darker except in emphysema."""
+"""At the edge of the field of view, voxels below the first are air or lung; if their tenth percentile is above the
+second, they are lung, which is rarely darker except in emphysema."""
 
 _NO_AIR_SEEN_HU = -1000
-"""HU of air by definition, taken where the edge of the view shows none."""
+"""HU of air by definition, used if the edge of the field of view shows no air."""
 
 _THIN_RADIUS = 4
-"""Radius in coarse voxels (12 mm) of the disc that does not fit into table, clothes and cables, but into any body."""
+"""Radius in coarse voxels (12 mm) of a disc that fits into any body but not into table, clothes or cables."""
 
 _WITHIN, _TOUCHING_AIR = 0.5, 0.2
-"""Share of a component inside the body's outline from which on it belongs to it; share of a component's rim on free air
-below which it is lung rather than cloth."""
+"""A component belongs to the body if more than the first share of it is inside the body's outline, and is lung rather
+than cloth if less than the second share of its rim touches free air."""
 
 _SMALLEST_LUNG_ML, _SMALLEST_LUNG_SHARE = 100.0, 1 / 8
-"""Least volume of a lung, also as a share of the largest component: a child's or a collapsed lung, no loop of bowel."""
+"""Smallest volume of a lung, also as a share of the largest component: admits a child's or a collapsed lung, but no
+bowel loop."""
 
 _BOWEL_GAS_HU, _BOWEL_GAS_SHARE = 60, 0.75
-"""Gas is within so many HU of the darkest air; from this share of the inside on a component is gas, not lung."""
+"""Gas is within the first (HU) of the darkest air; a component whose interior has more than the second share of gas is
+bowel gas, not lung."""
 
 _CLOSING_RADIUS = 3
-"""Radius in coarse voxels (9 mm) of the closing that takes vessels and large airways into the lungs."""
+"""Radius in coarse voxels (9 mm) of the closing that includes vessels and large airways in the lungs."""
 
 _BOX_MARGIN_MM, _REGION_MARGIN_MM = 10.0, 6.0
-"""Around the lungs' box and around the region to search: three and two coarse voxels, since both are rough."""
+"""Margins around the lungs' box and around the search region: three and two coarse voxels, since both are rough."""
 
 _ABOVE_TRACHEA_MM = 30.0
-"""Above the trachea's upper end: the larynx up to the glottis and the part that `find_trachea` may have missed."""
+"""Margin above the trachea's upper end: the larynx up to the glottis, and the part that `find_trachea` may miss."""
 
 _TRACHEA_MARGIN_MM = 10.0
-"""Around the trachea's centre line or wall: its wall (1 to 3 mm) and an error of some coarse voxels."""
+"""Margin around the trachea's centerline or lumen: its wall (1 to 3 mm) and an error of some coarse voxels."""
 
 _MAIN_BRONCHI_MM = 50.0
-"""Below the trachea's lower end: the left main bronchus, the longer one, is about 5 cm long."""
+"""Margin below the trachea's lower end: the left main bronchus, the longer one, is about 5 cm long."""
 
 _APEX_MM = 30.0
-"""Uppermost stretch of the lungs that is continued upwards where no trachea was found."""
+"""Uppermost part of the lungs, which is continued upwards if no trachea was found."""
 
 _LARGEST_SHIFT_HU = 80.0
-"""Largest correction of a CT's HU; a larger difference is an error of the trachea rather than of the scanner."""
+"""Largest correction of a CT's HU; a larger offset means that the trachea was found wrongly, not a scanner offset."""
 
 _USUAL_AIR_HU = (-1010.0, -930.0)
-"""Air in the trachea that needs no correction: that of most scanners; see `calibrate`."""
+"""Range of HU of tracheal air in most scanners, which needs no correction; see `calibrate`."""
 
 Box = tuple[slice, slice, slice]
 
 
 def _disc(radius: int) -> np.ndarray:
-    """A flat disc of so many voxels, (1, 2 r + 1, 2 r + 1) bool."""
+    """A flat disc of radius r voxels, (1, 2 r + 1, 2 r + 1) bool."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return (y**2 + x**2 <= (radius + 0.5) ** 2)[None]
 
@@ -90,10 +93,10 @@ def _touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 def body_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return the body with its lungs and airways, without table, clothes and outside air: (Z, Y, X) bool.
 
-    Computed on a grid of about 3 mm, slice by slice: what is not tissue and reaches the edge of the image is outside.
-    Thin things, table and blanket, are taken for no tissue. Where the chest wall is as thin, lung counts as outside at
-    first, and what it closes off within the body's outline is taken back; where the field of view cuts a lung,
-    `_lung_beside` takes it back. False everywhere if the CT shows no tissue.
+    Computed on a grid of about 3 mm, slice by slice: non-tissue that reaches the edge of the image is outside. Thin
+    objects (table, blanket) do not count as tissue. Where the chest wall is as thin, lung counts as outside at first
+    and is added again if it is enclosed and within the body's outline; a lung that the field of view truncates is added
+    by `_lung_beside`. False everywhere if the CT shows no tissue.
     """
     factors = factors_for(spacing_mm, _COARSE_MM)
     coarse = block_means(hu, factors)
@@ -124,7 +127,10 @@ def _convex_outlines(tissue: np.ndarray) -> np.ndarray:
 
 
 def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
-    """Mark what is as dark as free air and reaches the edge of the view; voxels near padding are mixed with it."""
+    """Voxels as dark as free air that are connected to the edge of the field of view.
+
+    Voxels near the padding are left out, because they are mixed with it.
+    """
     mixed = ndimage.binary_dilation(padding, _disc(2))
     edge = ndimage.binary_dilation(mixed, _disc(1)) | _frame(coarse)
     smooth = ndimage.uniform_filter(coarse, (1, 3, 3))
@@ -133,10 +139,10 @@ def _free_air(coarse: np.ndarray, padding: np.ndarray) -> np.ndarray:
 
 
 def _lung_beside(known: np.ndarray, outlines: np.ndarray, free_air: np.ndarray) -> np.ndarray:
-    """Return what is neither ``known`` (body, padding) nor free air, but lung that no chest wall closes off.
+    """Return lung that no chest wall encloses: neither ``known`` (body, padding) nor free air.
 
-    More than half of such a component lies within the body's ``outlines``, or it hardly touches free air. Neither is
-    true of clothes and blankets.
+    More than half of such a component is within the body's ``outlines``, or it hardly touches free air. Neither is true
+    of clothes and blankets.
     """
     beside = _without_thin_things(~free_air) & ~known
     labels, count = ndimage.label(beside)
@@ -159,8 +165,8 @@ def _frame(coarse: np.ndarray) -> np.ndarray:
 def _free_air_limit_hu(at_edge: np.ndarray) -> float:
     """Return a value between free air and lung, from the dark voxels at the edge of the view; by default -940 HU.
 
-    Scanners put free air anywhere from -1020 to -940. If even the darkest voxels at the edge are brighter, they are
-    lung that the view cuts.
+    Free air is anywhere from -1020 to -940 HU, depending on the scanner. If even the darkest voxels at the edge are
+    brighter, they are lung that the field of view truncates.
     """
     dark = at_edge[at_edge < _DARK_HU]
     level = np.percentile(dark, 10) if dark.size else _NO_AIR_SEEN_HU
@@ -168,15 +174,15 @@ def _free_air_limit_hu(at_edge: np.ndarray) -> float:
 
 
 def _without_thin_things(body: np.ndarray) -> np.ndarray:
-    """Open a filled body by a disc of 12 mm radius, which takes away table, clothes and cables."""
-    # beyond the image the body goes on, so that nothing is lost where the field of view cuts it
+    """Open a filled body by a disc of 12 mm radius, which removes table, clothes and cables."""
+    # Edge padding continues the body beyond the image, so that nothing is lost where the field of view truncates it.
     r = _THIN_RADIUS
     padded = np.pad(body, ((0, 0), (r, r), (r, r)), mode="edge")
     return ndimage.binary_opening(padded, _disc(r))[:, r:-r, r:-r]
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    """Return the largest component (neighbours share a face); nothing stays nothing."""
+    """Return the largest component (neighbours share a face); an empty mask is returned as it is."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
@@ -187,8 +193,8 @@ def lung_mask(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> 
     """Return the lungs roughly, with the airways and vessels in them: (Z, Y, X) bool; False everywhere without lungs.
 
     Computed on a grid of about 3 mm: dark components within the body of at least 100 ml and an eighth of the largest.
-    Gas of stomach and bowel is left out where it can be told: below the middle of the lungs, and inside almost all as
-    dark as free air. Opaque parts of a lung are not found.
+    Stomach and bowel gas is left out if it can be recognised: below the middle of the lungs, and with an interior that
+    is almost all as dark as free air. Opaque parts of a lung are not found.
     """
     factors = factors_for(spacing_mm, _COARSE_MM)
     coarse = block_means(hu, factors)
@@ -211,7 +217,7 @@ def lung_mask(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> 
 def _is_bowel_gas(coarse: np.ndarray, labels: np.ndarray, volume_ml: np.ndarray) -> np.ndarray:
     """Tell for each component (N,) whether it is gas below the middle of the largest one.
 
-    The inside of a lung has vessels and tissue: less than three quarters of it are within 60 HU of the darkest air.
+    The interior of a lung has vessels and tissue: less than three quarters of it are within 60 HU of the darkest air.
     """
     count = len(volume_ml)
     core = ndimage.binary_erosion(labels > 0)
@@ -227,10 +233,10 @@ def _is_bowel_gas(coarse: np.ndarray, labels: np.ndarray, volume_ml: np.ndarray)
 def crop_box(
     body: np.ndarray, lungs: np.ndarray, trachea: Trachea | None, spacing_mm: Sequence[float]
 ) -> tuple[Box, str | None]:
-    """Return the box (z, y, x) that holds all airways, and a warning if no lungs bound it.
+    """Return the box (z, y, x) that holds all airways, and a warning if no lungs were found.
 
-    The lungs' bounding box and 10 mm around it, with the trachea and up to 30 mm above its upper end; without a
-    trachea up to the top of the scan. Without lungs: the body's box, or the whole array if there is no body.
+    The box is the lungs' bounding box with a margin of 10 mm, with the trachea and up to 30 mm above its upper end;
+    without a trachea up to the top of the scan. Without lungs it is the body's box, or the whole array without a body.
     """
     warning = None if lungs.any() else "No lungs were found in the scan: the whole body is searched."
     mask = lungs if lungs.any() else body
@@ -251,7 +257,7 @@ def crop_box(
 
 
 def _bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last index (3,) of a mask that is not empty, along each axis."""
+    """Return the first and last index (3,) along each axis of a mask, which must not be empty."""
     lines = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
     return np.array([line[0] for line in lines], float), np.array([line[-1] for line in lines], float)
 
@@ -259,11 +265,11 @@ def _bounds(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def search_region(
     body: np.ndarray, lungs: np.ndarray, trachea: Trachea | None, spacing_mm: Sequence[float]
 ) -> np.ndarray:
-    """Return where airways can be: (Z, Y, X) bool, on a grid of about 3 mm.
+    """Return the region in which airways can be: (Z, Y, X) bool, computed on a grid of about 3 mm.
 
-    In each slice the convex hull of both lungs (so the mediastinum between them belongs to it) and of a column around
-    the trachea, which goes on 50 mm below its lower end for the main bronchi; 6 mm more all around; only inside the
-    body. Without a trachea the lungs' uppermost 30 mm are continued to the top. Without lungs it is the whole body.
+    In each slice it is the convex hull of both lungs (which includes the mediastinum) and of a column around the
+    trachea, which is continued 50 mm below its lower end for the main bronchi; with a margin of 6 mm, inside the body.
+    Without a trachea the lungs' uppermost 30 mm are continued to the top. Without lungs it is the whole body.
     """
     if not lungs.any():
         return body.copy()
@@ -282,7 +288,7 @@ def search_region(
 
 
 def _column(trachea: Trachea, factors: Factors, mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Mark on the coarse grid the trachea with 10 mm around it, 50 mm more below and 30 mm more above."""
+    """The trachea on the coarse grid with margins: 10 mm around it, 50 mm below and 30 mm above."""
     column = np.zeros(shape, bool)
     centers_mm = trachea.centers_zyx / np.asarray(factors) * mm
     y, x = (np.arange(count) * step for count, step in zip(shape[1:], mm[1:], strict=True))
@@ -295,10 +301,10 @@ def _column(trachea: Trachea, factors: Factors, mm: np.ndarray, shape: tuple[int
 
 
 def calibrate(hu: np.ndarray, trachea: Trachea | None) -> float:
-    """Return what to add to a CT so that the air in its trachea is between -1010 and -930 HU, at most 80 HU up or down.
+    """Return the offset to add to a CT so that its tracheal air is from -1010 to -930 HU; at most 80 HU up or down.
 
-    Scanners show that air anywhere from -1020 to -880 HU. A network that has learned a range of it does best on a CT
-    that is shifted only as far as that range needs. The offset is 0 without a trachea.
+    Tracheal air is anywhere from -1020 to -880 HU, depending on the scanner. A network that was trained on a range of
+    it does best on a CT that is shifted only as far as that range requires. The offset is 0 without a trachea.
     """
     if trachea is None:
         return 0.0
@@ -319,7 +325,7 @@ def normalise(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
 def target_spacing(
     spacing_mm: Sequence[float], minimum_mm: Sequence[float], maximum_mm: Sequence[float]
 ) -> tuple[float, float, float] | None:
-    """Return the spacing nearest to the CT's that a network was trained for; None if the CT's own is.
+    """Return the spacing nearest to the CT's for which a network was trained; None if the CT's own is one of them.
 
     All are (z, y, x); a CT may be 1 % outside the limits.
     """
@@ -337,11 +343,11 @@ def resample(
     order: int,
     shape: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Interpolate an array (Z, Y, X) on another spacing, in its own type (uint8, int16 or float32).
+    """Resample an array (Z, Y, X) to another spacing, in its own dtype (uint8, int16 or float32).
 
-    ``order`` is 0 (nearest), 1 (linear) or 3 (cubic B-spline). Both grids have the same outer corner, so there and back
-    with ``shape`` set to the first grid's gives exactly that grid. Without ``shape`` the new grid has the nearest
-    number of voxels. Beyond the last voxel its value goes on.
+    ``order`` is 0 (nearest), 1 (linear) or 3 (cubic B-spline). Both grids have the same outer corner, so that
+    resampling back with ``shape`` set to the first grid's gives exactly that grid. Without ``shape`` the new grid has
+    the nearest number of voxels. Outside the array the nearest voxel's value is taken.
     """
     interpolators = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}
     source, target = np.asarray(spacing_mm[::-1], float), np.asarray(target_mm[::-1], float)

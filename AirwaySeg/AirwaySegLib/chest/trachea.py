@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from AirwaySegLib.masks.coarse_grid import Factors, block_means, factors_for, sampled
 
-# Where an anatomical source is named, a size comes from it. All other limits were chosen by hand, not fitted to data;
-# they are tested on drawn chests with noise of 60 HU, lumens of -1020 to -880 HU, a narrow glottis, a stenosis and an
+# If an anatomical source is named, a size comes from it. All other limits were chosen by hand, not fitted to data; they
+# are tested on drawn chests with noise of 60 HU, lumens of -1020 to -880 HU, a narrow glottis, a stenosis and an
 # oesophagus with gas. Two limits in parentheses are the ends of a linear ramp or of an allowed range.
 
 _COARSE_MM = (2.5, 1.5, 1.5)
@@ -23,12 +23,12 @@ _SMOOTHING = (0.5, 0.7, 0.7)
 """Standard deviation (z, y, x) of the smoothing, in coarse voxels: about 1 mm, less than a lumen's radius. By hand."""
 
 _THRESHOLDS_HU = (-500, -600, -700, -775, -850, -900)
-"""From halfway between air and soft tissue down to just above the darkest lumens: the lower ones part the trachea from
-lung or oesophagus behind a thin wall. By hand."""
+"""From halfway between air and soft tissue down to just above the darkest lumens: the lower ones separate the trachea
+from lung or oesophagus behind a thin wall. By hand."""
 
 _MIDDLE_PARTS, _MIDDLE_MM = 5, 60.0
-"""Searched to either side of the body's middle: one part in so many of its width, but at least so many mm. The trachea
-is pushed aside by less, except after the loss of a lung. By hand."""
+"""Half-width of the search around the body's midline: this fraction of the body's width (1 / N), but at least so many
+mm. The trachea is displaced by less, except after the loss of a lung. By hand."""
 
 _LUNG_HU = (-940, -600)
 """Lung with its small vessels; below is free air and gas of the bowel. By hand, from the usual range of HU."""
@@ -48,56 +48,58 @@ _SOFT_HU, _RING_VOXELS, _SOFT_SHARE = -400, 2, (0.4, 0.8)
 the share of the ring that is soft tissue: on its right side the trachea touches lung. By hand."""
 
 _OFF_MIDDLE_MM, _FAR_WEIGHT = (15.0, 60.0), 0.3
-"""Distance from the middle that costs nothing, and the one from which on only this weight is left. By hand."""
+"""Distances from the midline up to which the weight is 1, and from which it is the lowest, given here. By hand."""
 
 _DOUBT = 0.25
 """Subtracted from every quality, so that a section below it lowers a chain's sum. By hand."""
 
 _SKIPPED, _SHIFT, _GRID_MM, _GROWTH = 2, 1.5, 2.0, 1.7
-"""A link of a chain: coarse slices up at most; sideways shift per height (56 degrees) and the grid's error that is
-granted; factor by which the area changes at most. By hand."""
+"""Limits of a link of a chain: coarse slices upwards; sideways shift per height (56 degrees) and an allowance for the
+grid's error; factor by which the area changes. By hand."""
 
 _SHORTEST_MM, _SHORTEST_WITHOUT_END_MM = 25.0, 40.0
-"""Least height of a trachea, about a quarter of an adult's 10 to 12 cm; more where it ends neither in a carina nor at
+"""Smallest height of a trachea, about a quarter of an adult's 10 to 12 cm; more if it ends neither in a carina nor at
 the lower edge of the scan. By hand."""
 
 _LEAST_QUALITY, _LEAST_LUNG_MM2 = 0.2, 1500.0
-"""Mean quality of a trachea's sections, and mean area of lung in the slices of its lower end: about 4 x 4 cm, little
-more than the apices. By hand."""
+"""Smallest mean quality of a trachea's sections, and smallest mean area of lung in the slices of its lower end: about
+4 x 4 cm, little more than the apices. By hand."""
 
 _ATTEMPTS = 4
-"""Chains that are looked at: trachea, oesophagus, and two main bronchi or loops of bowel. By hand."""
+"""Number of chains that are tried: trachea, oesophagus, and two main bronchi or bowel loops. By hand."""
 
 _LARYNX_MM = 40.0
-"""From the glottis up to the pharynx, at most: a larynx is about 4 cm high."""
+"""Largest height from the glottis up to the pharynx: a larynx is about 4 cm high."""
 
 _WAIST, _WIDENED, _ABNORMAL = 0.65, 1.4, (0.4, 1.9)
-"""Area over the chain's median: of a glottis at most; again wide after a waist; no trachea any more. By hand."""
+"""Areas relative to the chain's median: the largest of a glottis; of a section that is wide again above a narrowing;
+the limits outside which a section is no longer trachea. By hand."""
 
 _FOLLOWED_MM, _BRONCHI_APART_MM = 10.0, (8.0, 45.0)
-"""Height in which a section must divide, and the distance of the two centres: main bronchi of children and adults part
-from 8 mm on, and within 1 cm below the carina they are not farther apart than 45 mm. By hand."""
+"""Height within which a section must divide, and the range of the distance of the two centres: main bronchi of children
+and adults separate from 8 mm on, and 1 cm below the carina they are at most 45 mm apart. By hand."""
 
 _BRONCHUS_MM2, _BRONCHUS_SHARE, _LEAK_SHARE = 25.0, 0.15, 4.0
-"""Area of a main bronchus, at least, and the same as a share of the trachea's; sections whose area together exceeds
+"""Smallest area of a main bronchus, and the same as a share of the trachea's; sections whose total area exceeds
 `_LEAK_SHARE` times the trachea's have leaked into lung. By hand."""
 
 _SAME_TUBE_MM = 10.0
 """Sections nearer than an adult trachea's radius belong to the same tube. By hand."""
 
 _TWIN_QUALITY, _TWIN_SHARE, _TWIN_SLICES = 0.1, 0.5, 0.5
-"""Of a second tube beside the chain: least quality, least area over the chain's, and the share of slices that show one
-from which on the chain is taken for a main bronchus. By hand."""
+"""Second tube beside the chain: smallest quality and smallest area relative to the chain's; if more than this share of
+the slices shows one, the chain is taken for a main bronchus. By hand."""
 
 _TWIN_BESIDE_MM, _TWIN_LEVEL_MM = 15.0, 30.0
-"""The second tube lies farther than this to the left or right, and nearer than this in front or behind. By hand."""
+"""Distance of the second tube: at least the first to the left or right, at most the second in front or behind. By
+hand."""
 
 _CORE_SHARE, _LUMEN_HU = 0.5, -500
-"""Share of the radius that is surely off the wall, and HU of what is air in it. By hand."""
+"""Share of the radius that is certainly inside the wall, and the highest HU of air in it. By hand."""
 
 _LARGEST_SECTION, _SECTION_REACH = 1.5, 2.5
-"""Area of a section over that of the tube as it was found, at most; half the width of the window it is sought in, in
-radii. By hand."""
+"""Largest area of a section relative to that of the tube as it was found; half the width, in radii, of the window in
+which the section is sought. By hand."""
 
 _IN_PLANE = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
@@ -107,9 +109,9 @@ class Trachea:
     """The tube from below the larynx to the carina, on the CT's canonical grid.
 
     ``centers_zyx`` (N, 3) int: one voxel of the lumen in each slice, from the carina upwards; ``radius_mm`` (N,) is
-    that of a circle with the lumen's area. ``lumen_zyx`` (M, 3) int: voxels surely inside, off the wall; ``lumen_hu``
-    their median. ``touches_top``: the tube reaches the highest slice of the scan and goes on beyond it.
-    ``has_carina``: it was seen to divide; otherwise the scan ends above the carina, or disease hides it.
+    that of a circle with the lumen's area. ``lumen_zyx`` (M, 3) int: voxels certainly inside the wall; ``lumen_hu``:
+    their median. ``touches_top``: the tube reaches the highest slice of the scan and continues beyond it.
+    ``has_carina``: its division is in the scan; otherwise the scan ends above the carina, or disease hides it.
     """
 
     centers_zyx: np.ndarray
@@ -132,7 +134,7 @@ class Trachea:
 
 @dataclass(frozen=True)
 class _Sections:
-    """Tube-like cross-sections, one in each row (N,), sorted by slice; quality above 0 speaks for a trachea."""
+    """Tube-like cross-sections, one in each row (N,), sorted by slice; a quality above 0 is evidence for a trachea."""
 
     slices: np.ndarray
     level: np.ndarray
@@ -163,9 +165,9 @@ class _Search:
 def find_trachea(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> Trachea | None:
     """Find the trachea in a canonical CT (Z, Y, X) in HU with its body mask; None unless 25 mm of it are in the scan.
 
-    Works on blocks of about 2.5 x 1.5 x 1.5 mm. A cross-section must be of 40 to 750 mm^2, compact, not much
-    flatter than 1 : 2, in the middle of the body, and mostly surrounded by soft tissue; a chain must not jump or change
-    its size at once, must have lung beside it, and no equal to its left or right (that would be main bronchi).
+    Works on blocks of about 2.5 x 1.5 x 1.5 mm. A cross-section must be of 40 to 750 mm^2, compact, not much flatter
+    than 1 : 2, near the body's midline, and mostly surrounded by soft tissue. A chain must not jump or change its size
+    suddenly, must have lung beside it, and no similar tube to its left or right (they would be the main bronchi).
     """
     search = _prepare(hu, body, spacing_mm)
     if search is None:
@@ -186,7 +188,7 @@ def find_trachea(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) 
 
 
 def _prepare(hu: np.ndarray, body: np.ndarray, spacing_mm: Sequence[float]) -> _Search | None:
-    """Shrink, crop to the middle of the body, smooth, and label the dark regions of each slice at each threshold."""
+    """Downsample, crop to the body's middle, smooth, and label the dark regions of each slice at each threshold."""
     factors = factors_for(spacing_mm, _COARSE_MM)
     means = block_means(hu, factors)
     inside = sampled(body, factors, means.shape)
@@ -257,7 +259,7 @@ def _moments(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 
 def _soft_surroundings(level: int, kept: np.ndarray, search: _Search) -> np.ndarray:
-    """Return which share of a ring of about 3 mm around each kept component is soft tissue (a lung's air is not)."""
+    """Return the share of soft tissue in a ring of about 3 mm around each kept component (lung is not soft tissue)."""
     labels = search.labels[level]
     chosen = np.zeros(labels.max() + 1, labels.dtype)
     chosen[kept] = kept
@@ -296,10 +298,10 @@ def _best_chain(sections: _Sections, search: _Search) -> _Sections | None:
 
 
 def _below_larynx(chain: _Sections, search: _Search) -> _Sections:
-    """Cut the chain's upper end off where the tube narrows to the glottis, or at once becomes as wide as a pharynx.
+    """Cut off the chain's upper end where the tube narrows to the glottis or suddenly becomes as wide as a pharynx.
 
-    The end is where the tube is much narrower or wider than it usually is, wider after it was narrow, or not found any
-    more; a waist shortly below such an end is the glottis. A waist elsewhere is a stenosis and cuts nothing off.
+    The end is where the tube is much narrower or wider than its median, wide again above a narrowing, or no longer
+    found; a narrowing shortly below such an end is the glottis. A narrowing elsewhere is a stenosis and is kept.
     """
     middle = len(chain.slices) // 2
     upper, size = chain.slices[middle:], chain.area_mm2[middle:] / np.median(chain.area_mm2)
@@ -317,7 +319,7 @@ def _below_larynx(chain: _Sections, search: _Search) -> _Sections:
 
 
 def _down_to_carina(chain: _Sections, search: _Search) -> tuple[_Sections, bool]:
-    """Cut the chain's lower end off where the tube divides into two that lie side by side; say whether it did."""
+    """Cut off the chain's lower end where the tube divides into two side by side; return also whether it divides."""
     for row in range(len(chain.slices) - 1, -1, -1):
         carina = _division_below(chain, row, search)
         if carina is not None:
@@ -326,9 +328,9 @@ def _down_to_carina(chain: _Sections, search: _Search) -> tuple[_Sections, bool]
 
 
 def _division_below(chain: _Sections, row: int, search: _Search) -> int | None:
-    """Follow one section down for 10 mm; return the slice where two tubes, 8 to 45 mm apart, have come out of it.
+    """Follow one section down for 10 mm; return the slice in which it has divided into two tubes, 8 to 45 mm apart.
 
-    They must still be two (or have reached the lungs) one slice further down, else it was mucus across the lumen.
+    They must still be two (or have reached the lungs) one slice further down; otherwise it was mucus across the lumen.
     """
     number, labels = int(chain.slices[row]), search.labels[chain.level[row]]
     region = labels[number] == chain.label[row]
@@ -353,7 +355,7 @@ def _division_below(chain: _Sections, row: int, search: _Search) -> int | None:
 
 
 def _without(chain: _Sections, sections: _Sections) -> _Sections:
-    """Leave out all sections within 10 mm of the chain's, in its slices: the same tube at other thresholds."""
+    """Remove all sections within 10 mm of the chain's, in its slices: they are the same tube at other thresholds."""
     y = np.interp(sections.slices, chain.slices, chain.y_mm)
     x = np.interp(sections.slices, chain.slices, chain.x_mm)
     beside = (sections.slices < chain.slices[0]) | (sections.slices > chain.slices[-1])
@@ -362,7 +364,7 @@ def _without(chain: _Sections, sections: _Sections) -> _Sections:
 
 
 def _is_trachea(chain: _Sections, has_carina: bool, sections: _Sections, search: _Search) -> bool:
-    """Judge the chain as a whole: long enough, good throughout, an end that a trachea has, lung beside it, no twin."""
+    """Whether the whole chain is a trachea: length, mean quality, kind of lower end, lung beside it, no second tube."""
     height = (chain.slices[-1] - chain.slices[0] + 1) * search.spacing_mm[0]
     if height < _SHORTEST_MM or chain.quality.mean() < _LEAST_QUALITY:
         return False
@@ -373,7 +375,7 @@ def _is_trachea(chain: _Sections, has_carina: bool, sections: _Sections, search:
 
 
 def _twins(chain: _Sections, sections: _Sections) -> float:
-    """Return the share of slices in which another good section of half the size or more lies to the left or right."""
+    """Return the share of slices with another good section of half the size or more to the left or right."""
     count = 0
     for row, number in enumerate(chain.slices):
         others = (sections.slices == number) & (sections.quality > _TWIN_QUALITY)
@@ -384,7 +386,7 @@ def _twins(chain: _Sections, sections: _Sections) -> float:
 
 
 def _on_fine_grid(chain: _Sections, has_carina: bool, search: _Search, hu: np.ndarray) -> Trachea | None:
-    """Bring the chain back onto the CT's grid: a centre in each slice, and the voxels well inside the lumen."""
+    """Transfer the chain to the CT's grid: a centre in each slice, and the voxels well inside the lumen."""
     factors, mm = np.asarray(search.factors), search.spacing_mm
     offset = (factors - 1) / 2
     heights = chain.slices * factors[0] + offset[0]
@@ -420,8 +422,8 @@ def whole_sections(trachea: Trachea, hu: np.ndarray, spacing_mm: Sequence[float]
     """Return the voxels (M, 3) of the trachea's lumen up to its wall.
 
     A section is the air in one slice that is connected with the centre; the wall is halfway from the lumen's HU to
-    soft tissue. Slices in which that is much more than the tube, because an oesophagus full of gas or a main bronchus
-    is open to it, or in which mucus lies on the centre, give nothing.
+    soft tissue. Slices are left out in which this area is much larger than the tube, because a gas-filled oesophagus or
+    a main bronchus is connected to it, or in which mucus covers the centre.
     """
     found = [np.empty((0, 3), int)]
     for (z, y, x), radius_mm in zip(trachea.centers_zyx, trachea.radius_mm, strict=True):

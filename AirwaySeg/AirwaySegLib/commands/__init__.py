@@ -1,1 +1,5 @@
-"""The commands of `airwayseg`, one file each: read, call the library, write."""
+"""The commands of `airwayseg`, one file each: read the files, call the library, write the results.
+
+`segment` (one CT or a batch), `repair`, `measure`, `evaluate` and `weights` (list, show, import). The options are in
+`AirwaySegLib.__main__`.
+"""

@@ -1,6 +1,6 @@
-"""Predictions against references by the field's protocols: one pair or two folders; text, JSON and CSV.
+"""The command `airwayseg evaluate`: compare one pair of masks, or two folders of them; text, JSON and CSV.
 
-Inside and in files all rates are 0..1; only the printed text gives them in per cent.
+In the code and in files all rates are 0..1; only the printed text gives them in per cent.
 """
 
 import csv
@@ -28,7 +28,7 @@ from AirwaySegLib.progress import Progress
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to compare by which of `PROTOCOLS`, which files to write, and whether to replace them."""
+    """The masks or folders to compare, one of `PROTOCOLS`, the files to write, and whether to replace them."""
 
     prediction: Path
     reference: Path
@@ -51,19 +51,19 @@ class Report:
 
 
 def evaluate_pair(prediction_path: Path, reference_path: Path, protocol: str = "atm22") -> Metrics:
-    """Read and compare two mask files (what is not 0 is airway); a folder stands for the `SEGMENTATION` in it.
+    """Read and compare two mask files (voxels that are not 0 are airway); a folder stands for its `SEGMENTATION`.
 
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or is no mask, if the grids differ, or if the reference is empty.
+        If a file cannot be read or is not a mask, if the grids differ, or if the reference is empty.
     """
     rules = protocol_named(protocol)
     reference = read_mask(reference_path)
     prediction = read_mask(prediction_path)
     check_same_grid(prediction, reference, str(prediction.path))
     if not reference.array.any():
-        raise AirwaySegError(f"{reference.path} is empty: there is nothing to compare with.")
+        raise AirwaySegError(f"{reference.path} is empty: there is no reference to compare with.")
     return compare(prediction.array, reference.array, reference.spacing_mm, rules)
 
 
@@ -92,7 +92,7 @@ def masks_in(folder: Path) -> dict[str, Path]:
 def evaluate_folders(predictions: Path, references: Path, protocol: str, progress: Progress) -> Report:
     """Compare all masks of two folders that have the same case name.
 
-    A case without a partner, or that cannot be compared, gives a note and does not stop the others.
+    A case that is in one folder only, or cannot be compared, gives a note and does not stop the others.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
     Raises
     ------
     AirwaySegError
-        If nothing can be compared, or a file exists already and ``force`` is False, cannot be written, or another run
-        is about to write it.
+        If nothing can be compared, or a file exists already and ``force`` is False, cannot be written, or is being
+        written by another run.
     """
     protocol_named(request.protocol)
     with ExitStack() as stack:
@@ -157,13 +157,15 @@ def _run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
 
 
 def _is_pair(prediction: Path, reference: Path) -> bool:
-    """Whether two masks are meant, and not two folders of them."""
+    """Whether both paths are single masks, not folders of masks."""
     for path in (prediction, reference):
         if not path.exists():
             raise AirwaySegError(f"{path} does not exist.")
     folders = [path for path in (prediction, reference) if path.is_dir() and mask_in(path) == path]
     if len(folders) == 1:
-        raise AirwaySegError(f"{folders[0]} is a folder of masks and the other is one mask; give two of a kind.")
+        raise AirwaySegError(
+            f"{folders[0]} is a folder of masks and the other is one mask; give two masks or two folders."
+        )
     return not folders
 
 
@@ -173,7 +175,7 @@ def _check_outputs(request: EvaluationRequest) -> None:
         raise AirwaySegError(f"{outputs[0]} cannot be the JSON and the CSV file at once.")
     for path in outputs:
         if path.is_dir():
-            raise AirwaySegError(f"{path} is a folder; the results need a file.")
+            raise AirwaySegError(f"{path} is a folder; give a file for the results.")
         check_free(path.absolute().parent, (path.name,), request.force)
 
 
@@ -196,11 +198,11 @@ HEADINGS = {
     "atm22_score": "score",
     "betti0_error": "Betti-0 error",
 }
-"""What the printed table shows, in per cent but for the last."""
+"""Columns of the printed table: all in per cent except the last."""
 
 
 def as_numbers(metrics: Metrics) -> dict[str, float]:
-    """All rates (0..1; NaN: nothing to measure), then all counts and lengths, under the names of JSON and CSV."""
+    """All rates (0..1; NaN if undefined), then all counts and lengths, under the names of JSON and CSV."""
     overlap, detection = metrics.overlap, metrics.detection
     numbers: dict[str, float] = {
         "tld": detection.tree_length,
@@ -233,7 +235,10 @@ def as_numbers(metrics: Metrics) -> dict[str, float]:
 
 
 def mean_and_deviation(cases: dict[str, dict[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and sample standard deviation of each number over the cases that have it; NaN for none, and for one."""
+    """Mean and sample standard deviation of each number over the cases that have it.
+
+    The mean of no case is NaN, and so is the deviation of fewer than two.
+    """
     means, deviations = {}, {}
     for key in next(iter(cases.values())):
         values = [case[key] for case in cases.values() if not math.isnan(case[key])]
@@ -243,7 +248,7 @@ def mean_and_deviation(cases: dict[str, dict[str, float]]) -> tuple[dict[str, fl
 
 
 def json_text(report: Report) -> str:
-    """The report as JSON; a number that does not exist is null."""
+    """The report as JSON; an undefined number is null."""
     means, deviations = mean_and_deviation(report.cases)
     content: dict[str, Any] = {
         "program": f"AirwaySeg {__version__}",
@@ -261,7 +266,7 @@ def _with_null(numbers: dict[str, float]) -> dict[str, float | None]:
 
 
 def csv_text(report: Report) -> str:
-    """One row a case, then mean and standard deviation; a number that does not exist is an empty cell."""
+    """One row per case, then mean and standard deviation; an undefined number is an empty cell."""
     means, deviations = mean_and_deviation(report.cases)
     rows = [*report.cases.items(), ("mean", means), ("standard_deviation", deviations)]
     text = io.StringIO()
@@ -273,7 +278,7 @@ def csv_text(report: Report) -> str:
 
 
 def pair_text(metrics: Metrics, protocol: str) -> str:
-    """One line a metric, rates in per cent, with the counts behind it."""
+    """One line per metric, rates in per cent, with the counts behind it."""
     numbers = as_numbers(metrics)
     found, overlap = metrics.detection, metrics.overlap
     behind = {
@@ -294,7 +299,7 @@ def pair_text(metrics: Metrics, protocol: str) -> str:
 
 
 def table_text(report: Report) -> str:
-    """One line a case, rates in per cent; then mean and standard deviation, and the notes."""
+    """One line per case, rates in per cent; then mean and standard deviation, and the notes."""
     means, deviations = mean_and_deviation(report.cases)
     last = [(f"mean of {len(report.cases)}", means), ("standard deviation", deviations)]
     rows = [*report.cases.items(), *last]

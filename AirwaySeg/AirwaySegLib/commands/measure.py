@@ -1,4 +1,4 @@
-"""A mask measured: its tree, tables, distance maps, suspects and pictures, as files in a folder."""
+"""The command `airwayseg measure`: from a mask its tree, tables, distance maps, suspects and pictures, as files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,27 +40,27 @@ DISTANCES = {
     "distance-carina.nrrd": from_carina,
 }
 MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
-"""The maps, and the file that holds their values in the airways only and is written instead where that is wanted."""
+"""The maps, and the file that can be written instead of them: their values at the airway voxels only."""
 
 
 def result_files(voxels: bool) -> tuple[str, ...]:
-    """What is always written; `TREE` last."""
+    """Names of the files that every measurement writes; `TREE` is the last."""
     values = (VOXELS,) if voxels else MAPS
     return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
 
 
 FILES = result_files(voxels=False)
 REPLACED = (*FILES, VOXELS)
-"""Of the mask before, none of these may stay."""
+"""Files that are removed when a result replaces an older one."""
 
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """What to measure and where to put it.
+    """The mask to measure, the folder for the results, and the options.
 
-    ``ct`` and ``probability`` lie on the mask's grid: with the first a picture of slices is drawn too, with the second
-    (0..255) doubtful tips are found. ``curves`` asks for Slicer's markups curves, ``force`` replaces results,
-    ``spacing_mm`` (x, y, z) is for files without one, and ``voxels`` asks for `VOXELS` instead of the maps.
+    ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` a picture of slices is drawn as well, with
+    ``probability`` doubtful tips are found. ``curves`` adds Slicer's markups curves, ``force`` replaces results,
+    ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels`` writes `VOXELS` instead of the maps.
     """
 
     mask: Path
@@ -74,7 +74,7 @@ class MeasureRequest:
 
 
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
-    """Measure a mask file; the text says what was found.
+    """Measure a mask file and return a summary of its tree.
 
     Raises
     ------
@@ -145,11 +145,11 @@ def measure(
 
 
 def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArray], mask: Volume) -> None:
-    """Write the values of the mask's voxels (N, 3), and no others, as a file of numpy arrays (.npz).
+    """Write the values at the mask's voxels (N, 3) only, as a file of numpy arrays (.npz).
 
-    Only one voxel of a chest in a hundred is airway: a whole map takes a second to write, and another to read. The grid
-    is the box that the voxels fill: ``shape`` (Z, Y, X) and ``ijk_to_ras`` (4, 4). ``where`` (N,) are the indices of
-    the voxels in the flattened box, ascending; the values in this order go by the names of the maps.
+    Only about 1 % of a chest's voxels are airway: a whole map takes a second to write, and another to read. The grid is
+    the voxels' bounding box: ``shape`` (Z, Y, X) and ``ijk_to_ras`` (4, 4). ``where`` (N,) holds the voxels' indices in
+    the flattened box, ascending. The values, in this order, have the names of the maps.
     """
     low = voxels.min(axis=0)
     z, y, x = (slice(int(first), int(last) + 1) for first, last in zip(low, voxels.max(axis=0), strict=True))
@@ -166,7 +166,7 @@ def suspects_of(
 ) -> list[Suspect]:
     """The suspects of a parsed mask.
 
-    ``branch_map`` is that of the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
+    ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
     """
     if probability is None:
         return find_suspects(airways.tree)

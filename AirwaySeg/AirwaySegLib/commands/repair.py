@@ -1,4 +1,4 @@
-"""The command `airwayseg repair`: read a mask, join its fragments, write the files that tell of it."""
+"""The command `airwayseg repair`: read a mask, join its fragments, write the result and its report."""
 
 import json
 import logging
@@ -41,16 +41,16 @@ MASK, REPAIRS, LOOSE, PICTURE, PROPOSALS = (
     "repairs.json",
 )
 FILES = (REPAIRS, LOOSE, PICTURE, PROPOSALS)
-"""What tells of a repair; `PROPOSALS` last."""
+"""Names of the files that describe a repair; `PROPOSALS` is the last."""
 
 
 @dataclass(frozen=True)
 class RepairRequest:
-    """What to repair and where to put it.
+    """The mask to repair, the folder for the results, and the options.
 
-    ``ct`` (HU) and ``probability`` (0..255) lie on the mask's grid; ``method``, ``threshold``, ``weights`` and
+    ``ct`` (HU) and ``probability`` (0..255) are on the mask's grid; ``method``, ``threshold``, ``weights`` and
     ``device`` are those of `SegmentSettings`; ``force`` replaces results; ``spacing_mm`` (x, y, z) is for files
-    without one.
+    without a spacing.
     """
 
     mask: Path
@@ -66,20 +66,20 @@ class RepairRequest:
 
     @property
     def settings(self) -> SegmentSettings:
-        """The same as settings, refused where they are outside their limits."""
+        """The options as `SegmentSettings`, which raise AirwaySegError for a value outside its limits."""
         return SegmentSettings(
             repair=self.method, repair_threshold=self.threshold, repair_weights=self.weights, device=self.device
         )
 
 
 def run_repair(request: RepairRequest, progress: Progress) -> str:
-    """Repair a mask file; the text says what was found.
+    """Repair a mask file and return a summary of its proposals.
 
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or written, lies on another grid, the mask is empty, the wanted network cannot be had,
-        or another run works in the folder.
+        If a file cannot be read or written or is on another grid, the mask is empty, the network that was asked for is
+        not available, or another run works in the folder.
     """
     with locked(request.output, "airwayseg repair"):
         return _run_repair(request, progress)
@@ -105,7 +105,7 @@ def _run_repair(request: RepairRequest, progress: Progress) -> str:
 
 
 def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
-    """The mask on its own grid, everything on its canonical axes, and warnings about the CT."""
+    """The mask on its own grid, all inputs on the mask's canonical axes, and warnings about the CT."""
     mask = read_mask(request.mask, request.spacing_mm)
     hu = probability = None
     warnings: list[str] = []
@@ -122,7 +122,7 @@ def _read(request: RepairRequest) -> tuple[Volume, Source, list[str]]:
 def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | None, title: str) -> None:
     """Write `FILES` into an existing folder; `PROPOSALS` comes last.
 
-    The maps lie on the grid of ``like``, which needs not be canonical. ``hu`` (int16) is the CT on its canonical axes;
+    The maps are on the grid of ``like``, which need not be canonical. ``hu`` (int16) is the CT on its canonical axes;
     with it the picture has slices.
     """
     labels = repaired.grid.array
@@ -138,18 +138,18 @@ def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | 
 
 
 def _moved(proposal: Proposal, corner: NDArray[np.int32]) -> Proposal:
-    """The same proposal with voxels that count on the whole canonical grid."""
+    """The same proposal with voxel indices on the whole canonical grid."""
     bridge = proposal.bridge
     return replace(proposal, bridge=replace(bridge, voxels=(bridge.voxels + corner).astype(np.int32)))
 
 
 def summary_text(repaired: Repaired) -> str:
-    """What was found, a line for each proposal that is applied or waits for somebody to look at it."""
+    """A summary of the repair, and a line for each proposal."""
     return "\n".join([facts(repaired.grid.array, repaired.proposals), *map(line_of, repaired.proposals)])
 
 
 def line_of(proposal: Proposal) -> str:
-    """One line: number, state, from what to what, and why it is not applied."""
+    """One line: number, state, method, score, gap, fragments, branch, and why the proposal is not applied."""
     bridge = proposal.bridge
     what = f"{proposal.number}: {proposal.state}, {bridge.method} {bridge.score:.2f}, gap {bridge.length_mm:.1f} mm"
     brought = f", fragments {', '.join(map(str, proposal.fragments))}" if proposal.fragments else ""

@@ -1,4 +1,7 @@
-"""One CT or many: read, segment, measure, write the files of a result; a case that fails does not stop the others."""
+"""The command `airwayseg segment`: read, segment and measure one CT or many, and write their results.
+
+In a batch, a case that fails does not stop the others.
+"""
 
 import hashlib
 import json
@@ -35,16 +38,17 @@ log = logging.getLogger("airwayseg")
 
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
 NOT_MEASURED = "not_measured"
-"""Where the report says why there is no tree."""
+"""Key of the report's sentence that says why there is no tree."""
 FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, the folder for results, the DICOM series, the share of the inputs ("I/N").
+    """Inputs, the folder for the results, the DICOM series, and the shard of the inputs ("I/N").
 
-    ``force`` replaces results, ``measure`` adds those of `measure`, with ``voxels`` its file of voxels instead of its
-    maps, and the mask also where measuring fails; ``spacing_mm`` (x, y, z) is for files without one.
+    ``force`` replaces results. ``measure`` adds the files of `measure`; with ``voxels`` these are the voxel file
+    instead of the maps, and the mask is kept even if measuring fails. ``spacing_mm`` (x, y, z) is for files without a
+    spacing.
     """
 
     inputs: list[Path]
@@ -66,9 +70,9 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
-    """Pairs of input and result folder: the output itself for one input, otherwise a folder in it for each.
+    """Pairs of input and result folder: the output itself for one input, otherwise a subfolder for each input.
 
-    The whole list is named before the shard is taken, so that all shards agree.
+    Names are given to the whole list before the shard is taken, so that all shards agree.
     """
     if len(batch.inputs) == 1:
         folders = [batch.output]
@@ -79,7 +83,7 @@ def result_folders(batch: Batch) -> list[tuple[Path, Path]]:
 
 
 def distinct_names(inputs: list[Path]) -> list[str]:
-    """A name for each input: its own, with as many parent folders in front as tell all of them apart.
+    """A unique name for each input: its own, with as many parent folders in front as are needed.
 
     Raises
     ------
@@ -98,15 +102,15 @@ def distinct_names(inputs: list[Path]) -> list[str]:
 
 
 def _real(path: Path) -> Path:
-    """Without links, also where one leads to itself, which `Path.resolve` does not survive."""
+    """The path with links resolved; unlike `Path.resolve`, it accepts a link that leads to itself."""
     return Path(os.path.realpath(path))
 
 
 def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:
-    """Segment every input; return the folders that hold its result and the inputs that failed.
+    """Segment every input; return the folders of the results and the inputs that failed.
 
-    A single input raises its error. Of several, each failure is logged with its sentence and the others go on; what an
-    earlier run finished is left as it is.
+    A single input raises its error. In a batch each failure is logged with its sentence and the others go on; results
+    that an earlier run finished are kept.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     """
     cases = result_folders(batch)
     model = load_model(settings.weights)
-    repair_model_of(model, settings)  # what cannot be had is said before the first CT
+    repair_model_of(model, settings)  # a missing file is reported before the first CT
     finished: list[Path] = []
     failed: list[Path] = []
     done_before = 0
@@ -129,14 +133,14 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
             finished.append(folder)
         except Cancelled:
             raise
-        except Exception as error:  # whatever it is, the other cases go on
+        except Exception as error:  # after any error the other cases go on
             if len(batch.inputs) == 1:
                 raise
             log.error("%s: %s", path, one_sentence(error))
             log.info("details", exc_info=error)
             failed.append(path)
     if done_before:
-        log.warning("%d of %d were done before; --force does them again.", done_before, len(cases))
+        log.warning("%d of %d were already done; --force repeats them.", done_before, len(cases))
     if failed:
         log.error("%d of %d inputs failed.", len(failed), len(cases))
     return finished, failed
@@ -145,12 +149,12 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
 def run_case(
     path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
 ) -> None:
-    """Read one CT, segment and measure it and deliver its files.
+    """Read one CT, segment and measure it, and write the files of its result.
 
     Raises
     ------
     AirwaySegError
-        With a sentence for the user, also where another run works in the folder.
+        With a sentence for the user, also if another run works in the folder.
     """
     with locked(folder, "airwayseg segment"):
         check_free(folder, _files(batch), batch.force)
@@ -188,12 +192,12 @@ def _run_case(
 
 
 def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> None:
-    """Make sure that ``folder`` holds all of what `run_case` would put there.
+    """Check that ``folder`` holds the complete result that `run_case` would write.
 
     Raises
     ------
     AirwaySegError
-        With what differs: input, weights, settings, version of the program, or a file that is missing.
+        If input, weights, settings or version of the program differ, or a file is missing.
     """
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
@@ -205,7 +209,7 @@ def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: S
         }
         names = _files(batch) if report["result"]["voxels"] else FILES  # an empty mask is not measured
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise AirwaySegError(f"{folder / REPORT} is no report of a result; use --force to replace it.") from error
+        raise AirwaySegError(f"{folder / REPORT} is not the report of a result; use --force to replace it.") from error
     other = [what for what, is_same in same.items() if not is_same]
     if other:
         raise AirwaySegError(
@@ -217,12 +221,12 @@ def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: S
 
 
 def _settings_of_result(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that a result depends on beyond rounding; the name of weights says less than their checksum."""
+    """Settings that change a result beyond rounding. Weights are compared by checksum, not by name."""
     return {name: value for name, value in settings.items() if name not in ("weights", "device", "backend")}
 
 
 def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
-    """Whether a report's input is this one: the same file, or where that is not known the same voxels."""
+    """Whether a report's input is this one: the same file, or if that is unknown the same voxels."""
     checksum = file_sha256(path)
     if batch.spacing_mm is None and checksum is not None and checksum == described["file_sha256"]:
         return True
@@ -241,7 +245,7 @@ def _program() -> str:
 def _try_to_measure(
     folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
 ) -> None:
-    """Measure; with ``voxels`` a failure becomes the report's decision `NOT_MEASURED`, and the mask is kept."""
+    """Measure; with ``voxels`` a failure is reported under `NOT_MEASURED` and the mask is kept."""
     try:
         _measure(folder, ct, airways, voxels, run_report, progress)
     except Cancelled:
@@ -259,7 +263,7 @@ def _try_to_measure(
 def _measure(
     folder: Path, ct: Volume, airways: Airways, voxels: bool, run_report: RunReport, progress: Progress
 ) -> None:
-    """The tree's files; an empty mask has none, and the report says so."""
+    """Write the tree's files; for an empty mask none are written, and the report says so."""
     if not airways.mask.any():
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
@@ -270,7 +274,7 @@ def _measure(
 
 
 def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:
-    """Mask, probability, preview and what tells of the repair."""
+    """Write mask, raw probability, preview and the files of the repair."""
     write_nrrd(folder / MASK, airways.mask.astype(np.uint8), ct)
     progress("write", 1, len(FILES))
     write_nrrd(folder / PROBABILITY, airways.probability, ct)
@@ -287,7 +291,7 @@ def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progres
 def make_report(
     ct: Volume, airways: Airways, model: Model, settings: SegmentSettings, run_report: RunReport
 ) -> dict[str, object]:
-    """Where the result comes from, as plain values for JSON."""
+    """The provenance of the result (input, weights, settings, versions), as plain values for JSON."""
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
     return {
         "program": _program(),

@@ -1,7 +1,7 @@
-"""How well a mask fits a reference: the field's metrics, as counts from which the rates follow.
+"""Metrics of a predicted mask against a reference: counts, and the rates that follow from them.
 
-Masks are bool (Z, Y, X) on one grid. All rates are 0..1; a rate whose denominator is 0 is NaN: there was nothing to
-measure. Letters in shapes: S voxels of the reference's skeleton.
+Masks are bool (Z, Y, X) on one grid. All rates are 0..1; a rate whose denominator is 0 is NaN. Letters in shapes: S
+voxels of the reference's skeleton.
 """
 
 import math
@@ -21,10 +21,10 @@ from AirwaySegLib.masks.sparse_mask import Lumen
 Mask = NDArray[np.bool_]
 
 DETECTED_SHARE = 0.8
-"""A branch counts as detected when so much of its skeleton lies in the prediction."""
+"""A branch counts as detected when at least this share of its skeleton is in the prediction."""
 
 DIAMETER_LIMITS_MM = (2.0, 4.0, 8.0)
-"""Upper limits, included, of the classes of `by_diameter`; the last class is everything above."""
+"""Inclusive upper limits of the diameter classes of `by_diameter`; the last class is everything above."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Detection:
-    """How much of the reference's skeleton and how many of its branches lie in the prediction."""
+    """How much of the reference's skeleton, and how many of its branches, are in the prediction."""
 
     skeleton_voxels: int
     skeleton_voxels_detected: int
@@ -74,7 +74,7 @@ class Detection:
 
     @property
     def tree_length(self) -> float:
-        """TLD: share of the skeleton's voxels."""
+        """TLD: share of the skeleton's voxels that are detected."""
         return share(self.skeleton_voxels_detected, self.skeleton_voxels)
 
     @property
@@ -84,7 +84,7 @@ class Detection:
 
     @property
     def branch_rate(self) -> float:
-        """BD: share of the branches."""
+        """BD: share of the branches that are detected."""
         return share(self.branches_detected, self.branches)
 
 
@@ -105,18 +105,18 @@ class Metrics:
 
     @property
     def betti0_error(self) -> int:
-        """How many components the prediction has too many or too few."""
+        """Absolute difference in the number of components."""
         return abs(self.prediction_components - self.reference_components)
 
     @property
     def atm22_score(self) -> float:
-        """Mean of TLD, BD, DSC and precision; the precision of an empty prediction counts as 0 in it."""
+        """Mean of TLD, BD, DSC and precision; the precision of an empty prediction counts as 0."""
         precision = 0.0 if math.isnan(self.overlap.precision) else self.overlap.precision
         return (self.detection.tree_length + self.detection.branch_rate + self.overlap.dice + precision) / 4
 
 
 def share(part: float, whole: float) -> float:
-    """``part / whole``; NaN if there is no whole."""
+    """``part / whole``; NaN if ``whole`` is 0."""
     return part / whole if whole else math.nan
 
 
@@ -128,12 +128,12 @@ def overlap_of(prediction: Mask, reference: Mask) -> Overlap:
 
 
 def lengths_mm(skeleton: Lumen) -> NDArray[np.float64]:
-    """Length in mm that each voxel of a skeleton stands for, (S,): half of what leads to its neighbours.
+    """Length in mm of each voxel of a skeleton, (S,): half of the edges to its neighbours.
 
-    Neighbouring voxels are joined by a minimum spanning tree of the 26-neighbourhood, edges as long as their voxels'
-    centres are apart. So the small triangles at forks and corners do not count twice, and all voxels together give the
-    tree's length. A loop lacks one step. A line that runs between the axes and their diagonals comes out too long, by
-    up to 13 % on cubic voxels, because steps go along these only; that cancels in a share.
+    Neighbouring voxels are joined by a minimum spanning tree of the 26-neighbourhood, with the distances of voxel
+    centres as edge lengths. So the small triangles at forks and corners do not count twice, and the sum over all voxels
+    is the tree's length. A loop lacks one edge. A line between the directions of axes and diagonals is measured up to
+    13 % too long on cubic voxels, because edges have these directions only; in a share this cancels.
     """
     one, other = skeleton.neighbours()
     steps = np.linalg.norm(skeleton.places_mm[one] - skeleton.places_mm[other], axis=1)
@@ -146,9 +146,9 @@ def lengths_mm(skeleton: Lumen) -> NDArray[np.float64]:
 
 
 def count_branches(branches: NDArray[np.int32], detected: Mask, left_out: tuple[int, ...] = ()) -> tuple[int, int]:
-    """How many branches there are, and how many are detected.
+    """Number of branches, and number of detected branches.
 
-    ``branches`` (S,) is the branch of each skeleton voxel (0: none) and ``detected`` (S,) says whether it lies in the
+    ``branches`` (S,) is the branch of each skeleton voxel (0: none), ``detected`` (S,) whether the voxel is in the
     prediction. As in ATM'22's program the highest number that occurs is the number of branches, so that a branch
     without skeleton voxels counts as missed. Branches ``left_out`` do not count.
     """
@@ -161,11 +161,11 @@ def count_branches(branches: NDArray[np.int32], detected: Mask, left_out: tuple[
 
 
 def local_diameters_mm(skeleton: Lumen, mask: Lumen) -> NDArray[np.float64]:
-    """Lumen diameter at each skeleton voxel, (S,): that of the largest ball in the mask that holds the voxel.
+    """Lumen diameter at each skeleton voxel, (S,): that of the largest ball in the mask that contains the voxel.
 
     Balls are centred on skeleton voxels; their radius is the distance to the wall's face, that is, corrected by the
-    half voxel between the face and the nearest background voxel's centre. So the diameter does not fall towards a
-    flat end, such as where the scan cuts the trachea off. Hildebrand and Ruegsegger's local thickness, 1997,
+    half voxel between the face and the nearest background voxel's centre. So the diameter does not decrease towards a
+    flat end, such as a trachea that the scan truncates. Hildebrand and Ruegsegger's local thickness, 1997,
     doi:10.1046/j.1365-2818.1997.1340694.x.
     """
     radii = mask.to_wall(skeleton.places_mm)
@@ -179,8 +179,8 @@ def local_diameters_mm(skeleton: Lumen, mask: Lumen) -> NDArray[np.float64]:
 def by_diameter(prediction: Mask, reference: Mask, skeleton: Lumen, diameters_mm: NDArray) -> tuple[Overlap, ...]:
     """One `Overlap` for each class of the reference's lumen diameter.
 
-    Every voxel of both masks belongs to the class of the reference's skeleton voxel nearest to it in mm; what the
-    prediction has too much counts against the airway beside it.
+    Every voxel of both masks belongs to the class of the nearest skeleton voxel (in mm) of the reference; a false
+    positive counts for the airway beside it.
     """
     classes = len(DIAMETER_LIMITS_MM) + 1
     if len(skeleton) == 0:
@@ -247,4 +247,6 @@ def _counted(prediction: Mask, reference: Mask, left_out: Mask | None) -> Overla
 
 def _check(prediction: Mask, reference: Mask) -> None:
     if prediction.shape != reference.shape:
-        raise AirwaySegError(f"The prediction's grid {prediction.shape} is not the reference's {reference.shape}.")
+        raise AirwaySegError(
+            f"The prediction's grid {prediction.shape} differs from the reference's {reference.shape}."
+        )

@@ -23,23 +23,23 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 Mask = NDArray[np.bool_]
 
 HEAVY_SHARE = 0.2
-"""See `central_branches`: about half for a lung, a twentieth for a bronchus that leaves the trachea itself."""
+"""See `central_branches`: a lung has about half of the voxels, a bronchus from the trachea itself a twentieth."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Whose definitions hold.
+    """The definitions of one challenge or paper.
 
     Parameters
     ----------
     largest_for_all
-        Whether the prediction's largest component (6-connected) alone counts for everything, or only for TLD and BD.
+        Whether all metrics use only the prediction's largest component (6-connected), or only TLD and BD do.
     without_central
         Whether trachea and main bronchi are left out.
     refined
         Whether the reference's parse is refined (see `reference_parse.parse_branches`).
     source
-        What it is called in print.
+        The names of those who use it, for printed tables.
     """
 
     largest_for_all: bool
@@ -129,8 +129,10 @@ def central_branches(parse: Parse) -> tuple[int, ...]:
 
 
 def region_of(parse: Parse, branches: tuple[int, ...], voxels: Mask) -> Mask:
-    """Which of ``voxels`` (Z, Y, X) are nearest to the skeleton of one of ``branches``: voxels outside of the
-    reference belong to the branch beside which they lie."""
+    """Those of ``voxels`` (Z, Y, X) whose nearest skeleton voxel is of one of ``branches``.
+
+    So voxels outside the reference belong to the branch beside them.
+    """
     region = np.zeros(voxels.shape, bool)
     if branches:
         positions = np.argwhere(voxels)

@@ -1,8 +1,8 @@
-"""The field's parse of a reference into branches (ATM'22, WingsNet, AIIB23): the same labels to the last voxel, fast.
+"""The published parse of a reference into branches (ATM'22, WingsNet, AIIB23): the same label in every voxel, but fast.
 
-It exists to be compared with published figures; the tree that AirwaySeg measures is another, better one. Arrays are
-(Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order of axes. Thinning
-alone works on a volume; all else on lists of skeleton voxels and mask voxels and on tables of labels.
+It is used only for figures that can be compared with published ones; the tree that AirwaySeg measures is another,
+better one. Arrays are (Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order
+of axes. Only thinning works on a volume; the rest works on lists of skeleton and mask voxels and on tables of labels.
 
 Letters: S skeleton voxels, M mask voxels, L labels.
 """
@@ -27,7 +27,7 @@ UNIT = (1.0, 1.0, 1.0)
 FORWARD_FACES = FACES[3:]
 
 MOST_NEIGHBOURS = 3
-"""A skeleton voxel with more skeleton voxels than these in its 3 x 3 x 3 neighbourhood, itself included, is a fork."""
+"""A skeleton voxel with more skeleton voxels than this in its 3 x 3 x 3 neighbourhood, itself included, is a fork."""
 
 LEAST_SEGMENT_VOXELS = 5
 
@@ -41,8 +41,8 @@ class Parse:
     labels
         int32 (Z, Y, X): 1, 2, ... in every voxel of the largest component with its cavities filled, 0 elsewhere.
     parents
-        ``parents[label]`` lists the labels that lead to ``label`` from the trachea, ascending; several only without
-        refinement. Empty for the trachea; ``parents[0]`` is empty too.
+        ``parents[label]`` lists the parents of ``label``, ascending; more than one only without refinement. Empty for
+        the trachea; ``parents[0]`` is empty too.
     trachea
         The label with most voxels, 0 if there is no branch.
     skeleton
@@ -50,7 +50,7 @@ class Parse:
     voxels
         Voxels of each label, (L + 1,).
     segments
-        Positions (S, 3) of the skeleton voxels that were kept, and their ``segment_labels`` (S,).
+        Indices (S, 3) of the skeleton voxels that were kept, and their ``segment_labels`` (S,).
     """
 
     labels: Labels
@@ -67,7 +67,7 @@ class Parse:
         return len(self.parents) - 1
 
     def children(self, label: int) -> tuple[int, ...]:
-        """Labels that ``label`` leads to."""
+        """Labels of the children of ``label``."""
         return tuple(child for child, parents in enumerate(self.parents) if label in parents)
 
 
@@ -205,7 +205,10 @@ def _parents(touching: NDArray, count: int, trachea: int) -> tuple[tuple[int, ..
 
 
 def _fusions(parents: tuple[tuple[int, ...], ...]) -> list[tuple[int, int]]:
-    """Which label goes into which, in the published order: fellow parents into the lowest, then only children."""
+    """Pairs (label, label that it is merged into), in the published order.
+
+    First several parents of one child are merged into the lowest of them, then only children into their parents.
+    """
     fusions = [(fellow, fellows[0]) for fellows in parents for fellow in fellows[1:]]
     gone = {moved for moved, _ in fusions}
     children: list[list[int]] = [[] for _ in parents]
@@ -220,11 +223,11 @@ def _fusions(parents: tuple[tuple[int, ...], ...]) -> list[tuple[int, int]]:
 
 
 def _fuse(table: Labels, count: int, fusions: list[tuple[int, int]]) -> tuple[Labels, int]:
-    """Relabel and renumber on the table what the published programs relabel in the volume, with their side effects.
+    """Relabel and renumber the table as the published programs relabel the volume, with their side effects.
 
-    They relabel one after the other, and everything twice. A label that receives voxels after it has gone keeps them
-    under its old number, which the renumbering gives to another label; the second time mends most of these cases. Where
-    such a number is higher than the count of labels left the published programs fail; here the fusions are repeated.
+    They relabel one label after the other, and do so twice. A label that receives voxels after it was merged keeps them
+    under its old number, which the renumbering gives to another label; the second pass repairs most of these cases. If
+    such a number exceeds the number of remaining labels the published programs fail; here the merging is repeated.
     """
     gone = np.unique([moved for moved, _ in fusions])
     left = count - len(gone)

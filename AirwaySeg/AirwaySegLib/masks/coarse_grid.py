@@ -1,4 +1,4 @@
-"""Coarse grids: block means of a CT, and masks there and back. What needs no fine detail is computed on them."""
+"""Coarse grids for computations that need no fine detail: block means of a CT, and masks to the grid and back."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Factors = tuple[int, int, int]
 
 
 def factors_for(spacing_mm: Sequence[float], wanted_mm: Sequence[float]) -> Factors:
-    """Return the factors that bring a grid (z, y, x) nearest to the wanted spacing; at least 1."""
+    """Return the factors that bring a grid (z, y, x) nearest to the given spacing; at least 1."""
     z, y, x = (max(1, round(wanted / spacing)) for spacing, wanted in zip(spacing_mm, wanted_mm, strict=True))
     return z, y, x
 
@@ -19,7 +19,7 @@ def block_means(array: np.ndarray, factors: Factors) -> np.ndarray:
     """Return the mean of each block of voxels, (Z, Y, X) in the array's own type.
 
     An axis is cut where its last block would be incomplete (for 275 slices and blocks of 3, the last two are left out);
-    an axis shorter than one block is taken as it is.
+    an axis shorter than one block is one block.
     """
     size = [min(factor, count) for factor, count in zip(factors, array.shape, strict=True)]
     image = sitk.BinShrink(sitk.GetImageFromArray(array), size[::-1])
@@ -34,7 +34,7 @@ def sampled(mask: np.ndarray, factors: Factors, shape: Sequence[int] | None = No
 
 
 def enlarged(mask: np.ndarray, factors: Factors, shape: Sequence[int]) -> np.ndarray:
-    """Give every voxel of the fine grid of ``shape`` its block's value; what lies beyond the last block repeats it."""
+    """Give every voxel of the fine grid of ``shape`` its block's value; the last block is repeated beyond its end."""
     for axis, (factor, count) in enumerate(zip(factors, shape, strict=True)):
         mask = mask.take(np.minimum(np.arange(count) // factor, mask.shape[axis] - 1), axis=axis)
     return mask

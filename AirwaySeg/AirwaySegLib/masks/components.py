@@ -12,7 +12,10 @@ Mask = NDArray[np.bool_]
 
 
 def bounding_box(mask: NDArray, margin: int = 0) -> Box | None:
-    """The smallest box around the voxels that are not 0, enlarged by ``margin`` within the array; None for none."""
+    """The smallest box around the voxels that are not 0, enlarged by ``margin`` voxels within the array.
+
+    None for an empty mask.
+    """
     parts = []
     for axis in range(3):
         others = tuple(k for k in range(3) if k != axis)
@@ -62,11 +65,11 @@ def components_of_size(mask: NDArray, least_voxels: int) -> Mask:
 
 
 def fill_holes(mask: NDArray) -> Mask:
-    """The mask with every cavity filled that has no way out (6-connected) of it."""
+    """The mask with every cavity filled: 6-connected background that does not reach the array's border."""
     filled = np.array(mask, dtype=bool)
     box = bounding_box(mask, margin=1)
     if box is not None:
-        # A border of background, so that a cavity at the array's edge stays open only where the array ends.
+        # A border of background, so that only a cavity at the edge of the whole array stays open.
         image = sitk.GetImageFromArray(np.pad(mask[box].astype(np.uint8), 1))
         whole = sitk.GetArrayFromImage(sitk.BinaryFillhole(image, False, 1))
         filled[box] = whole[1:-1, 1:-1, 1:-1] > 0
@@ -74,7 +77,7 @@ def fill_holes(mask: NDArray) -> Mask:
 
 
 def opening(mask: NDArray, radius_mm: float, spacing_mm: tuple[float, float, float]) -> Mask:
-    """What of the mask a ball of ``radius_mm`` can reach from inside: wide parts stay, thin ones go.
+    """Morphological opening by a ball of ``radius_mm``: wide parts of the mask stay, thin ones are removed.
 
     Two exact distance maps (SimpleITK's Maurer filter) instead of a ball-shaped element, whose cost grows with its
     volume.

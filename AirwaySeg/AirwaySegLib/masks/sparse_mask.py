@@ -27,7 +27,7 @@ FORWARD_OFFSETS: list[Offset] = [
 """The 13 of the 26 neighbours that come later in C order."""
 
 DENSE = 0.2
-"""From such a share of its box on a mask is a massive body and no tree."""
+"""A mask that fills at least this share of its box is a solid body, not a tree."""
 
 FACES = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0))
 
@@ -68,7 +68,7 @@ class Lumen:
         return ((voxels[:, 0].astype(np.int64) + 1) * y + voxels[:, 1] + 1) * x + voxels[:, 2] + 1
 
     def rows_of(self, voxels: NDArray) -> Rows:
-        """Rows of the given voxels (M, 3), which lie at most one voxel outside the array; -1 for background."""
+        """Rows of the given voxels (M, 3), which are at most one voxel outside the array; -1 for background."""
         return self._rows_of_numbers(self._number(voxels))
 
     def _rows_beside(self, offset: Offset) -> Rows:
@@ -90,7 +90,7 @@ class Lumen:
         return first + np.flatnonzero(inside)
 
     def neighbours(self, offsets: Sequence[Offset] = FORWARD_OFFSETS) -> tuple[Rows, Rows]:
-        """Pairs of rows of voxels that lie apart by one of the offsets: 26-neighbours, each pair once."""
+        """Pairs of rows of voxels that differ by one of the offsets; by default 26-neighbours, each pair once."""
         first, second = [], []
         for offset in offsets:
             rows = self._rows_beside(offset)
@@ -100,13 +100,13 @@ class Lumen:
         return np.concatenate(first), np.concatenate(second)
 
     def pieces(self, offsets: Sequence[Offset]) -> NDArray[np.int32]:
-        """Number of the piece, connected by the offsets, that each voxel is in, (N,)."""
+        """Number of each voxel's component (N,), where voxels that differ by one of the offsets are connected."""
         return _joined(len(self), *self.neighbours(offsets))
 
     @cached_property
     def components(self) -> NDArray[np.int32]:
         """Number of each voxel's 26-connected component, (N,): 0 the largest, then 1, 2, ..."""
-        # Nearly everything is joined through faces; of the many other neighbours only those between pieces matter.
+        # Most voxels are connected through faces; of the other neighbours only those between such pieces matter.
         labels = self.pieces(FACES[3:])
         first, second = (labels[rows] for rows in self.neighbours([o for o in FORWARD_OFFSETS if o not in FACES]))
         apart = first != second
@@ -117,11 +117,11 @@ class Lumen:
         return rank[labels]
 
     def cavities(self) -> NDArray[np.int32]:
-        """Background voxels (M, 3) of all cavities: 6-connected background with no way out of the array.
+        """Background voxels (M, 3) of all cavities: 6-connected background that does not reach the array's border.
 
-        The slices (first axis) of a cavity are holes of the mask's slices. Slices with holes are few, and are known by
-        their Euler number: pieces less Euler number is how many. A hole belongs to a cavity if neither it nor any hole
-        above and below that it is connected with opens into the rest of the background.
+        In each slice (first axis) a cavity is a hole of the mask. Few slices have holes; their number is the number of
+        pieces minus the Euler number. A hole belongs to a cavity if neither it nor any hole above or below that is
+        connected with it opens into the rest of the background.
         """
         found = [
             np.column_stack([np.full(len(pixels), z), pixels])
@@ -140,7 +140,7 @@ class Lumen:
         return holes.voxels[~opens[labels]]
 
     def _holes_of_slices(self) -> NDArray[np.intp]:
-        """How many holes each slice has, (Z,): 8-connected pieces less Euler number (corners - edges + faces)."""
+        """Number of holes of each slice, (Z,): 8-connected pieces minus Euler number (corners - edges + faces)."""
         count = self.shape[0]
         slices = self.voxels[:, 0]
         pieces = self.pieces([offset for offset in FORWARD_OFFSETS if offset[0] == 0])
@@ -164,7 +164,7 @@ class Lumen:
 
     @cached_property
     def shell(self) -> NDArray[np.int32]:
-        """Background voxels (S, 3) that have a face in common with the mask; some lie one voxel outside the array."""
+        """Background voxels (S, 3) that share a face with the mask; some are one voxel outside the array."""
         found = []
         for face in FACES:
             found.append((self.voxels + np.asarray(face, np.int32))[self._rows_beside(face) < 0])
@@ -174,8 +174,8 @@ class Lumen:
 
     @cached_property
     def shell_tree(self) -> cKDTree:
-        """For searching the background voxel that is nearest to a point (z, y, x) in mm."""
-        # A tree that is not balanced is built and searched faster here: the shell's points lie evenly.
+        """Search tree for the background voxel that is nearest to a point (z, y, x) in mm."""
+        # An unbalanced tree is built and searched faster here, because the shell's points are evenly spread.
         return cKDTree(self.shell * np.asarray(self.spacing_mm), balanced_tree=False, compact_nodes=False)
 
     @cached_property
@@ -183,7 +183,7 @@ class Lumen:
         """Distance from each voxel's centre to the lumen wall, (N,): see `to_wall`."""
         if len(self) < DENSE * np.prod(self.shape):
             return self.to_wall(self.places_mm)
-        # Deep inside a massive body a search for the nearest of its surface takes long.
+        # Deep inside a solid body a search for the nearest surface voxel takes long.
         inside = np.zeros([count + 2 for count in self.shape], bool)
         inside[tuple(self.voxels.T + 1)] = True
         found = distance_transform_edt(inside, self.spacing_mm, return_distances=False, return_indices=True)
@@ -192,9 +192,9 @@ class Lumen:
     def to_wall(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance in mm from points (M, 3) within the lumen to the wall: the face of the nearest background voxel.
 
-        Exact as far as the nearest centre goes: the background voxel nearest to a voxel of the mask has a face in
-        common with the mask, or else its neighbour on the way were nearer. What lies outside the array is background.
-        From the distance to that voxel's centre the part that runs within it is taken off.
+        The nearest background voxel is exact: it shares a face with the mask, since otherwise its neighbour on the way
+        would be nearer. Voxels outside the array are background. From the distance to that voxel's centre the part
+        inside the voxel is subtracted.
         """
         return self._to_face(points_mm, self.shell[self.shell_tree.query(points_mm, workers=-1)[1]])
 
@@ -206,13 +206,13 @@ class Lumen:
 
 
 def _joined(count: int, first: NDArray, second: NDArray) -> NDArray[np.int32]:
-    """Number of the connected part of a graph that each of ``count`` nodes is in, given its links."""
+    """Number of the connected component (``count``,) of each node of a graph, given its edges."""
     graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
 def _holes_in_slice(part: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The background pixels (M, 2) of a slice from which no 4-connected way leads to its border."""
+    """The background pixels (M, 2) of a slice without a 4-connected path to its border."""
     rows, columns = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
     background = ~np.pad(part[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
     pieces, _ = label(background)

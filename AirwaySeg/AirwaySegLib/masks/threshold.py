@@ -1,4 +1,7 @@
-"""From probability to airways: a threshold that does not leak, chosen for each scan, and the trachea's component."""
+"""From probability to airways: a threshold without leak, chosen per scan, and the trachea's component.
+
+The rule of the threshold is `lowest_without_leak`.
+"""
 
 from dataclasses import dataclass, field
 
@@ -15,21 +18,21 @@ from AirwaySegLib.masks.components import (
 )
 
 LEVELS = tuple(round(0.35 + 0.05 * step, 2) for step in range(11))
-"""Thresholds that are tried, from the most generous on. Against one from 0.5 on, the bundled weights find half a point
-more of the tree's length and a point more of its branches for 0.3 points of precision (model card)."""
+"""Thresholds that are tried, lowest first. Compared with levels that start at 0.5, the bundled weights find half a
+point more of the tree's length and a point more of its branches, for 0.3 points of precision (model card)."""
 
 LARGEST_GROWTH = 0.25
-"""A step of one level down may enlarge the thin airways by this share; more is taken for a leak."""
+"""One level down may enlarge the thin airways by this share; a larger growth is taken for a leak."""
 
 WIDE_RADIUS_MM = 3.0
-"""Lumens wider than this are taken from the lowest level: they do not leak, and a high level would hollow them."""
+"""Lumens of a larger radius are taken from the lowest level: they do not leak, and a high level would hollow them."""
 
 SMALLEST_PART_ML = 0.3
-"""Where there is no trachea, smaller components are left out."""
+"""Without a trachea, smaller components are left out."""
 
 SMALLEST_FRAGMENT_VOXELS = 5
-"""Smaller pieces are noise, which neither this mask keeps nor the search for paths joins (`repair.path_score`): in two
-real scans these are four of ten pieces. One of 5 to 20 voxels may be a stretch of an airway with several breaks."""
+"""Smaller pieces are noise: neither this mask keeps them nor does the path search join them (`repair.path_score`). In
+two real scans these are four of ten pieces. One of 5 to 20 voxels may be a part of an airway with several breaks."""
 
 
 NOTHING = "No airway was found in this scan."
@@ -37,7 +40,7 @@ NOTHING = "No airway was found in this scan."
 
 @dataclass(frozen=True)
 class Choice:
-    """The airways (Z, Y, X) bool, the threshold that was used, and sentences about what is unusual."""
+    """The airways (Z, Y, X) bool, the threshold that was used, and warnings."""
 
     mask: NDArray[np.bool_]
     threshold: float
@@ -59,10 +62,10 @@ def choose_airways(
     spacing_mm
         z, y, x.
     seeds
-        (N, 3) voxels that are surely in the trachea; they belong to the airways whatever their probability. None at all
-        means that no trachea was found, and all plausible components are kept.
+        (N, 3) voxels that are certainly in the trachea; they belong to the airways whatever their probability. N = 0
+        means that no trachea was found; then all plausible components are kept.
     threshold
-        0..1, or None: the lowest of `LEVELS` from which on the airways do not jump in volume.
+        0..1, or None: chosen per scan, the lowest of `LEVELS` without a jump in volume (see `lowest_without_leak`).
     """
     marked = probability.copy()
     marked[tuple(seeds.T)] = 255
@@ -87,24 +90,24 @@ def _level(threshold: float) -> int:
 def strict_enough(
     probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray
 ) -> tuple[float, NDArray[np.bool_]]:
-    """The lowest level without a leak, and the airways at it, with wide lumens whole."""
+    """The lowest level without a leak, and the airways at it, with complete wide lumens."""
     index = lowest_without_leak(probability, spacing_mm, seeds)
     tree = tree_at(probability, spacing_mm, seeds, LEVELS[index])
     if index == 0:
         return LEVELS[0], tree
-    # Wide lumens come from the lowest level. A leak is wide too, but the strict tree does not reach into it.
+    # Wide lumens are taken from the lowest level. A leak is wide too, but the strict tree does not reach into it.
     wide = opening(tree_at(probability, spacing_mm, seeds, LEVELS[0]), WIDE_RADIUS_MM, spacing_mm)
     tree |= wide & (distance_to(tree, spacing_mm) < WIDE_RADIUS_MM)
     return LEVELS[index], component_through(tree, seeds) if len(seeds) else tree
 
 
 def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
-    """Airway at the threshold that does not touch the tree, in pieces of at least `SMALLEST_FRAGMENT_VOXELS`.
+    """Airway at the threshold that does not touch the tree, in components of at least `SMALLEST_FRAGMENT_VOXELS`.
 
     All arrays are (Z, Y, X) on one grid; ``probability`` is 0..255 and 0 where no airway can be.
     """
     labels = label_components((probability >= _level(threshold)) | tree)
-    # Background left out: counting it too would take a copy of eight bytes for every voxel.
+    # Without the background: counting it would take a copy of eight bytes per voxel.
     keep = np.bincount(labels[labels > 0], minlength=1) >= SMALLEST_FRAGMENT_VOXELS
     keep[np.unique(labels[tree])] = False
     return keep[labels]
@@ -125,8 +128,9 @@ def lowest_without_leak(probability: NDArray[np.uint8], spacing_mm: tuple[float,
     """The index in `LEVELS` of the lowest level after the last jump.
 
     A jump is a step from one level to the next lower one that adds more than `LARGEST_GROWTH` to the thin airways (and
-    more than 0.3 ml): a leak opens at once, real airways come in slowly. Thin is what lies off the strictest tree's
-    wide lumens. Only voxels below the higher level count as added; others are a branch that is joined again.
+    more than 0.3 ml): a leak appears suddenly, real airways appear gradually. Thin airways are those outside the wide
+    lumens of the strictest tree. Only voxels below the higher level count as added; others are a branch that is
+    connected again.
     """
     strictest = tree_at(probability, spacing_mm, seeds, LEVELS[-1])
     thin = distance_to(opening(strictest, WIDE_RADIUS_MM, spacing_mm), spacing_mm) > WIDE_RADIUS_MM

@@ -1,1 +1,5 @@
-"""The networks, their weights, and how they run on a GPU or a CPU."""
+"""The two networks, their weights, and how they run on a GPU or a CPU.
+
+`wingsnet` segments, `connection_net` joins fragments. `weights`: weights files. `sliding_window`: a network on a whole
+scan. `device_plan`: choice of device, precision and batch. `openvino_backend`: WingsNet on a CPU.
+"""

@@ -1,4 +1,4 @@
-"""The connection network: from CT and breakage attention to what is missing between two pieces of an airway tree.
+"""The connection network: from CT and breakage attention to the voxels missing between two pieces of an airway tree.
 
 The second stage of DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation
 and Deep Breakage Connection), section 2.2: a U-Net with three halvings. Letters: B patches, C channels, (Z, Y, X)
@@ -15,10 +15,10 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm
 
 WIDTHS = (16, 32, 64, 128)
-"""Channels of the levels, from the patch's own resolution to an eighth of it: few where a convolution is dear."""
+"""Channels of the levels, from full resolution to an eighth of it: few where a convolution is expensive."""
 
 RARE = -4.0
-"""Logit to begin with: of a hundred voxels that are looked at, hardly one is missing."""
+"""Initial bias of the logit: fewer than one in a hundred voxels are missing."""
 
 IN_CHANNELS = 2
 """CT and attention."""
@@ -38,11 +38,12 @@ class Layer(nn.Module):
 
 
 class Connector(nn.Module):
-    """U-Net of four levels, with two layers on each way of a level, one on the first.
+    """U-Net of four levels, with two layers per level down and up, and one at the first level down.
 
-    Normalised by running statistics, so that what is predicted at a gap does not depend on the other patches or on what
-    else a patch holds. Upwards, features are mixed down to the level's width before their sides are doubled, and added
-    to those of the way down: at full resolution, where most of the time goes, this halves the work of concatenating.
+    Normalised by running statistics, so that the prediction at a gap does not depend on the other patches or on the
+    rest of its patch. On the way up, features are reduced to the level's width by a 1x1x1 convolution, upsampled, and
+    added to those of the way down: compared with concatenation this halves the work at full resolution, which takes
+    most of the time.
     """
 
     in_channels, classes = IN_CHANNELS, 1
@@ -85,9 +86,9 @@ class Connector(nn.Module):
 
 
 def fast_form(connector: Connector) -> Connector:
-    """The network for inference, with the normalisation folded into the convolutions; the same answer up to rounding.
+    """The network for inference, with the normalisation folded into the convolutions; the same logits up to rounding.
 
-    The weights are copied; `connector` is not changed and may be trained on.
+    The weights are copied; `connector` is not changed and can still be trained.
     """
     fast = copy.deepcopy(connector).eval()
     for layer in fast.modules():
@@ -98,7 +99,7 @@ def fast_form(connector: Connector) -> Connector:
 
 
 def check_patch(x: Tensor) -> None:
-    """Refuse a tensor that the network cannot take, with the sentence that says why."""
+    """Raise AirwaySegError for a tensor of channels or sides that the network cannot take."""
     sides_fit = all(side % SIDE_MULTIPLE == 0 and side >= SMALLEST_SIDE for side in x.shape[2:])
     if x.ndim != 5 or x.shape[1] != IN_CHANNELS or not sides_fit:
         raise AirwaySegError(

@@ -1,4 +1,4 @@
-"""Where and how the network runs: device, backend and window batch, decided from the free memory before the start."""
+"""Choice of device, backend, precision and batch size for inference, made from the free memory before the start."""
 
 import copy
 import functools
@@ -21,7 +21,7 @@ Patch = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and how windows run, decided before the start; `bytes_estimated` is the peak on that device."""
+    """Device, backend, precision and batch size; `bytes_estimated` is the estimated peak memory on that device."""
 
     device: str
     backend: CpuBackend
@@ -40,16 +40,16 @@ WINDOW_BYTES_PER_VOXEL = {
     ("torch", "float32"): 700,
     ("torch", "bfloat16"): 390,
 }
-"""Growth of a process on the CPU by opening the backend and running one window of 128^3, rounded up.
+"""Memory for opening the backend on the CPU and running one window of 128^3, rounded up.
 
-Measured by peak resident memory: OpenVINO 570-740 and 434, PyTorch 690 and 374 bytes a voxel.
+Measured by peak resident memory: OpenVINO 570-740 and 434, PyTorch 690 and 374 bytes per voxel.
 """
 
 GPU_ALLOWANCE = 1.5
-"""A GPU gets this many times PyTorch's figure, for the workspaces of its convolutions; an allowance, not measured."""
+"""On a GPU, PyTorch's figure times this, for the workspaces of its convolutions; an allowance, not measured."""
 
 LARGEST_BATCH = 4
-"""One window of 128^3 already fills a GPU; a few hide the time in between."""
+"""One window of 128^3 already keeps a GPU busy; a few more hide the time between launches."""
 
 
 def plan(
@@ -60,10 +60,10 @@ def plan(
     precision: str = "auto",
     free_bytes: int | None = None,
 ) -> Plan:
-    """Choose device, backend and window batch so that the memory suffices.
+    """Choose device, backend and batch size so that there is enough memory.
 
-    A precision that is given and the windows are never changed, because they change the result. What does not fit a GPU
-    goes to the CPU; what does not fit the CPU is tried all the same, with a warning.
+    A given precision and the window size are never changed, because they change the result. If a window does not fit
+    into the GPU's memory, the CPU is used; if it does not fit into the CPU's, it is tried with a warning.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def plan(
     device, backend, precision
         As in `SegmentSettings`.
     free_bytes
-        Free memory of the device; None: asked from the system.
+        Free memory of the device; None: the system is asked.
     """
     device = choose_device(device)
     if device == "cpu":
@@ -85,7 +85,7 @@ def plan(
     batch = 1 if free is None else min(int(0.9 * free / window), LARGEST_BATCH)
     if batch >= 1:
         return Plan(device, "torch", chosen, batch, batch * window)
-    warning = f"A window needs {_gib(window)} on the GPU and {_gib(free or 0)} are free; the CPU is used."
+    warning = f"A window needs {_gib(window)} on the GPU, but {_gib(free or 0)} are free; the CPU is used."
     on_cpu = _cpu_plan(shape, patch_zyx, choose_cpu_backend("auto"), precision, None)
     return replace(on_cpu, warnings=(warning, *on_cpu.warnings))
 
@@ -99,12 +99,12 @@ def _cpu_plan(
     free = free_memory("cpu") if free_bytes is None else free_bytes
     if free is None or needed <= free:
         return Plan("cpu", backend, precision, 1, needed)
-    warning = f"About {_gib(needed)} of memory are needed and {_gib(free)} are free; this may be slow or fail."
+    warning = f"About {_gib(needed)} of memory are needed, but {_gib(free)} are free; this may be slow or fail."
     return Plan("cpu", backend, precision, 1, needed, (warning,))
 
 
 def volume_bytes(shape: Sequence[int], patch_zyx: Patch) -> int:
-    """What `predict` holds for the volume: image float32, region, result, and one window's depth of sums."""
+    """Memory of `predict` for the volume: image (float32), region, result, and sums of one window's depth."""
     channels, *zyx = (int(side) for side in shape)
     depth, height, width = (max(size, side) for size, side in zip(zyx, patch_zyx, strict=True))
     return height * width * (depth * (4 * channels + 2) + 4 * patch_zyx[0])
@@ -115,9 +115,9 @@ def _gib(count: int) -> str:
 
 
 def choose_precision(wanted: str, backend: CpuBackend) -> str:
-    """For "auto" bfloat16 in OpenVINO where the processor computes in it, and float32 otherwise.
+    """For "auto" bfloat16 in OpenVINO on a processor that supports it, else float32.
 
-    That bfloat16 does no harm is measured for the bundled weights on the CPU (see their model card), and not on GPUs.
+    For the bundled weights it was measured that bfloat16 does no harm on the CPU (see their model card), not on GPUs.
     """
     if wanted != "auto":
         return wanted
@@ -134,14 +134,17 @@ def has_bfloat16(device: str) -> bool:
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
-    # PyTorch's only question about it; what has no such question yet is taken to compute in float32.
+    # PyTorch's only query for it; versions without this query are taken to compute in float32.
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def choose_device(wanted: str) -> str:
-    """For "auto" "cuda" where it is there, "mps" where it has run the network, else "cpu".
+    """For "auto" "cuda" if available, "mps" if it passes `runs_network`, else "cpu".
 
-    Another device that is not there is refused.
+    Raises
+    ------
+    AirwaySegError
+        If another device is given that is not available.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
@@ -154,9 +157,9 @@ def choose_device(wanted: str) -> str:
 
 @functools.cache
 def runs_network(device: str) -> bool:
-    """Whether a device has every operator of the network, forwards and backwards, and computes as the CPU does.
+    """Whether a device has every operator of the network, forward and backward, and gives the CPU's results.
 
-    Apple's GPU lacks operators of three dimensions in some versions of PyTorch. A window of 16^3 tells within seconds.
+    Apple's GPU lacks 3-D operators in some versions of PyTorch. A window of 16^3 shows this within seconds.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -180,7 +183,7 @@ def _figures_on(device: str, net: WingsNet, window: Tensor) -> list[Tensor]:
 
 
 def choose_cpu_backend(wanted: str) -> CpuBackend:
-    """For "auto" OpenVINO where it is installed, else PyTorch."""
+    """For "auto" OpenVINO if it is installed, else PyTorch."""
     if wanted == "torch" or (wanted == "auto" and not openvino_backend.is_installed()):
         return "torch"
     if not openvino_backend.is_installed():
@@ -189,7 +192,7 @@ def choose_cpu_backend(wanted: str) -> CpuBackend:
 
 
 def free_memory(device: str) -> int | None:
-    """Free bytes of a CUDA device or of the CPU (Linux: also a container's limit); None where it cannot be known."""
+    """Free bytes of a CUDA device or of the CPU (Linux: also a container's limit); None if unknown."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     found = []

@@ -1,6 +1,6 @@
-"""WingsNet on the CPU by OpenVINO: the graph built operator by operator from the fast form's weights.
+"""WingsNet on the CPU in OpenVINO: the graph is built operator by operator from the fast form's weights.
 
-OpenVINO's own converter is not used, and its telemetry is kept from loading: nothing leaves the user's machine.
+OpenVINO's own converter is not used, and its telemetry is not loaded: nothing leaves the user's computer.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.wingsnet import DECODER, ENCODER, SKIPS, FastBlock, FastWingsNet
 
 PRECISIONS = {"float32": ("f32",), "bfloat16": ("f32", "bf16")}
-"""OpenVINO's names, one for each model that is run; see `PRECISE_BLOCKS`."""
+"""OpenVINO's names of the precision, one for each model that is run; see `PRECISE_BLOCKS`."""
 
 OPSET = "openvino.opset13"
 
@@ -29,15 +29,15 @@ windows of a real CT agree with float32's to Dice 0.9994 instead of 0.9981, at t
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO is there; does not import it."""
+    """Whether OpenVINO is installed; does not import it."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO without its telemetry.
+    """Import OpenVINO without its telemetry.
 
-    `import openvino` alone reports to a web analytics service and writes an identifier into the user's home. While the
-    package `openvino_telemetry` cannot be imported, OpenVINO puts its own empty stand-in there.
+    A plain `import openvino` reports to a web analytics service and writes an identifier into the user's home folder.
+    If the package `openvino_telemetry` cannot be imported, OpenVINO uses its own no-op replacement.
     """
     modules = cast(dict[str, Any], sys.modules)
     before = {name: modules.pop(name) for name in list(modules) if name.split(".")[0] == "openvino_telemetry"}
@@ -52,7 +52,7 @@ def import_openvino() -> ModuleType:
 
 
 def has_bfloat16() -> bool:
-    """Whether OpenVINO is installed and this processor computes in bfloat16."""
+    """Whether OpenVINO is installed and this processor supports bfloat16."""
     if not is_installed():
         return False
     try:
@@ -69,9 +69,9 @@ class OpenVinoBackend:
     net
         The fast form, on the CPU.
     shape
-        (B, C, Z, Y, X) of the windows that will come.
+        (B, C, Z, Y, X) of the windows.
     precision
-        "float32", or "bfloat16", which a processor without it computes in float32.
+        "float32", or "bfloat16", which a processor without bfloat16 computes in float32.
     threads
         Number of threads.
     """
@@ -89,7 +89,7 @@ class OpenVinoBackend:
         ]
         is_bfloat16 = compiled[-1].get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16
         self.precision = "bfloat16" if is_bfloat16 else "float32"
-        """What the processor really computes in."""
+        """The precision that the processor actually uses."""
         self._requests = [model.create_infer_request() for model in compiled]
 
     def run(self, windows: np.ndarray) -> np.ndarray:

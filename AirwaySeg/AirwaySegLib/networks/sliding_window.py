@@ -1,4 +1,4 @@
-"""Sliding windows over a volume, and what runs a window: PyTorch, or OpenVINO on the CPU."""
+"""Sliding-window inference over a volume, and the backends that run a window: PyTorch, or OpenVINO on the CPU."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +29,9 @@ class Sliding:
     weighting: str = "constant"
 
     def __post_init__(self) -> None:
-        """Refuse an overlap or a weighting that has no meaning."""
+        """Refuse an overlap or a weighting outside the limits."""
         if not 0 <= self.overlap <= 0.75:
-            raise AirwaySegError(f"The overlap {self.overlap} is not within 0 to 0.75.")
+            raise AirwaySegError(f"The overlap {self.overlap} is not from 0 to 0.75.")
         if self.weighting not in ("constant", "gaussian"):
             raise AirwaySegError(f"The weighting {self.weighting!r} is neither 'constant' nor 'gaussian'.")
 
@@ -45,11 +45,11 @@ class Runner(Protocol):
 
 
 class Backend(Runner, Protocol):
-    """Runs windows and says how many at once."""
+    """A `Runner` with a largest batch size."""
 
     @property
     def batch(self) -> int:
-        """At most so many windows a call."""
+        """Largest number of windows per call."""
         ...
 
 
@@ -62,8 +62,8 @@ def predict(
 ) -> np.ndarray:
     """Mean airway probability of overlapping windows.
 
-    A volume smaller than a window is continued by its mirror image, because the normalisation depends on what a window
-    holds. Only one window's depth of sums is in memory: the slices above the next row of windows are final.
+    A volume smaller than a window is padded by its mirror image, because the normalisation depends on the window's
+    content. Only sums of one window's depth are in memory: slices before the next row of windows are final.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ def predict(
     sliding
         Size, overlap and weights of the windows.
     region
-        (Z, Y, X) bool: where an answer is wanted. Windows that hold none of it are skipped, and the result is 0 outside
-        it. Inside, every window that covers a voxel was run, so the mean is exact. None: everywhere.
+        (Z, Y, X) bool: where the probability is needed. Windows outside it are skipped, and the result is 0 outside it.
+        Inside, every window that covers a voxel is run, so the mean is exact. None: everywhere.
     progress
-        Called as progress("infer", windows done, windows); may raise Cancelled.
+        Callback, called as progress("infer", windows done, windows); may raise Cancelled.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def predict(
 
 
 class _Windows:
-    """Where windows lie, in rows of equal z, and the separable sum of their weights."""
+    """Positions of the windows, in rows of equal z, and the separable sum of their weights."""
 
     def __init__(self, shape: Sequence[int], sliding: Sliding, region: np.ndarray | None) -> None:
         self.patch = sliding.patch_zyx
@@ -138,7 +138,7 @@ class _Windows:
         return tuple(slice(start, start + side) for start, side in zip(corner, self.patch, strict=True))
 
     def finished_slices(self) -> list[tuple[int, int]]:
-        """Per row of windows the slices that no later row reaches."""
+        """For each row of windows, the slices that no later row covers."""
         return list(itertools.pairwise([*self.starts[0], self.shape[0]]))
 
 
@@ -177,7 +177,7 @@ def _finish(sums: np.ndarray, counts: list[np.ndarray], slices: slice, result: n
     sums /= counts[1][:, None]
     sums /= counts[2]
     if not np.isfinite(sums).all():
-        raise AirwaySegError("The network gave values that are not numbers; try --precision float32.")
+        raise AirwaySegError("The network's output has values that are not finite; try --precision float32.")
     np.rint(sums * np.float32(255), out=sums)
     result[slices] = sums.astype(np.uint8)
 
@@ -194,7 +194,7 @@ def _padded_to(region: np.ndarray | None, patch: tuple[int, int, int]) -> np.nda
 
 
 class TorchBackend:
-    """The fast form in PyTorch on `device`, in "float32" or with automatic "bfloat16"."""
+    """The fast form in PyTorch on `device`, in "float32" or with autocast to "bfloat16"."""
 
     def __init__(self, net: FastWingsNet, device: str, precision: str) -> None:
         self.device, self.reduced = torch.device(device), precision == "bfloat16"
@@ -208,23 +208,23 @@ class TorchBackend:
 
 
 def open_backend(net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> "PlannedBackend":
-    """What runs the windows of `net` as planned; see `PlannedBackend`."""
+    """The backend that runs the windows of `net` as planned; see `PlannedBackend`."""
     return PlannedBackend(net, planned, patch_zyx, warn)
 
 
 class PlannedBackend:
-    """Runs as planned; where a GPU's memory does not suffice after all, one window at a time, then on the CPU.
+    """Runs as planned; if a GPU is out of memory after all, one window at a time, then on the CPU.
 
     Parameters
     ----------
     net
         The network on any device, in any mode; it is copied.
     planned
-        From `device_plan.plan`; its warnings are the caller's to tell. The attribute `plan` says what is really used.
+        From `device_plan.plan`; the caller reports its warnings. The attribute `plan` is what is actually used.
     patch_zyx
         Size of the windows.
     warn
-        Called with a sentence each time that something is not as planned.
+        Callback, called with a sentence whenever the plan is changed.
     """
 
     def __init__(self, net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> None:
@@ -246,17 +246,17 @@ class PlannedBackend:
             if not _is_out_of_memory(error):
                 raise
             if self.plan.device == "cpu":
-                raise AirwaySegError("The memory does not suffice for a window; close other programs.") from error
+                raise AirwaySegError("Out of memory for a window; close other programs.") from error
         # Outside the except block: the error's traceback would keep the tensors of the failed window alive.
         self._step_down()
         return self.run(windows)
 
     def _step_down(self) -> None:
         if self.plan.batch > 1:
-            self.warn("The GPU's memory does not suffice for the planned batch; windows run one at a time.")
+            self.warn("The GPU is out of memory for the planned batch; windows run one at a time.")
             self.plan = replace(self.plan, batch=1)
         else:
-            self.warn("The GPU's memory does not suffice for a window; the rest runs on the CPU.")
+            self.warn("The GPU is out of memory for a single window; the rest runs on the CPU.")
             self._runner = self._open_on_cpu()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -287,7 +287,7 @@ class PlannedBackend:
         shape = (self.plan.batch, net.in_channels, *self.patch_zyx)
         runner = OpenVinoBackend(net, shape, self.plan.precision, torch.get_num_threads())
         if runner.precision != self.plan.precision:
-            self.warn(f"This processor does not compute in {self.plan.precision}; {runner.precision} is used.")
+            self.warn(f"This processor does not support {self.plan.precision}; {runner.precision} is used.")
             self.plan = replace(self.plan, precision=runner.precision)
         return runner
 

@@ -1,7 +1,7 @@
-"""Weights files: safetensors with a JSON header that rebuilds the network; finding, writing, reading them.
+"""Weights files: safetensors with a JSON header from which the network is rebuilt; finding, writing and reading them.
 
-No file of a user is ever unpickled with the power to run code: our own format holds numbers and JSON only, and a
-published checkpoint is read with PyTorch's weights-only reader and converted once.
+Reading a user's file never runs code in it: our own format holds numbers and JSON only, and a published checkpoint is
+read with PyTorch's weights-only unpickler and converted once.
 """
 
 import argparse
@@ -36,18 +36,18 @@ BREAKAGE_NAME = "breakage"
 
 Architecture = Literal["wingsnet", "connector"]
 ARCHITECTURES: tuple[Architecture, ...] = ("wingsnet", "connector")
-"""The kinds of networks: the one that segments, and the one that connects what is broken."""
+"""The kinds of networks: the one that segments, and the connection network that joins fragments."""
 
 FORMAT_VERSION = 1
 HEADER_KEY = "airwayseg"
 LARGEST_FILE = 256 * 2**20
-"""WingsNet takes 6 MB; a file above this size is something else and not worth reading into memory."""
+"""WingsNet takes 6 MB; a larger file than this is something else and is not read into memory."""
 
 LARGEST_HEADER = 2**20
 """A header with its description takes some 10 kB."""
 
 PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
-"""Zheng et al. 2021 clamp to [-1000, 600] HU."""
+"""Zheng et al. 2021 clip to [-1000, 600] HU."""
 
 PUBLISHED_SECOND_WINDOW_HU = (-625.0, 125.0)
 """Second channel of two-channel input: width 750, level -250 HU."""
@@ -60,10 +60,10 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a weights file says about its network: how to rebuild it and what it was trained to see.
+    """The description in a weights file: how to rebuild the network, and the input for which it was trained.
 
-    Triples are in the order z, y, x. ``bfloat16``: it was measured that computing in it does not change the result to
-    speak of, so that it may be chosen where it is faster.
+    Triples are in the order z, y, x. ``bfloat16``: it was measured that bfloat16 hardly changes the result, so that it
+    may be chosen where it is faster.
     """
 
     name: str
@@ -81,7 +81,7 @@ class ModelInfo:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse values that no network of ours can have, so that nothing below needs to check again."""
+        """Refuse values that no network of ours can have, so that no later check is needed."""
         wrong = next((text for text, fine in self._checks() if not fine), None)
         if wrong is not None:
             raise AirwaySegError(f"The model description is wrong: {wrong}.")
@@ -93,7 +93,7 @@ class ModelInfo:
             (f"format version {self.format_version} is newer than this program", self.format_version <= FORMAT_VERSION),
             (f"architecture {self.architecture!r} is unknown", self.architecture in ARCHITECTURES),
             (f"in_channels {self.in_channels} is neither 1 nor 2", self.in_channels in (1, 2)),
-            (f"classes {self.classes} is not within 1 to 8", 1 <= self.classes <= 8),
+            (f"classes {self.classes} is not from 1 to 8", 1 <= self.classes <= 8),
             (f"norm {self.norm!r} is neither 'instance' nor 'batch'", self.norm in ("instance", "batch")),
             (f"window_hu {self.window_hu} is empty", self.window_hu[0] < self.window_hu[1]),
             ("two channels need second_window_hu", self._ct_channels() == 1 + (self.second_window_hu is not None)),
@@ -110,15 +110,15 @@ class ModelInfo:
         ]
 
     def shape(self) -> tuple[int, int, Norm]:
-        """Channels, classes and norm: what a network is checked against."""
+        """Channels, classes and norm, for the check against a network."""
         return self.in_channels, self.classes, self.norm
 
     def _ct_channels(self) -> int:
-        """Channels that show the CT; one more of a connector's is the attention."""
+        """Channels that show the CT; a connector's other channel is the attention."""
         return self.in_channels - (self.architecture == "connector")
 
     def build(self) -> WingsNet | Connector:
-        """The network that these values describe, with fresh weights."""
+        """The network that these values describe, with random weights."""
         if self.architecture == "connector":
             return Connector()
         return WingsNet(self.in_channels, self.classes, self.norm)
@@ -142,7 +142,7 @@ class ModelInfo:
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of parsed JSON as the kinds that `ModelInfo` declares: tuples of numbers, whole numbers, a dict."""
+    """Fields of parsed JSON as the types that `ModelInfo` declares: tuples of numbers, whole numbers, a dict."""
     typed: dict[str, Any] = {}
     for key, length, kind in (
         ("window_hu", 2, float),
@@ -170,7 +170,7 @@ def _shape(net: WingsNet | Connector | type[Connector]) -> tuple[int, int, Norm]
 
 
 def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: bool = False) -> None:
-    """Write network and description; a kill at any moment leaves the old file or the new one, never a part.
+    """Write network and description by an atomic write: a kill leaves the old file or the new one, never a part.
 
     Raises
     ------
@@ -194,8 +194,8 @@ def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: 
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename in one step."""
-    # Not tempfile: its files can be read by their owner only, and weights may be shared.
+    """Atomic write: to a temporary file beside `path`, flushed to the disk, then renamed."""
+    # Not tempfile: its files can be read by their owner only, but weights may be shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as stream:
@@ -230,18 +230,18 @@ def load_weights(
     name_or_path
         A name of `list_weights`, or a file.
     architecture
-        The kind of network that is wanted.
+        The expected kind of network.
 
     Raises
     ------
     AirwaySegError
-        One sentence for every file that is not a whole weights file of ours, or holds another kind of network.
+        If the weights are unknown, or the file is not a complete weights file of ours or holds another kind of network.
     """
     path = find_weights(name_or_path, architecture)
     data = _read(path)
     info = _description(path, data)
     if info.architecture != architecture:
-        raise AirwaySegError(f"{path} holds a {info.architecture}, and here a {architecture} is needed.")
+        raise AirwaySegError(f"{path} holds a {info.architecture}, but a {architecture} is needed here.")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -263,7 +263,7 @@ def _read(path: Path) -> bytes:
     check_regular_file(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise AirwaySegError(f"{path} is larger than {LARGEST_FILE >> 20} MiB and so no weights file of AirwaySeg.")
+            raise AirwaySegError(f"{path} exceeds {LARGEST_FILE >> 20} MiB, so it is not a weights file of AirwaySeg.")
         return path.read_bytes()
     except OSError as error:
         raise AirwaySegError(f"{path} cannot be read ({error.strerror}).") from error
@@ -279,7 +279,9 @@ def _description(path: Path, data: bytes) -> ModelInfo:
         if not isinstance(header, dict):
             raise ValueError("no object")
     except ValueError as error:
-        raise AirwaySegError(f"{path} is not a whole safetensors file; a .ckpt is read by `weights import`.") from error
+        raise AirwaySegError(
+            f"{path} is not a complete safetensors file; convert a .ckpt file with `airwayseg weights import`."
+        ) from error
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(HEADER_KEY), str):
         raise AirwaySegError(f"{path} has no AirwaySeg header, so its network cannot be rebuilt.")
@@ -290,7 +292,7 @@ def _description(path: Path, data: bytes) -> ModelInfo:
 
 
 def _check_tensors(path: Path, found: dict[str, Tensor], needed: dict[str, Tensor]) -> None:
-    """Names the first tensor that is missing, of the wrong shape, not finite, or too many."""
+    """Raise AirwaySegError for the first tensor that is missing, unknown, of the wrong shape or not finite."""
     for key, value in needed.items():
         if key not in found:
             raise AirwaySegError(f"{path} lacks the tensor {key}.")
@@ -304,7 +306,7 @@ def _check_tensors(path: Path, found: dict[str, Tensor], needed: dict[str, Tenso
 
 
 def user_folder() -> Path:
-    """Where imported and trained weights lie: AIRWAYSEG_MODELS, or the platform's folder for a user's data."""
+    """The folder of imported and trained weights: AIRWAYSEG_MODELS, or the platform's folder for user data."""
     chosen = os.environ.get("AIRWAYSEG_MODELS")
     if chosen:
         return Path(chosen)
@@ -318,7 +320,7 @@ def user_folder() -> Path:
 
 
 def bundled_folders(library: Path = LIBRARY) -> list[Path]:
-    """Where bundled weights lie, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
+    """The folders of bundled weights, for AirwaySegLib in the source tree, installed by pip, or installed by Slicer."""
     folders = (
         library.parents[1] / "Resources" / "Models",
         library / "Models",
@@ -330,8 +332,8 @@ def bundled_folders(library: Path = LIBRARY) -> list[Path]:
 def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:
     """Every known name of one kind of network, or of any, with its file, sorted.
 
-    A user's file hides a bundled one of the same name and kind. What cannot be read counts as the kind that segments,
-    so that a damaged file is still seen, and said to be damaged when it is used.
+    A user's file hides a bundled one of the same name and kind. An unreadable file counts as WingsNet, so that a
+    damaged file is still listed, and reported as damaged when it is used.
     """
     found: dict[str, Path] = {}
     for folder in (*reversed(bundled_folders()), user_folder()):
@@ -341,7 +343,7 @@ def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Pa
 
 
 def architecture_of(path: Path) -> Architecture:
-    """The kind of network in a weights file, from its header alone; see `list_weights` for one without."""
+    """The kind of network in a weights file, from its header alone; "wingsnet" if the header cannot be read."""
     try:
         check_regular_file(path)
         with open(path, "rb") as stream:
@@ -354,12 +356,12 @@ def architecture_of(path: Path) -> Architecture:
 
 
 def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsnet") -> Path:
-    """The file of a name or path, of the given kind if the name has one of it.
+    """The weights file of a name or path; of several files of one name, that of the given kind.
 
     Raises
     ------
     AirwaySegError
-        With the known names of that kind, if there is none.
+        If the weights are unknown; the sentence lists the known names of that kind.
     """
     path = Path(name_or_path)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -379,14 +381,14 @@ def import_published(
     second_window_hu: Range = PUBLISHED_SECOND_WINDOW_HU,
     force: bool = False,
 ) -> Path:
-    """Convert a published WingsNet checkpoint into our form.
+    """Convert a published WingsNet checkpoint into our format.
 
     Parameters
     ----------
     checkpoint
-        The authors' file: a dict with `state_dict`, or the bare state dict. It is never unpickled with code.
+        The authors' file: a dict with `state_dict`, or the bare state dict. Reading it never runs code in it.
     name_or_out
-        A name (then it goes into `user_folder`) or a path that ends in .safetensors.
+        A name, for a file in `user_folder`, or a path that ends in .safetensors.
     window_hu, second_window_hu
         The window(s) that the network was trained with; the second is used by two-channel networks only.
     force
@@ -421,12 +423,12 @@ def import_published(
 
 def _published_state(checkpoint: Path) -> dict[str, Tensor]:
     try:
-        # The authors' training stores its command line beside the weights; a Namespace only holds values.
+        # The authors' checkpoints also hold their command line as a Namespace, which holds values only.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # What cannot be read is refused below; of what can be read the protocol does not matter.
+            # An unreadable file is refused below; for a readable one the pickle protocol does not matter.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
+    except Exception as error:  # arbitrary bytes: the unpickler's exception types are not documented
         raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):

@@ -1,4 +1,4 @@
-"""WingsNet: the network, its exact fast form for inference, and the conversion of published state dicts.
+"""WingsNet: the network, its equivalent fast form for inference, and the conversion of published state dicts.
 
 Zheng et al., Alleviating Class-wise Gradient Imbalance for Pulmonary Airway Segmentation, IEEE Transactions on Medical
 Imaging 40 (2021), doi:10.48550/arXiv.2011.11952. Letters: B windows, C channels, K classes, (Z, Y, X) voxels.
@@ -21,7 +21,7 @@ SIDE_MULTIPLE = 8
 """Three halvings, so every side of a window is a multiple of 8."""
 
 SMALLEST_SIDE = 16
-"""A window of 8 would leave one voxel at the deepest level, which has no variance to normalise by."""
+"""A window of 8 would leave one voxel at the deepest level, whose variance cannot be computed."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def conv_blocks(blocks: nn.ModuleList) -> Iterator[ConvBlock]:
 class Head(nn.Module):
     """The pyramid of one group: upsample every block's two channels, concatenate, drop channels, 1x1x1 convolution.
 
-    All of it is linear and the dropout takes whole channels, so the order may change without changing the result: per
-    block, the side convolution, the dropout's scale and the head's slice make one C -> K convolution; the blocks of one
-    scale are summed; only K channels a scale are upsampled, instead of two a block.
+    All of this is linear and the dropout drops whole channels, so the order can be changed without changing the result:
+    for each block, the side convolution, the dropout's scale and the head's slice are one C -> K convolution; the
+    blocks of one scale are summed; only K channels per scale are upsampled, instead of two per block.
     """
 
     def __init__(self, plans: tuple[BlockPlan, ...], classes: int, dropout: float) -> None:
@@ -181,7 +181,7 @@ class WingsNet(nn.Module):
         Returns
         -------
         tuple
-            Encoder logits and decoder logits, each (B, K, Z, Y, X). The product uses the decoder's.
+            Encoder logits and decoder logits, each (B, K, Z, Y, X). Inference uses the decoder's.
         """
         check_window(x, self.in_channels)
         encoded = list(encode(self.encoder, x))
@@ -203,7 +203,7 @@ def encode(blocks: nn.ModuleList, x: Tensor) -> Iterator[Tensor]:
 
 
 def decode(blocks: nn.ModuleList, skips: list[Tensor]) -> Iterator[Tensor]:
-    """Features of dc1 to dc6 from those of ec3, ec6, ec9, ec12; takes them off the list to free them when used."""
+    """Features of dc1 to dc6 from those of ec3, ec6, ec9, ec12, which are removed from the list to free memory."""
     x = skips.pop()
     for index, block in enumerate(blocks):
         if index % 2 == 0:
@@ -213,7 +213,7 @@ def decode(blocks: nn.ModuleList, skips: list[Tensor]) -> Iterator[Tensor]:
 
 
 def check_window(x: Tensor, in_channels: int) -> None:
-    """Refuse a tensor that the network cannot take, with the sentence that says why."""
+    """Raise AirwaySegError for a tensor of channels or sides that the network cannot take."""
     if x.ndim != 5 or x.shape[1] != in_channels:
         raise AirwaySegError(
             f"The network takes windows of {in_channels} channel(s), not a tensor of {tuple(x.shape)}."
@@ -263,13 +263,13 @@ class FastBlock(nn.Module):
 
 
 def batch_norm_as_affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Factor and offset per channel that the running statistics stand for."""
+    """Factor and offset per channel that are equivalent to the running statistics."""
     factor = norm.weight.detach() * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
     return factor, norm.bias.detach() - norm.get_buffer("running_mean") * factor
 
 
 class FastWingsNet(nn.Module):
-    """The decoder's logits only, exactly those of a `WingsNet` in evaluation mode up to rounding. See `fast_form`."""
+    """The decoder's logits only, equal to those of a `WingsNet` in evaluation mode up to rounding. See `fast_form`."""
 
     def __init__(self, net: WingsNet) -> None:
         super().__init__()
@@ -305,7 +305,7 @@ def fast_form(net: WingsNet) -> FastWingsNet:
 
     The encoder's head is left out, each decoder block's side convolution and its slice of the head become one
     convolution, blocks of one scale are summed before the upsampling, and with norm="batch" the running statistics are
-    folded into the convolutions. The weights are copied; `net` is not changed and may be trained on.
+    folded into the convolutions. The weights are copied; `net` is not changed and can still be trained.
     """
     return FastWingsNet(net).eval()
 
@@ -326,7 +326,7 @@ def published_to_ours(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     Raises
     ------
     AirwaySegError
-        Names the first key that is missing, superfluous, or of the wrong shape.
+        For the first key that is missing, unknown, or of the wrong shape.
     """
     published = {key.removeprefix("module."): value for key, value in state_dict.items()}
     for key in ("ec1.conv1.weight", "dc0_1.0.weight"):

@@ -1,4 +1,4 @@
-"""The picture one looks at first: the tree from the front and from the side, beside three slices with its outline."""
+"""The preview of a result: the tree from the front and from the side, beside three slices with its outline."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,14 @@ TALL = 620
 """Height in pixels of the tree's views; a slice has half of it."""
 
 SURROUNDINGS_MM = 45.0
-"""What the slices show around the tree."""
+"""Margin of the slices around the tree."""
 
 GAP = 10
 CAPTION = 22
 
 
 def depth_projection(mask: NDArray, axis: int) -> NDArray[np.float32]:
-    """Brightness 0..1 of the mask seen along ``axis`` from its low side: near is bright, far dim, nothing is 0."""
+    """Brightness 0..1 of the mask seen along ``axis`` from its low side: near is bright, far dim, background 0."""
     count = mask.shape[axis]
     first = mask.argmax(axis=axis)
     seen = mask.any(axis=axis)
@@ -31,11 +31,11 @@ def depth_projection(mask: NDArray, axis: int) -> NDArray[np.float32]:
 
 
 def tree_view(mask: NDArray, axis: int, spacing_mm: Spacing) -> Image.Image:
-    """The tree projected along y (axis 1: from the front) or x (axis 2: from the right), head up, true to scale."""
+    """The tree projected along y (axis 1: from the front) or x (axis 2: from the right), head up, undistorted."""
     box = bounding_box(mask, margin=6)
     part = mask[box] if box is not None else mask[:2, :2, :2]
     brightness = np.flipud(depth_projection(part, axis))
-    if axis == 2:  # whoever looks from the right has the front on the right-hand side
+    if axis == 2:  # seen from the patient's right, the front is on the right-hand side
         brightness = np.fliplr(brightness)
     across = spacing_mm[2] if axis == 1 else spacing_mm[1]
     colour = np.array(BACKGROUND) + brightness[..., None] * (np.array([150, 215, 255]) - np.array(BACKGROUND))
@@ -81,7 +81,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) -> Image.Image:
-    """The whole picture.
+    """Draw the preview.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) ->
 
 
 def _view(mask: NDArray, spacing_mm: Spacing) -> Box:
-    """The tree's box with its surroundings; everything if there is no tree."""
+    """The tree's box with `SURROUNDINGS_MM` around it; the whole array if there is no tree."""
     box = bounding_box(mask)
     if box is None:
         return slice(None), slice(None), slice(None)

@@ -1,6 +1,6 @@
-"""The picture of a repair: the tree before, with what is proposed, and after; with a CT also slices through proposals.
+"""The picture of a repair: the tree before, with the proposals, and after; with a CT also slices through proposals.
 
-The same input gives the same picture. Letters in shapes: N voxels of a mask or of a part of it, as indices (z, y, x).
+The picture depends on the input only. Letters in shapes: N voxels of a mask or of a part of it, as indices (z, y, x).
 """
 
 import math
@@ -28,7 +28,7 @@ COLOURS: dict[str, Colour] = {
     PROPOSED: (204, 121, 167),
     APPLIED: (60, 220, 170),
 }
-"""In the order in which they are drawn, later ones above earlier ones; apart for colour-blind eyes too."""
+"""In the order in which they are drawn, later ones over earlier ones; distinguishable with colour-blindness."""
 
 MEANINGS = {
     TREE: "tree",
@@ -40,19 +40,19 @@ MEANINGS = {
 }
 
 VIEW_WIDE, VIEW_TALL = 430, 400
-"""Pixels that one view of the tree may have."""
+"""Largest width and height of one view of the tree in pixels."""
 
 FARTHEST = 0.35
-"""What depth leaves of a colour's brightness."""
+"""Brightness of the farthest voxels, relative to the nearest."""
 
 NUMBERED = 20
-"""So many proposals, the first ones, bear their number: more would hide the tree."""
+"""Number of proposals that are marked by their number, the first ones: more would hide the tree."""
 
 SLICES, SLICES_IN_A_ROW = 12, 6
-"""So many proposals, the first ones, are shown in the CT."""
+"""Number of proposals that are shown in slices of the CT, the first ones, and how many of them fill a row."""
 
 SLICE_MM, SLICE_PIXELS = 40.0, 210
-"""Side of the piece of CT that is shown."""
+"""Side of the square of CT that is shown, in mm and in pixels."""
 
 _MARGIN, _LINE, _RING = 18, 20, 9
 _WORDS: Colour = (235, 238, 242)
@@ -62,14 +62,14 @@ _DIM: Colour = (165, 174, 186)
 def draw_repairs(
     labels: NDArray[np.integer], proposals: list[Proposal], spacing_mm: Spacing, hu: NDArray | None, title: str
 ) -> Image.Image:
-    """Before, proposals and after, each from the front and from the patient's right, with a legend.
+    """Draw the tree before, with the proposals, and after, each from the front and from the right, with a legend.
 
     Parameters
     ----------
     labels
         (Z, Y, X) numbers of the components in canonical axes, `bridge.MAIN` the tree; 0 is no airway.
     proposals
-        Their voxels count on the same grid. Rings with numbers mark the first `NUMBERED` of them.
+        Their voxels are indices on the same grid. Rings with numbers mark the first `NUMBERED` of them.
     spacing_mm
         z, y, x.
     hu
@@ -122,7 +122,7 @@ def _columns(labels: NDArray[np.integer], proposals: list[Proposal]) -> dict[str
 
 
 class _Views:
-    """Where voxels lie in the two views of the tree: axis 1 from the front, axis 2 from the patient's right."""
+    """Geometry of the two views of the tree: axis 1 from the front, axis 2 from the patient's right."""
 
     def __init__(self, start: NDArray, stop: NDArray, spacing_mm: Spacing) -> None:
         self.start, self.counts, self.spacing_mm = start, np.maximum(stop - start, 1), spacing_mm
@@ -133,7 +133,7 @@ class _Views:
 
     @classmethod
     def of(cls, labels: NDArray, proposals: list[Proposal], spacing_mm: Spacing) -> "_Views":
-        """Views that hold all components and all bridges; of nothing, those of an empty box."""
+        """Views that show all components and all bridges; without any, views of an empty box."""
         box = bounding_box(labels) or (slice(0, 1),) * 3
         corners = [[part.start for part in box], [part.stop for part in box]]
         bridges = [proposal.bridge.voxels for proposal in proposals]
@@ -142,7 +142,7 @@ class _Views:
         return cls(start, stop, spacing_mm)
 
     def draw(self, layers: Layers, axis: int) -> Image.Image:
-        """One view: each layer brighter where it is nearer, later layers above earlier ones."""
+        """One view: near voxels are brighter, later layers are drawn over earlier ones."""
         rows, columns = self.counts[0], self.counts[3 - axis]
         picture = np.broadcast_to(np.array(BACKGROUND, float), (rows, columns, 3)).copy()
         for name, voxels in layers.items():
@@ -158,7 +158,7 @@ class _Views:
         return image.resize(self.sizes[axis - 1], Image.Resampling.BOX if self.scale < 1 else Image.Resampling.BICUBIC)
 
     def position(self, voxel: NDArray, axis: int) -> tuple[float, float]:
-        """Where a voxel's centre is in a view: pixels from its left and from its top."""
+        """Position of a voxel's centre in a view: pixels from its left and from its top."""
         z, _, _ = inside = (np.asarray(voxel) - self.start + 0.5) / self.counts
         wide, tall = self.sizes[axis - 1]
         across = inside[3 - axis] if axis == 1 else 1 - inside[3 - axis]
@@ -197,10 +197,10 @@ def _middle(proposal: Proposal) -> NDArray[np.int32]:
 
 
 def _slice(arrays: tuple[NDArray, NDArray], proposal: Proposal, joined: list[int], spacing_mm: Spacing) -> Image.Image:
-    """A square piece of the slice in which most of the bridge is seen, with outlines in the colours of the layers.
+    """A square of the slice that shows most of the bridge, with outlines in the colours of the layers.
 
-    The slice is axial, coronal or sagittal: across the axis along which the bridge is shortest. Head or front is up.
-    ``arrays`` are HU and components; ``joined`` are numbers of fragments.
+    The slice is axial, coronal or sagittal: perpendicular to the axis along which the bridge is shortest. Head or front
+    is up. ``arrays`` are HU and components; ``joined`` are numbers of fragments.
     """
     voxels, middle = proposal.bridge.voxels, _middle(proposal)
     across = int(((voxels.max(axis=0) - voxels.min(axis=0)) * np.array(spacing_mm)).argmin())
@@ -256,7 +256,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fitting(text: str, wide: int) -> str:
-    """The text on one line, cut off where it would leave the picture."""
+    """The text on one line, cut off at the picture's width."""
     text = " ".join(text.split())
     while text and _font().getlength(text) > wide - 2 * _MARGIN:
         text = text[:-1]

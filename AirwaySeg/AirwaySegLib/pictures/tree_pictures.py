@@ -1,7 +1,7 @@
 """Two pictures of an airway tree: its surface coloured by generation, and the lumen radius along each lobe's path.
 
-The same input gives the same picture. The surface is drawn with numpy and Pillow, the plot with matplotlib's Figure:
-no pyplot, no window, and matplotlib's settings are afterwards as they were before.
+The pictures depend on the input only. The surface is drawn with numpy and Pillow, the plot with matplotlib's Figure:
+without pyplot and without a window, and matplotlib's settings are restored afterwards.
 """
 
 from collections import Counter
@@ -31,10 +31,10 @@ TEXT: Colour = (235, 238, 242)
 DIM_TEXT: Colour = (165, 174, 186)
 WARNING_TEXT: Colour = (240, 190, 90)
 
-# White, yellow, orange, red, rose, violet, blue, turquoise, pale green. Found by a search that kept this order and made
-# the smallest CIEDE2000 difference large for 8 to 16 generations, with normal and with colour-blind eyes (Machado and
-# others 2009, doi 10.1109/TVCG.2009.113), none darker than L* 50: for 12 generations it is 6.2; turbo (0.1-0.9): 2.1.
-
+# The palette of `generation_colours` (white, yellow, orange, red, rose, violet, blue, turquoise, pale green) was found
+# by a search that kept this order and made the smallest CIEDE2000 difference large for 8 to 16 generations, with normal
+# and with colour-blind vision (Machado et al. 2009, doi 10.1109/TVCG.2009.113), none darker than L* 50. For 12
+# generations it is 6.2; of matplotlib's turbo (0.1-0.9) it is 2.1.
 
 _MARGIN = 28
 _VIEWS_WIDE, _MOST_TALL, _LEAST_TALL = 1060, 780, 420
@@ -48,22 +48,22 @@ _MOST_PIXELS_PER_MM = 10.0
 _BAR_MM = (100, 50, 20, 10, 5, 2, 1)
 
 _LIGHT = np.array([-0.42, -0.55, -0.72]) / np.linalg.norm([-0.42, -0.55, -0.72])
-"""To the lamp at the upper left, in the picture's axes: right, down, away from the viewer."""
+"""Unit vector to the light at the upper left, in the picture's axes: right, down, away from the viewer."""
 
 _AMBIENT, _DIFFUSE = 0.34, 0.86
-"""Light on a slope turned away, and what is added on one turned to the lamp; above 1 the colour turns to white."""
+"""Ambient and diffuse light of Lambert's shading; above a sum of 1 the colour turns to white."""
 
-_FARTHEST = 0.55  # what the haze leaves of the farthest voxel's colour
-_NOTHING_MM = 1e6  # depth where no voxel is
+_FARTHEST = 0.55  # share of the farthest voxel's colour that the haze leaves
+_NOTHING_MM = 1e6  # depth of the background
 _SMOOTHED_MM = 1.6
-_SAME_SURFACE_MM = 3.0  # of two pixels side by side; a larger step in depth is an edge
+_SAME_SURFACE_MM = 3.0  # difference in depth of neighbouring pixels; a larger one is an edge
 
 
 def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_mm: Spacing, title: str) -> Image.Image:
     """The tree's surface from the front and from the patient's right, coloured by Weibel generation, with a legend.
 
     Both views have one scale, head up. Legend and facts count the main tree; loose fragments are grey. The tree's
-    warnings stand below the facts. The map is not copied.
+    warnings are below the facts. The map is not copied.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
         Gives each branch's generation and component.
     branch_map
         (Z, Y, X) in canonical axes (z to the head, y to the back, x to the patient's left): `Branch.id`, 0 outside.
-        Without any branch the picture says so.
+        If it has no branch the picture says so.
     spacing_mm
         z, y, x.
     title
@@ -80,7 +80,7 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
     Raises
     ------
     ValueError
-        If a visible voxel bears an id that the tree does not have.
+        If a visible voxel has an id that the tree does not have.
     """
     legend = _legend_rows(tree)
     box = bounding_box(branch_map, margin=2)
@@ -126,7 +126,7 @@ def _views(tree: AirwayTree, part: NDArray[np.uint16], spacing_mm: Spacing) -> t
     for axis, across_mm in ((1, wide_mm), (2, deep_mm)):
         ids, depth_mm = _seen(part, axis, spacing_mm[axis])
         view = _shaded(ids, depth_mm, colours, (spacing_mm[0], spacing_mm[3 - axis]))
-        view = view.filter(ImageFilter.GaussianBlur(0.55))  # takes the voxels' stairs from the outlines
+        view = view.filter(ImageFilter.GaussianBlur(0.55))  # smooths the staircase of voxels at outlines
         size = max(1, round(across_mm * scale)), max(1, round(high_mm * scale))
         views.append(view.resize(size, Image.Resampling.BICUBIC))
     return views, scale
@@ -147,12 +147,12 @@ def _branch_colours(tree: AirwayTree) -> NDArray[np.uint8]:
 
 
 def _seen(part: NDArray[np.uint16], axis: int, deep_mm: float) -> tuple[NDArray[np.uint16], Floats]:
-    """Ids and depth in mm of the first voxels along ``axis``, as a picture with the head up; 0 where nothing is.
+    """Ids and depth in mm of the first voxels along ``axis``, as a picture with the head up; id 0 is background.
 
-    Along y one looks from the front, with the patient's left on the picture's right; along x from the patient's right,
-    with the front (small y) on the picture's right.
+    Along y the view is from the front, with the patient's left on the picture's right; along x from the patient's
+    right, with the front (small y) on the picture's right.
     """
-    # Slice by slice, because each fits into the processor's cache: twice as fast as the whole at once.
+    # Slice by slice, because a slice fits into the processor's cache: twice as fast as all slices at once.
     first = np.stack([(plane != 0).argmax(axis=axis - 1) for plane in part])
     ids = np.take_along_axis(part, np.expand_dims(first, axis), axis).squeeze(axis)
     depth_mm = np.where(ids > 0, first * deep_mm, _NOTHING_MM)
@@ -163,7 +163,7 @@ def _seen(part: NDArray[np.uint16], axis: int, deep_mm: float) -> tuple[NDArray[
 def _shaded(
     ids: NDArray[np.uint16], depth_mm: Floats, colours: NDArray[np.uint8], pixel_mm: tuple[float, float]
 ) -> Image.Image:
-    """Colour by id, Lambert's shading by slope, and a haze that grows with depth; one pixel a voxel."""
+    """Colour by id, Lambert's shading by slope, and a haze that increases with depth; one pixel per voxel."""
     if ids.max() >= len(colours):
         raise ValueError(f"the branch map holds id {ids.max()}, but the tree has {len(colours) - 1} branches")
     deepest_mm = max(float(depth_mm[ids > 0].max()), 1.0)
@@ -182,7 +182,7 @@ def _beside(depth_mm: Floats, step: int, axis: int) -> Floats:
 
 
 def _smoothed(depth_mm: Floats, pixel_mm: tuple[float, float]) -> Floats:
-    """Depth without the voxels' stairs: twice the mean over neighbours on the same surface, along columns and rows."""
+    """Depth without the staircase of voxels: twice a mean over neighbours on the same surface, by columns and rows."""
     for axis in (0, 1, 0, 1):
         reach = max(1, round(_SMOOTHED_MM / pixel_mm[axis]))
         total, count = np.zeros_like(depth_mm), np.zeros_like(depth_mm)
@@ -215,7 +215,7 @@ def _lambert(depth_mm: Floats, pixel_mm: tuple[float, float]) -> Floats:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font lacks letters such as an umlaut."""
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font lacks characters such as umlauts."""
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
@@ -236,7 +236,7 @@ def _fitting_end(text: str, font: ImageFont.FreeTypeFont, wide: int) -> str:
 
 
 def _wrapped(warnings: tuple[str, ...], font: ImageFont.FreeTypeFont, wide: int) -> list[str]:
-    """The warnings as lines of at most ``wide`` pixels, each warning from a line of its own on."""
+    """The warnings as lines of at most ``wide`` pixels; each warning begins on a new line."""
     lines: list[str] = []
     for warning in warnings:
         line = "Warning:"
@@ -276,7 +276,7 @@ def _write_legend(pen: ImageDraw.ImageDraw, rows: list[tuple[Colour, str, int]],
 
 
 def _place_views(canvas: Image.Image, views: list[Image.Image], top: int) -> None:
-    """Put the views beside each other with even room around them, below their captions."""
+    """Put the views side by side with equal space around them, below their captions."""
     pen = ImageDraw.Draw(canvas)
     free = _VIEWS_WIDE - sum(view.width for view in views)
     left = _MARGIN + free // 4
@@ -307,7 +307,7 @@ def _unit(colour: Colour) -> tuple[float, float, float]:
 _PLOT_AREA = (0.066, 0.115, 0.70, 0.735)
 """Left, bottom, width, height of the axes as parts of the plot; the legend stands to their right."""
 
-# Okabe and Ito's colours for all kinds of eyes: warm ones on the right, cool ones on the left.
+# Okabe and Ito's colours, which are distinguishable with colour-blindness: warm on the right, cool on the left.
 _PATH_COLOURS: dict[str, Colour] = {
     **dict(zip(LOBES, [(230, 159, 0), (240, 228, 66), (213, 94, 0), (86, 180, 233), (0, 158, 115)], strict=True)),
     LONGEST_PATH: TEXT,
@@ -320,7 +320,7 @@ _BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "
 def longest_paths(tree: AirwayTree) -> dict[str, list[Branch]]:
     """The branches from the carina to the farthest tip of each lobe, in the order of `LOBES`.
 
-    Farthest along the tree, among the main tree's branches that bear the lobe's name; a lobe without any is left out.
+    Farthest along the tree, among the main tree's branches with the lobe's name; a lobe without branches is left out.
     A path begins with the first branch that is not trachea: a bronchus that leaves the trachea above the carina is
     measured from there. Without a carina or without lobes there is one path, from the root to the farthest tip, named
     `LONGEST_PATH`; without branches there is none.
@@ -346,9 +346,9 @@ def longest_paths(tree: AirwayTree) -> dict[str, list[Branch]]:
 def draw_radius_plot(tree: AirwayTree, title: str) -> Image.Image:
     """The lumen's radius along `longest_paths`, a line for each, with a dot at each branching point.
 
-    The first stretch of a branch lies within its parent's lumen (`Branch.own_radii_mm`): it is bridged, and at the
-    carina left empty. Where several paths run through one branch the line has the colours of all, in turns, and its
-    dots are white. A tree of a single point, or without any, gives a picture that says so.
+    The first part of a branch is inside its parent's lumen (`Branch.own_radii_mm`): it is bridged by a straight line,
+    and left empty at the carina. If several paths share a branch, its line is dashed in the colours of all of them, and
+    its dots are white. For a tree of a single point, or an empty one, the picture says so.
     """
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -401,14 +401,14 @@ def _stretches(path: list[Branch]) -> list[tuple[Floats, Floats]]:
 
 
 def _turns(turn: int, sharing: int) -> "str | tuple[float, tuple[float, float]]":
-    """The line style with which ``sharing`` lines on one another each show in turns; solid for one alone."""
+    """The dash pattern with which ``sharing`` coinciding lines are all visible; solid for a single line."""
     if sharing == 1:
         return "solid"
     return _DASH * ((sharing - turn) % sharing), (_DASH, _DASH * (sharing - 1))
 
 
 def _dress(axes: "Axes", paths: dict[str, list[Branch]]) -> None:
-    """Limits, words, grid and legend; or one sentence where there is no path."""
+    """Axis limits, labels, grid and legend; one sentence if there is no path."""
     length_mm = max((sum(branch.length_mm for branch in path) for path in paths.values()), default=0.0)
     radii_mm = [float(branch.own_radii_mm.max()) for path in paths.values() for branch in path]
     if length_mm == 0:

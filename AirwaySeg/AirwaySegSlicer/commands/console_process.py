@@ -1,4 +1,4 @@
-"""The console commands as child processes: their command line, their progress, their end."""
+"""A console command as a child process: its command line, progress and end."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def ignore_line(line: str) -> None:
-    """Nobody reads along."""
+    """Do nothing with a line of output."""
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """Do nothing with a progress step."""
 
 
 class ConsoleProcess:
     """One run of `python -m AirwaySegLib` or of another package beside the module.
 
-    `launch` has the arguments of `slicer.util.launchConsoleProcess` and returns its process; on_progress is called as
-    ``on_progress(stage, done, total)``, on_completed once with the one sentence that went wrong, empty if nothing did
-    or the run was cancelled without a reason, on_line with every line that is no progress. All are called from `poll`
-    and `wait`, and dropped after the end. ``seconds_left`` is the command's own estimate for the stage, None as long
-    as it has none.
+    `launch` takes the arguments of `slicer.util.launchConsoleProcess` and returns the process. ``on_progress(stage,
+    done, total)`` is called for each progress step, ``on_line`` with every other line, ``on_completed`` once with the
+    error as one sentence, empty if there was none or the run was cancelled without a reason. All are called from `poll`
+    and `wait`, and released after the end. ``seconds_left`` is the command's estimate for the current stage, None
+    without one.
 
-    `slicer.util` could call back by itself, but it makes a new timer for each of its looks, ten a second, and keeps
-    every one of them with what it calls until Slicer ends.
+    The callbacks of `slicer.util` itself are not used: it makes a new timer ten times a second, and keeps each of them,
+    with all that it refers to, until Slicer ends.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class ConsoleProcess:
     def start(self, arguments: list[str]) -> None:
         """Run the command with Slicer's Python and return at once; `poll` or `wait` for it.
 
-        Raises RuntimeError when that Python or the package is not to be found.
+        Raises RuntimeError when that Python or the package is not found.
         """
         folder = package_folder(self._module)
         environment = dict(UTF8)
@@ -75,12 +79,17 @@ class ConsoleProcess:
             known = [MODULE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
             environment["PYTHONPATH"] = os.pathsep.join(known)
         command = [slicer_python(), "-m", self._module, *arguments]
-        # -m finds the package where it runs.
+        # -m looks for the package in the working directory.
         self._process = self._launch(command, useStartupEnvironment=False, updateEnvironment=environment, cwd=folder)
         threading.Thread(target=_read_output, args=(self._process, self._output), daemon=True).start()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end was passed on."""
+        return self._on_completed is None
+
     def poll(self) -> bool:
-        """Pass on what the command has printed until now, and its end; whether it has ended."""
+        """Pass on what the command has printed until now, and its end; returns whether it has ended."""
         while self._on_completed is not None:
             try:
                 self._take(self._output.get_nowait())
@@ -94,7 +103,7 @@ class ConsoleProcess:
             self._take(self._output.get())
 
     def cancel(self, reason: str = "") -> None:
-        """Kill the process and everything it started; one that was not started yet is not to be.
+        """Kill the process and all its descendants; a command that was not started yet will not be.
 
         ``reason``, a sentence, is what on_completed gets.
         """
@@ -104,11 +113,12 @@ class ConsoleProcess:
             self.cancelled, self.reason = True, reason
             kill_tree(self._process.pid)
 
-    def _take(self, said: str | int) -> None:
-        if isinstance(said, int):
-            self._complete(said)
+    def _take(self, output: str | int) -> None:
+        """A line, or the exit code."""
+        if isinstance(output, int):
+            self._complete(output)
         elif not self.cancelled:
-            self._read_line(said)
+            self._read_line(output)
 
     def _read_line(self, line: str) -> None:
         progress = parse_progress(line)
@@ -120,20 +130,20 @@ class ConsoleProcess:
             self._on_line(line.rstrip())
 
     def _complete(self, exit_code: int) -> None:
-        without_words = _("The command ended with code {code}.").format(code=exit_code)
-        message = self._last_line or without_words if exit_code else ""
+        without_output = _("The command ended with code {code}.").format(code=exit_code)
+        message = self._last_line or without_output if exit_code else ""
         self.end(self.reason if self.cancelled else message)
 
     def end(self, message: str) -> None:
-        """Tell of this end, also of a command that was never started; afterwards nobody is called any more."""
+        """Pass on the end, also of a command that was never started, and release all callbacks."""
         on_completed = self._on_completed
-        self._on_progress, self._on_completed, self._on_line = _ignore_progress, None, ignore_line
+        self._on_progress, self._on_completed, self._on_line = ignore_progress, None, ignore_line
         if on_completed is not None:
             on_completed(message)
 
 
 def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]) -> None:
-    """In a thread: every line that the process prints, as UTF-8, then its exit code."""
+    """Runs in a thread: puts every line of the process's output (UTF-8), then its exit code, into the queue."""
     stream: Any = process.stdout  # a pipe
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="replace")
@@ -145,10 +155,6 @@ def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]
         output.put(process.wait())
 
 
-def _ignore_progress(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
-
-
 def slicer_python() -> str:
     """Slicer's Python interpreter; raises RuntimeError when it is not on the path."""
     python = shutil.which("PythonSlicer")
@@ -158,7 +164,7 @@ def slicer_python() -> str:
 
 
 def package_folder(module: str) -> str:
-    """The folder that holds a package of ours: that of the module, or in the source tree `Training` beside it."""
+    """The folder with this package: the module's folder, or `Training` beside it in the source tree."""
     for folder in (MODULE_FOLDER, os.path.join(os.path.dirname(MODULE_FOLDER), "Training")):
         if os.path.isdir(os.path.join(folder, module.split(".")[0])):
             return folder
@@ -166,7 +172,7 @@ def package_folder(module: str) -> str:
 
 
 def parse_progress(line: str) -> tuple[str, int, int] | None:
-    """(stage, done, total) of a line of progress; None for every other line."""
+    """(stage, done, total) of a progress line; None for any other line."""
     try:
         record = json.loads(line)
         return str(record["stage"]), int(record["done"]), int(record["total"])
@@ -175,7 +181,7 @@ def parse_progress(line: str) -> tuple[str, int, int] | None:
 
 
 def parse_seconds_left(line: str) -> float | None:
-    """What a line of progress expects the stage to take still; None where it does not say."""
+    """The time left in the stage according to a progress line; None where it has none."""
     try:
         return float(json.loads(line)["seconds_left"])
     except (ValueError, TypeError, KeyError):
@@ -183,7 +189,7 @@ def parse_seconds_left(line: str) -> float | None:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and its descendants: PythonSlicer is a launcher whose death alone leaves the real Python alive."""
+    """Kill a process and its descendants: killing the launcher PythonSlicer alone would leave its Python running."""
     if os.name == "nt":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(pid)], capture_output=True)
         return

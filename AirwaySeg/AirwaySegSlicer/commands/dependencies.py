@@ -1,4 +1,4 @@
-"""Installs, after asking, the Python packages that Slicer lacks; called when the user presses a button."""
+"""Installs missing Python packages, after asking; called when the user presses a button."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LEAST_TORCH = "2.4"
 """As in pyproject.toml."""
 
 _offered: set[str] = set()
-"""Files of optional packages that the user was asked about since Slicer's start."""
+"""Files of optional packages about which the user was asked since Slicer started."""
 
 
 def ensure_packages(requirements_path: str) -> None:
-    """Bring in the requirements file's packages: all that measuring needs; raises RuntimeError when that fails."""
+    """Install the requirements file's packages, which measuring needs; raises RuntimeError when that fails."""
     import slicer.packaging
 
     requirements = slicer.packaging.load_requirements(requirements_path)
@@ -26,10 +26,10 @@ def ensure_packages(requirements_path: str) -> None:
 
 
 def ensure_dependencies(requirements_path: str, again: bool = False) -> None:
-    """Bring in the requirements file's packages and PyTorch, and offer the optional packages beside them.
+    """Install the requirements file's packages and PyTorch, and offer the optional packages.
 
-    Optional ones are offered once until Slicer ends, or ``again``; without them the module works, only slower. Raises
-    RuntimeError with a sentence when another one is missing or too old afterwards.
+    Optional packages are offered once per Slicer session, or ``again``; without them the module works more slowly.
+    Raises RuntimeError with a sentence when a required package is missing or too old afterwards.
     """
     ensure_packages(requirements_path)
     ensure_torch()
@@ -37,20 +37,20 @@ def ensure_dependencies(requirements_path: str, again: bool = False) -> None:
 
 
 def optional_requirements(requirements_path: str) -> str:
-    """The file of the optional packages beside that of the others."""
+    """The path of the optional requirements beside the required ones."""
     stem, ending = os.path.splitext(requirements_path)
     return f"{stem}-optional{ending}"
 
 
 def offer_packages(requirements_path: str, again: bool) -> None:
-    """Ask whether to install the packages; that the user declines or that it fails is only logged."""
+    """Ask whether to install the packages; a refusal or failure is only logged."""
     if requirements_path in _offered and not again:
         return
     _offered.add(requirements_path)
     try:
         ensure_packages(requirements_path)
-    except Exception as error:  # Slicer's installation raises more than one kind.
-        logging.warning(f"AirwaySeg works without an optional package, only slower: {error}")
+    except Exception as error:  # Slicer's pip_ensure raises various exceptions.
+        logging.warning(f"AirwaySeg works more slowly without an optional package: {error}")
 
 
 def ensure_torch() -> None:
@@ -76,11 +76,11 @@ def install_torch() -> None:
     options = {"askConfirmation": True, "torchVersionRequirement": f">={LEAST_TORCH}"}
     known = inspect.signature(install).parameters
     if install(**{name: value for name, value in options.items() if name in known}) is None:
-        raise RuntimeError(_("PyTorch is needed and was not installed."))
+        raise RuntimeError(_("PyTorch is required, and was not installed."))
 
 
 def torch_version() -> str:
-    """The version of the installed PyTorch, without importing it; empty where it cannot be told."""
+    """The version of the installed PyTorch, without importing it; empty where there is none."""
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -88,7 +88,7 @@ def torch_version() -> str:
 
 
 def is_older(version: str, least: str) -> bool:
-    """Whether a version such as 2.4.0+cpu comes before another."""
+    """Whether a version such as 2.4.0+cpu is older than another."""
     from packaging.version import Version
 
     return Version(version) < Version(least)

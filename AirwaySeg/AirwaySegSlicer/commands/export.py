@@ -1,6 +1,6 @@
-"""Results out of Slicer: mask, centerline, table, and the whole case.
+"""Exports results: mask, surface, centerline, table, and the whole case.
 
-Beside each result lies a provenance file that says which model made it and how much of it a person corrected.
+A provenance file beside each result says which model made it and how many voxels were corrected by hand.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import Job, Steps
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import provenance
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
@@ -38,11 +36,11 @@ def export_node(
     path: str,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
 ) -> list[str]:
-    """Write what the path's ending asks for, and its provenance; the files written.
+    """Write a file by the path's extension, and its provenance; returns the files written.
 
     .nrrd, .nii and .nii.gz: the mask on the CT's grid; .stl: the surface (in LPS); .vtp: the centerline; .csv: the
-    table of branches. A file of that name is replaced, when the new one is whole. ``chosen`` is the CT of airways that
-    do not know theirs. Raises RuntimeError for another ending, and where there is nothing to write.
+    table of branches. An existing file is replaced once the new one is complete. ``chosen`` is the CT of airways
+    without a CT of their own. Raises RuntimeError for another extension, and where there is nothing to write.
     """
     with _written_whole(path) as unfinished:
         if path.endswith(MASK_ENDINGS):
@@ -68,9 +66,9 @@ def export_node(
 
 @contextmanager
 def _written_whole(path: str) -> Iterator[str]:
-    """A path of the same name in a folder beside it; what the block wrote there takes its place when it ends well.
+    """Atomic write: a path in a temporary folder beside the target, which the file replaces if the block succeeds.
 
-    What Slicer writes besides, such as a table's schema, goes with that folder.
+    Files that Slicer writes in addition, such as a table's schema, are removed with the temporary folder.
     """
     folder, name = os.path.split(os.path.abspath(path))
     with tempfile.TemporaryDirectory(prefix=".AirwaySeg-", dir=folder, ignore_cleanup_errors=True) as unfinished:
@@ -92,7 +90,7 @@ def _write(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode,
 
 
 def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """A mask (Z, Y, X) as a label map on the CT's grid, in no scene."""
+    """A mask (Z, Y, X) as a label map node on the CT's grid, not in a scene."""
     node, image = slicer.vtkMRMLLabelMapVolumeNode(), vtk.vtkImageData()
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(ijk_to_ras(ct))
@@ -101,14 +99,14 @@ def label_volume(mask: Array, ct: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkM
 
 
 def surface_model(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLModelNode:
-    """The airways' closed surface as a model in no scene."""
+    """The airways' closed surface as a model node, not in a scene."""
     model = slicer.vtkMRMLModelNode()
     model.SetAndObservePolyData(closed_surface(segmentation_node))
     return model
 
 
 def provenance_document(segmentation_node: slicer.vtkMRMLSegmentationNode) -> dict:
-    """Where the airways come from, and how many voxels a person corrected (None if that is not known)."""
+    """Where the airways come from, and how many voxels were corrected by hand (None if that is not known)."""
     corrected = None
     if companion(segmentation_node, INITIAL) is not None:
         edits = count_edits(segmentation_node)
@@ -117,7 +115,7 @@ def provenance_document(segmentation_node: slicer.vtkMRMLSegmentationNode) -> di
         "segmentation": segmentation_node.GetName(),
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "corrected_voxels": corrected,
-        "measured_before_last_edit": None,  # nothing measured goes with it
+        "measured_before_last_edit": None,  # The file has no measures.
         "segmented_by": provenance(segmentation_node),
     }
 
@@ -129,24 +127,24 @@ def write_provenance(document: dict, path: str) -> None:
 
 
 def check_in_scene(*nodes: slicer.vtkMRMLNode) -> None:
-    """Raise RuntimeError, one sentence, for a node that is to be copied and has left the scene."""
+    """Raise RuntimeError, one sentence, for a node that is to be copied and is no longer in the scene."""
     for node in nodes:
         if node.GetScene() is None:
-            sentence = _("{name} left the scene before it was copied, so nothing was written.")
+            sentence = _("{name} was removed from the scene before it was copied; nothing was written.")
             raise RuntimeError(sentence.format(name=node.GetName()))
 
 
-def start_case_export(
+def case_export_job(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     folder: str,
-    callbacks: JobCallbacks,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
-) -> ConsoleProcess:
+) -> Job:
     """Write the whole case into a folder: mask, tree, tables, maps, pictures, curves, provenance.
 
-    Files of an earlier export are replaced. ``chosen`` is the CT of airways that do not know theirs. Once mask and CT
-    are at hand the scene may be closed. The job's result is the folder.
+    Files of an earlier export are replaced. ``chosen`` is the CT of airways without a CT of their own. Once mask and CT
+    are copied the scene may be closed. The job's result is the folder.
     """
+    folder = os.path.abspath(folder)  # The command has another working directory.
     ct = ct_for(segmentation_node, chosen)
     documents: list[dict] = []
 
@@ -170,7 +168,7 @@ def start_case_export(
         return folder
 
     names = {"ct.nrrd": ct.GetName(), "airways.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
+    return Job(prepare, collect, names=names)
 
 
 def case_name(text: str) -> str:

@@ -1,23 +1,23 @@
-"""Fine-tuning beside Slicer: the cases of a training folder, the run, and what was before and after it."""
+"""Fine-tuning: the cases of a training folder, the run, and the accuracy before and after it."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.console_process import TRAINING
+from AirwaySegSlicer.commands.jobs import Job
 
 BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")
-"""What finetune.json says of the new weights."""
+"""The verdicts on the new weights in finetune.json."""
 
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A case of a training folder; ``edited_voxels`` is None where it is not known what a person corrected."""
+    """A case of a training folder; ``edited_voxels`` is None where the corrections are not known."""
 
     name: str
     patient: str
@@ -26,7 +26,7 @@ class TrainingCase:
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """Training folder, weights to begin with, name of the new ones, device."""
+    """Training folder, weights to start from, name of the new weights, device."""
 
     data: str
     model: str
@@ -36,9 +36,9 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of (what, before, after) in per cent, one of `VERDICTS`, why, and the name of the model if it is listed.
+    """Rows of (case and measure, before, after) in per cent, one of `VERDICTS`, its reason, the listed model's name.
 
-    ``doubt`` is a sentence about labels that seem not to fit their CT, empty if they do.
+    ``doubt`` is a sentence about labels that do not seem to match their CT, otherwise empty.
     """
 
     rows: list[tuple[str, float, float]]
@@ -53,14 +53,14 @@ def training_cases(data: str) -> list[TrainingCase]:
     folder, found = os.path.join(data, "cases"), []
     for name in sorted(os.listdir(folder)) if data and os.path.isdir(folder) else []:
         if name.startswith("."):
-            continue  # What an interrupted command left; the next one clears it.
+            continue  # Left by an interrupted command; the next one removes it.
         try:
             with open(os.path.join(folder, name, "case.json"), encoding="utf-8") as stream:
                 about = json.load(stream)
         except (OSError, ValueError):
-            continue  # No whole case.
+            continue  # Not a complete case.
         if isinstance(about, dict):
-            patient = about.get("patient")  # of a simulated case it is its anatomy
+            patient = about.get("patient")  # The anatomy (a dict) of a simulated case.
             found.append(
                 TrainingCase(name, str(patient) if isinstance(patient, str | int) else name, about.get("edited_voxels"))
             )
@@ -68,43 +68,44 @@ def training_cases(data: str) -> list[TrainingCase]:
 
 
 def run_folder(options: FinetuneOptions) -> str:
-    """Where a run keeps its checkpoints."""
+    """The folder of a run's checkpoints."""
     return os.path.join(options.data, "runs", options.name)
 
 
 def finetune_arguments(options: FinetuneOptions) -> list[str]:
-    """The command line of a run; one that was stopped goes on where it was."""
+    """The command line of a run; a stopped run is resumed."""
     folder = run_folder(options)
     resume = ["--resume"] if os.path.exists(os.path.join(folder, "last.pt")) else []
     chosen = ["--weights", options.model, "--name", options.name, "--device", options.device]
     return ["finetune", "--data", options.data, "-o", folder, *chosen, "--progress", "json", *resume]
 
 
-def start_finetuning(options: FinetuneOptions, callbacks: JobCallbacks) -> ConsoleProcess:
-    """Start a run; its result is an `Outcome`. What a stopped run has learned stays in its folder."""
+def finetuning_job(options: FinetuneOptions) -> Job:
+    """Fine-tune; the job's result is an `Outcome`. The checkpoints of a stopped run stay in its folder.
+
+    Raises RuntimeError when the training folder has no case.
+    """
+    options = replace(options, data=os.path.abspath(options.data))  # The command has another working directory.
     if not training_cases(options.data):
-        raise RuntimeError(_("The training folder holds no case yet."))
-    return start_job(
-        callbacks,
-        lambda folder: finetune_arguments(options),
-        lambda folder: read_outcome(run_folder(options)),
-        TRAINING,
+        raise RuntimeError(_("The training folder has no case yet."))
+    return Job(
+        lambda folder: finetune_arguments(options), lambda folder: read_outcome(run_folder(options)), module=TRAINING
     )
 
 
 def read_outcome(folder: str) -> Outcome:
-    """What a finished run says of itself; RuntimeError when it says nothing."""
+    """The outcome of a finished run; RuntimeError when finetune.json cannot be read."""
     try:
         with open(os.path.join(folder, "finetune.json"), encoding="utf-8") as stream:
             about = json.load(stream)
         texts = [str(text or "") for text in (about["reason"], about["name"], about.get("doubt"))]
         return Outcome(_rows(about), _verdict(about), *texts)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(_("The fine-tuning left no readable finetune.json.")) from error
+        raise RuntimeError(_("The fine-tuning wrote no readable finetune.json.")) from error
 
 
 def _verdict(about: dict) -> str:
-    """One of `VERDICTS`; files of earlier versions say only whether the weights are better."""
+    """One of `VERDICTS`; files of earlier versions only have whether the weights are better."""
     verdict = about.get("verdict") or (BETTER if about["better"] else NOT_BETTER)
     if verdict not in VERDICTS:
         raise ValueError(f"the verdict {verdict!r}")
@@ -112,7 +113,7 @@ def _verdict(about: dict) -> str:
 
 
 def measures() -> dict[str, str]:
-    """What finetune.json calls its measures, and the panel."""
+    """Keys of the measures in finetune.json, and their names in the panel."""
     return {
         "tld": _("tree length"),
         "bd": _("branches"),
@@ -129,10 +130,10 @@ def _rows(about: dict) -> list[tuple[str, float, float]]:
         (f"{case}: {title}", 100 * before[key], 100 * after[key])
         for case, before, after in pairs
         for key, title in measures().items()
-        if before.get(key) is not None and after.get(key) is not None  # None: of nothing found
+        if before.get(key) is not None and after.get(key) is not None  # None: nothing was found.
     ]
 
 
-def start_removing_case(data: str, name: str, callbacks: JobCallbacks) -> ConsoleProcess:
+def removing_job(data: str, name: str) -> Job:
     """Remove a case from a training folder; the job's result is its name."""
-    return start_job(callbacks, lambda folder: ["cases", "remove", data, name], lambda folder: name, TRAINING)
+    return Job(lambda folder: ["cases", "remove", os.path.abspath(data), name], lambda folder: name, module=TRAINING)

@@ -1,26 +1,27 @@
-"""Whether everything is there that the module needs: each finding in a sentence, with the one thing that mends it."""
+"""Checks whether all that the module needs is installed; each finding is a sentence, each problem has a fix."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import LEAST_TORCH, is_older
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.jobs import Job
+from AirwaySegSlicer.commands.probe_child import PROBE_FILE
 
 LEAST_DISK = 2e9
-"""Bytes: an uncompressed CT and its probability map take up to one and a half."""
+"""Bytes: an uncompressed CT and its probability map take up to 1.5e9."""
 
 LEAST_SLICER = (5, 12)
-"""The first that installs packages by `slicer.packaging`."""
+"""The first version with `slicer.packaging`."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One look at the installation; ``fix`` is empty where nothing has to be done."""
+    """One fact about the installation; ``fix`` is empty where there is no problem."""
 
     what: str
     fix: str = ""
@@ -28,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Installation:
-    """What the probe saw: findings, a line about the device, names of models, devices that can be chosen."""
+    """The result of the probe: findings, a line about the device, names of models, available devices."""
 
     findings: list[Finding] = field(default_factory=list)
     device_line: str = ""
@@ -45,27 +46,18 @@ def about_old_slicer(major: int, minor: int) -> str:
     return sentence.format(least=least, version=f"{major}.{minor}")
 
 
-def start_probe(callbacks: JobCallbacks) -> ConsoleProcess:
-    """Look at the installation in a child process; the job's result is an `Installation`."""
-    seen: list[dict] = []
-
-    def read(line: str) -> None:
-        try:
-            seen.append(json.loads(line)["probe"])
-        except (ValueError, KeyError, TypeError):
-            callbacks.on_line(line)
+def probe_job() -> Job:
+    """Check the installation in a child process; the job's result is an `Installation`."""
 
     def collect(folder: str) -> Installation:
-        if not seen:
-            raise RuntimeError(_("The installation could not be looked at."))
-        return judge(seen[-1])
+        with open(os.path.join(folder, PROBE_FILE), encoding="utf-8") as stream:
+            return judge(json.load(stream))
 
-    child = "AirwaySegSlicer.commands.probe_child"
-    return start_job(replace(callbacks, on_line=read), lambda folder: [folder], collect, child)
+    return Job(lambda folder: [folder], collect, module="AirwaySegSlicer.commands.probe_child")
 
 
 def judge(probe: dict) -> Installation:
-    """Findings and the rest from what the probe printed."""
+    """The installation from the probe's JSON."""
     torch = probe["torch"]
     gpus = torch.get("gpus", [])
     devices = ["auto", "cpu", *(["cuda"] if gpus else []), *(["mps"] if torch.get("mps") else [])]
@@ -99,7 +91,7 @@ def _gpu(probe: dict) -> Finding:
     if torch.get("gpus") or torch.get("mps"):
         return Finding(_("The GPU works: {device}.").format(device=_device_line(probe)))
     if not driver or "error" in torch:
-        return Finding(_("There is no GPU that PyTorch could use; the network runs on the CPU, in a minute or two."))
+        return Finding(_("PyTorch finds no GPU that it can use; the network runs on the CPU, which takes minutes."))
     if not torch["cudaVersion"]:
         what = _("There is a GPU ({driver}), but this PyTorch is for the CPU only.").format(driver=driver)
         fix = _("Open the module PyTorch, uninstall PyTorch and install it again with a CUDA computation backend.")
@@ -110,11 +102,11 @@ def _gpu(probe: dict) -> Finding:
 
 
 def _speed(probe: dict) -> list[Finding]:
-    """What would make the CPU faster, where it has the work to do."""
+    """Missing packages that would speed up the network, where it runs on the CPU."""
     slow = probe.get("slow", [])
     if not slow or probe["torch"].get("gpus") or probe["torch"].get("mps"):
         return []
-    what = _("Python lacks {packages}, with which the CPU is several times faster.")
+    what = _("Python lacks {packages}, which makes the network several times faster on the CPU.")
     return [Finding(what.format(packages=", ".join(slow)), _("Press Install what is missing."))]
 
 
@@ -130,7 +122,7 @@ def _models(probe: dict) -> Finding:
     if probe["models"]:
         return Finding(_("Models: {names}.").format(names=", ".join(probe["models"])))
     broken = probe["missing"] or "error" in probe["torch"]
-    fix = _("Mend the findings above first.") if broken else _("Install the extension AirwaySeg again.")
+    fix = _("Fix the problems above first.") if broken else _("Install the extension AirwaySeg again.")
     return Finding(_("No model can be read."), fix)
 
 

@@ -1,6 +1,7 @@
-"""One long piece of work: a temporary folder, a console command in it, and its result taken into the scene.
+"""A job: input files in a temporary folder, a console command, and its result taken into the scene.
 
-Whatever happens, the folder is gone before anybody hears of the end.
+`ConsoleProcess` reads the child's output and calls the job's `Listener`; at the end `start_job` collects the result
+first. Whatever happens, the temporary folder is removed before the listener is called for the end.
 """
 
 from __future__ import annotations
@@ -11,46 +12,32 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import LIBRARY, ConsoleProcess, ignore_line
+from AirwaySegSlicer.commands.console_process import LIBRARY, ConsoleProcess, ignore_line, ignore_progress
+from AirwaySegSlicer.commands.wording import with_node_names
 from AirwaySegSlicer.event_loop import call_later
 
 POLL_S = 0.1
 """How often a running command is asked what it has printed."""
 
 
-def ignore_progress(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
-
-
 @dataclass(frozen=True)
 class Listener:
-    """Who hears of a run: every step, every other line, and once its end as (result, "") or (None, sentence).
+    """Callbacks of a job: for its end (called once), for each progress step, and for each other line of output.
 
-    The sentence is empty when the run was cancelled without a reason. With a result it says what that lacks.
+    The end is (result, "") or (None, sentence); the sentence is empty when the job was cancelled without a reason. With
+    a result the sentence says what the result lacks.
     """
 
     on_finished: Callable[[Any, str], None]
     on_progress: Callable[[str, int, int], None] = ignore_progress
     on_line: Callable[[str], None] = ignore_line
-
-
-@dataclass(frozen=True)
-class JobCallbacks(Listener):
-    """A listener, and how the command is started.
-
-    ``launch`` is in the place of `slicer.util.launchConsoleProcess`; with ``blocking`` the run has ended when it is
-    returned.
-    """
-
-    launch: Callable[..., subprocess.Popen] | None = None
-    blocking: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,32 +49,41 @@ class Partial:
 
 
 Steps = Generator[None, None, list[str]]
-"""Pauses, and returns the arguments of a command."""
+"""Yields where the event loop may run, and returns the arguments of a command."""
 
-Starter = Callable[[JobCallbacks], ConsoleProcess]
-"""Starts one kind of work and tells these callbacks of it."""
+
+@dataclass(frozen=True)
+class Job:
+    """A console command with what is done before and after it.
+
+    ``prepare(folder)`` writes the input files into a temporary folder and returns the command's arguments, or is a
+    generator that yields now and then, so that the window stays responsive, and returns them at its end.
+    ``collect(folder)`` makes the result, or a `Partial` one, after the command has succeeded. ``module`` is the package
+    that is run. ``names`` gives for an input file the name of its node, which the user reads instead of the file's.
+    """
+
+    prepare: Callable[[str], Steps | list[str]]
+    collect: Callable[[str], Any]
+    module: str = LIBRARY
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def start_job(
-    callbacks: JobCallbacks,
-    prepare: Callable[[str], Steps | list[str]],
-    collect: Callable[[str], Any],
-    module: str = LIBRARY,
+    job: Job, listener: Listener, launch: Callable[..., subprocess.Popen] | None = None, blocking: bool = False
 ) -> ConsoleProcess:
-    """Run a command on what ``prepare`` writes into a temporary folder.
+    """Run a job; with ``blocking`` it has ended when this returns.
 
-    ``prepare(folder)`` gives the command's arguments, or is a generator that returns them and pauses now and then, so
-    that the window lives; ``collect(folder)`` makes the result, or a `Partial` one, when the command has ended well.
-    Errors of the start, up to the first pause, are raised here; later ones, and those of ``collect``, become the
-    sentence.
+    ``launch`` replaces `slicer.util.launchConsoleProcess`. Errors of the preparation up to its first pause are raised
+    here; later ones, and those of collecting the result, reach the listener as the sentence.
     """
     folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
+    worded = with_node_names(job.names)
 
     def on_completed(message: str) -> None:
         result = None
         try:
             if not message and not run.cancelled:
-                result = collect(folder)
+                result = job.collect(folder)
                 if isinstance(result, Partial):
                     result, message = result.result, result.sentence
         except Exception as error:
@@ -95,16 +91,19 @@ def start_job(
             message = one_line(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        callbacks.on_finished(result, message)
+        listener.on_finished(result, worded(message))
 
-    launch = callbacks.launch or slicer.util.launchConsoleProcess
-    run = ConsoleProcess(launch, callbacks.on_progress, on_completed, callbacks.on_line, module)
+    def on_line(line: str) -> None:
+        listener.on_line(worded(line))
+
+    launch = launch or slicer.util.launchConsoleProcess
+    run = ConsoleProcess(launch, listener.on_progress, on_completed, on_line, job.module)
     try:
-        steps = prepare(folder)
+        steps = job.prepare(folder)
         if isinstance(steps, list):
-            _begin(run, steps, callbacks.blocking)
+            _begin(run, steps, blocking)
         else:
-            _walk(steps, run, callbacks.blocking)
+            _walk(steps, run, blocking)
     except BaseException:
         run.cancel()
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,26 +112,26 @@ def start_job(
 
 
 def _begin(run: ConsoleProcess, arguments: list[str], blocking: bool) -> None:
-    """Start the command, and wait for its end or watch it from the event loop."""
+    """Start the command, and wait for its end or poll it from the event loop."""
     run.start(arguments)
     if blocking:
         run.wait()
     else:
-        call_later(partial(_watch, run), POLL_S)
+        call_later(partial(_poll, run), POLL_S)
 
 
-def _watch(run: ConsoleProcess) -> None:
-    """Look at the command, now and again until it has ended, also where somebody who hears of it fails."""
+def _poll(run: ConsoleProcess) -> None:
+    """Poll the command until it has ended, also after a listener has raised."""
     ended = False
     try:
         ended = run.poll()
     finally:
         if not ended:
-            call_later(partial(_watch, run), POLL_S)
+            call_later(partial(_poll, run), POLL_S)
 
 
 def _walk(steps: Steps, run: ConsoleProcess, blocking: bool) -> None:
-    """Go to the next pause and come back from the event loop for the next step, or without pauses; then start."""
+    """Prepare up to the next pause, or with ``blocking`` up to the end; start the command when all is prepared."""
     try:
         next(steps)
         while blocking:
@@ -144,7 +143,7 @@ def _walk(steps: Steps, run: ConsoleProcess, blocking: bool) -> None:
 
 
 def _go_on(steps: Steps, run: ConsoleProcess) -> None:
-    """The next step, unless the run was cancelled during the pause."""
+    """Prepare on after a pause, unless the job was cancelled meanwhile."""
     if run.cancelled:
         steps.close()
         run.end(run.reason)
@@ -157,37 +156,37 @@ def _go_on(steps: Steps, run: ConsoleProcess) -> None:
 
 
 def result_folder(folder: str) -> str:
-    """Where in a job's folder the command puts its result."""
+    """The folder for the command's result inside the job's temporary folder."""
     return os.path.join(folder, "result")
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line for the user; one without words by its kind."""
+    """The error's message as one line for the user; its class name where it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class Runs:
-    """What runs now, at most one command in each slot (a name)."""
+    """The running jobs, at most one in each slot (a name)."""
 
     def __init__(self, launch: Callable[..., subprocess.Popen]) -> None:
         self._launch = launch
         self._runs: dict[str, ConsoleProcess] = {}
 
     def is_running(self, slot: str) -> bool:
-        """Whether the slot is taken."""
+        """Whether a job runs in the slot."""
         return slot in self._runs
 
-    def start(self, slot: str, starter: Starter, listener: Listener) -> None:
-        """Start and return at once; raises RuntimeError when the slot is taken."""
-        self._begin(slot, starter, listener, blocking=False)
+    def start(self, slot: str, job: Job, listener: Listener) -> None:
+        """Start a job and return at once; raises RuntimeError when another one runs in the slot."""
+        self._begin(slot, job, listener, blocking=False)
 
-    def run(self, slot: str, starter: Starter) -> Any:
-        """Start, wait for the end and return the result; raises RuntimeError with the sentence of a failure.
+    def run(self, slot: str, job: Job) -> Any:
+        """Run a job, wait for its end and return the result; raises RuntimeError with the sentence of a failure.
 
         Where there is a result and a sentence, such as that it could not be measured, the sentence is logged.
         """
         ends: list[tuple[Any, str]] = []
-        self._begin(slot, starter, Listener(lambda *end: ends.append(end)), blocking=True)
+        self._begin(slot, job, Listener(lambda *end: ends.append(end)), blocking=True)
         result, message = ends[0]
         if message and result is None:
             raise RuntimeError(message)
@@ -195,30 +194,28 @@ class Runs:
             logging.warning(message)
         return result
 
-    def _begin(self, slot: str, starter: Starter, listener: Listener, blocking: bool) -> None:
+    def _begin(self, slot: str, job: Job, listener: Listener, blocking: bool) -> None:
         if self.is_running(slot):
             raise RuntimeError(_("Something is running already; wait for it or cancel it first."))
-        ended = []
 
         def on_finished(result: Any, message: str) -> None:
-            ended.append(True)
             self._runs.pop(slot, None)
             listener.on_finished(result, message)
 
-        run = starter(JobCallbacks(on_finished, listener.on_progress, listener.on_line, self._launch, blocking))
-        if not ended:
+        run = start_job(job, replace(listener, on_finished=on_finished), self._launch, blocking)
+        if not run.ended:
             self._runs[slot] = run
 
     def cancel(self, slot: str, reason: str = "") -> None:
-        """Kill what runs in the slot; its listener hears of the end, and of the reason, a sentence, a moment later."""
+        """Kill the slot's job; its listener gets the end, with the reason (a sentence), from the event loop."""
         if slot in self._runs:
             self._runs[slot].cancel(reason)
 
     def cancel_all(self) -> None:
-        """Kill everything."""
+        """Kill all jobs."""
         for slot in list(self._runs):
             self.cancel(slot)
 
     def seconds_left(self, slot: str) -> float | None:
-        """What the slot's command expects its stage to take still; None where it does not say."""
+        """The command's estimate of the time left in its stage; None where there is none."""
         return self._runs[slot].seconds_left if slot in self._runs else None

@@ -1,6 +1,6 @@
-"""Measuring a segmentation beside Slicer: its mask out, `airwayseg measure`, centerline and table into the scene.
+"""Measures a segmentation: writes its mask, runs `airwayseg measure`, and reads centerline and table into the scene.
 
-What the overlays show is wanted only when it is looked at, so it waits in a file of the session (`Maps`) until then.
+The values of the overlays stay in a file (`Maps`) until an overlay is shown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, result_folder, start_job
+from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, undone_on_failure
@@ -27,13 +25,10 @@ WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"
 WORDS = {"name", "lobe"}
 
 
-def start_measuring(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, callbacks: JobCallbacks
-) -> ConsoleProcess:
-    """Start to measure the airways of the segmentation; the job's result is the segmentation.
+def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:
+    """Measure the airways of the segmentation; the job's result is the segmentation.
 
-    Only the box that they fill is written, so the command has little to do. Raises RuntimeError when there are no
-    airways.
+    Only their bounding box is written, which keeps the command fast. Raises RuntimeError when there are no airways.
     """
     check_airways(segmentation_node)
     measured: list[str] = []
@@ -49,16 +44,15 @@ def start_measuring(
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
-    names = {"mask.nrrd": segmentation_node.GetName()}
-    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect)
+    return Job(prepare, collect, names={"mask.nrrd": segmentation_node.GetName()})
 
 
 def take_in_tree(
     folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
 ) -> None:
-    """Put the centerline and the table of a measured folder into the scene, instead of earlier ones.
+    """Read the centerline and the table of a measured folder into the scene, instead of earlier ones.
 
-    ``measured`` is the signature of the mask that was measured; by default that of the airways as they are.
+    ``measured`` is the signature of the measured mask; by default that of the current airways.
     """
     if segmentation_node.GetScene() is None:
         sentence = _("{name} was removed from the scene before its tree was ready.")
@@ -85,7 +79,7 @@ def take_in_tree(
 
 
 def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
-    """Whether the centerline is shown, or would be if there were one."""
+    """Whether the centerline is shown, or would be if it existed."""
     node = segmentation_node.GetNodeReference(CENTERLINE)
     return segmentation_node.GetAttribute(ROLE + "showCenterline") != "0" and (
         node is None or node.GetDisplayNode() is None or bool(node.GetDisplayNode().GetVisibility())
@@ -93,7 +87,7 @@ def centerline_is_visible(segmentation_node: slicer.vtkMRMLSegmentationNode) -> 
 
 
 def read_model(path: str) -> slicer.vtkMRMLModelNode:
-    """A model file as a node that is in no scene, in Slicer's axes."""
+    """A model file as a node that is not in a scene, in RAS."""
     node, storage = slicer.vtkMRMLModelNode(), slicer.vtkMRMLModelStorageNode()
     storage.SetFileName(path)
     if not storage.ReadData(node) or node.GetPolyData() is None:
@@ -102,9 +96,9 @@ def read_model(path: str) -> slicer.vtkMRMLModelNode:
 
 
 def read_rows(path: str) -> slicer.vtkMRMLTableNode:
-    """The table of branches as a node that is in no scene, whole numbers, numbers and words as such.
+    """The table of branches as a node that is not in a scene, with columns of integers, floats and strings.
 
-    A root's missing parent is 0, its missing angle no number.
+    A root's missing parent is 0, its missing angle NaN.
     """
     with open(path, encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)

@@ -1,4 +1,4 @@
-"""Volumes into NRRD files piece by piece, so that the window lives meanwhile."""
+"""Writes volumes to NRRD files piece by piece, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import vtk
 
 Array = Any
 PIECE = 1 << 24
-"""Bytes at a time: some hundredths of a second."""
+"""Bytes per piece, which takes some hundredths of a second."""
 
 
 def write_pieces(array: Array, ijk_to_ras: vtk.vtkMatrix4x4, path: str) -> Iterator[None]:
     """Write an array (Z, Y, X), uncompressed, with the matrix of its grid; pauses after each piece but the last.
 
-    Bool becomes uint8. The file is whole when the iteration has ended.
+    Bool becomes uint8. The file is complete when the iteration has ended.
     """
     import numpy as np
 
@@ -32,7 +32,7 @@ def write_pieces(array: Array, ijk_to_ras: vtk.vtkMatrix4x4, path: str) -> Itera
 def nrrd_header(shape: tuple[int, int, int], dtype: Any, ijk_to_ras: vtk.vtkMatrix4x4) -> str:
     """The header of a raw NRRD file of an array (Z, Y, X) of numbers; NRRD's space is LPS."""
     kinds = {"float32": "float", "float64": "double"}
-    # RAS to LPS: the first two axes are turned round.
+    # RAS to LPS: the first two axes are reversed.
     signs = (-1.0, -1.0, 1.0)
     vectors = [
         f"({','.join(repr(sign * ijk_to_ras.GetElement(row, column)) for row, sign in enumerate(signs))})"

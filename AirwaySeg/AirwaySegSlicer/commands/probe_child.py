@@ -1,6 +1,6 @@
-"""Looks at this Python and computer, and prints one line of JSON: PyTorch, GPU, driver, packages, models, disk.
+"""Examines this Python and computer, and writes a JSON file: PyTorch, GPU, driver, packages, models, disk.
 
-It runs as a child process, never in Slicer itself: a half-installed PyTorch fails in ways that cannot be caught.
+It runs as a child process, never in Slicer itself: a half-installed PyTorch may crash the process that imports it.
 """
 
 import importlib
@@ -15,11 +15,12 @@ from typing import Any
 RESOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "Resources")
 REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
 OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
+PROBE_FILE = "probe.json"
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
 def missing_packages(path: str = REQUIREMENTS) -> list[str]:
-    """The names in a requirements file that are not installed here in a version that fits, though they are for here."""
+    """The packages of a requirements file, as far as they apply here, that are not installed in a fitting version."""
     from packaging.requirements import Requirement
 
     with open(path, encoding="utf-8") as stream:
@@ -36,7 +37,7 @@ def _is_installed(requirement: Any) -> bool:
 
 
 def about_torch() -> dict:
-    """Version and devices of PyTorch, or why it cannot be imported."""
+    """Version and devices of PyTorch, or the error on importing it."""
     try:
         torch = importlib.import_module("torch")
         found = {"version": torch.__version__, "cudaVersion": torch.version.cuda, "gpus": []}
@@ -51,7 +52,7 @@ def about_torch() -> dict:
 
 
 def mps_runs_network() -> bool:
-    """Whether Apple's GPU has every operator of the network; not known where the library cannot be imported."""
+    """Whether Apple's GPU has all operators of the network; False where the library cannot be imported."""
     try:
         return importlib.import_module("AirwaySegLib.networks.device_plan").runs_network("mps")
     except Exception:
@@ -59,7 +60,7 @@ def mps_runs_network() -> bool:
 
 
 def about_driver() -> str:
-    """Name and driver version of the NVIDIA GPU as its own tool reports them; empty where there is none."""
+    """Name and driver version of the NVIDIA GPU according to nvidia-smi; empty where there is none."""
     try:
         done = subprocess.run(QUERY, capture_output=True, text=True, timeout=10)
         return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
@@ -68,7 +69,7 @@ def about_driver() -> str:
 
 
 def models() -> list[str]:
-    """The names of the models that the library knows; none where it cannot be imported."""
+    """The names of the library's models; none where it cannot be imported."""
     try:
         return list(importlib.import_module("AirwaySegLib.networks.weights").list_weights())
     except Exception:
@@ -76,7 +77,7 @@ def models() -> list[str]:
 
 
 def main(folder: str) -> None:
-    """Print what there is; ``folder`` is where temporary files go."""
+    """Write `PROBE_FILE` into ``folder``, a temporary one, on whose disk the free space is measured."""
     found = {
         "python": sys.version.split()[0],
         "missing": missing_packages(),
@@ -86,7 +87,8 @@ def main(folder: str) -> None:
         "torch": about_torch(),
         "models": models(),
     }
-    print(json.dumps({"probe": found}), flush=True)
+    with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
+        json.dump(found, stream)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sample CT in Slicer's module Sample Data: a simulated chest, drawn on this computer instead of downloaded."""
+"""The sample CT in Slicer's module Sample Data: a chest that is simulated on this computer instead of downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.installation import about_old_slicer
-from AirwaySegSlicer.commands.jobs import JobCallbacks, start_job
+from AirwaySegSlicer.commands.jobs import Job, Listener, start_job
 from AirwaySegSlicer.commands.probe_child import REQUIREMENTS
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.scene.nodes import read_volume
@@ -22,17 +22,17 @@ CATEGORY, NAME = "AirwaySeg", "SimulatedChestCT"
 SEED = "1"
 
 ADDRESS = f"airwayseg:{NAME}"
-"""Stands for the address of a download; `drawn_address` turns it into that of a drawn file."""
+"""Takes the place of a download's address; `drawn_address` replaces it by the address of the simulated file."""
 
 
 def register_sample_data() -> None:
-    """Offer the sample; called when Slicer has started. A Slicer that is too old has only the panel, which says so."""
+    """Offer the sample; called when Slicer has started. Does nothing where Slicer is too old, which the panel says."""
     if about_old_slicer(slicer.app.majorVersion, slicer.app.minorVersion):
         return
     import SampleData
 
     logic = SampleData.SampleDataLogic
-    # The button calls the customDownloader; `SampleData.downloadSample` goes by the address and knows no other way.
+    # The button calls the customDownloader; `SampleData.downloadSample` only uses the address.
     logic.registerUrlRewriteRule(NAME, drawn_address)
     logic.registerCustomSampleDataSource(
         category=CATEGORY,
@@ -45,16 +45,16 @@ def register_sample_data() -> None:
 
 
 def draw_sample(source: object = None) -> ConsoleProcess:
-    """Draw the chest beside Slicer, in about twenty seconds, and show it when it is ready."""
+    """Simulate the chest in a child process, in about twenty seconds, and show it when it is ready."""
     ensure_packages(REQUIREMENTS)
-    slicer.util.showStatusMessage(_("Drawing a simulated chest CT …"), 20000)
-    return start_sample(JobCallbacks(_on_finished, launch=slicer.util.launchConsoleProcess), show_sample)
+    slicer.util.showStatusMessage(_("Simulating a chest CT …"), 20000)
+    return start_job(sample_job(show_sample), Listener(_on_finished))
 
 
 def drawn_address(address: str) -> str:
-    """For our address that of a file with the chest, drawn while Slicer waits; every other address as it is.
+    """For `ADDRESS` that of a file with the chest, simulated while Slicer waits; any other address unchanged.
 
-    What Slicer keeps of an earlier download is not drawn again.
+    A chest in Slicer's download cache is not simulated again.
     """
     kept = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory(), f"{NAME}.nrrd")
     if address != ADDRESS or (kept.exists() and kept.stat().st_size > 0):
@@ -62,8 +62,7 @@ def drawn_address(address: str) -> str:
     ensure_packages(REQUIREMENTS)
     path = Path(slicer.app.temporaryPath, f"AirwaySeg-{NAME}.nrrd")
     ends: list[tuple[object, str]] = []
-    callbacks = JobCallbacks(lambda *end: ends.append(end), launch=slicer.util.launchConsoleProcess, blocking=True)
-    start_sample(callbacks, lambda drawn: os.replace(drawn, path))
+    start_job(sample_job(lambda drawn: os.replace(drawn, path)), Listener(lambda *end: ends.append(end)), blocking=True)
     if ends[0][1]:
         raise RuntimeError(ends[0][1])
     call_later(lambda: path.unlink(missing_ok=True))  # Slicer has copied it by then.
@@ -75,8 +74,8 @@ def _on_finished(node: slicer.vtkMRMLScalarVolumeNode | None, message: str) -> N
         slicer.util.errorDisplay(message)
 
 
-def start_sample(callbacks: JobCallbacks, take: Callable[[str], Any]) -> ConsoleProcess:
-    """Start to draw the chest, the same each time; the job's result is what ``take`` makes of its file."""
+def sample_job(take: Callable[[str], Any]) -> Job:
+    """Simulate the chest, the same each time; the job's result is ``take(path)`` of its CT file."""
 
     def prepare(folder: str) -> list[str]:
         return ["simulate", "-o", folder, "--cases", "1", "--seed", SEED, "--workers", "1"]
@@ -85,7 +84,7 @@ def start_sample(callbacks: JobCallbacks, take: Callable[[str], Any]) -> Console
         cases = os.path.join(folder, "cases")
         return take(os.path.join(cases, os.listdir(cases)[0], "ct.nrrd"))
 
-    return start_job(callbacks, prepare, collect, TRAINING)
+    return Job(prepare, collect, TRAINING)
 
 
 def show_sample(path: str) -> slicer.vtkMRMLScalarVolumeNode:

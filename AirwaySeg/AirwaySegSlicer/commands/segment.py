@@ -1,4 +1,4 @@
-"""One segmentation from volume node to segmentation node: the CT out, the command, mask and provenance in."""
+"""Segments a volume node: writes the CT, runs the command, and reads mask, tree and provenance into the scene."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import ConsoleProcess
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Partial, Steps, one_line, result_folder, start_job
+from AirwaySegSlicer.commands.jobs import Job, Partial, Steps, one_line, result_folder
 from AirwaySegSlicer.commands.measure import take_in_tree
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
@@ -52,20 +50,20 @@ from AirwaySegSlicer.scene.segments import (
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
 NOT_MEASURED = "not_measured"
-"""Among the decisions in a report: why there is no tree."""
+"""Key among the decisions in report.json: why there is no tree."""
 OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
-"""Companions that say nothing of other voxels; overlays are hidden by who has shown them."""
+"""Companions that are removed with the old voxels; overlays are removed by `hide_overlay`."""
 
 SURFACE_OPACITY = 0.6
-"""The centerline shines through."""
+"""Lets the centerline be seen."""
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
     """How to segment: name or file of the weights, device, a region of the CT (None: all of it).
 
-    ``replace`` is the result whose airways are replaced, unless they are edited meanwhile; None adds a new one.
-    ``measure`` asks for the tree too.
+    ``replace`` is the result whose airways are replaced, unless they are edited meanwhile; None adds a new result.
+    ``measure``: find the tree too.
     """
 
     model: str = "default"
@@ -75,13 +73,11 @@ class SegmentOptions:
     measure: bool = True
 
 
-def start_segmentation(
-    volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, maps: Maps, callbacks: JobCallbacks
-) -> ConsoleProcess:
-    """Start to segment and measure the CT in one command; the job's result is the segmentation node.
+def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: SegmentOptions, maps: Maps) -> Job:
+    """Segment and measure the CT in one command; the job's result is the segmentation node.
 
-    Where only measuring fails, the segmentation is there without its tree, and the sentence says why. Raises
-    RuntimeError, one sentence, for a volume that is no single CT image.
+    Where only measuring fails, the result is the segmentation without its tree, and the sentence says why. Raises
+    RuntimeError, one sentence, for a volume that is not a single CT image.
     """
     check_ct(volume_node)
     box = region_box(volume_node, options.region) if options.region else None
@@ -95,24 +91,26 @@ def start_segmentation(
         if box is not None:
             array, matrix = part_of(array, box), shifted(matrix, [low for low, _high in box])
         yield from write_pieces(array, matrix, path)
-        settings = ["--weights", options.model, "--device", options.device]
+        # The command has another working directory.
+        weights = os.path.abspath(options.model) if os.path.isfile(options.model) else options.model
+        settings = ["--weights", weights, "--device", options.device]
         measuring = "--voxels" if options.measure else "--no-measure"
         return ["segment", path, "-o", result_folder(folder), measuring, "--progress", "json", *settings]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode | Partial:
         old = options.replace if options.replace and voxels_key(options.replace) == before else None
         node = take_in(result_folder(folder), volume_node, old)
-        if node is old:  # Its overlay and the file behind it are of other voxels.
+        if node is old:  # Its overlay and its file of voxels are of the old mask.
             hide_overlay(node)
             maps.forget(node)
         sentence = _take_in_tree(result_folder(folder), node, maps) if options.measure else ""
         return Partial(node, sentence) if sentence else node
 
-    return start_job(in_words_of_the_scene(callbacks, {"ct.nrrd": volume_node.GetName()}), prepare, collect)
+    return Job(prepare, collect, names={"ct.nrrd": volume_node.GetName()})
 
 
 def voxels_key(node: slicer.vtkMRMLSegmentationNode) -> str:
-    """Letters and digits that are others when the airways' voxels are; empty where there are none."""
+    """A hash of the airways' voxels and their grid; empty where there are none."""
     if not _has_airways(node):
         return ""
     try:
@@ -128,10 +126,10 @@ def take_in(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     replace: slicer.vtkMRMLSegmentationNode | None = None,
 ) -> slicer.vtkMRMLSegmentationNode:
-    """Take a folder of `airwayseg segment` into the scene: as a new segmentation, or as the airways of an old one.
+    """Read a folder of `airwayseg segment` into the scene: as a new segmentation, or as the airways of an old one.
 
-    ``replace`` keeps its name, looks and other segments; it gets a new mask and loses the tree of the old one. Where it
-    is no longer in the scene, or without airways, a new one is made. The scene stays as it was when something fails.
+    ``replace`` keeps its name, display and other segments; it gets the new mask and loses the old tree. Where it is no
+    longer in the scene, or has no airways, a new segmentation is made. The scene stays unchanged when something fails.
     Raises RuntimeError when the volume is no longer in the scene.
     """
     if volume_node.GetScene() is None:
@@ -156,9 +154,9 @@ def take_in(
 
 
 def _take_in_tree(folder: str, node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> str:
-    """Add the tree of the mask that was just taken in; the sentence that says why there is none, otherwise empty.
+    """Add the tree of the mask that was just read; returns the sentence that says why there is none, otherwise empty.
 
-    Nobody has edited that mask since, so its signature is that of the mask that was measured.
+    The mask was not edited since, so its signature is that of the measured mask.
     """
     sentence = provenance(node).get("decisions", {}).get(NOT_MEASURED, "")
     if sentence:
@@ -178,7 +176,7 @@ def _has_airways(node: slicer.vtkMRMLSegmentationNode) -> bool:
 
 
 def _new_result(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
-    """A segmentation without a segment beside the CT."""
+    """A segmentation without segments, beside the CT in the subject hierarchy."""
     name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} airways")
     node = new_segmentation(name, volume_node)
     place_beside(node, volume_node)
@@ -187,7 +185,7 @@ def _new_result(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSe
 
 
 def _replace_airways(node: slicer.vtkMRMLSegmentationNode, segment: slicer.vtkSegment) -> None:
-    """Give the node's airways the voxels of a segment; its other segments keep theirs, also in a shared layer."""
+    """Replace the voxels of the node's airways; its other segments keep theirs, also in a shared layer."""
     for role in OF_THE_TREE:
         remove_companion(node, role)
     segmentation = node.GetSegmentation()
@@ -200,7 +198,7 @@ def _replace_airways(node: slicer.vtkMRMLSegmentationNode, segment: slicer.vtkSe
 
 
 def _keep_initial(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Keep the mask as the network made it, hidden, so that later corrections are known voxel by voxel."""
+    """Keep a hidden copy of the network's mask, so that later corrections are known voxel by voxel."""
     initial = new_segmentation("initial", volume_node)
     initial.GetSegmentation().CopySegmentFromSegmentation(node.GetSegmentation(), SEGMENT_ID)
     initial.SetDisplayVisibility(False)
@@ -212,7 +210,7 @@ def _read_report(path: str) -> dict:
         with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (OSError, ValueError) as error:
-        raise RuntimeError(_("The segmentation left no readable report.json.")) from error
+        raise RuntimeError(_("The segmentation wrote no readable report.json.")) from error
 
 
 def _note_provenance(node: slicer.vtkMRMLSegmentationNode, report: dict) -> None:
@@ -230,17 +228,17 @@ def _note_provenance(node: slicer.vtkMRMLSegmentationNode, report: dict) -> None
 
 
 def provenance(node: slicer.vtkMRMLSegmentationNode) -> dict:
-    """The report of the run that made the segmentation; empty for one from elsewhere."""
+    """The report of the run that made the segmentation; empty for one from another program."""
     return json.loads(node.GetAttribute(REPORT) or "{}")
 
 
 def warnings_of(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
-    """What the run warned of, one sentence each."""
+    """The warnings of the run, one sentence each."""
     return [str(text) for text in provenance(node).get("warnings", [])]
 
 
 def is_result_of(node: slicer.vtkMRMLSegmentationNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """Whether the segmentation was made by this module from this CT, and lies below the same transform."""
+    """Whether this module made the segmentation from this CT, and both are under the same transform."""
     if node is None or not node.GetAttribute(REPORT) or node.GetTransformNodeID() != volume_node.GetTransformNodeID():
         return False
     try:

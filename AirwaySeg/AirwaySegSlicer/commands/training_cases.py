@@ -1,4 +1,4 @@
-"""Corrected airways and their CT into a training folder, as a case that has a name and a patient."""
+"""Adds corrected airways and their CT to a training folder, as a case with a name and a patient."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from dataclasses import dataclass
 
 import slicer
 
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.commands.console_process import TRAINING
 from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
 from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
-from AirwaySegSlicer.commands.jobs import JobCallbacks, Steps, start_job
+from AirwaySegSlicer.commands.jobs import Job, Steps
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
-from AirwaySegSlicer.commands.wording import in_words_of_the_scene
 from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
 from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
 
 TRUST = "--trust-label"
-"""What the command names where it doubts a label, and what makes it add the case all the same."""
+"""The option that adds a case although the command doubts its label; the command's message names it."""
 
 
 @dataclass(frozen=True)
 class NewCase:
     """A case that can be added to the training folder ``data``: its CT, name, patient, and the case it replaces.
 
-    ``trusted``: the label is right, whatever the command doubts about it.
+    ``trusted``: add the case even if the command doubts its label.
     """
 
     data: str
@@ -39,10 +38,10 @@ class NewCase:
 def new_case(
     segmentation_node: slicer.vtkMRMLSegmentationNode, data: str, chosen: slicer.vtkMRMLScalarVolumeNode | None = None
 ) -> NewCase:
-    """The case that the airways and their CT make; ``chosen`` is the CT of airways that do not know theirs.
+    """The case of the airways and their CT; ``chosen`` is the CT of airways without a CT of their own.
 
-    It replaces the case of the same scan, whatever that is called. Raises RuntimeError without a CT,
-    and for a mask before correction.
+    It replaces a case of the same scan, whatever its name. Raises RuntimeError without a CT, and for a mask before
+    correction.
     """
     check_airways(segmentation_node)
     data, ct = os.path.abspath(data), ct_for(segmentation_node, chosen)
@@ -51,13 +50,11 @@ def new_case(
     return NewCase(data, ct, there.name if there else case_name(ct.GetName()) + ending, patient_of(ct), there)
 
 
-def start_adding_case(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase, callbacks: JobCallbacks
-) -> ConsoleProcess:
+def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase) -> Job:
     """Add CT, corrected mask and edited voxels to a training folder; the job's result is the case's name.
 
-    The mask before correction goes with them; of a segmentation from elsewhere it is not known, nor what was edited.
-    Once masks and CT are at hand the scene may be closed: the case is added nevertheless.
+    The mask before correction is added too where it is known; for a segmentation from elsewhere it is not, nor what
+    was edited. Once masks and CT are copied the scene may be closed; the case is added nevertheless.
     """
     documents: list[dict] = []
 
@@ -69,7 +66,7 @@ def start_adding_case(
         initial = companion(segmentation_node, INITIAL)
         if initial is not None:
             arrays["initial"] = mask_on_ct(initial, case.ct)
-        # The voxels live as long as this array does.
+        # The array keeps the voxels alive after the scene is closed.
         arrays["ct"], matrix = slicer.util.arrayFromVolume(case.ct), ijk_to_ras(case.ct)
         files = []
         for key in list(arrays):
@@ -94,4 +91,4 @@ def start_adding_case(
 
     airways = segmentation_node.GetName()
     names = {"ct.nrrd": case.ct.GetName(), "label.nrrd": airways, "initial.nrrd": f"{airways} before correction"}
-    return start_job(in_words_of_the_scene(callbacks, names), prepare, collect, TRAINING)
+    return Job(prepare, collect, TRAINING, names)

@@ -1,11 +1,11 @@
-"""Combo boxes that show translated words and remember keys."""
+"""Combo boxes with translated texts and keys as their data."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 def fill(combo: Any, items: Iterable[tuple[str, str]], chosen: str) -> None:
-    """Give the combo box these (text, key), and choose a key, without telling anybody; an unknown key is added."""
+    """Set the (text, key) items of a combo box, and choose a key, without signals; an unknown key is added."""
     items = list(items)
     if chosen not in [key for _text, key in items]:
         items.append((chosen, chosen))
@@ -19,7 +19,7 @@ def fill(combo: Any, items: Iterable[tuple[str, str]], chosen: str) -> None:
 
 
 def choose(combo: Any, key: str) -> None:
-    """Choose the item of a key, if there is one, without telling anybody."""
+    """Choose the item of a key, if there is one, without signals."""
     row = combo.findData(key)
     if row >= 0 and row != combo.currentIndex:
         blocked = combo.blockSignals(True)

@@ -1,4 +1,4 @@
-"""The section Correct: Slicer's Segment Editor on the airways, and a tree that follows the edits."""
+"""The section Correct: Slicer's Segment Editor on the airways, and updates of the tree after edits."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_
 EDITOR_TAG = "AirwaySeg"
 UNDO_STATES = 10
 PAUSE_MS = 2000
-"""From the last edit to the measuring that follows it by itself."""
+"""Time from the last edit to the automatic measurement."""
 
 
 class CorrectSection(Section):
-    """Makes the editor when the section is first opened, so that nothing is added to a scene that is not corrected.
+    """Makes the editor when the section is first opened, so that it adds nothing to a scene without corrections.
 
-    Results are watched all the time, whichever module and section are open, as they can be edited elsewhere too.
+    Results are observed all the time, since they can also be edited in other modules.
     """
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.editor: Any = None
-        self._opened = ""  # the id of the segmentation that the editor was opened with, at its airways
+        self._opened = ""  # id of the segmentation whose airways the editor has selected
         self._watch = EditWatch(self.on_edit, self.on_move)
-        self._new: list[slicer.vtkMRMLSegmentationNode] = []  # watched only since the last pause
-        self._edited: list[slicer.vtkMRMLSegmentationNode] = []  # perhaps, since the last pause
-        self._waits = False  # for other work to end before the tree is updated
+        self._new: list[slicer.vtkMRMLSegmentationNode] = []  # observed only since the last pause
+        self._edited: list[slicer.vtkMRMLSegmentationNode] = []  # possibly edited since the last pause
+        self._waits = False  # for another job to end before the tree is updated
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE_MS)
         self._timer.connect("timeout()", self.on_pause)
         self._counted: slicer.vtkMRMLSegmentationNode | None = None
-        scene = slicer.mrmlScene  # It may also change while another module is shown.
+        scene = slicer.mrmlScene  # It also changes while another module is shown.
         events = (scene.EndImportEvent, scene.NodeRemovedEvent)
         self._scene_tags = [scene.AddObserver(event, lambda caller, event: self.watch()) for event in events]
         self.ui.correctSection.connect("contentsCollapsed(bool)", self.on_collapsed)
@@ -53,7 +53,7 @@ class CorrectSection(Section):
     # The editor ------------------------------------------------------------------------------------------------------
 
     def on_collapsed(self, collapsed: bool) -> None:
-        """Open the editor with the section, and let go of the views with it."""
+        """Start editing when the section is opened, stop when it is closed."""
         if collapsed:
             self.stop_editing()
             return
@@ -65,7 +65,7 @@ class CorrectSection(Section):
         self.panel.update()
 
     def make_editor(self) -> None:
-        """Slicer's own editor, without the selectors of what the panel has chosen already."""
+        """Make Slicer's editor, without the selectors that the panel has already."""
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
         self.editor.setSegmentationNodeSelectorVisible(False)
@@ -74,15 +74,15 @@ class CorrectSection(Section):
         self.ui.editorFrame.layout().addWidget(self.editor)
 
     def start_editing(self) -> None:
-        """Give the editor its node, and the chosen airways."""
-        # The node comes before the scene, so that what the editor chooses by itself is kept in it.
+        """Set the editor's node and the chosen airways."""
+        # The node before the scene, so that the editor stores its own choices in the node.
         self.editor.setMRMLSegmentEditorNode(editor_node())
         self.editor.setMRMLScene(slicer.mrmlScene)
         self.editor.installKeyboardShortcuts()
         self.edit_chosen()
 
     def edit_chosen(self) -> None:
-        """Edit the chosen airways on their CT; the editor itself would take the segmentation's first segment."""
+        """Edit the chosen airways on their CT; by default the editor would select the first segment."""
         airways = self.panel.airways()
         if airways is not None and reason_against(airways):
             airways = None
@@ -98,7 +98,7 @@ class CorrectSection(Section):
         self._opened = airways.GetID() if airways is not None else ""
 
     def stop_editing(self) -> None:
-        """Let go of views and keys."""
+        """Release views and keyboard shortcuts."""
         if self.editor is not None:
             self.editor.setActiveEffect(None)
             self.editor.uninstallKeyboardShortcuts()
@@ -109,16 +109,16 @@ class CorrectSection(Section):
         return self.editor is not None and not self.ui.correctSection.collapsed and self.panel.parameters is not None
 
     def enter(self) -> None:
-        """The editor works again when its section is open."""
+        """Start editing again when the section is open."""
         if self.editor is not None and not self.ui.correctSection.collapsed:
             self.start_editing()
 
     def exit(self) -> None:
-        """Another module has the views now."""
+        """Release the views for the other module."""
         self.stop_editing()
 
     def close_scene(self) -> None:
-        """The editor's nodes go with the scene."""
+        """Release the editor's nodes, which are removed with the scene."""
         self._timer.stop()
         self._waits = False
         self._opened, self._counted, self._new, self._edited = "", None, [], []
@@ -128,7 +128,7 @@ class CorrectSection(Section):
             self.editor.removeViewObservations()
 
     def close(self) -> None:
-        """Nothing is noticed any longer."""
+        """Remove all observers."""
         self._timer.stop()
         self._watch.watch([])
         for tag in self._scene_tags:
@@ -138,7 +138,7 @@ class CorrectSection(Section):
     # What follows the edits ------------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Edit and count the chosen airways, and say when their tree is out of date."""
+        """Edit the chosen airways, count the corrections, and say when the tree is out of date."""
         airways, busy = self.panel.airways(), self.panel.is_busy()
         self.watch()
         if self.is_editing():
@@ -156,7 +156,7 @@ class CorrectSection(Section):
             self._timer.start()
 
     def watch(self) -> None:
-        """Watch the chosen airways and every result; what was not watched until now may have changed meanwhile."""
+        """Observe the chosen airways and every result; newly observed ones may have changed before."""
         if self.panel.closed or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
             return
         chosen, nodes = self.panel.airways(), slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -167,7 +167,7 @@ class CorrectSection(Section):
             self._timer.start()
 
     def count(self) -> None:
-        """Say how much was corrected, or why that cannot be said."""
+        """Show the number of corrected voxels, or why it is not known."""
         airways, text = self.panel.airways(), ""
         self._counted = airways
         if airways is not None and not self.ui.correctSection.collapsed:
@@ -180,17 +180,17 @@ class CorrectSection(Section):
         self.ui.editsLabel.text = text
 
     def on_move(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
-        """The segmentation may be below another transform."""
+        """Follow the segmentation's transform, which may have changed."""
         follow_transform(airways)
 
     def on_edit(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
-        """The voxels may have changed; many such calls may come in one edit."""
+        """The voxels may have changed; one edit may call this many times."""
         if airways not in self._edited:
             self._edited.append(airways)
         self._timer.start()
 
     def on_pause(self) -> None:
-        """The user has paused: mark what is out of date, count, and measure if that is wanted."""
+        """The user has paused: mark what is out of date, count the corrections, and measure if chosen."""
         new, edited, self._new, self._edited = self._new, self._edited, [], []
         if self.panel.closed:
             return
@@ -212,7 +212,7 @@ class CorrectSection(Section):
                 self.measure(chosen)
 
     def on_update(self, checked: bool = False) -> None:
-        """Let tree, table and overlays follow."""
+        """Update tree, table and overlays."""
         self.measure(self.panel.airways())
 
     def measure(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
@@ -224,7 +224,7 @@ class CorrectSection(Section):
         self.panel.update()
 
     def on_take_back(self, checked: bool = False) -> None:
-        """Return to the network's mask, as one step that can be undone."""
+        """Restore the network's mask, as one step that can be undone."""
         with errors_shown():
             if self.editor is not None:
                 self.editor.saveStateForUndo()
@@ -234,7 +234,7 @@ class CorrectSection(Section):
 def reason_against(
     airways: slicer.vtkMRMLSegmentationNode, check: Callable[[slicer.vtkMRMLSegmentationNode], object] = check_airways
 ) -> str:
-    """The sentence with which a check refuses a segmentation; empty where it does not."""
+    """The sentence with which ``check`` refuses a segmentation; empty where it accepts it."""
     try:
         check(airways)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The section Export: what, where to, one button."""
+"""The section Export: content, folder, one button."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class ExportSection(Section):
         self.ui.exportButton.connect("clicked(bool)", self.on_export)
 
     def update(self) -> None:
-        """The button works when there is something to write, and somewhere."""
+        """Enable the button when airways and a folder are chosen."""
         ready = self.panel.airways() is not None and bool(self.ui.exportFolderEdit.currentPath)
         self.ui.exportButton.enabled = ready and not self.panel.is_busy()
 
     def on_folder(self, path: str) -> None:
-        """Remember the folder on this computer."""
+        """Save the folder in Slicer's settings."""
         qt.QSettings().setValue(FOLDER_SETTING, path)
         self.update()
 
     def on_export(self, checked: bool = False) -> None:
-        """Write, after asking where files would be replaced."""
+        """Write the files, after asking before any is replaced."""
         airways, folder = self.panel.airways(), self.ui.exportFolderEdit.currentPath
         if airways is None:
             return
@@ -61,7 +61,7 @@ class ExportSection(Section):
         self.panel.update()
 
     def on_exported(self, folder: str | None, message: str) -> None:
-        """Say where the case is, or why it is not."""
+        """Show where the case was written, or why it was not."""
         if self.panel.closed:
             return
         if folder:
@@ -73,12 +73,12 @@ class ExportSection(Section):
             slicer.util.errorDisplay(message)
 
     def show_written(self, path: str) -> None:
-        """Say what was written."""
+        """Show what was written."""
         self.ui.exportLabel.text = _("Written: {path}").format(path=path)
 
 
 def export_items() -> list[tuple[str, str]]:
-    """Words and keys of what can be written: the ending of a file, or the whole case."""
+    """(title, key) of what can be exported; the key is a file extension, or `CASE`."""
     return [
         (_("Mask (NRRD)"), ".nrrd"),
         (_("Mask (NIfTI)"), ".nii.gz"),

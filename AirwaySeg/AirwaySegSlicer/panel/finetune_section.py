@@ -1,4 +1,4 @@
-"""The section Fine-tune: a training folder, its cases, a run beside Slicer, and whether the new model is better."""
+"""The section Fine-tune: a training folder, its cases, a run, and whether the new model is better."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER_SETTING = "AirwaySeg/trainingFolder"
 
 
 class FinetuneSection(Section):
-    """Keeps a folder of corrected cases, and trains on them."""
+    """Manages a folder of corrected cases, and fine-tunes on them."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
@@ -47,7 +47,7 @@ class FinetuneSection(Section):
         return self.ui.trainingFolderEdit.currentPath
 
     def update(self) -> None:
-        """The buttons say what can be done now, and the patient whose case could be added."""
+        """Enable the buttons that can be used now, and show the patient of the case that could be added."""
         running, busy, folder = self.logic.runs.is_running(TRAINING), self.panel.is_busy(), self.folder()
         self.show_patient()
         self.ui.addCaseButton.enabled = bool(folder) and self.panel.airways() is not None and not busy
@@ -58,13 +58,13 @@ class FinetuneSection(Section):
         self.ui.finetuneProgressBar.visible = running
 
     def on_folder(self, path: str) -> None:
-        """Remember the folder on this computer, and list its cases."""
+        """Save the folder in Slicer's settings, and list its cases."""
         qt.QSettings().setValue(FOLDER_SETTING, path)
         self.list_cases()
         self.update()
 
     def on_name(self, text: str) -> None:
-        """Without a name there is no training."""
+        """Enable the training only with a name."""
         self.update()
 
     # Cases -----------------------------------------------------------------------------------------------------------
@@ -86,10 +86,10 @@ class FinetuneSection(Section):
         try:
             return ct_for(airways, self.panel.ct()) if airways is not None else None
         except RuntimeError:
-            return None  # The button says why.
+            return None  # A press of the button shows the reason.
 
     def show_patient(self) -> None:
-        """Propose the patient of that CT; what is being typed stays."""
+        """Propose the patient of that CT; text that is being typed is kept."""
         ct = self.ct()
         shown = (ct.GetID(), patient_of(ct)) if ct else ("", "")
         if shown != self._shown_patient:
@@ -100,18 +100,18 @@ class FinetuneSection(Section):
         self.ui.patientEdit.enabled = ct is not None
 
     def on_patient(self, text: str) -> None:
-        """Remember the patient with the CT."""
+        """Save the patient with the CT."""
         ct = self.ct()
         if ct is not None:
             set_patient(ct, text)
             self._shown_patient = (ct.GetID(), patient_of(ct))
 
     def close_scene(self) -> None:
-        """A node of the next scene may have the same id."""
+        """Forget the CT: a node of the next scene may have the same id."""
         self._shown_patient = ("", "")
 
     def on_add(self, checked: bool = False) -> None:
-        """Add the chosen airways with their CT, after asking where a case would be replaced."""
+        """Add the chosen airways with their CT, after asking before a case is replaced."""
         with errors_shown():
             airways = self.panel.airways()
             case = new_case(airways, self.folder(), self.panel.ct())
@@ -121,13 +121,13 @@ class FinetuneSection(Section):
         self.panel.update()
 
     def add(self, airways: slicer.vtkMRMLSegmentationNode, case: NewCase) -> None:
-        """Start to add the case; where its label is doubted, ask and go on."""
+        """Start to add the case; if the command doubts its label, ask whether to add it anyway."""
         done = self.after(_("Added {name}."))
 
         def on_finished(name: str | None, message: str) -> None:
             if TRUST in message and not case.trusted and not self.panel.closed:
                 doubt = message.partition(" If ")[0]
-                if slicer.util.confirmOkCancelDisplay(doubt + " " + _("Add it all the same?")):
+                if slicer.util.confirmOkCancelDisplay(doubt + " " + _("Add it anyway?")):
                     with errors_shown():
                         self.add(airways, replace(case, trusted=True))
                         return
@@ -148,7 +148,7 @@ class FinetuneSection(Section):
         self.panel.update()
 
     def after(self, sentence: str) -> Callable[[str | None, str], None]:
-        """What follows a change of the folder: list the cases and say what was done."""
+        """The callback for the end of a change of the folder: it lists the cases and shows what was done."""
 
         def on_finished(name: str | None, message: str) -> None:
             if self.panel.closed:
@@ -164,7 +164,7 @@ class FinetuneSection(Section):
     # Training --------------------------------------------------------------------------------------------------------
 
     def on_finetune(self, checked: bool = False) -> None:
-        """Start, or stop; what was learned until then stays."""
+        """Start, or stop; a stopped run can be resumed."""
         if self.logic.runs.is_running(TRAINING):
             self.logic.runs.cancel(TRAINING)
             return
@@ -181,12 +181,12 @@ class FinetuneSection(Section):
         self.update()
 
     def show_progress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar."""
+        """Show the progress of the training."""
         shown = (self.ui.finetuneProgressBar, self.ui.finetuneLabel)
         self.panel.show_progress(TRAINING, shown, f"{training_stage(stage)}: {done} / {total}", done, total)
 
     def on_finished(self, outcome: Outcome | None, message: str) -> None:
-        """Show before and after, and the verdict; a better model is listed."""
+        """Show the accuracy before and after, and the verdict; list a better model."""
         if self.panel.closed:
             return
         stopped = _("Stopped. Start again with the same name to continue.")
@@ -213,18 +213,18 @@ class FinetuneSection(Section):
 
 
 def training_stage(stage: str) -> str:
-    """What the command does, in the user's words."""
+    """The name of a stage of the training in the panel."""
     names = {
         "prepare": _("Preparing the cases"),
         "train": _("Training"),
-        "validate": _("Looking at held-out cases"),
-        "evaluate": _("Comparing with held-out cases"),
+        "validate": _("Validating on held-out cases"),
+        "evaluate": _("Evaluating on held-out cases"),
     }
     return names.get(stage, stage)
 
 
 def replace_question(case: NewCase) -> str:
-    """Which case would be replaced, whose it is, and by what."""
+    """The question whether to replace a case, with its name and patient."""
     text = _("{ct} is in the training folder already, as the case {name} of patient {old}. Replace that case?")
     old = case.replaces.patient if case.replaces else case.patient
     if old != case.patient:
@@ -235,7 +235,7 @@ def replace_question(case: NewCase) -> str:
 def verdict(outcome: Outcome) -> str:
     """Whether the model is better, in a sentence."""
     if outcome.verdict == UNKNOWN:
-        return _("Cannot be judged: {reason}").format(reason=outcome.reason)
+        return _("Cannot be assessed: {reason}").format(reason=outcome.reason)
     if outcome.verdict == BETTER:
         return _("Better, and listed as {name}: {reason}").format(name=outcome.name, reason=outcome.reason)
     return _("Not better, and not listed: {reason}").format(reason=outcome.reason)

@@ -1,4 +1,4 @@
-"""The section Check installation: what is there, what is missing, and the one fix for each problem."""
+"""The section Check installation: findings, and a fix for each problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from AirwaySegSlicer.panel.segment_section import SegmentSection
 
 
 class InstallSection(Section):
-    """Looks at the installation beside Slicer."""
+    """Checks the installation in a child process."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
@@ -22,13 +22,13 @@ class InstallSection(Section):
         self.ui.installButton.connect("clicked(bool)", self.on_install)
 
     def update(self) -> None:
-        """One look at a time."""
+        """Only one check at a time."""
         self.ui.checkButton.enabled = not self.logic.runs.is_running(PROBE)
 
     def on_check(self, checked: bool = False) -> None:
-        """Look."""
+        """Check the installation."""
         with errors_shown():
-            self.ui.findingsLabel.text = _("Looking …")
+            self.ui.findingsLabel.text = _("Checking …")
             self.logic.startProbe(Listener(self.on_checked))
         self.update()
 
@@ -43,14 +43,14 @@ class InstallSection(Section):
         self.update()
 
     def on_install(self, checked: bool = False) -> None:
-        """Install what is missing, after asking, and look again."""
+        """Install what is missing, after asking, and check again."""
         with errors_shown():
             ensure_dependencies(self.panel.requirements, again=True)
             self.on_check()
 
 
 def as_html(findings: list[Finding]) -> str:
-    """A line for each finding; those that need something done stand out."""
+    """A line for each finding; problems are bold."""
     lines = []
     for finding in findings:
         if finding.fix:

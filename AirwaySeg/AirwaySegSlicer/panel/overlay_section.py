@@ -1,4 +1,4 @@
-"""The section Overlays: what the colours say, where they are shown, legend, centerline."""
+"""The section Overlays: the measure shown as colours, in which views, legend, centerline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from AirwaySegSlicer.scene.overlays import (
 
 
 class OverlaySection(Section):
-    """Shows the chosen overlay of the chosen airways; measures them first where that was not done in this session."""
+    """Shows the chosen overlay of the chosen airways; measures them first if they were not measured in this session."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
@@ -32,12 +32,12 @@ class OverlaySection(Section):
         self.ui.overlayComboBox.connect("currentIndexChanged(int)", self.on_overlay)
 
     def on_overlay(self, row: int) -> None:
-        """Remember the overlay with the scene."""
+        """Save the overlay with the scene."""
         if self.panel.parameters:
             self.panel.parameters.overlay = chosen_key(self.ui.overlayComboBox)
 
     def update(self) -> None:
-        """Show what is chosen."""
+        """Show the choices, and the chosen overlay when it has changed."""
         parameters, airways = self.panel.parameters, self.panel.airways()
         if not parameters:
             return
@@ -52,20 +52,20 @@ class OverlaySection(Section):
         if centerline is not None and wish_for_centerline(airways) != parameters.showCenterline:
             show_centerline(airways, parameters.showCenterline)
         if self._drawn_out_of_date and not is_marked(centerline):
-            self._asked = ()  # The edit was undone after the colours were drawn on what it had made.
+            self._asked = ()  # The edit was undone after the colours were drawn on the edited airways.
         asked = self.asked(airways)
         if asked != self._asked and not self.panel.is_busy():
             first, self._asked = not self._asked, asked
             self.show(airways, first)
 
     def asked(self, airways: slicer.vtkMRMLSegmentationNode) -> tuple:
-        """What is to be shown, to see whether it has changed; the opacity changes by itself."""
+        """The choices on which the overlay depends; without the opacity, which is set directly."""
         parameters = self.panel.parameters
         look = (parameters.overlayOnSurface, parameters.overlayOnSlices, parameters.overlayLegend)
         return (airways.GetID(), parameters.overlay, *(look if parameters.overlay else ()))
 
     def show(self, airways: slicer.vtkMRMLSegmentationNode, first: bool) -> None:
-        """Show the chosen overlay, or none; what a reloaded scene shows already stays as it is at ``first``."""
+        """Show the chosen overlay, or none; with ``first`` an overlay of a reloaded scene stays as it is."""
         parameters = self.panel.parameters
         look = OverlayLook(
             parameters.overlayOnSurface,
@@ -84,7 +84,7 @@ class OverlaySection(Section):
                 self.panel.update()
 
     def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
-        """Show the overlay that waited for this."""
+        """Show the overlay that waited for the measurement."""
         if self.panel.closed:
             return
         self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
@@ -97,9 +97,9 @@ class OverlaySection(Section):
             slicer.util.errorDisplay(message)
 
     def measured(self) -> None:
-        """The colours are those of the tree before."""
+        """Draw the overlay again: its colours are of the old tree."""
         self._asked = ()
 
     def close_scene(self) -> None:
-        """A node of the next scene may have the same id."""
+        """Forget the overlay: a node of the next scene may have the same id."""
         self._asked = ()

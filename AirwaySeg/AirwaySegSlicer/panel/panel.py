@@ -1,4 +1,4 @@
-"""What the sections of the panel share: the widgets, the logic, the choices, and how errors reach the user."""
+"""Shared by the sections of the panel: widgets, logic, choices, progress, and error messages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from AirwaySegSlicer.commands.jobs import one_line
 AIRWAYS, FILES, TRAINING, PROBE = "airways", "files", "training", "probe"
 """Slots of `jobs.Runs`.
 
-What works on the scene; what works on files that were copied from it, and goes on when it is closed; fine-tuning; the
-look at the installation.
+Jobs on the scene; jobs on files that were copied from it, which continue when it is closed; fine-tuning; the check of
+the installation.
 """
 
 MOST_ROUNDS = 3
-"""Of updates in one; more would mean that two sections cannot agree."""
+"""Maximum number of passes in one update; a limit in case two sections keep changing each other's choices."""
 
 
 class Section:
-    """A part of the panel. Every method may be called at any time; those that a section does not need do nothing."""
+    """A section of the panel. Every method may be called at any time; by default they do nothing."""
 
     def __init__(self, panel: Panel) -> None:
         self.panel = panel
@@ -32,10 +32,10 @@ class Section:
         self.logic = panel.logic
 
     def update(self) -> None:
-        """Show the choices and what runs."""
+        """Show the choices and the state of the jobs."""
 
     def measured(self) -> None:
-        """The chosen airways were measured anew."""
+        """The chosen airways were measured again."""
 
     def enter(self) -> None:
         """The module is shown."""
@@ -47,11 +47,11 @@ class Section:
         """The scene is about to be closed."""
 
     def close(self) -> None:
-        """The panel goes."""
+        """The panel is closed."""
 
 
 class Panel:
-    """The panel's widgets by name, the logic, and the scene's choices (None while there is no scene to choose in)."""
+    """The panel's widgets by name, the logic, and the scene's parameter node (None while no scene is open)."""
 
     def __init__(self, ui: Any, logic: Any, requirements: str) -> None:
         self.ui = ui
@@ -71,16 +71,16 @@ class Panel:
         return self.parameters.inputVolume if self.parameters else None
 
     def log(self, line: str) -> None:
-        """Add a line of a command to the log."""
+        """Add a line of a command's output to the log."""
         if not self.closed:
             self.ui.logText.appendPlainText(line)
 
     def show_stage(self, stage: str, done: int, total: int) -> None:
-        """Show how far the work on the scene is."""
+        """Show the progress of the job on the scene."""
         self.show_progress(AIRWAYS, (self.ui.progressBar, self.ui.statusLabel), stage_name(stage), done, total)
 
     def show_progress(self, slot: str, shown: tuple[Any, Any], words: str, done: int, total: int) -> None:
-        """Move a bar, and say in the label beside it (both in ``shown``) what is done and how long it may take."""
+        """Move a progress bar, and show stage and time left in its label; ``shown`` is (bar, label)."""
         if self.closed:
             return
         bar, label = shown
@@ -89,16 +89,16 @@ class Panel:
         label.text = f"{words}{time_left(self.logic.runs.seconds_left(slot))}"
 
     def is_busy(self) -> bool:
-        """Whether something works on the scene, or on what was copied from it."""
+        """Whether a job runs on the scene or on files copied from it."""
         return any(self.logic.runs.is_running(slot) for slot in (AIRWAYS, FILES))
 
     def cancel(self) -> None:
-        """Stop what makes the panel busy."""
+        """Cancel the jobs that make the panel busy."""
         for slot in (AIRWAYS, FILES):
             self.logic.runs.cancel(slot)
 
     def update(self) -> None:
-        """Let every section show the choices and what runs; once more if one of them has changed that."""
+        """Update every section, and again if one of them has changed a choice."""
         if self._updating or self.closed:
             self._again = True
             return
@@ -120,7 +120,7 @@ class Panel:
         self.update()
 
     def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
-        """Show the new tree, or the one sentence that says why there is none (empty after Cancel)."""
+        """Show the new tree, or the sentence that says why there is none (empty after Cancel)."""
         if self.closed:
             return
         self.ui.statusLabel.text = _("Finished.") if airways else message or _("Cancelled.")
@@ -144,7 +144,7 @@ class Panel:
             section.close_scene()
 
     def close(self) -> None:
-        """The panel goes; what still ends afterwards finds nobody."""
+        """The panel is closed; jobs that end later are ignored."""
         self.closed = True
         for section in self.sections:
             section.close()
@@ -161,21 +161,21 @@ def errors_shown() -> Iterator[None]:
 
 
 def stage_name(stage: str) -> str:
-    """What the command does, in the user's words."""
+    """The name of a stage of the command in the panel."""
     names = {
         "read": _("Reading the CT"),
-        "prepare": _("Looking for body, lungs and trachea"),
+        "prepare": _("Finding body, lungs and trachea"),
         "infer": _("Running the network"),
-        "select": _("Choosing the airways"),
+        "select": _("Selecting the airways"),
         "write": _("Writing the result"),
-        "repair": _("Joining what is broken off"),
+        "repair": _("Reconnecting fragments"),
         "measure": _("Measuring the tree"),
     }
     return names.get(stage, stage)
 
 
 def time_left(seconds: float | None) -> str:
-    """An estimate to stand behind a stage's name; empty without one."""
+    """The estimated time left, to be appended to a stage's name; an ellipsis without one."""
     if seconds is None:
         return "…"
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""The section Result: a summary, a table of branches that follows the views and leads them, a radius plot."""
+"""The section Result: a summary, a table of branches that is linked to the views, a radius plot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branches import (
     BranchRow,
-    Place,
+    Point,
     branch_rows,
     hide_branch,
     hide_branches,
@@ -24,7 +24,7 @@ from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.radius_plot import show_radius_plot
 
 COLUMN_WIDTHS = (55, 45, 60, 70)
-"""In pixels, so that a name fits beside them in a narrow panel."""
+"""In pixels, so that a name fits into a narrow panel."""
 
 
 class ResultSection(Section):
@@ -46,7 +46,7 @@ class ResultSection(Section):
         self.ui.plotButton.connect("clicked(bool)", self.on_plot)
 
     def update(self) -> None:
-        """Fill the table anew when the tree is another one."""
+        """Fill the table again when the tree has changed."""
         airways, busy = self.panel.airways(), self.panel.is_busy()
         centerline = companion(airways, CENTERLINE) if airways else None
         self.ui.measureButton.text = _("Cancel") if busy else _("Measure")
@@ -60,7 +60,7 @@ class ResultSection(Section):
         self.ui.plotButton.enabled = self.chosen_branch() is not None
 
     def fill(self, rows: list[BranchRow], left_out: str) -> None:
-        """Show these branches, none of them chosen, and what the segmentation left out, of which they say nothing."""
+        """Show these branches, none of them selected, and the sentence about what the segmentation left out."""
         self.ui.summaryLabel.text = "\n".join(filter(None, (summary(rows), left_out)))
         table = self.ui.branchTable
         blocked = table.blockSignals(True)
@@ -78,12 +78,12 @@ class ResultSection(Section):
         table.blockSignals(blocked)
 
     def chosen_branch(self) -> int | None:
-        """The branch of the chosen row."""
+        """The branch of the selected row."""
         items = self.ui.branchTable.selectedItems()
         return int(self.ui.branchTable.item(items[0].row(), 0).data(qt.Qt.DisplayRole)) if items else None
 
     def on_selection(self) -> None:
-        """Centre the views on the chosen branch; choosing none removes the highlight."""
+        """Centre the views on the selected branch; without one remove the highlight."""
         airways, number = self.panel.airways(), self.chosen_branch()
         with errors_shown():
             if airways is not None and number is not None:
@@ -93,7 +93,7 @@ class ResultSection(Section):
         self.ui.plotButton.enabled = number is not None
 
     def choose_branch(self, number: int) -> None:
-        """Choose the row of a branch, as if the user had."""
+        """Select the row of a branch."""
         table = self.ui.branchTable
         for row in range(table.rowCount):
             if int(table.item(row, 0).data(qt.Qt.DisplayRole)) == number:
@@ -101,7 +101,7 @@ class ResultSection(Section):
                 table.scrollToItem(table.item(row, 0))
 
     def on_measure(self, checked: bool = False) -> None:
-        """Measure, or stop what makes the panel busy."""
+        """Measure, or cancel the running job."""
         if self.panel.is_busy():
             self.panel.cancel()
             return
@@ -117,7 +117,7 @@ class ResultSection(Section):
         self.panel.update()
 
     def measured(self) -> None:
-        """The branch that was highlighted may be another one now."""
+        """Remove the highlight: its branch may have another number now."""
         airways = self.panel.airways()
         if airways is not None and companion(airways, HIGHLIGHT) is not None:
             hide_branch(airways)
@@ -132,8 +132,8 @@ class ResultSection(Section):
             self._picking = Picking(self.on_picked)
         self.ui.pickButton.checked = self._picking is not None
 
-    def on_picked(self, world: Place | None) -> None:
-        """Choose the branch at the place."""
+    def on_picked(self, world: Point | None) -> None:
+        """Select the branch at the point."""
         self._picking = None
         self.ui.pickButton.checked = False
         airways = self.panel.airways()
@@ -142,7 +142,7 @@ class ResultSection(Section):
         if number is not None:
             self.choose_branch(number)
         elif world is not None:
-            self.ui.statusLabel.text = _("There is no branch near that place.")
+            self.ui.statusLabel.text = _("There is no branch near this point.")
 
     def on_plot(self, checked: bool = False) -> None:
         """Plot the radius from the carina to the chosen branch."""
@@ -152,14 +152,14 @@ class ResultSection(Section):
                 show_radius_plot(self.panel.airways(), number)
 
     def exit(self) -> None:
-        """Nobody waits for a click in another module."""
+        """Cancel the pick when another module is shown."""
         if self._picking is not None:
             self._picking.cancel()
 
     def close_scene(self) -> None:
-        """The point to place goes with the scene."""
+        """Cancel the pick, whose markup is removed with the scene."""
         self.exit()
 
     def close(self) -> None:
-        """Nothing is left of the panel in the scene but what the user sees."""
+        """Cancel the pick, so that its markup does not stay in the scene."""
         self.exit()

@@ -21,7 +21,7 @@ DEVICE_SETTING = "AirwaySeg/device"
 
 
 class SegmentSection(Section):
-    """Starts and stops the segmentation, and shows how far it is."""
+    """Starts and cancels the segmentation, and shows its progress."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
@@ -33,13 +33,13 @@ class SegmentSection(Section):
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
 
     def enter(self) -> None:
-        """Look once at what there is, beside Slicer."""
+        """Check the installation once, in a child process."""
         if not self._probed:
             self._probed = True
             self.probe()
 
     def probe(self) -> None:
-        """Look at models and devices."""
+        """Find the models and devices."""
         if self.logic.runs.is_running(PROBE):
             return
         try:
@@ -48,7 +48,7 @@ class SegmentSection(Section):
             self.ui.deviceLabel.text = str(error)
 
     def on_probed(self, installation: Installation | None, message: str) -> None:
-        """Offer what there is."""
+        """Offer the models and devices that were found."""
         if self.panel.closed:
             return
         if installation is not None:
@@ -57,7 +57,7 @@ class SegmentSection(Section):
         self.panel.update()
 
     def update(self) -> None:
-        """The button says what a press does now."""
+        """Show on the button what a press does now."""
         parameters, running = self.panel.parameters, self.panel.is_busy()
         self.ui.segmentButton.text = _("Cancel") if running else _("Segment airways")
         self.ui.segmentButton.enabled = running or self.panel.ct() is not None
@@ -69,21 +69,21 @@ class SegmentSection(Section):
         fill(self.ui.deviceComboBox, [(name, name) for name in self.installation.devices], device)
 
     def on_new_region(self, region: slicer.vtkMRMLMarkupsROINode) -> None:
-        """A new region is the whole CT, for the user to make smaller; Slicer's own is a point at the origin."""
+        """Fit a new region to the whole CT, for the user to make smaller; by default it would be empty."""
         if self.panel.ct() is not None:
             fit_region(region, self.panel.ct())
 
     def on_model(self, row: int) -> None:
-        """Remember the model with the scene."""
+        """Save the model with the scene."""
         if self.panel.parameters:
             self.panel.parameters.model = chosen_key(self.ui.modelComboBox)
 
     def on_device(self, row: int) -> None:
-        """Remember the device on this computer."""
+        """Save the device in Slicer's settings."""
         qt.QSettings().setValue(DEVICE_SETTING, chosen_key(self.ui.deviceComboBox))
 
     def on_segment(self, checked: bool = False) -> None:
-        """Start, or stop what makes the panel busy."""
+        """Segment, or cancel the running job."""
         if self.panel.is_busy():
             self.panel.cancel()
             return
@@ -115,7 +115,7 @@ class SegmentSection(Section):
         return slicer.util.confirmOkCancelDisplay(question.format(name=airways.GetName()))
 
     def begin(self) -> None:
-        """Empty the bar and the log."""
+        """Clear progress bar and log."""
         self.ui.statusLabel.text = _("Starting.")
         self.ui.progressBar.maximum = 0
         self.ui.logText.clear()
@@ -126,7 +126,7 @@ class SegmentSection(Section):
         message: str,
         replaces: slicer.vtkMRMLSegmentationNode | None = None,
     ) -> None:
-        """Choose the result, or show the one sentence that says why there is none (empty after Cancel)."""
+        """Choose the result, or show the sentence that says why there is none (empty after Cancel)."""
         if self.panel.closed:
             return
         if airways is not None and airways.GetScene() is not None:
@@ -142,7 +142,7 @@ class SegmentSection(Section):
 
 
 def why_beside(airways: slicer.vtkMRMLSegmentationNode, kept: slicer.vtkMRMLSegmentationNode) -> str:
-    """Why a result does not replace the one that it was to replace."""
+    """Why a result was added instead of replacing the chosen one."""
     sentence = _("{kept} was edited meanwhile, so it was kept; the new result is {name}.")
     if kept.GetScene() is None:
         sentence = _("{kept} was removed meanwhile; the new result is {name}.")

@@ -1,1 +1,1 @@
-"""The MRML scene: nodes, segments, overlays, edits, and what follows what."""
+"""The MRML scene: nodes, segments, overlays, edits, and keeping results up to date."""

@@ -1,4 +1,4 @@
-"""The voxels of measured airways without the rest of the chest: their values, those near a surface, their volume."""
+"""The voxels of measured airways: their values, as sparse arrays, at the points of a surface, and as a volume."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from AirwaySegSlicer.scene.segments import array_of
 Array = Any
 
 NOTHING = -1.0
-"""Value of what is no airway, and of airways that have none."""
+"""Value outside the airways, and of airway voxels without a value."""
 
 
 @dataclass(frozen=True)
 class AirwayVoxels:
-    """Places (N,) of the voxels in the flattened grid, ascending, their values by map, and the grid."""
+    """Indices (N,) of the voxels in the flattened grid, ascending, their values by map, and the grid."""
 
     where: Array
     columns: dict[str, Array]
@@ -27,7 +27,7 @@ class AirwayVoxels:
 
     @classmethod
     def read(cls, path: str) -> AirwayVoxels:
-        """From the file of voxels that `airwayseg` writes."""
+        """Read the file that `airwayseg --voxels` writes."""
         import numpy as np
 
         with np.load(path) as archive:
@@ -36,9 +36,9 @@ class AirwayVoxels:
         return cls(columns.pop("where"), columns, (z, y, x), columns.pop("ijk_to_ras"))
 
     def near(self, points: Array, values: Array) -> Array:
-        """The value of the nearest voxel at each point (P, 3), looked for up to a voxel away; (P,) float32.
+        """The value of the nearest airway voxel within one voxel of each point (P, 3); (P,) float32.
 
-        `NOTHING` where there is none: smoothing may pull a surface farther off in a few places.
+        `NOTHING` where there is none: smoothing may move a surface farther away at a few points.
         """
         import numpy as np
 
@@ -59,11 +59,11 @@ class AirwayVoxels:
 
         inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
         flat = voxels @ np.array([self.shape[1] * self.shape[2], self.shape[2], 1])
-        place = np.minimum(np.searchsorted(self.where, flat), len(self.where) - 1)
-        return np.where(inside & (self.where[place] == flat), values[place], NOTHING)
+        index = np.minimum(np.searchsorted(self.where, flat), len(self.where) - 1)
+        return np.where(inside & (self.where[index] == flat), values[index], NOTHING)
 
     def volume(self, values: Array, whole: bool) -> slicer.vtkMRMLScalarVolumeNode:
-        """The values in their grid, `NOTHING` around them, of whole numbers or not, as a volume that is in no scene."""
+        """The values on their grid, `NOTHING` elsewhere, as a volume that is not in a scene; ``whole``: of integers."""
         image, node = vtk.vtkImageData(), slicer.vtkMRMLScalarVolumeNode()
         image.SetDimensions(*self.shape[::-1])
         image.AllocateScalars(vtk.VTK_SHORT if whole else vtk.VTK_FLOAT, 1)

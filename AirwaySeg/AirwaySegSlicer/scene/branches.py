@@ -1,6 +1,6 @@
-"""The branches of a measured result: rows for the table, and from a row to the views and from a place to the row.
+"""The branches of a measured result: rows for the table, the branch of a row in the views, the branch at a point.
 
-All of it is read from the centerline model, so that it works in a reloaded scene too.
+All is read from the centerline model, so that it also works in a reloaded scene.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from AirwaySegSlicer.scene.nodes import (
 
 HIGHLIGHT_COLOR = (1.0, 0.2, 0.6)
 LEAST_RADIUS_MM = 1.0
-"""Of the highlight, so that thin branches are seen."""
+"""Minimum radius of the highlight, so that thin branches are visible."""
 
 Array = Any
-Place = tuple[float, float, float]
+Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class BranchRow:
-    """A branch in the table; parent 0 is none, a name or lobe may be empty."""
+    """A branch in the table; parent 0 means none, name and lobe may be empty."""
 
     id: int
     parent: int
@@ -61,7 +61,7 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
 
 
 def summary(rows: list[BranchRow]) -> str:
-    """The tree in a line or two, with loose fragments of the mask if there are any; empty without branches."""
+    """A summary of the tree, with the number of loose fragments if there are any; empty without branches."""
     tree = [row for row in rows if row.component == 1]
     if not tree:
         return ""
@@ -80,7 +80,7 @@ def summary(rows: list[BranchRow]) -> str:
 
 
 def branch_points(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
-    """Points (P, 3) of a branch in the model's own space, from the trachea on, and their places in the point arrays.
+    """Points (P, 3) of a branch in the model's own space, proximal first, and their indices in the point arrays.
 
     Raises RuntimeError when there is no such branch.
     """
@@ -93,12 +93,12 @@ def branch_points(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tupl
         raise RuntimeError(_("There is no branch {number}.").format(number=number))
     points = vtk.vtkIdList()
     polydata.GetCellPoints(cell, points)
-    places = [points.GetId(place) for place in range(points.GetNumberOfIds())]
-    return vtk_to_numpy(polydata.GetPoints().GetData())[places], places
+    indices = [points.GetId(number) for number in range(points.GetNumberOfIds())]
+    return vtk_to_numpy(polydata.GetPoints().GetData())[indices], indices
 
 
-def nearest_branch(centerline_node: slicer.vtkMRMLModelNode, world: Place, farthest_mm: float = 15.0) -> int | None:
-    """The branch whose lumen is nearest to a place in the world; None when that is too far off."""
+def nearest_branch(centerline_node: slicer.vtkMRMLModelNode, world: Point, farthest_mm: float = 15.0) -> int | None:
+    """The branch whose lumen is nearest to a point (RAS, world); None when it is farther than ``farthest_mm``."""
     import numpy as np
     from vtk.util.numpy_support import vtk_to_numpy
 
@@ -117,20 +117,20 @@ def nearest_branch(centerline_node: slicer.vtkMRMLModelNode, world: Place, farth
 
 
 def show_branch(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> None:
-    """Centre slices and 3D views on the branch's middle, and highlight it."""
+    """Centre slice and 3D views on the branch's middle, and highlight it."""
     centerline = companion(segmentation_node, CENTERLINE)
     if centerline is None:
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    points, places = branch_points(centerline, number)
+    points, indices = branch_points(centerline, number)
     with undone_on_failure():
         model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
-        model.SetAndObservePolyData(_tube(centerline, points, places))
+        model.SetAndObservePolyData(_tube(centerline, points, indices))
         model.CreateDefaultDisplayNodes()
     add_companion(segmentation_node, HIGHLIGHT, model, "chosen branch")
     sign_like_tree(segmentation_node, model)
     display = model.GetDisplayNode()
     display.SetColor(*HIGHLIGHT_COLOR)
-    display.SetAmbient(0.4)  # It glows among the colours of an overlay.
+    display.SetAmbient(0.4)  # Stands out from the colours of an overlay.
     display.SetVisibility2D(True)
     display.SetSliceIntersectionThickness(3)
     middle = [0.0, 0.0, 0.0]
@@ -150,19 +150,19 @@ def hide_branches() -> None:
             hide_branch(segmentation_node)
 
 
-def _tube(centerline: slicer.vtkMRMLModelNode, points: Array, places: list[int]) -> vtk.vtkPolyData:
-    """A tube a little wider than the branch; a ball for a branch of one point."""
+def _tube(centerline: slicer.vtkMRMLModelNode, points: Array, indices: list[int]) -> vtk.vtkPolyData:
+    """A tube slightly wider than the branch; a sphere for a branch of one point."""
     radii_array = centerline.GetPolyData().GetPointData().GetArray("radius_mm")
-    radii = [max(LEAST_RADIUS_MM, 1.15 * radii_array.GetValue(place)) for place in places]
-    if len(places) == 1:
-        ball = vtk.vtkSphereSource()
-        ball.SetCenter(*points[0])
-        ball.SetRadius(radii[0])
-        ball.Update()
-        return ball.GetOutput()
+    radii = [max(LEAST_RADIUS_MM, 1.15 * radii_array.GetValue(index)) for index in indices]
+    if len(indices) == 1:
+        sphere = vtk.vtkSphereSource()
+        sphere.SetCenter(*points[0])
+        sphere.SetRadius(radii[0])
+        sphere.Update()
+        return sphere.GetOutput()
     line, corners, width = vtk.vtkPolyLine(), vtk.vtkPoints(), vtk.vtkFloatArray()
     width.SetName("radius")
-    line.GetPointIds().SetNumberOfIds(len(places))
+    line.GetPointIds().SetNumberOfIds(len(indices))
     for number, (point, radius) in enumerate(zip(points, radii, strict=True)):
         corners.InsertNextPoint(*point)
         width.InsertNextValue(radius)
@@ -181,8 +181,8 @@ def _tube(centerline: slicer.vtkMRMLModelNode, points: Array, places: list[int])
     return tube.GetOutput()
 
 
-def centre_views(world: Place) -> None:
-    """Move every slice view to the place, and every camera so that it turns about it."""
+def centre_views(world: Point) -> None:
+    """Centre every slice view on the point, and move every camera's focal point to it."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *world, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
     for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
         step = [to - at for to, at in zip(world, camera.GetFocalPoint(), strict=True)]

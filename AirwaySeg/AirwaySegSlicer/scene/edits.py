@@ -1,4 +1,4 @@
-"""What a person changed of the airways: counted, told apart voxel by voxel, taken back, and noticed as it happens."""
+"""Corrections of the airways by hand: counted, found voxel by voxel, discarded, and observed."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from AirwaySegSlicer.scene.segments import (
 Array = Any
 
 EDITS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
-"""Events of a segmentation after which its voxels may be others."""
+"""Events of a segmentation after which its voxels may have changed."""
 
 
 @dataclass(frozen=True)
 class Edits:
-    """How many voxels a person added to and took off the mask that the network made."""
+    """How many voxels were added to and removed from the network's mask by hand."""
 
     added: int
     removed: int
 
 
 def initial_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLSegmentationNode:
-    """The mask as it was before correction; RuntimeError for a segmentation that this module has not made."""
+    """The mask before correction; RuntimeError for a segmentation that this module did not make."""
     initial = companion(segmentation_node, INITIAL)
     if initial is None:
         raise RuntimeError(
-            _("What {name} was before correction is not known.").format(name=segmentation_node.GetName())
+            _("The mask of {name} before correction is not known.").format(name=segmentation_node.GetName())
         )
     return initial
 
@@ -66,13 +66,13 @@ def count_edits(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Edits:
 def edited_voxels(
     segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode
 ) -> tuple[Array, Array, Array]:
-    """Mask before correction, mask now, and where they differ: 0 and 1, (Z, Y, X), on the CT's grid."""
+    """Mask before correction, current mask, and their difference: 0 and 1, (Z, Y, X), on the CT's grid."""
     before, after = mask_on_ct(initial_of(segmentation_node), ct), mask_on_ct(segmentation_node, ct)
     return before, after, (before != after).astype(before.dtype)
 
 
 def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Give the segment the voxels that it had before correction."""
+    """Discard all corrections: restore the segment's voxels from before correction."""
     check_airways(segmentation_node)
     initial = initial_of(segmentation_node)
     image = slicer.vtkOrientedImageData()
@@ -88,9 +88,9 @@ def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
 
 
 class EditWatch:
-    """Calls ``on_edit(segmentation)`` when voxels of a watched one may have changed, ``on_move`` when its place has.
+    """Calls ``on_edit(node)`` when a segmentation's voxels may have changed, ``on_move(node)`` when its transform has.
 
-    Slicer's editor tells of a painted stroke as SourceRepresentationModified, of Undo as SegmentModified alone.
+    For a painted stroke Slicer's editor invokes SourceRepresentationModified, for Undo only SegmentModified.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class EditWatch:
         self._tags: dict[slicer.vtkMRMLSegmentationNode, list[int]] = {}
 
     def watch(self, nodes: Iterable[slicer.vtkMRMLSegmentationNode]) -> list[slicer.vtkMRMLSegmentationNode]:
-        """Watch these segmentations and no others; returns those that were not watched before."""
+        """Observe these segmentations and no others; returns those that were not observed before."""
         wanted = list(nodes)
         for node in [node for node in self._tags if node not in wanted]:
             for tag in self._tags.pop(node):

@@ -1,4 +1,4 @@
-"""What belongs to a result follows its segmentation: into and out of transforms, and through their hardening."""
+"""Keeps the nodes of a result under the transform of its segmentation, also when it is hardened."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from AirwaySegSlicer.scene.segments import segment_voxels
 
 
 def follow_transform(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Put every node of the result below the segmentation's transform, or harden it where that was hardened."""
-    place = segmentation_node.GetTransformNodeID()
+    """Put every node of the result under the segmentation's transform, or harden it where that was hardened."""
+    transform_id = segmentation_node.GetTransformNodeID()
     nodes = [companion(segmentation_node, role) for role in ROLES]
     moved = [
         node
         for node in nodes
-        if node is not None and node.IsA("vtkMRMLTransformableNode") and node.GetTransformNodeID() != place
+        if node is not None and node.IsA("vtkMRMLTransformableNode") and node.GetTransformNodeID() != transform_id
     ]
     if moved and _was_hardened(segmentation_node):
         for node in moved:
             node.HardenTransform()
     for node in moved:
-        node.SetAndObserveTransformNodeID(place)
+        node.SetAndObserveTransformNodeID(transform_id)
 
 
 def _was_hardened(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
-    """Whether the segmentation's grid lies where the transform would have put that of the mask before correction."""
+    """Whether the segmentation's grid is that of the mask before correction with the transform applied."""
     import numpy as np
 
     initial = companion(segmentation_node, INITIAL)

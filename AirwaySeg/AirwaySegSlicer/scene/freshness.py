@@ -1,8 +1,8 @@
-"""Whether what was measured is of the airways as they are now.
+"""Marks measures that are out of date because the airways were edited.
 
-Every node that came of a measuring keeps a signature of the mask that was measured, so that an edit is noticed after
-the scene was saved and read again too, and one that is undone exactly is none. What is out of date says so in its name,
-in the title of its legend or plot, and in the files that are exported.
+Every node from a measurement keeps a signature of the measured mask. So an edit is noticed in a reloaded scene too, and
+an edit that is undone exactly does not count. Nodes that are out of date are marked in their name, in the title of
+their legend or plot, and in exported files.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLE, ROLES, compan
 from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box
 
 MASK = ROLE + "mask"
-"""Attribute with the signature of the mask that a node came of; empty: of no single one."""
+"""Attribute with the signature of the mask that a node was made from; empty: not of one mask."""
 MARK = ROLE + "outOfDate"
-"""Attribute with the words that were put behind a node's name."""
+"""Attribute with the words that were appended to a node's name."""
 COLUMN = "out_of_date"
-"""In an exported table or centerline."""
+"""Name of the column or field in an exported table or centerline."""
 NUMBERS = 13
-"""Words of a signature before the segment's id: the digest, and three rows of the matrix."""
+"""Number of words in a signature before the segment's id: the digest, and three rows of the matrix."""
 
 Array = Any
 
 
 def mask_signature(array: Array, ijk_to_ras: vtk.vtkMatrix4x4, segment_id: str) -> str:
-    """A mask (Z, Y, X) in the box that it fills, the place of the box, and the segment that it is of, as one line."""
+    """The signature, one line, of a mask (Z, Y, X) in its bounding box, the grid of the box, and the segment's id."""
     import numpy as np
 
     digest = hashlib.sha256(repr(array.shape).encode() + np.packbits(array).tobytes()).hexdigest()
-    place = slicer.util.arrayFromVTKMatrix(ijk_to_ras)[:3].ravel()
-    return " ".join([digest, *(repr(float(number)) for number in place), segment_id])
+    matrix = slicer.util.arrayFromVTKMatrix(ijk_to_ras)[:3].ravel()
+    return " ".join([digest, *(repr(float(number)) for number in matrix), segment_id])
 
 
 def current_signature(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = "") -> str:
-    """The signature of a segment as it is now, by default of the airways; empty where there are no voxels."""
+    """The current signature of a segment, by default of the airways; empty where there are no voxels."""
     try:
         segment_id = segment_id or airway_segment_id(segmentation_node)
         return mask_signature(*airways_box(segmentation_node, segment_id), segment_id)
@@ -49,36 +49,36 @@ def current_signature(segmentation_node: slicer.vtkMRMLSegmentationNode, segment
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two signatures are of the same voxels in the same place; a file may round the place a little."""
+    """Whether two signatures are of the same voxels on the same grid; files may round the grid slightly."""
     import numpy as np
 
     first, second = one.split(maxsplit=NUMBERS), other.split(maxsplit=NUMBERS)
     if not first or not second or first[0] != second[0]:
         return False
-    places = [np.array(words[1:NUMBERS], float).reshape(3, 4) for words in (first, second)]
-    off = np.abs(places[0] - places[1])
+    grids = [np.array(words[1:NUMBERS], float).reshape(3, 4) for words in (first, second)]
+    off = np.abs(grids[0] - grids[1])
     return bool(off[:, :3].max() < 1e-5 and off[:, 3].max() < 0.01)
 
 
 def sign(node: slicer.vtkMRMLNode, signature: str) -> None:
-    """Note which mask a node came of."""
+    """Note which mask a node was made from."""
     node.SetAttribute(MASK, signature)
 
 
 def signature_of(node: slicer.vtkMRMLNode | None) -> str:
-    """The signature of the mask that a node came of; empty for none."""
+    """The signature of the mask that a node was made from; empty for none."""
     return (node.GetAttribute(MASK) or "") if node is not None else ""
 
 
 def sign_like_tree(segmentation_node: slicer.vtkMRMLSegmentationNode, node: slicer.vtkMRMLNode) -> None:
-    """Note that a node came of the result's centerline, and mark it when that is marked."""
+    """Note that a node was made from the result's centerline, and mark it when that is marked."""
     centerline = companion(segmentation_node, CENTERLINE)
     sign(node, signature_of(centerline))
     _set_mark(node, is_marked(centerline))
 
 
 def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, nodes: list[slicer.vtkMRMLNode]) -> None:
-    """Note that nodes show the result's measures on the airways as they are, and mark them where these do not match."""
+    """Note that nodes show the measures on the current airways, and mark them where the measures do not match."""
     update_marks(segmentation_node)
     centerline = companion(segmentation_node, CENTERLINE)
     for node in nodes:
@@ -87,7 +87,7 @@ def sign_drawn(segmentation_node: slicer.vtkMRMLSegmentationNode, nodes: list[sl
 
 
 def is_out_of_date(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str = CENTERLINE) -> bool:
-    """Whether the result's node of this role is of another mask than that of now; False where there is none."""
+    """Whether the result's node of this role was made from another mask than the current; False without a node."""
     node = companion(segmentation_node, role)
     if node is None:
         return False
@@ -104,12 +104,12 @@ def _segment_of(signature: str) -> str:
 
 
 def is_marked(node: slicer.vtkMRMLNode | None) -> bool:
-    """Whether a node says that it is out of date."""
+    """Whether a node is marked as out of date."""
     return node is not None and bool(node.GetAttribute(MARK))
 
 
 def update_marks(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Mark what is out of date of the result, and nothing else."""
+    """Mark the result's nodes that are out of date, and unmark the others."""
     now: dict[str, str] = {}
     for role in ROLES:
         node = companion(segmentation_node, role)
@@ -123,7 +123,7 @@ def update_marks(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
 
 
 def _set_mark(node: slicer.vtkMRMLNode, out_of_date: bool) -> None:
-    """Put words behind what the user reads of a node, or take them away again."""
+    """Append the mark to the texts of a node, or remove it."""
     if is_marked(node) == out_of_date:
         return
     words = node.GetAttribute(MARK) or _("(out of date)")
@@ -149,7 +149,7 @@ def _texts(node: slicer.vtkMRMLNode) -> Iterator[tuple[str, Callable[[str], None
 
 
 def saying_out_of_date(node: slicer.vtkMRMLNode) -> slicer.vtkMRMLNode:
-    """A copy of a table or centerline, in no scene, that says in a column or field that it is out of date."""
+    """A copy of a table or centerline, not in a scene, with a column or field that says it is out of date."""
     note = vtk.vtkIntArray()
     note.SetName(COLUMN)
     if node.IsA("vtkMRMLTableNode"):

@@ -1,4 +1,4 @@
-"""What a run found and left out of its mask: loose fragments, and repairs that it only proposes; kept on the node."""
+"""What a segmentation left out of its mask: loose fragments and proposed repairs; kept as attributes of the node."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.scene.nodes import ROLE
 
 FRAGMENTS, VOXELS, PROPOSED = ROLE + "fragmentsLeftOut", ROLE + "voxelsLeftOut", ROLE + "proposedRepairs"
-"""Attributes of a result; empty where the run did not say."""
+"""Attributes of a result; empty where not known."""
 
 
 def read_left_out(folder: str, report: dict) -> dict[str, str]:
-    """What a folder of `airwayseg segment` and its report say of it, as attributes of the result."""
+    """The attributes, from a folder of `airwayseg segment` and its report."""
     repair = report.get("decisions", {}).get("repair") or {}
     all_, joined = repair.get("fragments"), repair.get("fragments_joined")
     fragments = None if all_ is None or joined is None else all_ - joined
@@ -28,18 +28,18 @@ def read_left_out(folder: str, report: dict) -> dict[str, str]:
 
 
 def _proposed(path: str) -> int | None:
-    """How many repairs wait for somebody to look at them; None where there is no such file."""
+    """The number of repairs that are only proposed; None where there is no such file."""
     if not os.path.exists(path):
         return None
     try:
         with open(path, encoding="utf-8") as stream:
             return [repair["state"] for repair in json.load(stream)["repairs"]].count("proposed")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(_("The segmentation left no readable repairs.json.")) from error
+        raise RuntimeError(_("The segmentation wrote no readable repairs.json.")) from error
 
 
 def left_out_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
-    """What the run left out, in a sentence; empty where it left out nothing, or did not say."""
+    """What the segmentation left out, in a sentence; empty where it left out nothing, or it is not known."""
     fragments, voxels, proposed = (int(node.GetAttribute(key) or 0) for key in (FRAGMENTS, VOXELS, PROPOSED))
     parts = []
     if fragments:

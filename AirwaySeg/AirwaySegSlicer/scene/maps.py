@@ -1,4 +1,4 @@
-"""What of a measured result is wanted only when it is looked at: its voxels, kept in files of the session."""
+"""The voxels of measured results, kept in files until the session ends; the overlays show them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import slicer
 VOXELS = "voxels.npz"
 BRANCHES = "branches.nrrd"
 TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
-"""Names of the values in the file of voxels."""
+"""Names of the arrays in the file of voxels."""
 
 
 class Maps:
-    """The files of what was measured in this session, by segmentation node."""
+    """The files of voxels of this session, by segmentation node."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
     def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
-        """Take over the voxels of a measured folder, instead of earlier ones of this segmentation."""
+        """Move the voxels out of a measured folder, instead of earlier ones of this segmentation."""
         mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
         shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
         self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")

@@ -1,7 +1,7 @@
-"""MRML nodes: volumes out to files and in again, their place in the subject hierarchy, and the nodes of one result.
+"""MRML nodes: volumes to and from files, the subject hierarchy, and the nodes of one result.
 
 The nodes of a result are its segmentation and companions (centerline, table, overlays, ...), which the segmentation
-references by role, so that they are found again in a saved and reloaded scene, whatever their names.
+references by role, so that they are found in a saved and reloaded scene, whatever their names.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", R
 ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
 
 PRIVATE = (INITIAL, SLICES)
-"""Roles that no selector of Slicer offers: as airways or as CT they would be wrong. They are saved with the scene."""
+"""Roles that are hidden from Slicer's selectors: they are neither airways nor a CT. They are saved with the scene."""
 
 LEAST_VOXELS = 8
-"""Along each axis of a CT; the library's limit."""
+"""Minimum along each axis of a CT, as in the library."""
 
 TREE = ROLE + "tree"
-"""Marks a folder of ours in the subject hierarchy."""
+"""Attribute of this module's folders in the subject hierarchy."""
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First voxel and the one after the last along i, j and k."""
 
 
 def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
-    """Raise RuntimeError, one sentence, for what is no single CT image."""
+    """Raise RuntimeError, one sentence, for anything but a single CT image."""
     if volume_node is None:
         raise RuntimeError(_("Choose a chest CT first."))
     name = volume_node.GetName()
@@ -49,7 +49,7 @@ def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
     if image is None or not all(image.GetDimensions()):
         raise RuntimeError(_("{name} holds no image.").format(name=name))
     if image.GetNumberOfScalarComponents() != 1:
-        sentence = _("{name} has {count} values a voxel; a CT has one.")
+        sentence = _("{name} has {count} values per voxel; a CT has one.")
         raise RuntimeError(sentence.format(name=name, count=image.GetNumberOfScalarComponents()))
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
         if browser.GetSequenceNode(volume_node) is not None:
@@ -58,7 +58,7 @@ def check_ct(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
 
 
 def check_size(name: str, counts: Sequence[int]) -> None:
-    """Raise RuntimeError for voxels along i, j and k that are too few for a CT, as the command would later."""
+    """Raise RuntimeError for too few voxels along i, j or k, as the command would later."""
     for axis, count in zip("xyz", counts, strict=True):
         if count < LEAST_VOXELS:
             sentence = _("{name} has too few voxels along {axis} to be segmented: {count}, fewer than {least}.")
@@ -66,7 +66,7 @@ def check_size(name: str, counts: Sequence[int]) -> None:
 
 
 def first_ct() -> slicer.vtkMRMLScalarVolumeNode | None:
-    """The scene's first volume that may be a CT: no label map, not hidden, no overlay of ours; None without one."""
+    """The scene's first volume that may be a CT: no label map, not hidden, no overlay; None without one."""
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     overlays = [companion(node, SLICES) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
     candidates = (node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode") and node not in overlays)
@@ -77,9 +77,9 @@ def first_ct() -> slicer.vtkMRMLScalarVolumeNode | None:
 
 
 def write_volume(volume_node: slicer.vtkMRMLVolumeNode, path: str, compress: bool = False) -> None:
-    """Write the volume, in its own coordinates and without a transform above it, as the path's ending says.
+    """Write the volume, in its own coordinates and without its parent transform, in the format of the path's extension.
 
-    A storage node of our own leaves the file name and format with which the user's scene is saved as they are.
+    A separate storage node leaves the file name and format unchanged with which the user's scene is saved.
     """
     is_nrrd = path.endswith((".nrrd", ".nhdr"))
     storage = slicer.vtkMRMLNRRDStorageNode() if is_nrrd else slicer.vtkMRMLVolumeArchetypeStorageNode()
@@ -91,7 +91,7 @@ def write_volume(volume_node: slicer.vtkMRMLVolumeNode, path: str, compress: boo
 
 
 def read_volume(path: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """A NRRD file as a volume node that is in no scene; raises RuntimeError when it cannot be read."""
+    """A NRRD file as a volume node that is not in a scene; raises RuntimeError when it cannot be read."""
     node, storage = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(path)
     if not storage.ReadData(node) or node.GetImageData() is None:
@@ -117,7 +117,7 @@ def shifted(matrix: vtk.vtkMatrix4x4, ijk: list[int]) -> vtk.vtkMatrix4x4:
 
 
 def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtkMRMLMarkupsROINode) -> Box:
-    """The volume's voxels that the region touches; raises RuntimeError when it touches none."""
+    """The volume's voxels inside the region; raises RuntimeError when there are none."""
     bounds, to_ijk, transform = [0.0] * 6, vtk.vtkMatrix4x4(), vtk.vtkGeneralTransform()
     roi_node.GetRASBounds(bounds)
     volume_node.GetRASToIJKMatrix(to_ijk)
@@ -128,10 +128,10 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
     ]
     box = []
     for axis, count in enumerate(volume_node.GetImageData().GetDimensions()):
-        places = [corner[axis] for corner in corners]
-        low, high = max(0, round(min(places))), min(count, round(max(places)) + 1)
+        indices = [corner[axis] for corner in corners]
+        low, high = max(0, round(min(indices))), min(count, round(max(indices)) + 1)
         if low >= high:
-            sentence = _("The region {region} does not lie in {name}.")
+            sentence = _("The region {region} is outside {name}.")
             raise RuntimeError(sentence.format(region=roi_node.GetName(), name=volume_node.GetName()))
         box.append((low, high))
     along_i, along_j, along_k = box
@@ -139,7 +139,7 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
 
 
 def fit_region(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Lay the region around the whole volume, along the axes of the world."""
+    """Fit the region to the whole volume, along the axes of the world."""
     bounds = [0.0] * 6
     volume_node.GetRASBounds(bounds)
     lows, highs = bounds[::2], bounds[1::2]
@@ -152,7 +152,7 @@ def fit_region(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMR
 
 @contextmanager
 def undone_on_failure() -> Iterator[None]:
-    """Remove every node that was added in the block when it fails."""
+    """If the block fails, remove every node that was added in it."""
     before = {node.GetID() for node in all_nodes()}
     try:
         yield
@@ -176,9 +176,9 @@ def companion(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) -> s
 def add_companion(
     segmentation_node: slicer.vtkMRMLSegmentationNode, role: str, node: slicer.vtkMRMLNode, title: str
 ) -> slicer.vtkMRMLNode:
-    """Put a node into the scene as the result's node of this role, instead of the one before, and return it.
+    """Add a node to the scene as the result's node of this role, instead of the earlier one, and return it.
 
-    It gets the segmentation's name and ``title``, its transform, and a place in the result's folder.
+    It gets the segmentation's name and ``title``, its transform, and goes into the result's folder.
     """
     remove_companion(segmentation_node, role)
     node.SetName(f"{segmentation_node.GetName()} {title}")
@@ -197,14 +197,14 @@ def add_companion(
 
 
 def _folder(segmentation_node: slicer.vtkMRMLSegmentationNode, item: int) -> int:
-    """The folder of the result's companions beside the segmentation: that of another one, or a new one."""
+    """The folder of the result's companions beside the segmentation; made if there is none."""
     hierarchy = subject_hierarchy()
     beside = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentation_node))
     for role in ROLES:
         other = companion(segmentation_node, role)
-        place = hierarchy.GetItemByDataNode(other) if other else 0
-        if place and place != item and hierarchy.GetItemParent(place) != beside:
-            return hierarchy.GetItemParent(place)
+        sibling = hierarchy.GetItemByDataNode(other) if other else 0
+        if sibling and sibling != item and hierarchy.GetItemParent(sibling) != beside:
+            return hierarchy.GetItemParent(sibling)
     folder = hierarchy.CreateFolderItem(beside, f"{segmentation_node.GetName()} tree")
     hierarchy.SetItemAttribute(folder, TREE, "1")
     return folder
@@ -226,7 +226,7 @@ def remove_companion(segmentation_node: slicer.vtkMRMLSegmentationNode, role: st
 
 
 def remove_with_display(node: slicer.vtkMRMLNode) -> None:
-    """Remove a node of ours from the scene with its display and storage nodes and its own colours."""
+    """Remove a node from the scene with its display and storage nodes and its own colour table."""
     belongings = []
     if node.IsA("vtkMRMLDisplayableNode"):
         displays = [node.GetNthDisplayNode(number) for number in range(node.GetNumberOfDisplayNodes())]
@@ -241,13 +241,13 @@ def remove_with_display(node: slicer.vtkMRMLNode) -> None:
 
 
 class Belongings:
-    """What belongs to a segmentation that is about to go: noted while it can still be asked, removed afterwards."""
+    """The companions of a segmentation that is about to be removed: noted before, removed afterwards."""
 
     def __init__(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         self.nodes = [node for node in (companion(segmentation_node, role) for role in ROLES) if node is not None]
 
     def remove(self) -> None:
-        """Remove what is still there, and the folder that held it when that has become empty."""
+        """Remove those still in the scene, and their folder when it is empty."""
         hierarchy = subject_hierarchy()
         nodes = [node for node in self.nodes if node.GetScene() is not None]
         items = [item for item in map(hierarchy.GetItemByDataNode, nodes) if item]
@@ -257,13 +257,6 @@ class Belongings:
         for folder in folders:
             if hierarchy.GetItemAttribute(folder, TREE) and not hierarchy.GetNumberOfItemChildren(folder):
                 hierarchy.RemoveItem(folder)
-
-
-def remove_result(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Remove a result: its companions, then the segmentation."""
-    for role in ROLES:
-        remove_companion(segmentation_node, role)
-    remove_with_display(segmentation_node)
 
 
 def subject_hierarchy() -> slicer.vtkMRMLSubjectHierarchyNode:

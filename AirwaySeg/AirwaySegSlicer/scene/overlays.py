@@ -1,7 +1,7 @@
-"""Colours on the airways: generation, lobe, diameter and three distances, on the surface in 3D and over the slices.
+"""Overlays: the airways coloured by generation, lobe, diameter or a distance, in 3D and in the slice views.
 
-The surface is a model whose point arrays are named as the overlays, so that it stays coloured in a saved scene. Slices
-get a volume of the airways' box as the foreground of every view.
+The surface is a model with a point array named like the overlay, so that it stays coloured in a saved scene. Slice
+views get a volume of the airways' bounding box as their foreground.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Array = Any
 SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
 HID = ROLE + "hid"
 COVERING = ("Visibility3D", "Visibility2DFill")
-"""What of a segmentation's display would cover the colours: its surface those in 3D, its fill those in the slices."""
+"""Properties of a segmentation's display that would cover the colours: its surface in 3D, its fill in the slices."""
 
-# As in the library. From white over yellow, red, violet and blue to green: told apart with colour-blind eyes too.
+# As in the library. From white over yellow, red, violet and blue to green: safe for colour-blind readers.
 GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
 LOBE_COLOURS = "9aa0a6 4e9fe0 57c08b e5c04d e07a5f a678c9"
 NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 
 def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
-    """The names of the five lobes in the order of their numbers; one that has no branch goes by its number."""
+    """The names of the five lobes in the order of their numbers; a lobe without a branch has its number as name."""
     cells = centerline_node.GetPolyData().GetCellData()
     numbers, words = cells.GetArray("lobe"), cells.GetAbstractArray("lobe_name")
     known = {int(numbers.GetValue(cell)): words.GetValue(cell) for cell in range(numbers.GetNumberOfValues())}
@@ -60,12 +60,12 @@ def _generations(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> li
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is coloured.
+    """A measure that is shown as colours.
 
-    ``title`` is its name in the panel, ``legend`` what stands above the colours, with the unit. The values are those of
-    ``values`` in the file of voxels; with ``column`` they are branch numbers, and that array of the centerline's
-    branches is coloured. ``colours`` is the ramp from the lowest value to the highest. ``names(centerline, highest)``
-    are the names of the whole numbers from 0 on; without it the values are numbers from 0 to the highest.
+    ``title`` is its name in the panel, ``legend`` the legend's title, with the unit. ``values`` is the array in the
+    file of voxels; with ``column`` it has branch numbers, and that array of the centerline's branches is shown.
+    ``colours`` is the ramp from the lowest value to the highest. ``names(centerline, highest)`` are the names of the
+    integers from 0 on; without it the values are numbers from 0 to the highest.
     """
 
     key: str
@@ -92,7 +92,7 @@ OVERLAYS = {
 
 @dataclass(frozen=True)
 class OverlayLook:
-    """Where an overlay is shown, how opaque over the slices (0..1), and whether with a legend."""
+    """Where an overlay is shown, its opacity in the slice views (0..1), and whether with a legend."""
 
     surface: bool = True
     slices: bool = False
@@ -101,12 +101,12 @@ class OverlayLook:
 
 
 def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
-    """Whether overlays have to wait for `airwayseg measure`."""
+    """Whether the airways must be measured before an overlay can be shown."""
     return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node) is None
 
 
 def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
-    """Show an overlay instead of the one before; raises RuntimeError when the airways were not measured."""
+    """Show an overlay instead of an earlier one; raises RuntimeError when the airways were not measured."""
     overlay = OVERLAYS[key]
     check_airways(segmentation_node)
     path = maps.path(segmentation_node)
@@ -131,7 +131,7 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Remove the overlay and show again what it covered."""
+    """Remove the overlay and restore what it replaced."""
     restore_foreground(segmentation_node)
     remove_companion(segmentation_node, SLICES)
     remove_companion(segmentation_node, SURFACE)
@@ -143,7 +143,7 @@ def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
 
 
 def _hide(segmentation_node: slicer.vtkMRMLSegmentationNode, part: str) -> None:
-    """Hide one of `COVERING` until the overlay goes, unless the user has hidden it."""
+    """Hide one of `COVERING` until the overlay is removed, unless the user has hidden it."""
     display = segmentation_node.GetDisplayNode()
     if getattr(display, f"Get{part}")():
         getattr(display, f"Set{part}")(False)
@@ -165,7 +165,7 @@ def values_of(voxels: AirwayVoxels, overlay: Overlay, centerline_node: slicer.vt
 
 
 def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Array:
-    """A measure of the branches by their id, float32; that of id 0 is `NOTHING`."""
+    """A measure of the branches, indexed by their id, float32; `NOTHING` for id 0."""
     import numpy as np
 
     ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
@@ -196,7 +196,7 @@ def coloured_surface(
 def _colours(
     overlay: Overlay, segmentation_node: slicer.vtkMRMLSegmentationNode, highest: float
 ) -> tuple[list[tuple[str, tuple[float, float, float]]], tuple[float, float]]:
-    """Names with colours, and the range of values that they span."""
+    """(name, colour) pairs, and the range of values that they span."""
     import numpy as np
 
     if overlay.names:
@@ -209,17 +209,17 @@ def _colours(
 
 
 def ramp(colours: str, count: int) -> list[tuple[float, float, float]]:
-    """So many colours, evenly spaced along a row of hexadecimal ones."""
+    """``count`` colours (RGB, 0..1), evenly spaced along a ramp of hexadecimal colours."""
     import numpy as np
 
     anchors = np.array([list(bytes.fromhex(colour)) for colour in colours.split()]) / 255
-    places = np.linspace(0, len(anchors) - 1, count) if count > 1 else [0.0]
-    red, green, blue = (np.interp(places, range(len(anchors)), channel).tolist() for channel in anchors.T)
+    positions = np.linspace(0, len(anchors) - 1, count) if count > 1 else [0.0]
+    red, green, blue = (np.interp(positions, range(len(anchors)), channel).tolist() for channel in anchors.T)
     return list(zip(red, green, blue, strict=True))
 
 
 def _colour_table(overlay: Overlay, colours: list[tuple[str, tuple[float, float, float]]]) -> str:
-    """A colour table of our own in the scene, removed with the display node that uses it; its id."""
+    """The id of a new colour table in the scene, which is removed with the display node that uses it."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", f"AirwaySeg {overlay.key}")
     node.SetTypeToUser()
     node.SetNumberOfColors(len(colours))
@@ -254,11 +254,11 @@ def _show_slices(
     opacity: float,
 ) -> None:
     map_node.SetName("overlay")
-    map_node.SetHideFromEditors(True)  # before it is offered anywhere
+    map_node.SetHideFromEditors(True)  # Before a selector offers it.
     slicer.mrmlScene.AddNode(map_node)
     add_companion(segmentation_node, SLICES, map_node, "overlay")
     table, (low, high) = colours
-    # Slicer's default display node would look for a window first, which takes longer than all the rest.
+    # Slicer's default display node would compute a window first, which takes longer than all the rest.
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     display.AutoWindowLevelOff()
     slicer.mrmlScene.AddNode(display)
@@ -278,7 +278,7 @@ def _show_slices(
 
 
 def set_opacity(segmentation_node: slicer.vtkMRMLSegmentationNode, opacity: float) -> None:
-    """How opaque (0..1) the overlay lies over the slices."""
+    """Set the opacity (0..1) of the overlay in the slice views."""
     node = companion(segmentation_node, SLICES)
     for composite in slice_composites():
         if node is not None and composite.GetForegroundVolumeID() == node.GetID():
@@ -286,7 +286,7 @@ def set_opacity(segmentation_node: slicer.vtkMRMLSegmentationNode, opacity: floa
 
 
 def slice_composites() -> list[slicer.vtkMRMLSliceCompositeNode]:
-    """What every slice view shows."""
+    """The composite nodes of all slice views."""
     return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
 
 
@@ -295,7 +295,7 @@ def _before(composite: slicer.vtkMRMLSliceCompositeNode) -> str:
 
 
 def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """What lay over the slices before the overlay, unless the user has put something else there meanwhile."""
+    """Restore the slices' foreground from before the overlay, unless the user has changed it meanwhile."""
     node = companion(segmentation_node, SLICES)
     for composite in slice_composites():
         opacity, _space, before = (segmentation_node.GetAttribute(_before(composite)) or "").partition(" ")
@@ -320,15 +320,15 @@ def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay) -> None:
 
 
 def wish_for_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool | None:
-    """Whether the centerline was last wished to be shown here; None before the first wish.
+    """Whether the panel last showed or hid the centerline; None where it did neither.
 
-    The user may have shown or hidden it elsewhere since.
+    The user may have changed its visibility elsewhere since.
     """
     return {"1": True, "0": False}.get(segmentation_node.GetAttribute(ROLE + "showCenterline") or "")
 
 
 def show_centerline(segmentation_node: slicer.vtkMRMLSegmentationNode, visible: bool) -> None:
-    """Show or hide the centerline, also that of the next measuring."""
+    """Show or hide the centerline, also that of the next measurement."""
     segmentation_node.SetAttribute(ROLE + "showCenterline", "1" if visible else "0")
     node = companion(segmentation_node, CENTERLINE)
     if node is not None and node.GetDisplayNode():

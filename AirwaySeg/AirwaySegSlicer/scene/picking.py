@@ -1,4 +1,4 @@
-"""One click in any view: the user places a point, the caller hears where, and the point is gone."""
+"""Picks a point: the user clicks in any view, the caller gets the position, and the markup is removed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 import slicer
 
 from AirwaySegSlicer.event_loop import call_later
-from AirwaySegSlicer.scene.branches import Place
+from AirwaySegSlicer.scene.branches import Point
 from AirwaySegSlicer.scene.nodes import remove_with_display
 
 
 class Picking:
-    """Waits for one click. ``on_end`` is called once: with the place in the world, or None when it was given up."""
+    """Waits for one click. ``on_end`` is called once: with the point (RAS, world), or None after a cancel."""
 
-    def __init__(self, on_end: Callable[[Place | None], None]) -> None:
+    def __init__(self, on_end: Callable[[Point | None], None]) -> None:
         self._on_end = on_end
-        self._place: Place | None = None
+        self._point: Point | None = None
         logic = slicer.app.applicationLogic()
         self._interaction, self._selection = logic.GetInteractionNode(), logic.GetSelectionNode()
         self._persistent_before = self._interaction.GetPlaceModePersistence()
@@ -44,7 +44,7 @@ class Picking:
     def _on_point(self, caller: slicer.vtkMRMLNode, event: str) -> None:
         world = [0.0, 0.0, 0.0]
         self.node.GetNthControlPointPositionWorld(0, world)
-        self._place = (world[0], world[1], world[2])
+        self._point = (world[0], world[1], world[2])
         self._end_soon()
 
     def _on_mode(self, caller: slicer.vtkMRMLNode, event: str) -> None:
@@ -52,7 +52,7 @@ class Picking:
             self._end_soon()
 
     def _end_soon(self) -> None:
-        """Not at once: the view is still busy with the point, and removing it under its hands crashes Slicer."""
+        """Finish later: the view still uses the markup, and removing it in this event crashes Slicer."""
         call_later(self._finish)
 
     def _finish(self) -> None:
@@ -68,4 +68,4 @@ class Picking:
         self._selection.SetActivePlaceNodeID(self._before)
         if self.node.GetScene() is not None:
             remove_with_display(self.node)
-        self._on_end(self._place)
+        self._on_end(self._point)

@@ -1,4 +1,4 @@
-"""The lumen's radius along the way from the carina to a branch, as a plot of Slicer's."""
+"""The radius of the lumen along the path from the carina to a branch, as a plot in Slicer."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ PLOT_COLOR = (0.16, 0.45, 0.75)
 Array = Any
 
 
-def way_to(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
+def path_to(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Array, Array]:
     """Distance from the carina and radius in mm, (P,) each, from the carina to the end of a branch.
 
-    The trachea is left out unless the way ends in it. In a loose fragment distances count from its beginning.
+    The trachea is left out unless the path ends in it. In a loose fragment distances start at its first point.
     """
     import numpy as np
 
     parents = {row.id: row.parent for row in branch_rows(centerline_node)}
     names = {row.id: row.name for row in branch_rows(centerline_node)}
-    way = [number]
-    while parents.get(way[-1]):
-        way.append(parents[way[-1]])
-    way = [one for one in way[::-1] if names.get(one) != "trachea" or names.get(number) == "trachea"]
-    places = [place for one in way for place in branch_points(centerline_node, one)[1]]
-    distance = slicer.util.arrayFromModelPointData(centerline_node, "distance_from_carina_mm")[places]
-    radius = slicer.util.arrayFromModelPointData(centerline_node, "radius_mm")[places]
+    path = [number]
+    while parents.get(path[-1]):
+        path.append(parents[path[-1]])
+    path = [one for one in path[::-1] if names.get(one) != "trachea" or names.get(number) == "trachea"]
+    indices = [index for one in path for index in branch_points(centerline_node, one)[1]]
+    distance = slicer.util.arrayFromModelPointData(centerline_node, "distance_from_carina_mm")[indices]
+    radius = slicer.util.arrayFromModelPointData(centerline_node, "radius_mm")[indices]
     if np.isnan(distance).any():
-        points = np.concatenate([branch_points(centerline_node, one)[0] for one in way])
+        points = np.concatenate([branch_points(centerline_node, one)[0] for one in path])
         distance = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     order = np.argsort(distance, kind="stable")
     return distance[order], radius[order]
 
 
 def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> slicer.vtkMRMLPlotChartNode:
-    """Plot the radius from the carina to a branch, instead of the plot before, in a layout with a plot view."""
-    distance, radius = way_to(companion(segmentation_node, CENTERLINE), number)
+    """Plot the radius from the carina to a branch, instead of an earlier plot, in a layout with a plot view."""
+    distance, radius = path_to(companion(segmentation_node, CENTERLINE), number)
     with undone_on_failure():
         table = slicer.mrmlScene.AddNode(_table(distance, radius))
         series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode")

@@ -1,4 +1,4 @@
-"""Which CT airways belong to, what tells two scans apart whatever they are called, and who the patient is."""
+"""The CT of airways, a key that identifies a scan whatever its name, and the patient."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from AirwaySegSlicer.scene.nodes import ROLE, check_ct, subject_hierarchy
 from AirwaySegSlicer.scene.segments import Array, ct_of, mask_on_ct
 
 PATIENT = ROLE + "patient"
-"""Attribute of a CT: the patient as the user wrote it."""
+"""Attribute of a CT: the patient as entered by the user."""
 
 INSTANCES = "DICOM.instanceUIDs"
-"""Attribute of a volume that Slicer read from DICOM: the images that it was made of."""
+"""Attribute of a volume that Slicer read from DICOM: its SOP Instance UIDs."""
 
 PLANES_LOOKED_AT = 32
 
@@ -22,10 +22,9 @@ PLANES_LOOKED_AT = 32
 def ct_for(
     segmentation_node: slicer.vtkMRMLSegmentationNode, chosen: slicer.vtkMRMLScalarVolumeNode | None
 ) -> slicer.vtkMRMLScalarVolumeNode:
-    """The CT that airways belong to: the one they were drawn on; where that is not known, the chosen one.
+    """The CT of airways: the one that they were segmented on; where that is not known, the chosen one.
 
-    Airways that were read from a file have no CT, or a label map in its place. Raises RuntimeError when neither is
-    there.
+    Airways that were read from a file have no CT, or a label map instead. Raises RuntimeError when there is neither.
     """
     try:
         ct = ct_of(segmentation_node)
@@ -41,7 +40,7 @@ def ct_for(
 
 
 def mask_for(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
-    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none of them lie on it."""
+    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none are inside it."""
     mask = mask_on_ct(segmentation_node, ct)
     if not mask.any():
         sentence = _("No airways of {name} lie in {ct}.")
@@ -50,10 +49,9 @@ def mask_for(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMR
 
 
 def scan_key(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
-    """Eight letters and digits that stay with a scan when its node is renamed, moved, or saved and read again.
+    """A hash of eight hexadecimal digits that stays the same when the node is renamed, moved, or saved and read again.
 
-    They come from the DICOM images that it was made of, where these are known; else from the DICOM series; else from
-    its voxels.
+    It is of the SOP Instance UIDs where these are known; else of the DICOM series; else of the voxels.
     """
     hierarchy = subject_hierarchy()
     uid_name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMUIDName()
@@ -72,7 +70,7 @@ def scan_key(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
 
 
 def patient_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
-    """The patient as the user wrote it for this CT; else as DICOM has it; else the CT's name."""
+    """The patient as entered for this CT; else from DICOM; else the CT's name."""
     return volume_node.GetAttribute(PATIENT) or dicom_patient(volume_node) or volume_node.GetName()
 
 
@@ -95,7 +93,7 @@ def dicom_patient(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
 
 
 def set_patient(volume_node: slicer.vtkMRMLScalarVolumeNode, patient: str) -> None:
-    """Remember with the scene what the user wrote; nothing: the proposal counts again."""
+    """Save the entered patient with the CT; if empty, use the proposal again."""
     if patient.strip():
         volume_node.SetAttribute(PATIENT, " ".join(patient.split()))
     else:

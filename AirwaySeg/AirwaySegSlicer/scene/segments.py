@@ -1,4 +1,4 @@
-"""Between masks in files and segments: the airways' segment, its voxels, and what a person changed of them."""
+"""Segments: from a mask to the airways' segment, its voxels, its bounding box and its surface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.nodes import INITIAL, Box, companion, ijk_to_ras, shifted
 
-# SCT 110726009: export to DICOM SEG then works by itself.
+# With this code (SCT 110726009) a DICOM SEG export needs no further input.
 TERMINOLOGY = (
     "Segmentation category and type - DICOM master list~SCT^123037004^Anatomical Structure"
     "~SCT^110726009^Trachea and bronchus~^^~Anatomic codes - DICOM master list~^^~^^"
@@ -20,14 +20,14 @@ TERMINOLOGY = (
 CODE = "110726009"
 AIRWAY_COLOR = (0.56, 0.83, 1.0)
 SEGMENT_ID = "airways"
-SMOOTHING_FACTOR = "0.2"  # More, and thin airways vanish in 3D.
+SMOOTHING_FACTOR = "0.2"  # With more, thin airways vanish in 3D.
 
 Array = Any
-"""A numpy array; numpy is imported where it is used only."""
+"""A numpy array; numpy is imported only where it is used."""
 
 
 def new_segmentation(name: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
-    """An empty segmentation node in the scene, on the volume's grid and below the volume's transform."""
+    """An empty segmentation node in the scene, on the volume's grid and under its transform."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
@@ -41,7 +41,7 @@ def airway_segment(
 ) -> slicer.vtkSegment:
     """A segment with the mask's voxels that are not 0, on the volume's grid.
 
-    The mask covers all of that grid or a box of it. Raises RuntimeError when it is empty or lies elsewhere.
+    The mask covers the whole grid or a box of it. Raises RuntimeError when it is empty or on another grid.
     """
     array = slicer.util.arrayFromVolume(mask_node)
     box = nonzero_box(array)
@@ -66,7 +66,7 @@ def airway_segment(
 
 
 def labelmap_name() -> str:
-    """What a segmentation calls its binary labelmaps."""
+    """The name of a segmentation's binary labelmap representation."""
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
@@ -78,16 +78,16 @@ def array_of(image: vtk.vtkImageData) -> Array:
 
 
 def nonzero_box(array: Array) -> Box | None:
-    """The box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
+    """The bounding box of the voxels that are not 0, along i, j and k; None for an empty array (Z, Y, X)."""
     import numpy as np
 
     filled = array if array.dtype == bool else array != 0
     box = []
     for others in ((0, 1), (0, 2), (1, 2)):
-        places = np.flatnonzero(filled.any(axis=others))
-        if not len(places):
+        indices = np.flatnonzero(filled.any(axis=others))
+        if not len(indices):
             return None
-        box.append((int(places[0]), int(places[-1]) + 1))
+        box.append((int(indices[0]), int(indices[-1]) + 1))
     along_i, along_j, along_k = box
     return along_i, along_j, along_k
 
@@ -98,13 +98,13 @@ def part_of(array: Array, box: Box) -> Array:
 
 
 def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolumeNode) -> list[int]:
-    """Which voxel (i, j, k) of the volume is the part's first; RuntimeError when their grids do not fit together."""
+    """The index (i, j, k) in the volume of the part's first voxel; RuntimeError when their grids do not match."""
     to_ijk = vtk.vtkMatrix4x4()
     volume_node.GetRASToIJKMatrix(to_ijk)
     origin = to_ijk.MultiplyPoint([*part.GetOrigin(), 1.0])[:3]
     counts = zip(part.GetImageData().GetDimensions(), volume_node.GetImageData().GetDimensions(), strict=True)
-    first = [round(place) for place in origin]
-    off = max(abs(place - whole) for place, whole in zip(origin, first, strict=True))
+    first = [round(index) for index in origin]
+    off = max(abs(index - whole) for index, whole in zip(origin, first, strict=True))
     if off > 0.01 or any(low < 0 or low + mine > all_ for low, (mine, all_) in zip(first, counts, strict=True)):
         sentence = _("The mask does not lie on the grid of {name}.")
         raise RuntimeError(sentence.format(name=volume_node.GetName()))
@@ -115,10 +115,10 @@ def first_voxel(part: slicer.vtkMRMLVolumeNode, volume_node: slicer.vtkMRMLVolum
 
 
 def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> str:
-    """The id of the segment that holds the airways; raises RuntimeError when there is none, or no telling which.
+    """The id of the segment with the airways; raises RuntimeError when there is none, or it is ambiguous which.
 
-    It is ours, else the only one, else the only one that is coded airways, else the only one that is called so, else
-    the only visible one. Walls of the airways count as such only where nothing else is there or visible.
+    It is this module's own, else the only one, else the only one coded as airways, else the only one named so, else the
+    only visible one. A segment of the airway walls is used only if it is the only one, or the only visible one.
     """
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
@@ -141,7 +141,7 @@ def airway_segment_id(segmentation_node: slicer.vtkMRMLSegmentationNode | None) 
 
 
 def _words(segmentation: slicer.vtkSegmentation, segment_id: str) -> str:
-    """What the segment is called, by the user and by the program that made it."""
+    """The segment's name and id."""
     return f"{segmentation.GetSegment(segment_id).GetName() or ''} {segment_id}"
 
 
@@ -153,18 +153,18 @@ def _is_coded_airways(segment: slicer.vtkSegment) -> bool:
 
 
 def check_airways(segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
-    """Raise RuntimeError, one sentence, for no segmentation, and for what another one was before its correction."""
+    """Raise RuntimeError, one sentence, for no segmentation, and for the mask of another one before correction."""
     if segmentation_node is None:
         raise RuntimeError(_("Choose a segmentation of the airways first."))
     for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         initial = companion(other, INITIAL)
         if initial is not None and initial is segmentation_node:
-            sentence = _("{name} is what {other} was before correction; choose {other} instead.")
+            sentence = _("{name} is the mask of {other} before correction; choose {other} instead.")
             raise RuntimeError(sentence.format(name=segmentation_node.GetName(), other=other.GetName()))
 
 
 def ct_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode:
-    """The CT on whose grid the segmentation lies; raises RuntimeError when it is not in the scene."""
+    """The CT that gives the segmentation its grid; raises RuntimeError when it is not in the scene."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     volume_node = segmentation_node.GetNodeReference(role)
     if volume_node is None:
@@ -182,7 +182,7 @@ class Voxels:
 
 
 def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = "") -> Voxels:
-    """A segment as the segmentation holds it, by default the airways; of a shared layer only this segment.
+    """The stored voxels of a segment, by default the airways; of a shared layer only this segment.
 
     Raises RuntimeError where there is none.
     """
@@ -202,7 +202,7 @@ def segment_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id
 def airways_box(
     segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str = ""
 ) -> tuple[Array, vtk.vtkMatrix4x4]:
-    """The airways, or a segment, (Z, Y, X) in the box that they fill, and the matrix of its grid.
+    """The airways, or a segment, (Z, Y, X) in their bounding box, and the matrix of its grid.
 
     Raises RuntimeError where there are none.
     """
@@ -225,31 +225,31 @@ def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtk
 
 
 def mask_on_ct(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
-    """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not touched."""
+    """The airways (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not changed."""
     import numpy as np
 
     voxels = segment_voxels(segmentation_node)
-    low = _place_on(voxels, ct)
+    low = _first_voxel_on(voxels, ct)
     if low is None:
         return _resampled(segmentation_node, ct)
     whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
     first = np.array(low[::-1])
     start, end = np.maximum(first, 0), np.minimum(first + voxels.array.shape, whole.shape)
-    if (start < end).all():  # Slicer's editor may leave voxels beside the CT, or none on it.
+    if (start < end).all():  # Slicer's editor may leave voxels outside the CT.
         whole[tuple(map(slice, start, end))] = voxels.array[tuple(map(slice, start - first, end - first))]
     return whole
 
 
-def _place_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
-    """Which voxel (i, j, k) of the CT is the first one of these; None where the grids are not parts of one."""
+def _first_voxel_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
+    """The index (i, j, k) in the CT of the first of these voxels; None where the grids do not match."""
     import numpy as np
 
     mine, its = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in (voxels.matrix, ijk_to_ras(ct)))
     between = np.linalg.solve(its, mine)
-    place = between @ np.array([*voxels.low, 1.0])
+    first = between @ np.array([*voxels.low, 1.0])
     # Over the largest CT this is a hundredth of a voxel.
-    same = np.abs(between[:3, :3] - np.eye(3)).max() < 1e-5 and np.abs(place[:3] - np.rint(place[:3])).max() < 0.01
-    return [int(number) for number in np.rint(place[:3])] if same else None
+    same = np.abs(between[:3, :3] - np.eye(3)).max() < 1e-5 and np.abs(first[:3] - np.rint(first[:3])).max() < 0.01
+    return [int(number) for number in np.rint(first[:3])] if same else None
 
 
 def _resampled(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:

@@ -12,8 +12,7 @@ import torch
 from published_wingsnet import PublishedWingsNet
 
 from AirwaySegLib.errors import AirwaySegError, Cancelled
-from AirwaySegLib.networks import device_plan as planner
-from AirwaySegLib.networks import sliding_window as inference
+from AirwaySegLib.networks import device_plan, sliding_window
 from AirwaySegLib.networks.device_plan import Plan, plan
 from AirwaySegLib.networks.openvino_backend import is_installed
 from AirwaySegLib.networks.sliding_window import PlannedBackend, Sliding, TorchBackend, axis_starts, predict
@@ -148,10 +147,10 @@ def test_cancelling_stops_before_the_next_window() -> None:
     assert len(backend.batches) == 2
 
 
-def test_values_that_are_not_numbers_are_refused() -> None:
+def test_values_that_are_not_finite_are_refused() -> None:
     image = a_volume(16, 16, 16)
     image[0, 3, 3, 3] = np.nan
-    with pytest.raises(AirwaySegError, match="not numbers"):
+    with pytest.raises(AirwaySegError, match="not finite"):
         predict(image, Identity(), Sliding(PATCH))
 
 
@@ -237,7 +236,7 @@ def test_a_broken_openvino_is_replaced_by_pytorch_with_a_warning(monkeypatch: py
     def broken(*args: object) -> None:
         raise RuntimeError("no such plugin\nand a trace")
 
-    monkeypatch.setattr(inference, "OpenVinoBackend", broken)
+    monkeypatch.setattr(sliding_window, "OpenVinoBackend", broken)
     net, published = a_net()
     windows, warnings = a_volume(*PATCH)[None], []
     opened = PlannedBackend(net, Plan("cpu", "openvino", "float32", 1, 0), PATCH, warnings.append)
@@ -269,8 +268,8 @@ def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
     largest: int, device: str, sentences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory.")
-    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(largest, full))
-    monkeypatch.setattr(inference, "choose_cpu_backend", lambda wanted: "torch")
+    monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(largest, full))
+    monkeypatch.setattr(sliding_window, "choose_cpu_backend", lambda wanted: "torch")
     net, published = a_net()
     image, warnings = a_volume(24, 16, 28), []
     opened = PlannedBackend(net, Plan("cuda", "torch", "float32", 4, 0), PATCH, warnings.append)
@@ -282,7 +281,7 @@ def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
 
 def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = RuntimeError("CUDA error: no kernel image is available\nfor this device")
-    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(0, unknown))
+    monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(0, unknown))
     warnings: list[str] = []
     opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 1, 0), PATCH, warnings.append)
     assert opened.plan.device == "cpu"
@@ -291,7 +290,7 @@ def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pyt
 
 def test_a_failure_of_the_gpu_amid_the_work_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("CUDA error: device lost")
-    monkeypatch.setattr(inference, "TorchBackend", a_runner_that_fails_above(1, lost))
+    monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(1, lost))
     opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 2, 0), PATCH, print)
     with pytest.raises(RuntimeError, match="device lost"):
         opened.run(np.concatenate([a_volume(*PATCH)[None]] * 2))
@@ -304,7 +303,7 @@ def test_a_full_cpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
 
     monkeypatch.setattr(opened, "_runner", type("Full", (), {"run": staticmethod(full)}))
-    with pytest.raises(AirwaySegError, match="memory does not suffice"):
+    with pytest.raises(AirwaySegError, match="Out of memory for a window"):
         opened.run(a_volume(*PATCH)[None])
 
 
@@ -318,7 +317,7 @@ def test_the_cpu_is_planned_with_its_memory() -> None:
     planned = plan(SHAPE, WINDOW, "cpu", "torch", free_bytes=8 * GIB)
     assert (planned.device, planned.backend, planned.batch, planned.warnings) == ("cpu", "torch", 1, ())
     volume = 300 * 300 * (400 * 6 + 128 * 4)
-    assert planned.bytes_estimated == planner.PROCESS_BYTES + 700 * 128**3 + volume
+    assert planned.bytes_estimated == device_plan.PROCESS_BYTES + 700 * 128**3 + volume
     assert plan(SHAPE, WINDOW, "cpu", "torch", "bfloat16", 8 * GIB).bytes_estimated < planned.bytes_estimated
 
 
@@ -337,7 +336,7 @@ def test_a_gpu_gets_as_many_windows_as_fit(free: int, batch: int, monkeypatch: p
 
 def test_a_gpu_that_is_too_small_gives_way_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(planner, "free_memory", lambda device: GIB if device == "cuda" else 64 * GIB)
+    monkeypatch.setattr(device_plan, "free_memory", lambda device: GIB if device == "cuda" else 64 * GIB)
     planned = plan(SHAPE, WINDOW, "cuda")
     assert (planned.device, planned.batch) == ("cpu", 1)
     assert "the CPU is used" in planned.warnings[0]
@@ -346,9 +345,9 @@ def test_a_gpu_that_is_too_small_gives_way_to_the_cpu(monkeypatch: pytest.Monkey
 def test_a_device_or_backend_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(planner.openvino_backend, "is_installed", lambda: False)
-    assert planner.choose_device("auto") == "cpu"
-    assert planner.choose_cpu_backend("auto") == "torch"
+    monkeypatch.setattr(device_plan.openvino_backend, "is_installed", lambda: False)
+    assert device_plan.choose_device("auto") == "cpu"
+    assert device_plan.choose_cpu_backend("auto") == "torch"
     for wanted in ("cuda", "cuda:1", "mps", "tpu"):
         with pytest.raises(AirwaySegError, match=wanted):
             plan(SHAPE, WINDOW, wanted)
@@ -360,25 +359,25 @@ def test_an_apple_gpu_is_taken_by_itself_only_where_it_has_run_the_network(monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     for runs, device in ((False, "cpu"), (True, "mps")):
-        monkeypatch.setattr(planner, "runs_network", lambda device, runs=runs: runs)
-        assert planner.choose_device("auto") == device and planner.choose_device("mps") == "mps"
+        monkeypatch.setattr(device_plan, "runs_network", lambda device, runs=runs: runs)
+        assert device_plan.choose_device("auto") == device and device_plan.choose_device("mps") == "mps"
 
 
 def test_a_device_runs_the_network_when_it_computes_as_the_cpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    planner.runs_network.cache_clear()
-    assert planner.runs_network("cpu")
-    assert not planner.runs_network("meta")  # which computes nothing
-    planner.runs_network.cache_clear()
-    figures = planner._figures_on
+    device_plan.runs_network.cache_clear()
+    assert device_plan.runs_network("cpu")
+    assert not device_plan.runs_network("meta")  # which computes nothing
+    device_plan.runs_network.cache_clear()
+    figures = device_plan._figures_on
     wrong = iter((1.1, 1.0))
-    monkeypatch.setattr(planner, "_figures_on", lambda *a: [next(wrong) * one for one in figures(*a)[:1]])
-    assert not planner.runs_network("cpu")
-    planner.runs_network.cache_clear()
+    monkeypatch.setattr(device_plan, "_figures_on", lambda *a: [next(wrong) * one for one in figures(*a)[:1]])
+    assert not device_plan.runs_network("cpu")
+    device_plan.runs_network.cache_clear()
 
 
 def test_free_memory_is_a_sensible_number_on_linux() -> None:
     if not Path("/proc/meminfo").exists():
         pytest.skip("only Linux tells it this way")
-    free = planner.free_memory("cpu")
+    free = device_plan.free_memory("cpu")
     assert free is not None
     assert 2**26 < free < 2**50

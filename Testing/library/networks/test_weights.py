@@ -126,9 +126,9 @@ def test_a_connector_makes_the_round_trip(tmp_path: Path) -> None:
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "breakage.safetensors", Connector(), CONNECTOR)
-    with pytest.raises(AirwaySegError, match="holds a connector, and here a wingsnet is needed"):
+    with pytest.raises(AirwaySegError, match="holds a connector, but a wingsnet is needed here"):
         load_weights(tmp_path / "breakage.safetensors")
-    with pytest.raises(AirwaySegError, match="holds a wingsnet, and here a connector is needed"):
+    with pytest.raises(AirwaySegError, match="holds a wingsnet, but a connector is needed here"):
         load_weights(a_file(tmp_path), "connector")
     with pytest.raises(AirwaySegError, match="does not fit"):
         save_weights(
@@ -174,7 +174,7 @@ def test_bundled_weights_are_found_in_each_kind_of_installation(tmp_path: Path, 
 def test_a_file_that_is_not_safetensors_gives_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wrong.safetensors"
     path.write_bytes(content)
-    with pytest.raises(AirwaySegError, match="not a whole safetensors file") as caught:
+    with pytest.raises(AirwaySegError, match="not a complete safetensors file") as caught:
         load_weights(path)
     assert "\n" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_safetensors_gives_one_sentence(tmp_path: Path, conte
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = a_file(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(AirwaySegError, match=r"mine\.safetensors is (not a whole|damaged)"):
+    with pytest.raises(AirwaySegError, match=r"mine\.safetensors is (not a complete|damaged)"):
         load_weights(path)
 
 

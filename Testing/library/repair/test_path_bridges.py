@@ -12,7 +12,7 @@ from skimage.graph import MCP_Geometric
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair import path_bridges as paths
-from AirwaySegLib.repair import path_score as pathpairs
+from AirwaySegLib.repair import path_score
 from AirwaySegLib.repair.bridge import PATH, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
 from AirwaySegLib.repair.path_bridges import Evidence, path_bridges, wall_contrast
@@ -73,8 +73,8 @@ def whole() -> np.ndarray:
 def test_points_along_a_line_end_with_it_however_its_length_is_rounded(monkeypatch):
     along = np.array([0.0, 2.4, 4.8])  # six steps of 0.8 add up to a little more
     places = np.column_stack([along, along, along])
-    monkeypatch.setattr(pathpairs, "_line", lambda *_: (places, np.ones(3), along))
-    points = pathpairs._along(None, SimpleNamespace(id=7), 2)
+    monkeypatch.setattr(path_score, "_line", lambda *_: (places, np.ones(3), along))
+    points = path_score._along(None, SimpleNamespace(id=7), 2)
     assert points.points_mm.tolist() == places.tolist() and points.branches.tolist() == [7, 7, 7]
 
 

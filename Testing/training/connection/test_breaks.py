@@ -113,7 +113,7 @@ def test_most_wide_gaps_are_wider_than_six_millimetres(a_tree):
     assert min(gaps) > 4 and np.median(gaps) > 6
 
 
-def test_no_distractor_touches_the_tree_or_another_and_none_is_a_speck(a_tree):
+def test_no_distractor_touches_the_tree_or_another_and_none_is_smaller_than_the_repair_uses(a_tree):
     broken = broken_by(a_tree, seed=4)
     labels = label_components(broken.distractors)
     assert labels.max() == BreakSettings().distractors and np.bincount(labels.ravel()).min() >= LEAST_VOXELS

@@ -227,9 +227,9 @@ def test_maps_keep_their_types_and_get_no_new_values(rng):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"degrees": 90}, "cannot be turned by 90 degrees"),
-        ({"threshold": 0.0}, "label threshold after turning is 0.0"),
-        ({"mirrored": (0.5, 0.5, 2)}, "chances of mirroring"),
+        ({"degrees": 90}, "cannot be rotated by 90 degrees"),
+        ({"threshold": 0.0}, "label threshold after rotation is 0.0"),
+        ({"mirrored": (0.5, 0.5, 2)}, "probabilities of mirroring"),
         ({"zoom": (1.4, 0.7)}, "cannot be zoomed"),
     ],
 )

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data import case_folders as casefolders
-from AirwaySegTraining.data import data_folder as datafolder
+from AirwaySegTraining.data import data_folder
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.data_folder import CaseFiles, add_case
 
@@ -181,14 +181,14 @@ def test_what_a_living_command_is_about_to_rename_is_left_alone(a_data_folder, f
 
 
 def test_of_two_commands_that_add_a_case_of_one_name_the_later_one_is_refused(files, tmp_path, monkeypatch, capsys):
-    data, write = tmp_path / "data", datafolder.write_nrrd
+    data, write = tmp_path / "data", data_folder.write_nrrd
 
     def write_after_the_other(*arguments, **more):
-        monkeypatch.setattr(datafolder, "write_nrrd", write)
+        monkeypatch.setattr(data_folder, "write_nrrd", write)
         add_case(data, CaseFiles(**files, patient="first"))
         write(*arguments, **more)
 
-    monkeypatch.setattr(datafolder, "write_nrrd", write_after_the_other)
+    monkeypatch.setattr(data_folder, "write_nrrd", write_after_the_other)
     assert main(["cases", "add", str(data), *options(files), "--patient", "second"]) == 2
     assert "--force" in capsys.readouterr().err
     assert patient_of(data) == "first"

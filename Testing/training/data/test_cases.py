@@ -12,8 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegTraining.data import cases
-from AirwaySegTraining.data import prepared_files as preparedfiles
+from AirwaySegTraining.data import cases, prepared_files
 from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
 from AirwaySegTraining.data.sampling import Mixture, cut
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
@@ -60,8 +59,8 @@ def test_a_prepared_case_is_the_case_and_its_maps(a_case_folder):
     fresh, kept = read_case(a_case_folder), prepared_case(a_case_folder, MAPS)
     assert (fresh.ct == kept.ct).all() and (fresh.label == kept.label).all()
     assert fresh.centres.box == kept.centres.box and fresh.spacing_mm == kept.spacing_mm
-    for kind, places in fresh.centres.places.items():
-        assert (places == kept.centres.places[kind]).all(), kind
+    for kind, points in fresh.centres.points.items():
+        assert (points == kept.centres.points[kind]).all(), kind
     airway = fresh.label == 1
     for name in MAPS:
         expected = make_map(name, fresh)
@@ -91,7 +90,7 @@ def test_a_case_is_prepared_once_and_again_when_its_label_changes(a_case_folder,
         (lambda folder: write(folder, np.full((20, 26, 24), 3, np.uint8)), "values other than 0"),
         (lambda folder: (folder / "label.nrrd").unlink(), r"label\.nrrd"),
         (lambda folder: (folder / "ct.nrrd").write_bytes(b"NRRD0004\nnonsense"), r"ct\.nrrd"),
-        (lambda folder: (folder / "case.json").write_text("[]"), r"case\.json holds no object"),
+        (lambda folder: (folder / "case.json").write_text("[]"), r"case\.json does not hold a JSON object"),
     ],
 )
 def test_a_case_that_cannot_be_used_is_refused_by_name_and_leaves_nothing(a_case_folder, spoil, said):
@@ -379,21 +378,21 @@ def test_a_kept_array_whose_file_goes_away_or_changes_gives_a_sentence(a_case_fo
 
 
 def test_files_are_hashed_once_as_long_as_they_are_the_same(a_case_folder, monkeypatch):
-    monkeypatch.setattr(preparedfiles, "STILL_NS", -(10**18))  # as if they had been written long ago
+    monkeypatch.setattr(prepared_files, "STILL_NS", -(10**18))  # as if they had been written long ago
     first = prepared_case(a_case_folder)
-    hashed, digest = [], preparedfiles.hashlib.file_digest
-    monkeypatch.setattr(preparedfiles.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
+    hashed, digest = [], prepared_files.hashlib.file_digest
+    monkeypatch.setattr(prepared_files.hashlib, "file_digest", lambda *a: hashed.append(a[0].name) or digest(*a))
     assert prepared_case(a_case_folder).fingerprint == first.fingerprint and hashed == []
     times = (a_case_folder / "label.nrrd").stat()
     label = (a_case_folder / "label.nrrd").read_bytes()
     (a_case_folder / "label.nrrd").write_bytes(label[:-1] + bytes([label[-1] ^ 1]))
     os.utime(a_case_folder / "label.nrrd", ns=(times.st_atime_ns, times.st_mtime_ns))
-    changed = cases._fingerprint(a_case_folder, preparedfiles.Hashes.kept_in(kept_folder(a_case_folder).parent))
+    changed = cases._fingerprint(a_case_folder, prepared_files.Hashes.kept_in(kept_folder(a_case_folder).parent))
     assert changed != first.fingerprint, "the same size and time, but not the same"
 
 
 def test_a_file_that_has_just_been_written_is_hashed_again(a_case_folder):
-    hashes = preparedfiles.Hashes()
+    hashes = prepared_files.Hashes()
     first = cases._fingerprint(a_case_folder, hashes)
     assert hashes._known == {}
     (a_case_folder / "case.json").write_text("{}")

@@ -51,7 +51,7 @@ def test_what_differs_from_the_initial_mask_was_edited(files, tmp_path):
     for name in ("ct", "label", "initial"):
         assert np.array_equal(*(sitk.GetArrayFromImage(x) for x in (images[name], sitk.ReadImage(str(files[name])))))
     case = prepared_case(folder)
-    assert len(case.centres.places[Kind.EDITED]) == 193
+    assert len(case.centres.points[Kind.EDITED]) == 193
     edited = case.maps["edited"].whole()
     # The training's axes run to the head and to the patient's left; the file's z and x run the other way.
     assert np.array_equal(edited, sitk.GetArrayFromImage(images["edited"])[::-1, :, ::-1])

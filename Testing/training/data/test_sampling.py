@@ -70,7 +70,7 @@ def test_thirds_may_be_rounded():
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ({"hard": 1.0}, "hard is no kind of place for patches; there are hard_skeleton, small_airway, random,"),
+        ({"hard": 1.0}, "'hard' is not a kind of patch; the kinds are hard_skeleton, small_airway, random,"),
         ({"thin": -0.5, "random": 1.5}, "The share of thin patches is -0.5, not a number from 0 to 1"),
         ({"thin": "half", "random": 0.5}, "The share of thin patches is 'half'"),
         ({"thin": float("nan")}, "The share of thin patches is nan"),
@@ -88,19 +88,19 @@ def test_a_bad_mixture_is_refused_with_its_culprit(table, sentence):
 
 def test_small_airways_are_skeleton_voxels_nearer_than_two_voxels_to_the_background(their_centres):
     # The axis of the bar of 3 voxels is exactly 2 voxels from the background, so it is not small.
-    assert set(their_centres.places[Kind.SMALL_AIRWAY][:, 1]) == {3}
-    assert len(their_centres.places[Kind.SMALL_AIRWAY]) == 12
+    assert set(their_centres.points[Kind.SMALL_AIRWAY][:, 1]) == {3}
+    assert len(their_centres.points[Kind.SMALL_AIRWAY]) == 12
 
 
 def test_thin_middle_and_wide_airways_share_the_skeleton(their_centres):
-    rows = {kind: set(their_centres.places[kind][:, 1]) for kind in (Kind.THIN, Kind.MIDDLE, Kind.WIDE)}
+    rows = {kind: set(their_centres.points[kind][:, 1]) for kind in (Kind.THIN, Kind.MIDDLE, Kind.WIDE)}
     assert rows == {Kind.THIN: {3, 10}, Kind.MIDDLE: set(), Kind.WIDE: {20}}
 
 
 def test_an_airway_that_fills_the_whole_array_is_wide():
     full = np.ones((8, 8, 8), np.uint8)
     centres = find_centres(np.full(full.shape, -950, np.int16), full, full, SPACING_MM)
-    assert len(centres.places[Kind.WIDE]) == 512 and len(centres.places[Kind.SMALL_AIRWAY]) == 0
+    assert len(centres.points[Kind.WIDE]) == 512 and len(centres.points[Kind.SMALL_AIRWAY]) == 0
 
 
 def test_drawn_small_airways_are_never_background(three_bars, their_centres, rng):
@@ -116,7 +116,7 @@ def test_hard_places_are_the_missed_voxels_each_equally_often(three_bars, their_
     drawn = Counter(tuple(centres.draw(Mixture.of({"hard_skeleton": 1}), rng).tolist()) for _ in range(2000))
     assert set(drawn) == {(z, 10, 6) for z in range(2, 6)}
     assert min(drawn.values()) > 400
-    assert Kind.HARD_SKELETON not in their_centres.places, "the places of another stage must stay as they are"
+    assert Kind.HARD_SKELETON not in their_centres.points, "the points of another stage must stay as they are"
 
 
 def test_a_kind_without_voxels_falls_back_to_random_in_the_box(rng):
@@ -145,7 +145,7 @@ def test_the_border_is_where_air_meets_tissue(three_bars):
     ct = np.full((40, 40, 40), 40, np.int16)
     ct[:, :20] = -1000
     nothing = np.zeros(ct.shape, np.uint8)
-    border = find_centres(ct, nothing, nothing, SPACING_MM).places[Kind.BORDER]
+    border = find_centres(ct, nothing, nothing, SPACING_MM).points[Kind.BORDER]
     assert len(border) == 34 and (border[:, 1] == 16).all()  # a third of 10 x 10 coarse voxels, the last of air
 
 

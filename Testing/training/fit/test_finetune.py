@@ -320,7 +320,7 @@ def test_what_is_stopped_before_its_first_step_can_be_continued_and_is_not_overw
     with pytest.raises(KeyboardInterrupt):
         finetune([a_data_folder], tmp_path / "run", settings, stop)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
-    with pytest.raises(AirwaySegError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(AirwaySegError, match="already holds a run; resume it with --resume"):
         finetune([a_data_folder], tmp_path / "run", settings, silent)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == kept
     outcome = finetune([a_data_folder], tmp_path / "run", settings, silent, resume=True)
@@ -362,7 +362,7 @@ def test_weights_in_the_runs_own_folder_and_unusable_folders_are_refused_before_
     a_data_folder, weights, small_patches, tmp_path, monkeypatch
 ):
     inside = replace(TINY, start_from=weights)
-    with pytest.raises(AirwaySegError, match="holds the weights to begin with"):
+    with pytest.raises(AirwaySegError, match="holds the initial weights"):
         finetune([a_data_folder], tmp_path, inside, silent, name="x")
     monkeypatch.setenv("AIRWAYSEG_MODELS", weights)
     with pytest.raises(AirwaySegError, match="is a file"):

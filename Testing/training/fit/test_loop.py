@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,7 @@ from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.sampling import Mixture
-from AirwaySegTraining.fit import loop
-from AirwaySegTraining.fit import run_log as runlog
+from AirwaySegTraining.fit import loop, run_log, steps
 from AirwaySegTraining.fit.loop import fit, group_shares, rate_at
 from AirwaySegTraining.fit.patches import draw_patch
 from AirwaySegTraining.fit.recipes import load_recipe, recipes_folder
@@ -118,6 +118,43 @@ def test_an_interrupted_training_continues_bit_for_bit(a_data_folder, tmp_path):
     assert [row[0] for row in rows] == ["step", "2", "4"]
 
 
+def test_a_training_of_so_many_minutes_ends_after_them_and_resumes_bit_for_bit(a_data_folder, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def twenty_seconds_a_step():
+        now[0] += 20.0
+        return now[0]
+
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=twenty_seconds_a_step))
+    settings, shown = replace(TINY, steps=None, minutes=2.0), []
+    whole = fit([a_data_folder], tmp_path / "whole", settings, lambda *shows: shown.append(shows))
+    assert [row for row in shown if row[0] == "train"] == [("train", 20 * k, 120) for k in range(1, 7)]
+    rows = rows_of(tmp_path / "whole" / "log.csv")
+    assert [row["step"] for row in rows] == ["3", "6"]  # a checkpoint a minute
+    (stage,) = settings.full_recipe().stages
+    assert float(rows[-1]["rate"]) == pytest.approx(rate_at(5, stage, 100 / 120), rel=1e-3)
+
+    def stop_in_the_fifth(stage, done, _total):
+        if stage == "train" and done == 100:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        fit([a_data_folder], tmp_path / "broken", settings, stop_in_the_fifth)
+    resumed = fit([a_data_folder], tmp_path / "broken", settings, silent, resume=True)
+    assert torch.equal(_weights(whole)[1], _weights(resumed)[1])
+    ended = fit([a_data_folder], tmp_path / "broken", settings, silent, resume=True)  # nothing is left to do
+    assert _weights(ended)[0].provenance["steps"] == 6
+
+
+def test_minutes_stand_alone_and_for_recipes_of_one_stage():
+    with pytest.raises(AirwaySegError, match="--minutes is 0; it must be above 0"):
+        FitSettings(minutes=0)
+    with pytest.raises(AirwaySegError, match="leave out --steps and --steps-scale"):
+        FitSettings(minutes=5, steps=10)
+    with pytest.raises(AirwaySegError, match="--minutes is for recipes of one stage, and wingsnet has 3"):
+        FitSettings(recipe="wingsnet", minutes=5).full_recipe()
+
+
 def test_a_patch_that_is_too_small_is_refused(capsys):
     assert main(["fit", "--data", "somewhere", "-o", "run", "--patch", "16"]) == 2
     assert "stage 1 (fit): patch is 16; it must be a multiple of 8 from 32 on" in capsys.readouterr().err
@@ -170,7 +207,7 @@ def test_what_an_earlier_run_left_without_a_checkpoint_is_kept(a_data_folder, tm
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_bytes(b"of another day")
     for resume in (False, True):
-        with pytest.raises(AirwaySegError, match=rf"holds {name} of a run, and no last\.pt to continue it from"):
+        with pytest.raises(AirwaySegError, match=rf"holds {name} of a run, but no last\.pt to resume it from"):
             fit([a_data_folder], tmp_path / "run", TINY, silent, resume=resume)
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "run").iterdir()] == [(name, b"of another day")]
 
@@ -398,7 +435,7 @@ def test_the_log_forgets_what_was_done_after_the_checkpoint_and_a_row_that_was_c
 
 def test_the_log_says_which_share_of_the_time_was_waited_for_patches(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(runlog.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
 
     def batches():
         for _ in range(2):

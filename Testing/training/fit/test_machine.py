@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks import device_plan as planner
+from AirwaySegLib.networks import device_plan
 from AirwaySegLib.networks.device_plan import has_bfloat16
 from AirwaySegTraining.__main__ import _parser
 from AirwaySegTraining.connection.train import BreakageSettings
@@ -97,6 +97,6 @@ def test_where_there_is_no_fork_there_are_no_workers(monkeypatch):
 
 
 def test_the_connection_network_asks_the_processor_and_not_openvino(monkeypatch):
-    from AirwaySegLib.repair import network_bridges as connecting
+    from AirwaySegLib.repair import network_bridges
 
-    assert connecting.has_bfloat16 is planner.has_bfloat16
+    assert network_bridges.has_bfloat16 is device_plan.has_bfloat16

@@ -25,7 +25,7 @@ def refusal(changes, network=None):
 
 
 def test_the_package_has_the_papers_recipes_and_ours():
-    assert list_recipes() == ["deeptree", "default", "finetune", "refine", "tang", "wingsnet"]
+    assert list_recipes() == ["deeptree", "default", "finetune", "realistic", "refine", "tang", "wingsnet"]
     for name in list_recipes():
         assert load_recipe(name).name == name
 
@@ -116,11 +116,13 @@ def test_back_propagation_needs_branches_of_the_case_and_one_map_of_the_patch():
         ({"loss": [{"term": "general_union", "exponent": 0.7}]}, "loss 'general_union' needs alpha"),
         ({"loss": [{"term": "general_union", "exponent": 0.7, "alpha": 0.6}]}, "must be above 0 and at most 0.5"),
         ({"loss": [{"term": "classes"}]}, "loss 'classes' needs classes = 3 in [network]"),
-        ({"sampling": {"nowhere": 1}}, "sampling: nowhere is no kind of place"),
+        ({"sampling": {"nowhere": 1}}, "sampling: 'nowhere' is not a kind of patch"),
         ({"sampling": {"random": 0.5}}, "sampling: The shares of the kinds of patches sum to 0.5"),
         ({"weights": ["lib"]}, "weights go with the losses weighted_dice"),
         ({"weights": ["size"]}, "weights 'size' is unknown; there are lib"),
-        ({"rotation_degrees": 90}, "Patches cannot be turned by 90.0 degrees"),
+        ({"rotation_degrees": 90}, "Patches cannot be rotated by 90.0 degrees"),
+        ({"zoom": [1.4, 0.7]}, "Patches cannot be zoomed by (1.4, 0.7)"),
+        ({"zoom": [1.0]}, "Patches cannot be zoomed by (1.0,)"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_stage_and_key(changes, said):

@@ -62,7 +62,7 @@ def test_a_checkpoint_holds_all_that_a_run_needs_and_none_of_another_command_is_
     assert all(torch.equal(value, again.net.state_dict()[name]) for name, value in run.net.state_dict().items())
     recipe = FitSettings().full_recipe()
     fit = Run(run.net, run.average, run.info, FitSettings(), ["a case"], recipe)
-    with pytest.raises(AirwaySegError, match="damaged or no checkpoint of `fit`"):
+    with pytest.raises(AirwaySegError, match="damaged or not a checkpoint of `fit`"):
         fit.load(tmp_path / "last.pt", CPU)
 
 

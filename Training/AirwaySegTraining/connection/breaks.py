@@ -1,8 +1,8 @@
-"""Simulated breaks of an airway tree: what a first stage might give, what a repair should put back, and false pieces.
+"""Simulated breaks of an airway tree: the broken mask, the airway that a repair should restore, and false pieces.
 
 DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation and Deep Breakage
-Connection), section 2.3, made harder: several breaks on a branch, at forks, wide ones, with thinned ends, and pieces
-that are no airway (see `distractors`). Arrays are (Z, Y, X). Letters in shapes: N voxels of the lumen.
+Connection), section 2.3, made harder: several breaks on a branch, breaks at forks, wide gaps, thinned ends, and pieces
+that are not airway (see `distractors`). Arrays are (Z, Y, X). Letters in shapes: N voxels of the lumen.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from AirwaySegLib.masks.sparse_mask import FORWARD_OFFSETS, Lumen, Rows, Spacing
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegTraining.connection.distractors import add_distractors
+from AirwaySegTraining.connection.distractors import LEAST_VOXELS, add_distractors
 
 Mask = NDArray[np.bool_]
 Voxel = tuple[int, int, int]
@@ -22,38 +22,38 @@ Voxel = tuple[int, int, int]
 MIDDLE, SEVERAL, FORK, THINNED, WIDE = "middle", "several", "fork", "thinned", "wide"
 
 MOST_ORDER, LEAST_GENERATION = 2, 3
-"""Peripheral branches: those of this Strahler order or less, tips and what forks into tips, from this generation on."""
+"""Peripheral branches: at most this Strahler order (tips, and branches that fork into tips), from this generation."""
 
 LEFT_MM = 3.0
-"""What is left of a tip behind a break, at least."""
+"""Shortest remainder of a tip behind a break."""
 
 STUB_MM = 1.0
-"""What is left of a branch before a break, outside its parent's lumen, at least; at a fork nothing is."""
+"""Shortest remainder of a branch before a break, outside its parent's lumen; 0 for a break at a fork."""
 
 WIDE_MM = (6.0, 12.0)
-"""Gaps of the kind `WIDE`: mucus and motion hide more than a third of a branch. Of a branch that is too short for it
-and forks, all but the stub goes."""
+"""Gaps of the kind `WIDE`: mucus and motion hide more than a third of a branch. A forking branch that is too short for
+it is removed except for the stub."""
 
 THINNED_MM, CORE = (2.0, 4.0), 0.5
-"""Stretch on both sides of a gap that is thinned, and the share of the radius that stays."""
+"""Length on both sides of a gap that is thinned, and the share of the radius that remains."""
 
 TRIES = 6
-"""Draws for a branch until a break severs it."""
+"""Attempts to find a break that severs a branch."""
 
 
 @dataclass(frozen=True)
 class BreakSettings:
-    """How much is broken.
+    """Number and kinds of the breaks.
 
-    ``share`` of the peripheral branches; a gap takes ``lengths`` of its branch (both DeepTree's); ``kinds`` are weights
-    of the kinds; pieces of fewer than ``least_voxels`` are not left behind a break (attention takes them for specks);
-    ``distractors`` is the number of false pieces that are tried.
+    ``share`` of the peripheral branches is broken; the length of a gap is a share of its branch's from ``lengths``
+    (both DeepTree's); ``kinds`` are the weights of the kinds; a piece behind a break has at least ``least_voxels``,
+    because the repair ignores smaller ones; ``distractors`` is the number of false pieces that are tried.
     """
 
     share: float = 0.5
     lengths: tuple[float, float] = (0.1, 0.3)
     kinds: tuple[tuple[str, float], ...] = ((MIDDLE, 0.3), (SEVERAL, 0.2), (FORK, 0.2), (THINNED, 0.1), (WIDE, 0.2))
-    least_voxels: int = 51
+    least_voxels: int = LEAST_VOXELS
     distractors: int = 20
 
 
@@ -61,8 +61,8 @@ class BreakSettings:
 class Break:
     """A gap with a piece behind it.
 
-    ``branch`` is the id of the branch of the whole tree with which the piece begins; ``gap_mm`` the distance between
-    the nearest voxel centres of both sides, ``before`` and ``beyond``; ``voxels_behind`` the size of the piece.
+    ``branch`` is the id (in the whole tree) of the piece's first branch; ``gap_mm`` the distance between the nearest
+    voxel centres of both sides, ``before`` and ``beyond``; ``voxels_behind`` the size of the piece.
     """
 
     branch: int
@@ -75,10 +75,10 @@ class Break:
 
 @dataclass(frozen=True, eq=False)
 class Broken:
-    """A broken tree: masks bool (Z, Y, X), and its breaks, one for every piece of airway that is loose.
+    """A broken tree: masks bool (Z, Y, X), and its breaks, one for each loose piece of airway.
 
-    ``mask`` is what a first stage would give, false pieces included; ``removed`` what a repair should put back;
-    ``distractors`` the false pieces, which touch neither the tree nor what was removed.
+    ``mask`` is the input of a repair, with false pieces; ``removed`` the airway that the repair should restore;
+    ``distractors`` the false pieces, which touch neither the tree nor ``removed``.
     """
 
     mask: Mask
@@ -89,7 +89,7 @@ class Broken:
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """Rows taken off, and the pieces that come loose: each with its first branch and where on it the piece begins."""
+    """Removed rows, and the pieces that become loose: each with its first branch and the piece's start on it in mm."""
 
     kind: str
     rows: Rows
@@ -100,9 +100,9 @@ class _Cut:
 class _Airways:
     """The voxels of the tree that holds the trachea, as rows (N,) of ``lumen``.
 
-    ``depth_mm`` is the way from the root, ``along_mm`` that on the voxel's own branch, ``off`` the distance from the
-    centerline as a share of the radius, never above 1 within a voxel of it; ``rows_of_branch`` by id; ``usable`` are
-    the voxels of the mask.
+    ``depth_mm`` is the length of the path from the root, ``along_mm`` that on the voxel's own branch, ``off`` the
+    distance from the centerline as a share of the radius, at most 1 within a voxel of it; ``rows_of_branch`` by id;
+    ``usable`` are the voxels of the mask.
     """
 
     tree: AirwayTree
@@ -115,29 +115,29 @@ class _Airways:
 
     @classmethod
     def of(cls, parsed: ParsedAirways) -> "_Airways":
-        """Take what the parse knows of each voxel."""
+        """The voxels of a parsed mask."""
         branches, lines, nearest = parsed.tree.branches, parsed.lines, parsed.nearest
         ends = [0.0]
         starts = []
         for branch in branches:
             starts.append(ends[branch.parent or 0])
             ends.append(starts[-1] + branch.length_mm)
-        place, along = lines.branch[nearest], lines.along_mm[nearest]
-        order = np.argsort(place, kind="stable")
-        parts = np.split(order, np.searchsorted(place[order], np.arange(1, len(branches))))
+        branch_index, along = lines.branch[nearest], lines.along_mm[nearest]
+        order = np.argsort(branch_index, kind="stable")
+        parts = np.split(order, np.searchsorted(branch_index[order], np.arange(1, len(branches))))
         off_mm = np.linalg.norm(parsed.lumen.places_mm - lines.places_mm[nearest], axis=1)
         off = np.where(off_mm < 0.9 * max(parsed.lumen.spacing_mm), 0, off_mm / lines.radii_mm[nearest])
         usable = parsed.in_mask & (parsed.lumen.components == 0)
-        depth = np.array(starts)[place] + along
+        depth = np.array(starts)[branch_index] + along
         return cls(parsed.tree, parsed.lumen, along, depth, off, [np.empty(0, int), *parts], usable)
 
     def stretch(self, branch: int, from_mm: float, to_mm: float) -> Rows:
-        """Rows of a branch between two places on its centerline."""
+        """Rows of a branch between two positions on its centerline."""
         rows = self.rows_of_branch[branch]
         return rows[(self.along_mm[rows] >= from_mm) & (self.along_mm[rows] <= to_mm)]
 
     def behind(self, branch: int, from_mm: float) -> Rows:
-        """Rows of a branch beyond a place and of all that springs from it."""
+        """Rows of a branch beyond a position on its centerline, and of all its descendants."""
         below = [self.rows_of_branch[one.id] for one in self.tree.below(branch) if one.id != branch]
         own = self.rows_of_branch[branch]
         return np.concatenate([own[self.along_mm[own] > from_mm], *below])
@@ -154,10 +154,10 @@ def break_tree(
 ) -> Broken:
     """Break the tree of a mask on canonical axes.
 
-    ``parsed`` is the parse of ``mask``; of the mask only the component with the trachea is kept. With ``hu`` false
-    pieces are cut out of the CT's own vessels. They keep off ``left_out``, airway that the label leaves open. A voxel
-    is removed with the centerline's stretch to which the parse gives it. Every break severs: nothing of what is left of
-    the tree touches a piece behind it.
+    ``parsed`` is the parse of ``mask``; only the mask's component with the trachea is kept. With ``hu``, false pieces
+    are also taken from the CT's own vessels. None lies in ``left_out``, possible airway that the label leaves out. A
+    voxel is removed together with the part of the centerline to which the parse assigns it. Every break severs: the
+    remaining tree does not touch the piece behind it.
     """
     settings = settings or BreakSettings()
     airways = _Airways.of(parsed)
@@ -168,8 +168,8 @@ def break_tree(
     for target, rows in ((broken, alive), (removed, airways.usable & ~alive)):
         target[tuple((airways.lumen.voxels[rows] + corner).T)] = True
     np.logical_or(mask, False if left_out is None else left_out, out=airway)
-    places_mm = parsed.lines.places_mm + corner * np.asarray(spacing_mm)
-    distractors = add_distractors(airway, spacing_mm, places_mm, parsed.lines.radii_mm, settings.distractors, rng, hu)
+    points_mm = parsed.lines.places_mm + corner * np.asarray(spacing_mm)
+    distractors = add_distractors(airway, spacing_mm, points_mm, parsed.lines.radii_mm, settings.distractors, rng, hu)
     breaks = _breaks(airways, cuts, alive, loose, corner)
     return Broken(broken | distractors, removed, distractors, breaks)
 
@@ -183,7 +183,7 @@ def peripheral(tree: AirwayTree) -> list[Branch]:
 
 
 def _draw_cuts(airways: _Airways, settings: BreakSettings, rng: np.random.Generator) -> list[_Cut]:
-    """Cuts of a share of the peripheral branches, each of which severs what is behind it."""
+    """Cuts of a share of the peripheral branches, each of which severs the piece behind it."""
     candidates = peripheral(airways.tree)
     chosen = rng.permutation(len(candidates))[: round(settings.share * len(candidates))]
     kinds, weights = zip(*settings.kinds)
@@ -234,10 +234,10 @@ def _cut(
 
 
 def _cut_at_fork(airways: _Airways, branch: Branch, gap_mm: float, kind: str) -> _Cut:
-    """The fork at a branch's end, so that its children come loose; of a tip its own beginning.
+    """A cut through the fork at a branch's end, so that its children become loose; for a tip, through its own start.
 
-    Half of the gap lies on each side of the fork; of a wide one, which takes the whole branch, only the children's
-    beginnings within its lumen lie beyond.
+    Half of the gap is on each side of the fork. A wide gap takes the whole branch; of the children it takes only the
+    starts inside the branch's lumen.
     """
     starts = [airways.tree.branch(child) for child in branch.children] or [branch]
     beyond_mm = 0.0 if kind == WIDE else gap_mm / 2 if branch.children else gap_mm
@@ -249,12 +249,12 @@ def _cut_at_fork(airways: _Airways, branch: Branch, gap_mm: float, kind: str) ->
 
 
 def _first_mm(branch: Branch) -> float:
-    """Where a branch leaves its parent's lumen."""
+    """The position in mm where a branch leaves its parent's lumen."""
     return min(float(branch.radii_mm[0]), branch.length_mm / 2)
 
 
 def _gap(first_mm: float, last_mm: float, gap_mm: float, rng: np.random.Generator) -> tuple[float, float] | None:
-    """A gap anywhere between two places; None if it is longer than the way between them."""
+    """A gap at a random position between two positions; None if it is longer than their distance."""
     room = last_mm - first_mm - gap_mm
     if room < 0:
         return None
@@ -266,7 +266,7 @@ def _gap(first_mm: float, last_mm: float, gap_mm: float, rng: np.random.Generato
 
 
 def _is_good(airways: _Airways, cut: _Cut, alive: Mask, least_voxels: int) -> bool:
-    """Whether each piece is there, large enough, and touches nothing that is left beside it."""
+    """Whether each piece still exists, is large enough, and touches nothing that remains beside it."""
     for piece in cut.pieces:
         rows = airways.behind(*piece)
         inside = np.zeros(len(alive), bool)
@@ -284,9 +284,9 @@ def _is_good(airways: _Airways, cut: _Cut, alive: Mask, least_voxels: int) -> bo
 
 
 def _after(airways: _Airways, cuts: list[_Cut], least_voxels: int) -> tuple[Mask, NDArray[np.int32]]:
-    """What is left, (N,), and for it the number of its component, 0 the tree's, (N,) and -1 elsewhere.
+    """The remaining voxels, bool (N,), and the number of their component (N,): 0 for the tree, -1 for removed voxels.
 
-    Components of fewer voxels, slivers beside a gap and stretches between two, go with the gap.
+    Smaller components, slivers beside a gap and parts between two gaps, are removed with the gap.
     """
     alive = airways.usable.copy()
     for cut in cuts:
@@ -301,7 +301,7 @@ def _after(airways: _Airways, cuts: list[_Cut], least_voxels: int) -> tuple[Mask
 
 
 def _settled(airways: _Airways, cuts: list[_Cut], least_voxels: int) -> list[_Cut]:
-    """The cuts that are still good when all are made; what is removed for others only is put back."""
+    """The cuts that are still good when all are made; voxels removed only for the others are restored."""
     while True:
         alive, _ = _after(airways, cuts, least_voxels)
         good = [cut for cut in cuts if _is_good(airways, cut, alive, least_voxels)]
@@ -313,7 +313,7 @@ def _settled(airways: _Airways, cuts: list[_Cut], least_voxels: int) -> list[_Cu
 def _breaks(
     airways: _Airways, cuts: list[_Cut], alive: Mask, component: NDArray[np.int32], corner: NDArray
 ) -> list[Break]:
-    """One break for each loose component: that of the cut before it; of two with nothing left between, the last."""
+    """One break for each loose component: that of the cut before it; of two cuts with nothing between, the last."""
     sizes = np.bincount(component[component >= 0])
     found: dict[int, Break] = {}
     for cut in sorted(cuts, key=lambda one: one.pieces[0][0]):
@@ -322,13 +322,13 @@ def _breaks(
             living = behind[alive[behind]]
             number = int(component[living[airways.depth_mm[living].argmin()]])
             before, beyond, gap_mm = _across(airways, piece[0], living[component[living] == number], behind, alive)
-            place = [tuple((airways.lumen.voxels[row] + corner).tolist()) for row in (before, beyond)]
-            found[number] = Break(piece[0], cut.kind, gap_mm, place[0], place[1], int(sizes[number]))
+            ends = [tuple((airways.lumen.voxels[row] + corner).tolist()) for row in (before, beyond)]
+            found[number] = Break(piece[0], cut.kind, gap_mm, ends[0], ends[1], int(sizes[number]))
     return list(found.values())
 
 
 def _across(airways: _Airways, branch: int, piece: Rows, behind: Rows, alive: Mask) -> tuple[int, int, float]:
-    """The nearest rows on the way to the trachea and in the piece, and their distance in mm."""
+    """The nearest pair of rows, on the side of the trachea and in the piece, and their distance in mm."""
     other = alive.copy()
     other[behind] = False
     path = airways.tree.path_to(branch)[::-1]
@@ -337,7 +337,7 @@ def _across(airways: _Airways, branch: int, piece: Rows, behind: Rows, alive: Ma
         rows = rows[other[rows]]
         if len(rows):
             break
-    places = airways.lumen.places_mm
-    distance, nearest = cKDTree(places[rows]).query(places[piece])
+    points_mm = airways.lumen.places_mm
+    distance, nearest = cKDTree(points_mm[rows]).query(points_mm[piece])
     best = int(distance.argmin())
     return int(rows[nearest[best]]), int(piece[best]), float(distance[best])

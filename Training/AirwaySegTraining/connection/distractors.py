@@ -1,6 +1,6 @@
 """False pieces beside an airway tree, which a repair must not join to it: vessels, blobs and streaks.
 
-Arrays are (Z, Y, X), places (z, y, x) in mm from the centre of voxel (0, 0, 0). Letters in shapes: S points of the
+Arrays are (Z, Y, X), points (z, y, x) in mm from the centre of voxel (0, 0, 0). Letters in shapes: S points of the
 tree's centerlines, M voxels of a piece.
 """
 
@@ -13,39 +13,40 @@ from scipy.spatial import cKDTree
 
 from AirwaySegLib.masks.components import Box
 from AirwaySegLib.masks.sparse_mask import Spacing
+from AirwaySegLib.repair.attention import LARGEST_IGNORED_VOXELS
 
 Mask = NDArray[np.bool_]
-Places = NDArray[np.float64]
+Points = NDArray[np.float64]
 
-LEAST_VOXELS = 51
-"""Smaller pieces are specks, which nothing is joined to."""
+LEAST_VOXELS = LARGEST_IGNORED_VOXELS + 1
+"""Voxels of the smallest piece: the repair ignores smaller ones."""
 
 THINNEST_TREE_MM = 4.0
-"""Pieces lie beside airways of this radius or less."""
+"""Pieces are put beside airways of this radius or less."""
 
 TRIES = 4
-"""Places that are tried for each piece."""
+"""Positions that are tried for each piece."""
 
 VESSEL_HU, FULLEST = (-600.0, -300.0), 0.5
-"""A vessel of the CT is what is denser than a value in this range; a ball that is fuller than this is no lung."""
+"""Voxels above a threshold from this range are vessel; a ball with a larger share of them is not in lung."""
 
 AROUND = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True, eq=False)
 class _Beside:
-    """A place beside an airway: a point of its centerline, its radius, its direction and a direction across it."""
+    """A point of an airway's centerline, the radius there, its direction, and a direction perpendicular to it."""
 
-    point_mm: Places
+    point_mm: Points
     radius_mm: float
-    along: Places
-    across: Places
+    along: Points
+    across: Points
 
 
 def add_distractors(
     airway: Mask,
     spacing_mm: Spacing,
-    places_mm: Places,
+    points_mm: Points,
     radii_mm: NDArray[np.float64],
     count: int,
     rng: np.random.Generator,
@@ -53,9 +54,9 @@ def add_distractors(
 ) -> Mask:
     """Up to ``count`` false pieces, bool (Z, Y, X), of at least `LEAST_VOXELS` voxels; none touches another or airway.
 
-    ``places_mm`` (S, 3) and ``radii_mm`` (S,) are the tree's centerlines. The pieces are tubes that run along a branch
-    and away from it, as its artery does; ellipsoids; flat streaks within a slice; and, where there are ``hu``, half of
-    them are what is denser than lung in a ball beside a branch: vessels and walls as the CT shows them.
+    ``points_mm`` (S, 3) and ``radii_mm`` (S,) are the tree's centerlines. The pieces are tubes that run along a branch
+    and diverge from it, as its artery does; ellipsoids; and flat streaks within a slice. With ``hu``, half of them are
+    real vessels and walls of the CT: voxels denser than lung in a ball beside a branch.
     """
     distractors = np.zeros(airway.shape, bool)
     rows = np.flatnonzero(radii_mm <= THINNEST_TREE_MM)
@@ -65,7 +66,7 @@ def add_distractors(
     for _ in range(TRIES * count):
         if added == count:
             break
-        beside = _beside(places_mm, radii_mm, int(rng.choice(rows)), rng)
+        beside = _beside(points_mm, radii_mm, int(rng.choice(rows)), rng)
         draw = (_vessel, _blob, _streak)[rng.integers(3)]
         if hu is not None and rng.random() < 0.5:
             found = _dense_piece(beside, hu, spacing_mm, rng)
@@ -75,14 +76,14 @@ def add_distractors(
     return distractors
 
 
-def _beside(places_mm: Places, radii_mm: NDArray[np.float64], row: int, rng: np.random.Generator) -> _Beside:
-    first, last = places_mm[max(row - 2, 0)], places_mm[min(row + 2, len(places_mm) - 1)]
+def _beside(points_mm: Points, radii_mm: NDArray[np.float64], row: int, rng: np.random.Generator) -> _Beside:
+    first, last = points_mm[max(row - 2, 0)], points_mm[min(row + 2, len(points_mm) - 1)]
     along = _unit(last - first + 1e-6 * rng.normal(size=3))
     side = rng.normal(size=3)
-    return _Beside(places_mm[row], float(radii_mm[row]), along, _unit(side - along * (side @ along)))
+    return _Beside(points_mm[row], float(radii_mm[row]), along, _unit(side - along * (side @ along)))
 
 
-def _unit(vector: Places) -> Places:
+def _unit(vector: Points) -> Points:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
@@ -120,11 +121,11 @@ def _streak(
 
 
 def _thick(
-    line_mm: Places, radius_mm: float, stretch: Places, shape: tuple[int, ...], spacing_mm: Spacing
+    line_mm: Points, radius_mm: float, stretch: Points, shape: tuple[int, ...], spacing_mm: Spacing
 ) -> tuple[Box, Mask] | None:
     """The voxels within a radius of a line, which is stretched along each axis, and their box; None outside the array.
 
-    At least as thick as a voxel, so that it does not fall to pieces.
+    At least as thick as a voxel, so that the piece is connected.
     """
     reach = np.maximum(radius_mm * stretch, 0.9 * np.asarray(spacing_mm))
     low = np.maximum(np.floor((line_mm.min(axis=0) - reach) / spacing_mm).astype(int), 0)
@@ -139,7 +140,7 @@ def _thick(
 def _dense_piece(
     beside: _Beside, hu: NDArray[np.int16], spacing_mm: Spacing, rng: np.random.Generator
 ) -> tuple[Box, Mask] | None:
-    """What is denser than lung, and hangs together, in a ball of 3 to 6 mm beside the airway; None outside of lung."""
+    """The connected voxels denser than lung in a ball of 3 to 6 mm beside the airway; None outside the lung."""
     spacing = np.asarray(spacing_mm)
     radius_mm = rng.uniform(3, 6)
     centre = (beside.point_mm + beside.across * (beside.radius_mm + radius_mm)) / spacing
@@ -161,7 +162,7 @@ def _box(low: NDArray[np.intp], high: NDArray[np.intp]) -> Box:
 
 
 def _add(distractors: Mask, airway: Mask, box: Box, piece: Mask) -> bool:
-    """Add the largest part of a piece that touches nothing; False if it is too small."""
+    """Add the largest part of a piece that touches neither airway nor another piece; False if it is too small."""
     wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
     taken = binary_dilation(airway[wide] | distractors[wide], AROUND)
     inner = tuple(slice(part.start - more.start, part.stop - more.start) for part, more in zip(box, wide))

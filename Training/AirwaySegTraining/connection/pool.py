@@ -1,7 +1,8 @@
-"""Patches for the connection network: broken trees, what is missing in them, and what a patch shows of both.
+"""Patches for the connection network: broken trees, the airway that is missing in them, and crops of both.
 
-A pool of patches is made of each tree once, on the disk; each time that a patch is drawn it is shifted, mirrored and
-scanned anew. Arrays are (Z, Y, X). Letters in shapes: P patches of a tree, S side of a patch, K of one in the pool.
+The pool of patches of each tree is made once and stored on disk. Each time a patch is drawn, it is shifted, mirrored
+and augmented by a random scanner. Arrays are (Z, Y, X). Letters in shapes: P patches of a tree, S side of a patch, K
+side of a patch in the pool.
 """
 
 import hashlib
@@ -38,33 +39,33 @@ from AirwaySegTraining.workers import WorkerPool
 Mask = NDArray[np.bool_]
 
 SHIFT = 10
-"""A patch is shifted by up to so many voxels along each axis, so that a gap is not always in its middle."""
+"""Largest shift of a patch in voxels along each axis, so that a gap is not always in its middle."""
 
 STORED = SIDE + 2 * SHIFT
 """Side K of a patch in the pool."""
 
 BROKEN_SHARE = (0.15, 0.5)
-"""Share of the peripheral branches that is broken, uniform: up to DeepTree's half."""
+"""Range of the share of peripheral branches that is broken, uniform: up to DeepTree's half."""
 
 DISTRACTORS = 40
-"""False pieces that are tried in each tree: their gaps must stay empty."""
+"""Number of false pieces that are tried in each tree; the gaps beside them must stay empty."""
 
 FALSE_SHARE = 1 / 3
 """Share of the patches without anything missing near their middle."""
 
 NEAR = 24
-"""What is missing counts as near the middle of a patch within so many voxels along each axis."""
+"""Missing airway within this many voxels along each axis is near the middle of a patch."""
 
 PREDICTION = "prediction.nrrd"
-"""In a case's folder: the mask that a first stage gave, on the CT's grid."""
+"""File in a case's folder: the mask of a first stage, on the CT's grid."""
 
 OPEN, EMPTY, MISSING = 0, 1, 2
-"""States of a voxel: it does not count, nothing is missing there, airway is missing there."""
+"""States of a voxel: left out of the loss; no airway missing; airway missing."""
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """``trees`` broken ones of each case, up to ``patches`` of each; ``folder`` is where they are kept."""
+    """``trees``: broken trees of each case; ``patches``: the most patches per tree; ``folder``: that of the pool."""
 
     folder: Path
     trees: int
@@ -74,8 +75,8 @@ class PoolSettings:
 
 @dataclass(frozen=True, eq=False)
 class PooledTree:
-    """The patches of one broken tree: the file with `attention_<n>` and `state_<n>`, their centres (P, 3), and which
-    have something missing near their middle."""
+    """The patches of one broken tree: the file with `attention_<n>` and `state_<n>`, their centres (P, 3), and whether
+    airway is missing near their middle."""
 
     case: Case
     path: Path
@@ -91,9 +92,9 @@ def states_of(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.uint8]]:
     """Components, attention and states (all (Z, Y, X)) of a broken mask in which ``missing`` is missing.
 
-    Only where the network is asked (`connecting.asked_about`), outside the mask, does a voxel count. `MISSING` are
-    those pieces of what is missing there that join two components; other pieces, of thinned walls and of ends, are left
-    `OPEN`, and so is what the label leaves open.
+    A voxel counts only where the repair uses the network (`network_bridges.asked_about`), outside the mask. Of the
+    missing airway there, the pieces that join two components are `MISSING`; other pieces, of thinned walls and of ends,
+    are `OPEN`, and so are voxels that the label leaves out.
     """
     labels = label_components(mask)
     attention = breakage_attention(labels, spacing_mm)
@@ -110,7 +111,7 @@ def states_of(
 def chosen_centres(
     centres: NDArray[np.int32], states: NDArray[np.uint8], most: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], Mask]:
-    """At most ``most`` centres, `FALSE_SHARE` of them without anything missing near, and which have something."""
+    """At most ``most`` centres, `FALSE_SHARE` of them without missing airway nearby, and which ones have it."""
     holds = np.array([bool((cut(states, c - NEAR, 2 * NEAR, OPEN) == MISSING).any()) for c in centres], bool)
     true, false = (rng.permutation(np.flatnonzero(holds == wanted)) for wanted in (True, False))
     few = round(most * FALSE_SHARE)
@@ -119,7 +120,7 @@ def chosen_centres(
 
 
 def broken_trees(case: Case, seed: int, count: int) -> Iterator[Broken]:
-    """Broken trees of a case, each with another share of its branches broken; the case is parsed once."""
+    """Broken trees of a case, each with a different share of broken branches; the case is parsed once."""
     airway = np.asarray(case.label) == 1
     parsed = parse_airways(Volume(airway.astype(np.uint8), case.spacing_mm))
     for number in range(count):
@@ -130,7 +131,7 @@ def broken_trees(case: Case, seed: int, count: int) -> Iterator[Broken]:
 
 
 def predicted_tree(folder: Path, case: Case) -> tuple[Mask, Mask]:
-    """The mask that a first stage gave of a case, and the airway that it lacks.
+    """The mask of a first stage for a case, and the airway that it misses.
 
     Raises
     ------
@@ -143,12 +144,12 @@ def predicted_tree(folder: Path, case: Case) -> tuple[Mask, Mask]:
 
 
 def make_pool(folders: Sequence[Path], settings: PoolSettings, workers: int, progress: Progress) -> list[PooledTree]:
-    """The pool of all cases, made by ``workers`` processes where it is not there yet.
+    """The pool of all cases; missing files are made by ``workers`` processes.
 
     Raises
     ------
     AirwaySegError
-        If a case or its prediction cannot be used, no gap was found at all, or the disk is full.
+        If a case or its prediction cannot be used, there is no gap at all, or the disk is full.
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     paths = {folder: pool_files(folder, prepared_case(folder), settings) for folder in folders}
@@ -159,12 +160,12 @@ def make_pool(folders: Sequence[Path], settings: PoolSettings, workers: int, pro
     trees = [_read_tree(prepared_case(folder), path) for folder in folders for path in paths[folder]]
     trees = [tree for tree in trees if len(tree.centres)]
     if not any(tree.holds_gap.any() for tree in trees):
-        raise AirwaySegError("There is not one gap to learn from: the labels have no peripheral branches to break.")
+        raise AirwaySegError("There is no gap to train on: the labels have no peripheral branches to break.")
     return trees
 
 
 def pool_files(folder: Path, case: Case, settings: PoolSettings) -> list[Path]:
-    """The files of a case's trees; their names change with whatever their content depends on."""
+    """The files of a case's trees; their names have a hash of everything that their content depends on."""
     name = f"{case.name}-{case.fingerprint}-{settings.seed}-{settings.patches}"
     files = [f"{name}-{number}.npz" for number in range(settings.trees)]
     if (folder / PREDICTION).exists():
@@ -184,7 +185,9 @@ def _pooled(folders: Sequence[Path], settings: PoolSettings, workers: int) -> It
             for job in as_completed([processes.submit(_pool_case, folder, settings) for folder in folders]):
                 yield job.result()
     except BrokenProcessPool as error:
-        raise AirwaySegError("Breaking a tree ended at once, probably for want of memory; try --workers 1.") from error
+        raise AirwaySegError(
+            "A worker process ended unexpectedly, probably because it was out of memory; try --workers 1."
+        ) from error
 
 
 def _pool_case(folder: Path, settings: PoolSettings) -> None:
@@ -193,8 +196,8 @@ def _pool_case(folder: Path, settings: PoolSettings) -> None:
     trees = [(one.mask, one.removed) for one in broken_trees(case, settings.seed, settings.trees)]
     if len(files) > len(trees):
         trees.append(predicted_tree(folder, case))
-    for place, ((mask, missing), path) in enumerate(zip(trees, files, strict=True), start=1):
-        rng = np.random.default_rng([settings.seed, int(case.fingerprint, 16), place])
+    for tree_number, ((mask, missing), path) in enumerate(zip(trees, files, strict=True), start=1):
+        rng = np.random.default_rng([settings.seed, int(case.fingerprint, 16), tree_number])
         labels, attention, states = states_of(mask, missing, np.asarray(case.label) == IGNORE, case.spacing_mm)
         centres, holds = chosen_centres(patch_centres(attention, labels), states, settings.patches, rng)
         small = np.rint(255 * attention).astype(np.uint8)
@@ -229,8 +232,8 @@ def _read_tree(case: Case, path: Path) -> PooledTree:
 class BreakagePatches(Dataset):
     """Item ``step`` is the step's batch: "image" (B, 2, S, S, S) float32 and "state" (B, 1, S, S, S) uint8.
 
-    Patches depend on the seed, the step and their place in the batch alone, so a resumed run sees what an unbroken one
-    would have.
+    Patches depend only on the seed, the step and their index in the batch, so a resumed run sees the same patches as an
+    uninterrupted one.
     """
 
     def __init__(self, trees: Sequence[PooledTree], batch: int, seed: int) -> None:
@@ -250,7 +253,7 @@ class BreakagePatches(Dataset):
 
 
 def _triple(values: NDArray) -> tuple[Any, Any, Any]:
-    """Three numbers or truth values as Python's own."""
+    """Three numbers or booleans as Python's own types."""
     z, y, x = values.tolist()
     return z, y, x
 
@@ -258,7 +261,7 @@ def _triple(values: NDArray) -> tuple[Any, Any, Any]:
 def drawn_patch(
     tree: PooledTree, number: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A patch of a pooled tree, shifted and mirrored by chance, as a random scanner shows it."""
+    """A patch of a pooled tree, randomly shifted and mirrored, with the blur and noise of a random scanner."""
     shift = rng.integers(-SHIFT, SHIFT + 1, 3)
     mirrored = _triple(rng.random(3) < 0.5)
     placement = Placement(_triple(tree.centres[number]), _triple(SIDE // 2 - shift), SIDE, None, mirrored)

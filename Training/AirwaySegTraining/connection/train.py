@@ -1,8 +1,8 @@
-"""Training of the connection network on simulated breaks and on what a first stage left broken.
+"""Training of the connection network on simulated breaks, and on the breaks in a first stage's masks.
 
 DeepTree (Accurate Airway Tree Segmentation in CT Scans via Anatomy-aware Multi-class Segmentation and Deep Breakage
-Connection), section 2.2 and 2.3: two channels, Dice and cross-entropy. A step's patches depend on the seed and the
-step's number alone, so a resumed run sees what an unbroken one would have.
+Connection), section 2.2 and 2.3: two channels, Dice and cross-entropy. A step's patches depend only on the random seed
+and the step's number, so a resumed run sees the same patches as an uninterrupted one.
 """
 
 import copy
@@ -54,23 +54,26 @@ from AirwaySegTraining.fit.training_state import (
 from AirwaySegTraining.fit.validation import as_scanned, held_out, looked_at
 
 WARM_UP, LAST_SHARE = 50, 0.02
-"""Steps in which the rate rises, at most an eighth of all, and the share of it that the cosine ends at."""
+"""Warm-up steps (at most an eighth of all), and the final learning rate of the cosine as a share of the highest."""
 
 DECAY, CLIP, KEPT = 1e-4, 2.0, 0.998
-"""Weight decay, largest norm of the gradients, and what the average keeps of itself in a step."""
+"""Weight decay, limit of gradient clipping, and decay of the moving average of the weights."""
 
 RARE_WEIGHT = 10.0
-"""Of a missing voxel in the cross-entropy: of those that count one in a thousand is missing."""
+"""Weight of a missing voxel in the cross-entropy: of the voxels that count, one in a thousand is missing."""
 
 SURE, NARROW_MM = 0.5, 10.0
-"""Score from which a bridge is applied where nothing else is wanted, and the gaps that a repair has to close."""
+"""Default score from which a bridge is applied, and the largest gap that a repair should close."""
 
 
 @dataclass(frozen=True)
 class BreakageSettings:
-    """One training: ``trees`` broken ones of each case, up to ``patches`` of each in the pool; ``validation`` is the
-    share of the patients that are held out, of whose cases at most ``validate_cases`` are looked at. What
-    ``precision`` "auto" and ``workers`` None stand for, `machine.settled` says."""
+    """Settings of one training.
+
+    ``trees``: broken trees of each case; ``patches``: the most patches of each tree; ``validation``: share of the
+    patients that are held out, of whose cases at most ``validate_cases`` are evaluated. ``precision`` "auto" and
+    ``workers`` None are chosen by `machine.settled`.
+    """
 
     steps: int = 4000
     batch: int = 4
@@ -87,7 +90,7 @@ class BreakageSettings:
     start_from: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no training can use."""
+        """Raise AirwaySegError for a value outside its limits."""
         for name, least in (
             *((name, 1) for name in ("steps", "batch", "trees", "patches", "checkpoint_every", "validate_cases")),
             *((name, 0) for name in ("seed", "workers")),
@@ -104,7 +107,7 @@ class BreakageSettings:
 
 @dataclass
 class BreakageRun(TrainingState):
-    """The training of `breakage`; its optimiser begins without moments."""
+    """The training of the command `breakage` between two steps."""
 
     command: ClassVar[str] = "breakage"
 
@@ -120,7 +123,7 @@ class BreakageRun(TrainingState):
     def difference(self, state: dict[str, Any]) -> str | None:
         """As `TrainingState.difference`.
 
-        A training may get more steps: the rest follows the learning rates of so many.
+        A training may get more steps: the remaining steps then use the learning rates of the longer training.
         """
         other = changed_settings(state, self.settings)
         if other == ["steps"] and self.settings.steps > state["settings"]["steps"]:
@@ -161,7 +164,7 @@ def _train_in(output: Path, data: Sequence[Path], settings: BreakageSettings, te
     cases = [case for group in groups for case in group]
     held = held_out(groups, settings.validation, settings.seed)
     kept = {case.name: case for case in cases if case not in held}
-    folders = [folder for place in data for folder in case_folders(place) if folder.name in kept]
+    folders = [folder for root in data for folder in case_folders(root) if folder.name in kept]
     pool = PoolSettings(output / "pool", settings.trees, settings.patches, settings.seed)
     learned = [path.name for folder in folders for path in pool_files(folder, kept[folder.name], pool)]
     run = start_breakage(settings, cases, [*learned, *(case.fingerprint for case in held)], team.device)
@@ -201,21 +204,21 @@ def start_breakage(
 
 
 def train(run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], around: Surroundings) -> None:
-    """All steps that are left, and then a look at the cases held out."""
+    """Run the remaining steps, and then evaluate the held-out cases."""
     settings, log, output = run.settings, around.log, around.folder
     if run.step == 0:
-        run.save(output / CHECKPOINT)  # from now on the run can be continued
+        run.save(output / CHECKPOINT)  # from now on the run can be resumed
     log.say(
         run.step,
         f"{'Continued' if run.step else 'Begun'} in {settings.precision} on {run.device.type}, {settings.workers} "
-        f"worker(s), {settings.steps} steps, {len(held)} of the cases held out looked at.",
+        f"worker(s), {settings.steps} steps, {len(held)} held-out cases are evaluated.",
     )
     run.net.train()
     phase = Phase(
         name="breakage",
         begins=0,
         ends=settings.steps,
-        rate=lambda step: rate_at(step, settings),
+        rate=lambda step, _: rate_at(step, settings),
         step=lambda batch: train_step(run, batch),
         average=KEPT,
     )
@@ -227,7 +230,7 @@ def train(run: BreakageRun, trees: Sequence[PooledTree], held: Sequence[Case], a
     if cases:
         means, _ = mean_and_deviation(cases)
         log.write_validation(run.step, cases, means)
-        known = {name: value for name, value in means.items() if not math.isnan(value)}  # JSON knows no NaN
+        known = {name: value for name, value in means.items() if not math.isnan(value)}  # JSON has no NaN
         run.save_model(output / "model.safetensors", {"held_out": sorted(cases), "rejoining": known})
 
 
@@ -243,8 +246,8 @@ def train_step(run: BreakageRun, batch: dict[str, Tensor]) -> tuple[float, float
 def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
     """Dice loss and mean cross-entropy of the voxels that count, of the whole batch together.
 
-    ``logits`` and ``state`` are (B, 1, Z, Y, X). Over the batch, so that a patch in which nothing is missing is no
-    division of nothing by nothing.
+    ``logits`` and ``state`` are (B, 1, Z, Y, X). The sums run over the batch, so that a patch without missing voxels is
+    not 0 / 0.
     """
     counts = state != OPEN
     missing = (state == MISSING).float()
@@ -256,10 +259,11 @@ def breakage_loss(logits: Tensor, state: Tensor) -> Tensor:
 
 
 def rejoining(network: nn.Module, case: Case, seed: int, device: str) -> dict[str, float]:
-    """How the network mends a case's broken tree by itself, as the product runs it, each share 0..1.
+    """Repair of a case's broken tree by the network alone, as in `airwayseg repair`; shares 0..1.
 
-    ``rejoined`` of the breaks, ``rejoined_10mm`` of those no wider, and ``false_joins`` of the false pieces; NaN of
-    none. A break is rejoined if the components on both its sides are joined, directly or through others.
+    ``rejoined``: share of the breaks that are rejoined; ``rejoined_10mm``: of the breaks up to 10 mm; ``false_joins``:
+    share of the false pieces that are joined; NaN without any. A break is rejoined if the components on both its sides
+    are joined, directly or through others.
     """
     begun = time.monotonic()
     (broken,) = broken_trees(case, seed, 1)

@@ -1,4 +1,4 @@
-"""How a patch comes from a scan to the network: turned, mirrored, and windowed into channels.
+"""Augmentation of patches: rotated, mirrored, zoomed, and windowed into channels.
 
 Arrays are (Z, Y, X). Letters in shapes: S side of a patch, C channels.
 """
@@ -21,24 +21,24 @@ IGNORE = 2
 """Label of voxels that are left out."""
 
 DOUBTFUL_SHARE = 0.125
-"""The nearest of eight voxels has at least this share in what is interpolated between them."""
+"""Smallest weight of the nearest of the eight voxels in a trilinear interpolation."""
 
 SLAB = 4
 """Rows of a patch that are interpolated at once: 3 times faster than all of 128."""
 
 ROUNDING = 1e-4
-"""Shares are right to this."""
+"""Numerical tolerance of shares."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How patches are turned and mirrored.
+    """How patches are rotated, mirrored and zoomed.
 
-    ``degrees`` is the largest turn about each axis; 0 leaves patches as they are. A turned voxel is airway if airway
-    has at least ``threshold`` of it. Zheng et al. 2021, IV B: 15 degrees, 0.8 in the first stage and 0.9 in the
-    second; the higher, the thinner the label. ``mirrored`` is the chance of each axis (z, y, x) to be mirrored.
-    ``zoom`` are the least and the largest factor by which patches are enlarged, drawn log-uniformly; 1 and 1 leave the
-    size as it is.
+    ``degrees`` is the largest rotation about each axis; 0 leaves patches as they are. A rotated voxel is airway if
+    airway has at least ``threshold`` of it. Zheng et al. 2021, IV B: 15 degrees, 0.8 in the first stage and 0.9 in the
+    second; the higher, the thinner the label. ``mirrored`` is the probability that each axis (z, y, x) is mirrored.
+    ``zoom`` are the smallest and the largest factor by which patches are enlarged, drawn log-uniformly; (1, 1) leaves
+    the size as it is.
     """
 
     degrees: float = 15.0
@@ -47,24 +47,26 @@ class Augmentation:
     zoom: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse values that no patch can be made with."""
+        """Raise AirwaySegError for a value outside its limits."""
         if not 0 <= self.degrees <= 45:
-            raise AirwaySegError(f"Patches cannot be turned by {self.degrees} degrees; the limits are 0 and 45.")
+            raise AirwaySegError(f"Patches cannot be rotated by {self.degrees} degrees; the limits are 0 and 45.")
         if not 0 < self.threshold <= 1:
-            raise AirwaySegError(f"The label threshold after turning is {self.threshold}; it must be above 0, up to 1.")
+            raise AirwaySegError(
+                f"The label threshold after rotation is {self.threshold}; it must be above 0 and at most 1."
+            )
         if not all(0 <= chance <= 1 for chance in self.mirrored):
-            raise AirwaySegError(f"The chances of mirroring are {self.mirrored}; each must be from 0 to 1.")
-        if not 0.5 <= self.zoom[0] <= self.zoom[1] <= 2:
+            raise AirwaySegError(f"The probabilities of mirroring are {self.mirrored}; each must be from 0 to 1.")
+        if len(self.zoom) != 2 or not 0.5 <= self.zoom[0] <= self.zoom[1] <= 2:
             raise AirwaySegError(f"Patches cannot be zoomed by {self.zoom}; the limits are 0.5 and 2, the least first.")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a patch of ``side`` voxels lies in a scan.
+    """Position and rotation of a patch of ``side`` voxels in a scan.
 
     Voxel v of the patch shows the scan's position ``matrix @ (v - pivot) + point``; then the patch is mirrored. So the
-    voxel ``point`` (z, y, x) of the scan is always in the patch, exactly at its voxel ``pivot``. No ``matrix`` is no
-    turn.
+    voxel ``point`` (z, y, x) of the scan is always in the patch, exactly at its voxel ``pivot``. With ``matrix`` None
+    the patch is not rotated.
     """
 
     point: tuple[int, int, int]
@@ -98,10 +100,9 @@ def draw_placement(
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> Placement:
-    """A random patch that contains ``point``, turned about it by uniform angles about z, y and x, mirrored by chance.
+    """A random patch that contains ``point``, rotated about it by uniform angles about z, y and x, randomly mirrored.
 
-    Turns keep lengths in mm: a round lumen in voxels of another height than width stays round. Zoom changes them all
-    alike.
+    Rotations preserve lengths in mm: a round lumen stays round in anisotropic voxels. Zoom scales all lengths equally.
     """
     pivot = point - draw_start(point, shape, side, rng)
     angles = rng.uniform(-augmentation.degrees, augmentation.degrees, 3)
@@ -117,9 +118,9 @@ def draw_placement(
 
 
 def image_patch(image: Boxed, placement: Placement) -> NDArray[np.float32]:
-    """The patch (S, S, S) of a CT or another continuous picture, trilinear; beyond the scan its mirror image goes on.
+    """The patch (S, S, S) of a CT or another continuous image, trilinear; the scan is padded by its mirror image.
 
-    A larger box is cut and turned, so that a patch has no empty corners.
+    A larger box is cropped and rotated, so that a patch has no empty corners.
     """
     box = cut(image, *placement.source)
     patch = box.astype(np.float32) if placement.matrix is None else _interpolated(box, placement)
@@ -129,9 +130,9 @@ def image_patch(image: Boxed, placement: Placement) -> NDArray[np.float32]:
 def label_patch(label: Boxed, placement: Placement, threshold: float) -> NDArray[np.uint8]:
     """The patch (S, S, S) of a label (0 background, 1 airway, 2 left out).
 
-    1 where airway has at least ``threshold`` of what is interpolated (Zheng et al. 2021, IV B). 2 in other voxels as
-    soon as voxels left out have a share that the nearest voxel can have: one thin line of them stays one, and where
-    airway goes on in them there is no background between both.
+    1 where airway has at least the share ``threshold`` of the interpolation (Zheng et al. 2021, IV B). 2 in other
+    voxels where left-out voxels have at least the smallest weight that a nearest voxel can have: so a thin line of them
+    stays connected, and there is no background between airway and its left-out continuation.
     """
     box = cut(label, *placement.source)
     if placement.matrix is None:
@@ -146,9 +147,10 @@ def label_patch(label: Boxed, placement: Placement, threshold: float) -> NDArray
 
 
 def map_patches(maps: Mapping[str, Boxed], placement: Placement) -> dict[str, NDArray]:
-    """Patches (S, S, S) of a case's maps by name, each with its own dtype: nearest voxels, so no values are mixed.
+    """Patches (S, S, S) of a case's maps by name, each with its own dtype, from the nearest voxels.
 
-    Interpolated, a distance that is 0 outside the airway would be wrong along its wall, and a branch's number all over.
+    Interpolation would make a distance that is 0 outside the airway wrong along its wall, and a branch's number wrong
+    everywhere.
     """
     boxes = crops(maps, *placement.source)
     if placement.matrix is not None:
@@ -172,7 +174,7 @@ def _mirrored(patch: NDArray, placement: Placement) -> NDArray:
 
 
 def _slabs(placement: Placement) -> Iterator[tuple[slice, list[Field]]]:
-    """A few rows of a turned patch after another, and the positions (z, y, x) in the source's box that they show."""
+    """Slabs of a few rows of a rotated patch, each with its positions (z, y, x) in the source's box."""
     assert placement.matrix is not None
     matrix, shown = placement.matrix.astype(np.float32), np.arange(placement.side, dtype=np.float32)
     offset = placement.point - placement.source[0] - placement.matrix @ placement.pivot
@@ -185,15 +187,15 @@ def _slabs(placement: Placement) -> Iterator[tuple[slice, list[Field]]]:
 
 
 def _numbers(voxels: list[NDArray[np.int32]], size: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Numbers in C order of voxels, given by axis, in a box of ``size``."""
+    """Flat indices (C order) of voxels, given by axis, in a box of ``size``."""
     return (voxels[0] * np.int32(size[1]) + voxels[1]) * np.int32(size[2]) + voxels[2]
 
 
 def _interpolated(box: NDArray, placement: Placement) -> Field:
     """Trilinear interpolation (S, S, S) of the source's box.
 
-    The same as scipy's `affine_transform` of order 1 within a fiftieth of a HU, in a third of its time: a few rows at
-    once stay in the processor's cache.
+    Equal to scipy's `affine_transform` of order 1 within 0.02 HU, in a third of its time: a few rows at a time fit into
+    the processor's cache.
     """
     patch, flat = np.empty((placement.side,) * 3, np.float32), box.ravel()
     for rows, positions in _slabs(placement):
@@ -205,7 +207,10 @@ def _interpolated(box: NDArray, placement: Placement) -> Field:
 
 
 def _between(flat: NDArray, number: NDArray[np.int32], steps: Sequence[int], beyond: list[Field]) -> Field:
-    """Mix of each numbered voxel and its next ones, ``steps`` of numbers away by axis, by how far it is ``beyond``."""
+    """Linear interpolation between each voxel and the next along each axis.
+
+    ``number`` are flat indices, ``steps`` their increments by axis, ``beyond`` the fractions 0..1 by axis.
+    """
     if not steps:
         return np.take(flat, number).astype(np.float32)
     low = _between(flat, number, steps[1:], beyond[1:])

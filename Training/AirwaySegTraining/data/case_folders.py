@@ -1,8 +1,8 @@
-"""The folders of the cases: one takes the place of another, or goes away, and a kill at any moment loses neither.
+"""Atomic replacement and removal of the folders of cases: a kill at any moment loses neither the old nor the new one.
 
-A case that replaces another is complete as ``.NAME.<random>.new`` before the old one leaves to
-``.NAME.<random>.removed`` and it takes the name; a case that is removed leaves there too. All that happens between two
-renames is made good by `settle`, which every command calls first.
+A case that replaces another is written completely to ``.NAME.<random>.new``; then the old one is renamed to
+``.NAME.<random>.removed``, and the new one to its name. A removed case is renamed to ``.removed`` too. After a kill
+between two renames, `settle`, which every command calls first, finishes the work.
 """
 
 import os
@@ -19,7 +19,7 @@ from AirwaySegLib.files.atomic_output import remove_abandoned
 from AirwaySegLib.files.folder_lock import locked
 
 PREPARED = ".prepared"
-"""Beside ``cases``: what is worked out of the cases."""
+"""Folder beside ``cases`` with the data computed from the cases."""
 
 LONGEST_WAIT_S = 60
 _PASSING = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<state>new|removed)")
@@ -27,7 +27,7 @@ _PASSING = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<state>new|removed)")
 
 @contextmanager
 def turn_at(data: Path, what: str) -> Iterator[None]:
-    """One process after the other renames cases of a data folder: others wait, up to a minute.
+    """Lock under which the folders of cases are renamed; another process waits for it, up to a minute.
 
     Raises
     ------
@@ -48,17 +48,17 @@ def turn_at(data: Path, what: str) -> Iterator[None]:
 
 
 def passing(folder: Path, state: str) -> Path:
-    """A name for a case's folder while it comes ("new") or goes ("removed"), which no reader looks at."""
+    """A temporary name for the folder of a case that is added ("new") or removed ("removed"); readers skip it."""
     return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{state}")
 
 
 def put_in_place(new: Path, folder: Path) -> None:
-    """Give a complete case, a `passing` folder, its name; the case that has it goes. For `turn_at`.
+    """Rename a complete case, a `passing` folder, to its name; a case of that name is removed. Needs `turn_at`.
 
     Raises
     ------
     AirwaySegError
-        If that cannot be done; then the case that was there is there again.
+        If that fails; then the old case is restored.
     """
     leaving = passing(folder, "removed")
     try:
@@ -74,19 +74,19 @@ def put_in_place(new: Path, folder: Path) -> None:
 
 
 def take_away(folder: Path) -> None:
-    """Remove a case with what was worked out of it. For `turn_at`; raises OSError where that cannot be done."""
+    """Remove a case and the data computed from it. Needs `turn_at`; raises OSError if that fails."""
     leaving = passing(folder, "removed")
     os.rename(folder, leaving)
     _remove(leaving, folder.name)
 
 
 def settle(data: Path) -> None:
-    """Finish what killed commands have begun in a data folder, and remove what they left.
+    """Finish what killed commands began in a data folder, and remove their leftovers.
 
     Raises
     ------
     AirwaySegError
-        If a case that such a command was replacing cannot be brought back.
+        If a case that such a command was replacing cannot be restored.
     """
     cases = data / "cases"
     if not cases.is_dir():
@@ -99,7 +99,7 @@ def settle(data: Path) -> None:
             try:
                 if state == "new" and not (cases / name).exists():
                     os.rename(path, cases / name)
-                elif state == "new":  # left so, it would come back when the case is removed by hand
+                elif state == "new":  # otherwise it would appear again once the case is removed by hand
                     os.rename(path, passing(cases / name, "removed"))
             except OSError as error:
                 if not (cases / name).exists():
@@ -114,7 +114,7 @@ def settle(data: Path) -> None:
 
 
 def _passing(cases: Path) -> list[tuple[Path, str, str]]:
-    """Folders of cases that come or go, with the case's name and state; those that come first, and the latest first."""
+    """Temporary folders of cases, with the case's name and state; "new" ones first, and the latest first."""
     found = [(path, match) for path in cases.iterdir() if (match := _PASSING.fullmatch(path.name))]
     latest = sorted(found, key=lambda item: (item[1]["state"], -_written_ns(item[0])))
     return [(path, match["name"], match["state"]) for path, match in latest]
@@ -123,12 +123,12 @@ def _passing(cases: Path) -> list[tuple[Path, str, str]]:
 def _written_ns(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
-    except OSError:  # gone by now
+    except OSError:  # removed by another process
         return 0
 
 
 def _remove(leaving: Path, name: str) -> None:
-    """Remove a folder that goes, and before it what was worked out of it unless another case has its name now."""
+    """Remove a folder, and before it the data computed from it, unless another case has its name now."""
     if not (leaving.parent / name).exists():
         shutil.rmtree(leaving.parents[1] / PREPARED / name, ignore_errors=True)
     shutil.rmtree(leaving)

@@ -1,10 +1,9 @@
-"""Training cases: reading them from their folders, and what is worked out of them once and kept on disk.
+"""Training cases: reading them from their folders, and preparing them (skeleton, maps) once, on disk.
 
-A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and, if there are such files,
-edited.nrrd (not 0 where a person corrected the label) and case.json.
-Beside the folder ``cases`` lies `PREPARED` with what `prepared_case` keeps (see `prepared_files`): arrays that are read
-where a patch needs them, so that many cases and processes share the memory. Arrays are (Z, Y, X). Letters: N voxels of
-the airway.
+A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and optionally edited.nrrd (not 0
+where a person corrected the label) and case.json. `PREPARED`, beside the folder ``cases``, holds the cache of
+`prepared_case` (see `prepared_files`): arrays of which each patch reads only a crop, so that many cases need little
+memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
 """
 
 import hashlib
@@ -42,13 +41,13 @@ log = logging.getLogger("airwayseg")
 Spacing = tuple[float, float, float]
 
 RESERVED = "mean"
-"""No case can have this name, which tables give to the mean of all cases."""
+"""Reserved: in tables this is the name of the mean of all cases."""
 
 VERSION = b"1"
-"""To be raised when a map means something else than before: then everything is worked out again."""
+"""Increase it when the definition of a map changes: then everything is computed again."""
 
 PREPARING_BYTES = 3 * 2**30
-"""Memory to have free for each case that is prepared at once; one of 512 x 512 x 600 takes about as much."""
+"""Free memory needed for each case that is prepared at the same time; about that of a CT of 512 x 512 x 600."""
 
 MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "inverse_branch")
 """Maps of a case by their names; see `make_map`."""
@@ -56,9 +55,9 @@ MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "i
 
 @dataclass(frozen=True)
 class OnAirway:
-    """A map that is 0 outside the airway: ``values`` (N,) at ``voxels`` (N,), ascending places in the flat array.
+    """A map that is 0 outside the airway: ``values`` (N,) at ``voxels`` (N,), ascending indices into the flat array.
 
-    It takes a hundredth of the whole array's memory. A box of it, indexed with slices or `numpy.ix_`, is an array.
+    It takes about 1 % of the whole array's memory. Indexed with slices or `numpy.ix_` it gives a box as an array.
     """
 
     shape: tuple[int, int, int]
@@ -72,15 +71,15 @@ class OnAirway:
         return cls((depth, height, width), voxels, whole.ravel()[voxels])
 
     def __getitem__(self, box: tuple[Any, Any, Any]) -> NDArray:
-        """The box as an array; slices have no step."""
+        """The box as an array; slices must have no step."""
         axes = [np.arange(n)[part].ravel() for part, n in zip(box, self.shape)]
         low, high = np.array([axis.min() for axis in axes]), np.array([axis.max() + 1 for axis in axes])
         slice_voxels = self.shape[1] * self.shape[2]
         rows = slice(*np.searchsorted(self.voxels, [low[0] * slice_voxels, high[0] * slice_voxels]))
-        places = np.stack(np.unravel_index(self.voxels[rows], self.shape), axis=1)
-        inside = ((places >= low) & (places < high)).all(axis=1)
+        indices = np.stack(np.unravel_index(self.voxels[rows], self.shape), axis=1)
+        inside = ((indices >= low) & (indices < high)).all(axis=1)
         out = np.zeros(high - low, self.values.dtype)
-        out[tuple((places[inside] - low).T)] = self.values[rows][inside]
+        out[tuple((indices[inside] - low).T)] = self.values[rows][inside]
         return out[np.ix_(*(axis - first for axis, first in zip(axes, low)))]
 
     def whole(self) -> NDArray:
@@ -94,8 +93,8 @@ class OnAirway:
 class Case:
     """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
 
-    ``patient`` keeps the cases of one person together, ``fingerprint`` tells whether the files are still the same.
-    ``doubt`` is what `label_doubt` says of the label.
+    Cases of one ``patient`` are held out together. ``fingerprint`` changes with the files. ``doubt`` is the result of
+    `label_doubt`.
     """
 
     name: str
@@ -112,7 +111,7 @@ class Case:
 
 
 def case_folders(data: Path) -> list[Path]:
-    """The folders of all cases under ``data``/cases, in the order of their names; what was interrupted is settled."""
+    """The folders of all cases under ``data``/cases, sorted by name; interrupted commands are settled first."""
     settle(data)
     folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
     if not folders:
@@ -123,13 +122,13 @@ def case_folders(data: Path) -> list[Path]:
 
 
 def read_case(folder: Path) -> Case:
-    """Read one case, on canonical axes, as the CT will be shown to the network, without maps.
+    """Read one case, on canonical axes, without maps.
 
     Raises
     ------
     AirwaySegError
-        If a file is missing or unreadable, label or edits do not fit the CT, or the label's values are not 0, 1 and 2,
-        or none is 1.
+        If a file is missing or unreadable, label or edits are not on the CT's grid, or the label has values other than
+        0, 1 and 2, or no 1.
     """
     try:
         ct, _ = read_ct(folder / "ct.nrrd")
@@ -155,10 +154,10 @@ def read_case(folder: Path) -> Case:
 
 
 def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
-    """The label as whole numbers; raises AirwaySegError if it holds anything but 0, 1 and 2, or no 1 at all."""
+    """The label as uint8; raises AirwaySegError if it holds values other than 0, 1 and 2, or no 1 at all."""
     with np.errstate(invalid="ignore"):
         whole = label.astype(np.uint8)
-    if not (whole == label).all() or whole.max() > IGNORE:  # NaN is equal to nothing
+    if not (whole == label).all() or whole.max() > IGNORE:  # also true for NaN
         raise AirwaySegError(f"{name} holds values other than 0 (background), 1 (airway) and 2 (left out).")
     if not (whole == 1).any():
         raise AirwaySegError(f"{name} holds no airway: no voxel is 1.")
@@ -167,25 +166,25 @@ def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
 
 def edited_map(centres: Centres) -> OnAirway:
     """1 on the voxels that a person corrected, which need not be airway, 0 elsewhere."""
-    places = centres.places.get(Kind.EDITED, np.empty((0, 3), np.int32))
-    voxels = np.ravel_multi_index(tuple(places.T), centres.shape).astype(np.int64)
+    points = centres.points.get(Kind.EDITED, np.empty((0, 3), np.int32))
+    voxels = np.ravel_multi_index(tuple(points.T), centres.shape).astype(np.int64)
     return OnAirway(centres.shape, voxels, np.ones(len(voxels), np.uint8))
 
 
 def description_of(folder: Path) -> dict[str, Any]:
-    """What case.json holds, nothing if there is none; raises OSError, or ValueError if it is no object."""
+    """The content of case.json, empty if there is none; raises OSError, or ValueError if it is not a JSON object."""
     path = folder / "case.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"case.json is no JSON ({error})") from error
+        raise ValueError(f"case.json is not valid JSON ({error})") from error
     if not isinstance(description, dict):
-        raise ValueError("case.json holds no object")
+        raise ValueError("case.json does not hold a JSON object")
     return description
 
 
 def patient_of(description: dict[str, Any], folder: Path) -> str:
-    """Case.json's patient if it is a name or number (the simulator keeps the anatomy there), else the folder's name."""
+    """The patient in case.json if it is a name or number (the simulator stores the anatomy there), else the folder."""
     patient = description.get("patient")
     return str(patient) if isinstance(patient, str | int) else folder.name
 
@@ -203,10 +202,9 @@ def _fingerprint(folder: Path, hashes: Hashes) -> str:
 
 
 def prepared_case(folder: Path, wanted: tuple[str, ...] = ()) -> Case:
-    """The case with its ``wanted`` `MAPS`, from `PREPARED`; what is not there yet, or not right, is worked out anew.
+    """The case with its ``wanted`` `MAPS`, from `PREPARED`; missing or damaged files there are computed again.
 
-    What was worked out of other files, before one was changed, is removed. A label that does not seem to fit the CT is
-    warned of.
+    Outdated files, of a case that was changed, are removed. A label that does not seem to fit the CT gives a warning.
 
     Raises
     ------
@@ -220,16 +218,16 @@ def prepared_case(folder: Path, wanted: tuple[str, ...] = ()) -> Case:
 
 
 def _prepared_case(folder: Path, wanted: tuple[str, ...]) -> Case:
-    place = folder.parents[1] / PREPARED / folder.name
-    hashes = Hashes.kept_in(place)
+    prepared = folder.parents[1] / PREPARED / folder.name
+    hashes = Hashes.kept_in(prepared)
     case = _kept_case(folder, hashes)
     if case is None:
-        _write_case(read_case(folder), place, hashes)
+        _write_case(read_case(folder), prepared, hashes)
         case = _kept_case(folder, hashes)
     if case is None:
-        raise AirwaySegError(f"What is prepared of case {folder.name} cannot be read back from {place}.")
-    kept = place / case.fingerprint
-    for old in place.iterdir():
+        raise AirwaySegError(f"The prepared files of case {folder.name} cannot be read back from {prepared}.")
+    kept = prepared / case.fingerprint
+    for old in prepared.iterdir():
         if old != kept and not old.name.startswith("."):
             shutil.rmtree(old, ignore_errors=True)
     for name in wanted:
@@ -246,18 +244,18 @@ def _prepared_case(folder: Path, wanted: tuple[str, ...]) -> Case:
 def prepared_groups(
     data: Sequence[Path], wanted: tuple[str, ...], team: Team, workers: int, progress: Progress
 ) -> list[list[Case]]:
-    """The prepared cases of each data folder; the team's processes, each with ``workers``, share the work.
+    """The prepared cases of each data folder; the team's processes, each with ``workers`` workers, share the work.
 
     Raises
     ------
     AirwaySegError
-        As `prepared_case`, or if a folder holds no case or two folders one of the same name.
+        As `prepared_case`, or if a folder holds no case, or two cases have the same name.
     """
     folders = [case_folders(folder) for folder in data]
     names = [folder.name for group in folders for folder in group]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise AirwaySegError(f"There are two cases {twice}; give one another name.")
+        raise AirwaySegError(f"There are two cases called {twice}; rename one of them.")
     mine = team.share([folder for group in folders for folder in group])
     todo = [folder for folder in mine if not _is_prepared(folder, wanted)]
     progress("prepare", len(mine) - len(todo), len(mine))
@@ -269,20 +267,20 @@ def prepared_groups(
 
 
 def _is_prepared(folder: Path, wanted: tuple[str, ...]) -> bool:
-    place = folder.parents[1] / PREPARED / folder.name
-    case = _kept_case(folder, Hashes.kept_in(place))
-    return case is not None and all((place / case.fingerprint / f"{name}.npy").exists() for name in wanted)
+    prepared = folder.parents[1] / PREPARED / folder.name
+    case = _kept_case(folder, Hashes.kept_in(prepared))
+    return case is not None and all((prepared / case.fingerprint / f"{name}.npy").exists() for name in wanted)
 
 
 def _at_once(workers: int, cases: int) -> int:
-    """How many cases are prepared at once by ``workers`` processes: as many as the memory suffices for."""
+    """How many cases ``workers`` processes prepare at the same time: as many as fit into the free memory."""
     free = free_memory("cpu")
     most = workers if free is None else min(workers, free // PREPARING_BYTES)
     return max(1, min(most, cases))
 
 
 def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Iterator[None]:
-    """Prepare the cases and give something for each, in any order."""
+    """Prepare the cases; yields None after each, in any order."""
     workers = _at_once(workers, len(folders))
     if workers == 1:
         for folder in folders:
@@ -294,7 +292,9 @@ def _prepared(folders: list[Path], wanted: tuple[str, ...], workers: int) -> Ite
             for job in as_completed([pool.submit(_prepare, folder, wanted) for folder in folders]):
                 yield job.result()
     except BrokenProcessPool as error:
-        raise AirwaySegError("Preparing a case ended at once, probably for want of memory; try --workers 1.") from error
+        raise AirwaySegError(
+            "A worker process ended unexpectedly, probably because it was out of memory; try --workers 1."
+        ) from error
 
 
 def _prepare(folder: Path, wanted: tuple[str, ...]) -> None:
@@ -302,7 +302,7 @@ def _prepare(folder: Path, wanted: tuple[str, ...]) -> None:
 
 
 def make_map(name: str, case: Case) -> NDArray:
-    """A map (Z, Y, X) of a case that depends on the label alone."""
+    """A map (Z, Y, X) of a case that depends only on the label."""
     label, skeleton = np.asarray(case.label), case.skeleton.whole()
     match name:
         case "distance":
@@ -322,7 +322,7 @@ def make_map(name: str, case: Case) -> NDArray:
     raise AirwaySegError(f"There is no map {name!r}; there are {', '.join(MAPS)}.")
 
 
-def _write_case(case: Case, place: Path, hashes: Hashes) -> None:
+def _write_case(case: Case, prepared: Path, hashes: Hashes) -> None:
     numbers = {
         "spacing_mm": np.asarray(case.spacing_mm, float),
         "clean": case.clean,
@@ -332,14 +332,14 @@ def _write_case(case: Case, place: Path, hashes: Hashes) -> None:
         "voxels": case.skeleton.voxels,
         "skeleton": case.skeleton.values,
     }
-    numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.places.items()}
+    numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.points.items()}
     write_prepared(
-        place / case.fingerprint, {"ct": np.asarray(case.ct), "label": np.asarray(case.label)}, numbers, hashes
+        prepared / case.fingerprint, {"ct": np.asarray(case.ct), "label": np.asarray(case.label)}, numbers, hashes
     )
 
 
 def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
-    """The prepared case without maps but that of what was edited; None if it is not there or not right."""
+    """The prepared case, of the maps only that of corrected voxels; None if files are missing or damaged."""
     try:
         kept = folder.parents[1] / PREPARED / folder.name / _fingerprint(folder, hashes)
         arrays, numbers = read_prepared(kept, hashes)
@@ -348,10 +348,10 @@ def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
     except OSError as error:
         raise AirwaySegError(f"Case {folder.name}: {error}") from error
     hashes.keep_in(kept)
-    shape, places = arrays["ct"].shape, {name[7:]: part for name, part in numbers.items() if name.startswith("places_")}
+    shape, points = arrays["ct"].shape, {name[7:]: part for name, part in numbers.items() if name.startswith("places_")}
     z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
     spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
-    centres = Centres(shape, (z, y, x), {Kind(name): voxels for name, voxels in places.items()})
+    centres = Centres(shape, (z, y, x), {Kind(name): voxels for name, voxels in points.items()})
     return Case(
         name=folder.name,
         patient=str(numbers["patient"]),
@@ -368,7 +368,7 @@ def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
 
 
 def write_array(path: Path, values: NDArray) -> None:
-    """Write an array beside ``path`` and move it there.
+    """Atomic write of an array to ``path``.
 
     Raises
     ------

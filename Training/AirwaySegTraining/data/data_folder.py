@@ -1,4 +1,4 @@
-"""A folder of training cases as a person manages it: adding a corrected case, listing what is there, removing one."""
+"""Managing a folder of training cases: adding a corrected case, listing the cases, removing some."""
 
 import hashlib
 import json
@@ -24,17 +24,17 @@ from AirwaySegTraining.data.label_check import label_doubt
 from AirwaySegTraining.simulator.scanner import whole_hu
 
 SAME_CT = "ct_sha256"
-"""What case.json calls the `ct_digest`."""
+"""Key of the `ct_digest` in case.json."""
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """What a case is made of: CT and label, and what says where a person corrected it.
+    """The input files of a case: CT and label, and optionally the voxels that a person corrected.
 
     ``edited`` is a mask that is not 0 on the corrected voxels; without it they are where ``label`` differs from
-    ``initial``, the mask before the correction. ``patient`` keeps the cases of one person together (none: that of a
-    case with the same CT, or the case's name); ``name`` is the CT's if it is None, and another if a case of another CT
-    has that; ``series`` chooses one of several DICOM series. ``trusted`` is a label that need not fit the CT.
+    ``initial``, the mask before the correction. Cases of one ``patient`` are held out together (None: the patient of a
+    case with the same CT, or the case's name). ``name`` None takes the CT's name, made unique if a case of another CT
+    has it. ``series`` chooses one of several DICOM series. With ``trusted`` the label is not checked against the CT.
     """
 
     ct: Path
@@ -49,7 +49,7 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class KnownCase:
-    """A case that is there: its name and patient, the day it was added and the digest of its CT ("" if unknown)."""
+    """An existing case: its name and patient, the day it was added and the digest of its CT ("" if unknown)."""
 
     name: str
     patient: str
@@ -62,14 +62,14 @@ class KnownCase:
 
 
 def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path, list[str]]:
-    """Add a case to ``data``/cases; its folder, which appears only when it is complete, and warnings (sentences).
+    """Add a case to ``data``/cases by an atomic write; returns its folder, and warnings (sentences).
 
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or does not lie on the CT's grid; if the label is empty, holds values other than 0, 1
-        and 2, or does not lie on the CT's airways (see `label_doubt`) and is not trusted; if a case of that name is
-        there and ``force`` is False, or it is of another CT and not known to be of the same patient.
+        If a file cannot be read or is not on the CT's grid; if the label is empty, has values other than 0, 1 and 2, or
+        does not lie on the CT's airways (see `label_doubt`) and is not trusted; if a case of that name exists and
+        ``force`` is False, or it is of another CT and not known to be of the same patient.
     """
     settle(data)
     if files.name:
@@ -80,7 +80,7 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path
     arrays = _arrays(files, ct)
     doubt = label_doubt(to_canonical(ct).array, to_canonical(replace(ct, array=arrays["label"])).array)
     if doubt and not files.trusted:
-        raise AirwaySegError(f"{files.label.name} {doubt}. If it is right all the same, add --trust-label.")
+        raise AirwaySegError(f"{files.label.name} {doubt}. If it is correct nevertheless, add --trust-label.")
     warnings += [f"{files.label.name} {doubt}."] if doubt else []
     digest = ct_digest(ct)
     folder = data / "cases" / (files.name or _free_name(data, files, digest))
@@ -100,7 +100,7 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path
 
 @contextmanager
 def _named_after(folder: Path, new: Path) -> Iterator[None]:
-    """Errors name the case's folder, which the user knows, and not the hidden one."""
+    """Make errors name the case's folder, which the user knows, instead of the temporary one."""
     try:
         yield
     except AirwaySegError as error:
@@ -108,13 +108,13 @@ def _named_after(folder: Path, new: Path) -> Iterator[None]:
 
 
 def ct_digest(ct: Volume) -> str:
-    """A hash of a CT's size and voxels on canonical axes, the same whatever file they are kept in."""
+    """A hash of a CT's size and voxels on canonical axes, independent of the file format."""
     hu = whole_hu(to_canonical(ct).array)
     return hashlib.sha256(repr(hu.shape).encode() + np.ascontiguousarray(hu, "<i2").tobytes()).hexdigest()
 
 
 def known_case(folder: Path) -> KnownCase:
-    """What the case in a folder says of itself; without a readable case.json its patient is the folder's name."""
+    """The case in a folder, from its case.json; if that is not readable, its patient is the folder's name."""
     try:
         about = description_of(folder)
     except (OSError, ValueError):
@@ -123,7 +123,7 @@ def known_case(folder: Path) -> KnownCase:
 
 
 def _has_ct(folder: Path, digest: str) -> bool:
-    """Whether a case is of the CT with this digest; that of a case that says none is worked out."""
+    """Whether a case is of the CT with this digest; if the case has no digest, it is computed."""
     kept = known_case(folder).digest
     if kept:
         return kept == digest
@@ -151,7 +151,7 @@ def _arrays(files: CaseFiles, ct: Volume) -> dict[str, NDArray]:
         arrays["initial"] = _mask(files.initial, ct)
     if files.edited is not None:
         arrays["edited"] = _mask(files.edited, ct)
-    elif files.initial is not None:  # what is left out now says nothing of what was wrong
+    elif files.initial is not None:  # voxels that are left out now are not corrections
         arrays["edited"] = ((arrays["initial"] != (label == 1)) & (label != IGNORE)).astype(np.uint8)
     return arrays
 
@@ -168,7 +168,7 @@ def _description(files: CaseFiles, arrays: dict[str, NDArray], patient: str) -> 
 
 
 def _free_name(data: Path, files: CaseFiles, digest: str) -> str:
-    """The CT's name; if a case of another CT has it, with the patient before it or a part of the digest behind it."""
+    """The CT's name; if a case of another CT has it, with the patient in front or a part of the digest at its end."""
     scan = case_name(files.ct)
     _check_name(scan)
     patient = re.sub(r"[^\w.-]+", "-", files.patient or "").strip("-._")
@@ -180,7 +180,7 @@ def _free_name(data: Path, files: CaseFiles, digest: str) -> str:
 
 
 def _patient(data: Path, given: str | None, name: str, digest: str) -> tuple[str, list[str]]:
-    """The patient of a new case, and what may be wrong with that."""
+    """The patient of a new case, and warnings about it."""
     cases = [known_case(folder) for folder in _folders(data)]
     same = [case for case in cases if case.digest == digest]
     if not same and (data / "cases" / name).exists() and _has_ct(data / "cases" / name, digest):
@@ -201,7 +201,7 @@ def _patient(data: Path, given: str | None, name: str, digest: str) -> tuple[str
 
 
 def _check_replaced(folder: Path, patient: str | None, digest: str, force: bool) -> list[str]:
-    """Refuse to replace a case that may be somebody else's; what is said of one that is replaced by another CT's."""
+    """Refuse to replace a case that may be another patient's; returns a warning if the old case is of another CT."""
     if not folder.exists():
         return []
     if not force:
@@ -231,12 +231,12 @@ def _mask(path: Path, ct: Volume) -> NDArray[np.uint8]:
 
 
 def _folders(data: Path) -> list[Path]:
-    """Every folder that stands for a case, whole or not."""
+    """Every folder of a case, complete or not."""
     return sorted(path for path in (data / "cases").glob("[!.]*") if path.is_dir())
 
 
 def cases_table(data: Path) -> str:
-    """A row for every case: patient, voxels, spacing, airway, corrected voxels, and what is wrong with it if it is."""
+    """A row for every case: patient, voxels, spacing, airway, corrected voxels, and any problem with it."""
     settle(data)
     if not _folders(data):
         raise AirwaySegError(f"{data} holds no case yet: `cases add` makes {data / 'cases'}.")
@@ -258,7 +258,7 @@ def cases_table(data: Path) -> str:
 
 
 def remove_cases(data: Path, names: Sequence[str]) -> None:
-    """Remove cases' folders, and what was worked out of them; none of them if one is unknown.
+    """Remove the folders of cases, and the data computed from them; none of them if one is unknown.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Whether a label lies on its CT's airways: a lumen is darker than what lies around it, wherever one looks.
+"""Check that a label lies on its CT's airways: a lumen is everywhere darker than its immediate surroundings.
 
-Trachea and lungs are dark nearly everywhere, so a label that is mirrored or shifted may be dark as a whole. What it
-then lacks is the brighter wall around each of its pieces.
+The mean HU alone is not enough: trachea and lungs are dark, so a mirrored or shifted label may be dark on average. But
+its parts then lack the brighter wall around them.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegTraining.data.augmentation import IGNORE
 
 BLOCK = 24
-"""Voxels along a side of the cubes in which label and surroundings are compared: so the trachea does not outvote."""
+"""Side in voxels of the cubes in which label and surroundings are compared, so that the trachea does not dominate."""
 
 LEAST_VOXELS = 5
-"""A cube counts if it holds so many voxels of the label and around it..."""
+"""A cube counts if it has at least this many voxels of the label, and as many around it..."""
 
 LEAST_HU = 40.0
-"""... and fits if what lies around the label is brighter by this on average."""
+"""... and fits if the voxels around the label are brighter by more than this on average."""
 
 LEAST_FIT = 0.5
 """Of right labels of real and simulated CTs 99 % of the cubes fit, of mirrored ones at most 35 %, of ones that are
@@ -32,11 +32,12 @@ shifted by 3 voxels at most 48 %."""
 CLEARLY_BETTER = 0.2
 
 AXES = ("head to foot", "front to back", "left to right")
-"""What is mirrored along the canonical axes z, y and x."""
+"""Names of mirroring along the canonical axes z, y and x."""
 
 
 WIDTHS = (0, -1, 1, -2)
-"""Voxels by which a label is widened until it fits: a person may have marked the wall too, or only the lumen's core."""
+"""Voxels by which a label is dilated (or eroded) if it does not fit: a person may mark the wall too, or only the core
+of the lumen."""
 
 Way = tuple[bool, bool, bool]
 AS_IT_IS: Way = (False, False, False)
@@ -53,7 +54,7 @@ class Surface:
 
     @classmethod
     def of(cls, label: NDArray[np.uint8], wider: int = 0) -> "Surface":
-        """The surface of a label (Z, Y, X) where it is 1, ``wider`` by some voxels; where it is 2 counts as nothing."""
+        """The surface of a label (Z, Y, X) where it is 1, dilated by ``wider`` voxels; voxels of 2 do not count."""
         box = bounding_box(label == 1, margin=max(0, wider) + 1) or (slice(0, 0),) * 3
         airway = label[box] == 1
         if wider > 0:
@@ -67,7 +68,7 @@ class Surface:
         return cls(label.shape, lumen.voxels.astype(np.intp) + start, shell[label[tuple(shell.T)] != IGNORE])
 
     def fitting(self, hu: NDArray, mirrored: Way = AS_IT_IS) -> tuple[int, int]:
-        """How many cubes fit (`LEAST_HU`) with the label mirrored along some axes, and of how many."""
+        """Number of cubes that fit (`LEAST_HU`) with the label mirrored along some axes, and number of all cubes."""
         cubes = [-(-count // BLOCK) for count in self.shape]
         counts, means = [], []
         for voxels in (self.inside, self.around):
@@ -81,10 +82,10 @@ class Surface:
 
 
 def label_doubt(hu: NDArray, label: NDArray[np.uint8]) -> str:
-    """What is wrong with a label (0, 1, 2) of a CT in HU, both (Z, Y, X) on canonical axes; empty if it fits.
+    """The problem with a label (0, 1, 2) of a CT in HU, both (Z, Y, X) on canonical axes; empty if it fits.
 
-    The rest of a sentence about the label: it does not lie on dark airways, or would if it were mirrored. A label of a
-    few voxels, too few to judge, fits.
+    The text is the predicate of a sentence about the label: it does not lie on dark airways, or would if it were
+    mirrored. A label with too few voxels to judge fits.
     """
     surface = Surface.of(label)
     fitting, cubes = surface.fitting(hu)
@@ -105,7 +106,7 @@ def label_doubt(hu: NDArray, label: NDArray[np.uint8]) -> str:
         return f"looks mirrored {names}: {fits}"
     if share < LEAST_FIT:
         return (
-            f"does not lie on the CT's airways: only {_percent(share)} of it is darker than what is around it; "
+            f"does not lie on the CT's airways: only {_percent(share)} of it is darker than its surroundings; "
             "it may be shifted, far too wide, or of another CT"
         )
     return ""

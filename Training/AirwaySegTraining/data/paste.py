@@ -1,7 +1,7 @@
 """Pastes simulated airways with their arteries into the lungs of real CTs: real noise and texture, exact labels.
 
-A bridge from simulation to real scans: the case's own label stays, and small trees are drawn where the lung shows
-neither airway nor vessel, with the scan's blur, its noise on top, and the density of its own trachea inside.
+A mixture of simulation and real scans: the case's own label is kept, and small trees are drawn where the lung shows
+neither airway nor vessel, with the scan's blur and noise, and with the HU of its own tracheal air inside.
 """
 
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from AirwaySegTraining.simulator.scanner import Scanner, whole_hu
 from AirwaySegTraining.simulator.simulate import SimulatedCase, is_visible, write_case
 
 TREES = 60
-"""Small trees that are tried in a case."""
+"""Number of small trees that are tried in a case."""
 
 TRIES = 20
-"""Places that are tried for each tree."""
+"""Positions that are tried for each tree."""
 
 CLEAR_MM, DOUBT_MM = 4.0, 1.5
-"""Lung is taken as free where it is so far from the case's airways and the pleura, and from what was left out."""
+"""Free lung is at least this far from the case's airways and the pleura, and from left-out voxels."""
 
 LEAST_FREE = 0.8
-"""Share of a small tree's centerlines that must lie in free lung: real airways touch vessels too."""
+"""Smallest share of a small tree's centerlines in free lung; below 1, because real airways touch vessels too."""
 
 VESSEL_HU = 90
-"""What is denser than the lung around it by this is taken for a vessel."""
+"""Voxels denser than the lung around them by this are taken for vessels."""
 
 SCAN_BLUR = 0.6
 """Standard deviation in voxels of the blur that the tubes get."""
@@ -43,7 +43,7 @@ SCAN_BLUR = 0.6
 
 @dataclass(frozen=True)
 class Lung:
-    """A real lung: HU smoothed over a few mm, where nothing is seen (bool), air's HU, noise in HU (SD)."""
+    """A real lung: HU smoothed over a few mm, free lung (bool), HU of air, noise in HU (SD)."""
 
     around_hu: NDArray[np.float32]
     free: NDArray[np.bool_]
@@ -52,17 +52,17 @@ class Lung:
 
 
 def look_at(case: Case) -> Lung:
-    """Measure what pasting needs.
+    """Measure the lung of a case for pasting.
 
     Raises
     ------
     AirwaySegError
-        If the case has no wide airway to measure its air in, or no lung with room.
+        If the case has no airway wide enough to measure the HU of air, or no free lung.
     """
     hu, label, spacing_mm = np.asarray(case.ct, np.float32), np.asarray(case.label), case.spacing_mm
     air = hu[binary_erosion(label == 1, iterations=3)]
     if len(air) < 100:
-        raise AirwaySegError(f"Case {case.name} has no airway wide enough to measure its air in.")
+        raise AirwaySegError(f"Case {case.name} has no airway wide enough to measure the HU of its air.")
     lungs = lung_mask(np.asarray(case.ct), body_mask(np.asarray(case.ct), spacing_mm), spacing_mm)
     around = gaussian_filter(np.where(lungs, hu, -850), [2.0 / mm for mm in spacing_mm])
     smooth = gaussian_filter(hu, [0.7 / mm for mm in spacing_mm])
@@ -76,7 +76,7 @@ def look_at(case: Case) -> Lung:
 
 
 def small_tree(start_mm: Points, away: Points, rng: np.random.Generator) -> list[Branch]:
-    """A bronchus that parts once or twice: radius 0.8 to 2 mm at its beginning, lengths of 6 to 14 radii."""
+    """A bronchus that forks once or twice: radius 0.8 to 2 mm at its start, lengths of 6 to 14 radii."""
     radius_mm = rng.uniform(0.8, 2.0)
     line = wobbly_line(start_mm, start_mm + away * radius_mm * rng.uniform(6, 14), 0.06, rng)
     tree = [Branch(line, np.linspace(1.05, 0.95, len(line)) * radius_mm, -1, 1)]
@@ -96,7 +96,7 @@ def small_tree(start_mm: Points, away: Points, rng: np.random.Generator) -> list
 
 
 def place_trees(case: Case, lung: Lung, rng: np.random.Generator) -> list[list[Branch]]:
-    """Small trees whose centerlines run through free lung, none near another, about away from the lungs' middle."""
+    """Small trees with centerlines in free lung, apart from each other, roughly away from the lungs' middle."""
     spacing = np.asarray(case.spacing_mm)
     voxels = np.argwhere(lung.free)
     middle_mm = voxels.mean(axis=0) * spacing
@@ -105,10 +105,10 @@ def place_trees(case: Case, lung: Lung, rng: np.random.Generator) -> list[list[B
         for _ in range(TRIES):
             start_mm = voxels[rng.integers(len(voxels))] * spacing
             tree = small_tree(start_mm, unit(unit(start_mm - middle_mm) + rng.normal(scale=0.5, size=3)), rng)
-            places = np.rint(np.vstack([branch.points_mm for branch in tree]) / spacing).astype(int)
-            if ((places >= 0) & (places < free.shape)).all() and free[tuple(places.T)].mean() > LEAST_FREE:
+            indices = np.rint(np.vstack([branch.points_mm for branch in tree]) / spacing).astype(int)
+            if ((indices >= 0) & (indices < free.shape)).all() and free[tuple(indices.T)].mean() > LEAST_FREE:
                 trees.append(tree)
-                low, high = places.min(axis=0) - 3, places.max(axis=0) + 4
+                low, high = indices.min(axis=0) - 3, indices.max(axis=0) + 4
                 free[tuple(slice(max(0, a), b) for a, b in zip(low, high))] = False
                 break
     return trees
@@ -135,7 +135,7 @@ def pasted_case(case: Case, lung: Lung, seed: int) -> SimulatedCase:
 def _draw(
     tree: list[Branch], case: Case, lung: Lung, target: tuple[NDArray, NDArray], rng: np.random.Generator
 ) -> None:
-    """Put a tree with its arteries into the target: what is added to the lung's HU, and the label."""
+    """Draw a tree with its arteries into the target: the change of the lung's HU, and the label."""
     wall_mm, wall_hu = rng.uniform(0.4, 0.9), rng.uniform(-300, 60)
     arteries = companions(tree, lambda _diameter: wall_mm, rng)
     box, grid = _grid_around(arteries + tree, case)
@@ -150,7 +150,7 @@ def _draw(
         drawn_hu += (value - around_hu - drawn_hu) * (coverage / np.float32(255))
     scanner = Scanner(SCAN_BLUR, SCAN_BLUR, 0.0, lung.noise_hu, 0.5, 0.0, 0.0, 1.0, None)
     here_hu = float(np.median(around_hu))
-    contrast = here_hu + 0.3 * (wall_hu - here_hu) - lung.air_hu  # of a thin wall the blur leaves about a third
+    contrast = here_hu + 0.3 * (wall_hu - here_hu) - lung.air_hu  # after the blur, about a third of a thin wall is left
     for branch in tree:
         seen = is_visible(2 * float(branch.radii_mm.mean()), contrast, case.spacing_mm, scanner)
         coverage = np.zeros(grid.shape, np.uint8)

@@ -1,4 +1,4 @@
-"""What is kept of a prepared case, as files: read where it is needed, checked, and made again where it is not right.
+"""The cache files of a prepared case: written, read in crops, and checked by hashes.
 
 `.prepared`/<case>/<fingerprint> holds ct.npy, label.npy, case.npz, a file for each map, and files.json: hashes of
 files that need not be read again while their size and times are the same. Nothing is unpickled.
@@ -22,23 +22,23 @@ from AirwaySegLib.files.atomic_output import delivered_into, write_text
 
 HASHES = "files.json"
 STILL_NS = 2_000_000_000
-"""A file that was written within two seconds before it was hashed may change again without another time (FAT's)."""
+"""A file written within two seconds before it was hashed may change without a new time stamp (resolution of FAT)."""
 
 FORMAT = 1
-"""To be raised when case.npz gets other contents: then everything is worked out again, with the same fingerprint."""
+"""Increase it when the content of case.npz changes: then everything is computed again, with the same fingerprint."""
 
 ARRAYS: dict[str, DTypeLike] = {"ct": np.int16, "label": np.uint8}
 
 
 class Unusable(Exception):
-    """What is kept is not what was written; it has to be made again."""
+    """A cache file is missing, damaged or outdated; it has to be made again."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """An array in an .npy file, of which boxes are read: the file is open no longer than that takes.
+    """An array in an .npy file of which boxes are read; the file is open only while it is read.
 
-    A memory map that stays open would take one of the process's file descriptors, of which there may be 256.
+    A memory map that stays open would take one of the process's file descriptors, of which there may be only 256.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class OnDisk:
         return part if part.base is None else part.copy()
 
     def __eq__(self, other: Any) -> Any:
-        """Voxel by voxel, as of an array."""
+        """Elementwise, as of an array."""
         return np.asarray(self) == other
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
@@ -72,17 +72,17 @@ class OnDisk:
 
 
 class Hashes:
-    """Hashes (SHA-256, hexadecimal) of files, remembered with what the file system says of them."""
+    """Hashes (SHA-256, hexadecimal) of files, stored with the files' size and times."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
 
     @classmethod
-    def kept_in(cls, place: Path) -> "Hashes":
-        """What the folders in ``place`` remember; nothing where they hold none that can be read."""
+    def kept_in(cls, parent: Path) -> "Hashes":
+        """The hashes stored in the subfolders of ``parent``; unreadable files are skipped."""
         hashes = cls()
-        for path in sorted(place.glob(f"*/{HASHES}")):
+        for path in sorted(parent.glob(f"*/{HASHES}")):
             try:
                 document = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError):
@@ -92,7 +92,7 @@ class Hashes:
         return hashes
 
     def of(self, path: Path) -> str:
-        """The file's hash, remembered if the file is as it was then, else worked out; raises OSError."""
+        """The file's hash: the stored one if size and times are the same, else computed; raises OSError."""
         state = _state(path)
         *remembered, digest = self._known.get(path.name) or [None]
         if remembered == state and isinstance(digest, str):
@@ -104,12 +104,12 @@ class Hashes:
         return digest
 
     def remember(self, path: Path, digest: str) -> None:
-        """Keep a hash that is known to be that of the file as it is now."""
+        """Store a hash that is known to be that of the file as it is now."""
         self._known[path.name] = [*_state(path), digest]
         self._changed = True
 
     def keep_in(self, folder: Path) -> None:
-        """Write down what is new, if the folder can be written."""
+        """Write new hashes into the folder, if it can be written."""
         if self._changed:
             with suppress(AirwaySegError):
                 write_text(folder / HASHES, json.dumps(self._known))
@@ -117,13 +117,13 @@ class Hashes:
 
 
 def _state(path: Path) -> list[int]:
-    """What changes when a file is written or replaced: size, times of its voxels and of itself, number."""
+    """Values that change when a file is written or replaced: size, modification time, change time, inode."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def write_prepared(kept: Path, arrays: Mapping[str, NDArray], numbers: Mapping[str, Any], hashes: Hashes) -> None:
-    """Write the `ARRAYS` of a case and its ``numbers``, in place of what is there.
+    """Write the `ARRAYS` of a case and its ``numbers``, replacing older ones.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def write_prepared(kept: Path, arrays: Mapping[str, NDArray], numbers: Mapping[s
 
 
 def read_prepared(kept: Path, hashes: Hashes) -> tuple[dict[str, OnDisk], dict[str, NDArray]]:
-    """The `ARRAYS`, and what case.npz holds, as they were written.
+    """The `ARRAYS`, and the content of case.npz, as they were written.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def read_prepared(kept: Path, hashes: Hashes) -> tuple[dict[str, OnDisk], dict[s
 
 
 def _seal(numbers: Mapping[str, NDArray], fingerprint: str) -> str:
-    """A hash of all that case.npz holds and of the case that it is of."""
+    """A hash of the content of case.npz and of the case's fingerprint."""
     total = hashlib.sha256(f"{FORMAT} {fingerprint}".encode())
     for name, values in sorted(numbers.items()):
         total.update(f"{name} {values.dtype.str} {values.shape}".encode())
@@ -187,7 +187,7 @@ def read_map(path: Path, count: int) -> NDArray:
 
 
 def _loaded(path: Path, use: Callable[[Any], Any]) -> Any:
-    """What ``use`` makes of an .npy file's array, or of the arrays of an .npz file by name."""
+    """The result of ``use`` on an .npy file's array, or on the arrays of an .npz file by name."""
     wanted = np.lib.npyio.NpzFile if path.suffix == ".npz" else np.ndarray
     try:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -200,8 +200,8 @@ def _loaded(path: Path, use: Callable[[Any], Any]) -> Any:
     except FileNotFoundError as error:
         raise Unusable(path.name) from error
     except OSError as error:
-        if error.errno is None:  # NumPy's own, of what is in the file
+        if error.errno is None:  # raised by NumPy, about the file's content
             raise Unusable(path.name) from error
         raise AirwaySegError(f"{path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # the readers meet arbitrary bytes, and the kinds of their errors are not promised
+    except Exception as error:  # arbitrary bytes: the readers' exception types are not documented
         raise Unusable(path.name) from error

@@ -1,7 +1,7 @@
-"""Makes a training case of a real CT and a mask that is right where it says airway, but incomplete and ragged.
+"""Makes a training case of a real CT and a mask that is precise but incomplete and ragged.
 
-Foreground is where the mask and the picture agree. Left out is what the mask may have missed: a shell around it, dark
-spots in the lungs, air beside the tree and in the trachea. All else is background: parenchyma without dark spots,
+Airway is where the mask and the CT agree. Voxels that the mask may have missed are left out: a shell around it, dark
+spots in the lungs, air beside the tree and in the trachea. The rest is background: parenchyma without dark spots,
 vessels, chest wall, oesophagus, outside air.
 """
 
@@ -20,19 +20,20 @@ SHELL_MM = 1.6
 BESIDE_TREE_MM = 5.0
 AROUND_TRACHEA_MM = 8.0
 PLEURA_MM = 5.0
-"""No airway is seen so near to the lungs' surface..."""
+"""No airway is visible this near to the lungs' surface..."""
 
 HILUM_MM = 15.0
 """... unless the tree is as near as this."""
 
 DARK_SPOT_HU = 20.0
-"""How much darker than its surroundings a smoothed voxel of lung must at least be to be doubtful."""
+"""A smoothed voxel of lung is doubtful if it is darker than its surroundings by at least this."""
 
 
 def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
     """Voxels of the lungs that are darker than the parenchyma around them, where small airways may be; (Z, Y, X) bool.
 
-    Vessels and chest wall are cut down to the lungs' median density first: they would make everything beside them dark.
+    Vessels and chest wall are clipped to the lungs' median density first: they would make everything beside them seem
+    dark.
     """
     if not lungs.any():
         return np.zeros(hu.shape, bool)
@@ -57,7 +58,7 @@ def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:
     inner = distance_to(~lungs, ct.spacing_mm) > PLEURA_MM
     doubtful |= dark_spots(hu, lungs, ct.spacing_mm) & (inner | (from_tree_mm < HILUM_MM))
     doubtful |= (from_tree_mm < BESIDE_TREE_MM) & (hu < AIR_HU) & ~lungs
-    if trachea is not None:  # its sure voxels lie off the wall
+    if trachea is not None:  # `lumen_zyx` does not reach the wall
         seeds = np.zeros(ct.array.shape, bool)
         seeds[tuple(trachea.lumen_zyx.T)] = True
         doubtful |= (distance_to(seeds[box], ct.spacing_mm) < AROUND_TRACHEA_MM) & (hu < AIR_HU)

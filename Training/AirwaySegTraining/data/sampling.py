@@ -1,6 +1,6 @@
-"""Where training patches lie: kinds of places in a scan, mixtures of them, and cutting cubes there.
+"""Sampling of training patches: kinds of centre points, mixtures of them, and cropping.
 
-Arrays are (Z, Y, X), positions and starts are voxels (z, y, x). Letters in shapes: N places of one kind.
+Arrays are (Z, Y, X), points and starts are voxel indices (z, y, x). Letters in shapes: N points of one kind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegTraining.losses.weight_maps import SMALL_VOXELS
 
 THIN_VOXELS, WIDE_VOXELS = 2.3, 4.0
-"""Ours: thin airways have a half-width below the first, wide ones from the second on."""
+"""Ours: thin airways have a half-width below the first, wide ones at least the second."""
 
 BORDER_HU = -500
 COARSE = 4
-"""Of the lungs' border, and of all else around air, every fourth voxel along each axis is looked at."""
+"""Sampling stride for the border of lungs and of other air, along each axis."""
 
 
 class Boxed(Protocol):
-    """An array, or what gives boxes of one: `prepared_files.OnDisk`, `cases.OnAirway`."""
+    """An array, or an object that gives boxes of one: `prepared_files.OnDisk`, `cases.OnAirway`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ class Boxed(Protocol):
 
 
 class Kind(StrEnum):
-    """Kinds of places around which patches are cut, by their names in a recipe."""
+    """Kinds of points around which patches are cropped, by their names in a recipe."""
 
     HARD_SKELETON = "hard_skeleton"
     """Skeleton voxels that a given model missed (WingsNet)."""
@@ -72,11 +72,11 @@ class Mixture:
         Raises
         ------
         AirwaySegError
-            If a name is no kind, a share is not a number from 0 to 1, or they do not sum to 1 (within 0.001).
+            If a name is not a kind, a share is not a number from 0 to 1, or they do not sum to 1 (within 0.001).
         """
         for name, share in table.items():
             if name not in list(Kind):
-                raise AirwaySegError(f"{name} is no kind of place for patches; there are {', '.join(Kind)}.")
+                raise AirwaySegError(f"{name!r} is not a kind of patch; the kinds are {', '.join(Kind)}.")
             if type(share) not in (int, float) or not 0 <= share <= 1:
                 raise AirwaySegError(f"The share of {name} patches is {share!r}, not a number from 0 to 1.")
         total = sum(table.values())
@@ -85,33 +85,33 @@ class Mixture:
         return cls(tuple((kind, table[kind] / total) for kind in Kind if kind in table))
 
     def draw(self, rng: np.random.Generator) -> Kind:
-        """A random kind, as often as its share says."""
+        """A random kind, with its share as probability."""
         return self.shares[rng.choice(len(self.shares), p=[share for _, share in self.shares])][0]
 
 
 @dataclass(frozen=True)
 class Centres:
-    """Places in a scan of ``shape``: listed voxels (N, 3) by kind, and the ``box`` of the lungs and airways."""
+    """Points in a scan of ``shape``: voxel indices (N, 3) by kind, and the ``box`` of the lungs and airways."""
 
     shape: tuple[int, int, int]
     box: Box
-    places: Mapping[Kind, NDArray[np.int32]]
+    points: Mapping[Kind, NDArray[np.int32]]
 
     def with_missed(self, missed: NDArray) -> "Centres":
         """The same with the hard skeleton, given as a map (Z, Y, X) that is not 0 where a model missed a voxel of it.
 
         Zheng et al. 2021, IV B: the false negatives of the network that was trained by Dice loss.
         """
-        return replace(self, places={**self.places, Kind.HARD_SKELETON: _places(missed)})
+        return replace(self, points={**self.points, Kind.HARD_SKELETON: _voxels_of(missed)})
 
     def with_edited(self, edited: NDArray) -> "Centres":
         """The same with the voxels that a person corrected, given as a map (Z, Y, X) that is not 0 there."""
-        return replace(self, places={**self.places, Kind.EDITED: _places(edited)})
+        return replace(self, points={**self.points, Kind.EDITED: _voxels_of(edited)})
 
     def draw(self, mixture: Mixture, rng: np.random.Generator) -> NDArray[np.int64]:
-        """A random voxel (3,) of a random kind; a kind that the scan has no voxel of counts as `Kind.RANDOM`."""
+        """A random voxel (3,) of a random kind; if the scan has no voxel of that kind, of `Kind.RANDOM`."""
         kind = mixture.draw(rng)
-        listed = self.places.get(kind, ())
+        listed = self.points.get(kind, ())
         if len(listed):
             return listed[rng.integers(len(listed))].astype(np.int64)
         box = [slice(0, count) for count in self.shape] if kind is Kind.ANYWHERE else self.box
@@ -121,7 +121,7 @@ class Centres:
 def find_centres(
     ct: NDArray[np.int16], label: NDArray[np.uint8], skeleton: NDArray, spacing_mm: tuple[float, float, float]
 ) -> Centres:
-    """Places of every kind but the hard skeleton, which depends on a model (see `Centres.with_missed`).
+    """Points of every kind except the hard skeleton, which depends on a model (see `Centres.with_missed`).
 
     Parameters
     ----------
@@ -132,19 +132,19 @@ def find_centres(
     skeleton
         Not 0 on the airway's skeleton; empty if there is no airway.
     """
-    places = {Kind.BORDER: _border(ct)}
+    points = {Kind.BORDER: _border(ct)}
     airway = label == 1
     if airway.any():
-        voxels = _places((skeleton != 0) & airway)
+        voxels = _voxels_of((skeleton != 0) & airway)
         half_width = _to_background(airway, voxels)
-        places |= {
+        points |= {
             Kind.SMALL_AIRWAY: voxels[half_width < SMALL_VOXELS],
             Kind.THIN: voxels[half_width < THIN_VOXELS],
             Kind.MIDDLE: voxels[(half_width >= THIN_VOXELS) & (half_width < WIDE_VOXELS)],
             Kind.WIDE: voxels[half_width >= WIDE_VOXELS],
         }
     depth, height, width = ct.shape
-    return Centres((depth, height, width), lung_box(ct, label, spacing_mm), places)
+    return Centres((depth, height, width), lung_box(ct, label, spacing_mm), points)
 
 
 def lung_box(ct: NDArray[np.int16], label: NDArray[np.uint8], spacing_mm: tuple[float, float, float]) -> Box:
@@ -163,7 +163,7 @@ def lung_box(ct: NDArray[np.int16], label: NDArray[np.uint8], spacing_mm: tuple[
     return z, y, x
 
 
-def _places(mask: NDArray) -> NDArray[np.int32]:
+def _voxels_of(mask: NDArray) -> NDArray[np.int32]:
     """Voxels (N, 3) that are not 0."""
     return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1).astype(np.int32)
 
@@ -179,9 +179,9 @@ def _to_background(airway: NDArray[np.bool_], voxels: NDArray[np.int32]) -> NDAr
 
 
 def _border(ct: NDArray[np.int16]) -> NDArray[np.int32]:
-    """Every third voxel of a coarse grid where air meets tissue."""
+    """Voxels of a subsampled grid where air meets tissue."""
     air = ct[::COARSE, ::COARSE, ::COARSE] < BORDER_HU
-    return _places(air & ~binary_erosion(air, border_value=1))[::3] * COARSE
+    return _voxels_of(air & ~binary_erosion(air, border_value=1))[::3] * COARSE
 
 
 def draw_start(
@@ -189,8 +189,8 @@ def draw_start(
 ) -> NDArray[np.int64]:
     """First voxel (3,) of a cube of ``side`` voxels that contains ``point``, within the scan where that is possible.
 
-    The point lies up to a third of the side off the cube's middle, so that it is seen with its surroundings; farther
-    where the scan ends. A scan with fewer voxels along an axis than the cube starts with it.
+    The point is up to a third of the side off the cube's middle, so that it is seen with its surroundings; farther at
+    the scan's edge. Along an axis on which the scan is smaller than the cube, both start at 0.
     """
     shift = rng.integers(-(side // 3), side // 3 + 1, size=3)
     return np.clip(point + shift - side // 2, 0, np.maximum(0, np.array(shape) - side))
@@ -199,8 +199,8 @@ def draw_start(
 def cut(array: Boxed, start: ArrayLike, size: int | Sequence[int] | NDArray, fill: float | None = None) -> NDArray:
     """A copy of the box of ``size`` voxels (a cube, or z, y, x) at ``start``.
 
-    Outside the array everything is ``fill``; with None the array goes on as its mirror image, as in inference, so that
-    CT, label and maps still fit together: an axis of voxels a b c reads c b a a b c c b a.
+    Outside the array the value is ``fill``; with None the array is padded by its mirror image, as in inference, so that
+    CT, label and maps still match: an axis of voxels a b c becomes c b a a b c c b a.
     """
     first = np.asarray(start)
     last = first + size

@@ -1,4 +1,4 @@
-"""A training with a recipe between two steps: how it begins and goes on."""
+"""The state of a training with a recipe between two steps: start, checkpoint and resume."""
 
 import copy
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from AirwaySegTraining.fit.training_state import TrainingState, changed_settings
 class Run(TrainingState):
     """The training of `fit`.
 
-    ``place`` is that of the stage whose optimiser it has, -1 before the first; ``frozen`` says whether that stage's
-    batch normalisation keeps its statistics by now. ``best`` is the largest score of a validation so far, ``checked``
-    the step of the last one. ``lengthened_from`` is the number of steps with which a run began that now has more.
+    ``place`` is the index of the current stage, -1 before the first; ``frozen`` says whether that stage's batch
+    normalisation now keeps its statistics. ``best`` is the largest score of a validation so far, ``checked`` the step
+    of the last one. ``lengthened_from`` is the original number of steps of a run that was given more.
     """
 
     command: ClassVar[str] = "fit"
@@ -45,14 +45,14 @@ class Run(TrainingState):
         return [window for window in (self.info.window_hu, self.info.second_window_hu) if window is not None]
 
     def enter(self, place: int) -> Stage:
-        """Begin a stage with an optimiser of its own, unless it is the one that a checkpoint was in."""
+        """Begin the stage of index ``place`` with a new optimiser, unless a checkpoint was already in it."""
         if place != self.place:
             self.optimizer = make_optimizer(self.net, self.recipe.stages[place])
             self.place, self.frozen = place, False
         return self.recipe.stages[place]
 
     def state(self) -> dict[str, Any]:
-        """As `TrainingState.state`, with the recipe and how far its stage has come."""
+        """As `TrainingState.state`, with the recipe and the state of its stage."""
         return {
             **super().state(),
             "recipe": self.recipe.as_dict(),
@@ -65,7 +65,7 @@ class Run(TrainingState):
     def difference(self, state: dict[str, Any]) -> str | None:
         """As `TrainingState.difference`.
 
-        A training of one stage may get more steps: the rest follows the learning rates of so many.
+        A training of one stage may get more steps: the remaining steps then use the learning rates of the longer one.
         """
         other = changed_settings(state, self.settings)
         was, now = _completed(state["recipe"]), _completed(self.recipe.as_dict())
@@ -85,25 +85,25 @@ class Run(TrainingState):
             self.frozen = state.get("frozen", False)
 
     def provenance(self, more: dict[str, Any]) -> dict[str, Any]:
-        """As `TrainingState.provenance`, with the recipe, and the provenance of the weights that it began with."""
+        """As `TrainingState.provenance`, with the recipe, and the provenance of the initial weights."""
         came_about = {"recipe": self.recipe.as_dict(), "steps": self.step, "cases": len(self.fingerprints), **more}
         return {**came_about, "began_with": self.info.provenance} if self.info.provenance else came_about
 
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a recipe does, with the defaults of what stages could not say yet when it was kept."""
+    """A stored recipe, with defaults for the fields that did not exist when it was stored."""
     defaults = {item.name: item.default for item in fields(Stage) if item.default is not MISSING}
     stages = [{**defaults, **stage} for stage in recipe["stages"]]
     return {"name": recipe["name"], "network": recipe["network"], "stages": stages}
 
 
 def _is_longer(now: dict[str, Any], was: dict[str, Any]) -> bool:
-    """Whether of two recipes the first has more steps, in one stage."""
+    """Whether the first of two recipes has more steps, and both have one stage."""
     return len(now["stages"]) == len(was["stages"]) == 1 and now["stages"][0]["steps"] > was["stages"][0]["steps"]
 
 
 def _advice(name: str, was: dict[str, Any]) -> str:
-    """What to do about another length, as the end of a sentence."""
+    """Advice for a recipe of a different length, as the end of a sentence."""
     if name == "steps":
         return f": it has {was['stages'][0]['steps']} steps and can only get more"
     if name == "steps_scale":
@@ -112,7 +112,7 @@ def _advice(name: str, was: dict[str, Any]) -> str:
 
 
 def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], device: torch.device) -> Run:
-    """Fresh or given weights and their average, at step 0, on the device."""
+    """A run at step 0, with random or given weights, on the device."""
     torch.manual_seed(settings.seed)
     network = recipe.network
     if settings.start_from:
@@ -123,7 +123,7 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
                 f"{recipe.name} {len(network.windows_hu)} and {network.classes}."
             )
     else:
-        # Instance normalisation depends on what a window holds, so test windows have the training's size.
+        # Instance normalisation depends on the window's content, so windows at test time have the training's size.
         side = recipe.stages[-1].patch if network.norm == "instance" else 128
         info = ModelInfo(
             name="run",
@@ -144,7 +144,7 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
 
 
 def make_optimizer(net: nn.Module, stage: Stage) -> torch.optim.Optimizer:
-    """The stage's optimiser, without moments yet."""
+    """A new optimiser for the stage."""
     if stage.optimizer == "sgd":
         return torch.optim.SGD(net.parameters(), stage.rate, momentum=stage.momentum, weight_decay=stage.weight_decay)
     return torch.optim.AdamW(net.parameters(), lr=stage.rate, weight_decay=stage.weight_decay)

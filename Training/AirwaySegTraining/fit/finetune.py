@@ -1,4 +1,4 @@
-"""Fine-tuning on a handful of corrected cases, with an honest answer to the question whether the network is better."""
+"""Fine-tuning on a few corrected cases, with a verdict from held-out cases: better, not better or unknown."""
 
 import json
 import os
@@ -23,14 +23,14 @@ from AirwaySegTraining.fit.training_state import precision_of
 from AirwaySegTraining.fit.validation import CHOSEN_BY, doubt_about_labels, mean_score
 
 JUDGED_BY = (*CHOSEN_BY, "dsc")
-"""The measures of ATM'22. Where a person draws wider than the weights did, precision falls as soon as they follow: only
-with the Dice coefficient beside it is that no loss."""
+"""The metrics of ATM'22. If a person draws airways wider than the weights did, precision decreases after fine-tuning;
+the Dice coefficient compensates for that."""
 
 LEAST_GAIN = 0.005
 """The mean of `JUDGED_BY` over the held-out cases must rise by this much to be called better."""
 
 LARGEST_LOSS = 0.01
-"""Tree length, or the share of voxels near airways, may fall by this much on the simulated patches."""
+"""Tree length, or the share of voxels near airways, may decrease by this much on the simulated patches."""
 
 SHOWN = {"tld": "tree length (TLD) %", "bd": "branches (BD) %", "precision": "precision %", "dsc": "DSC %"}
 REMEMBERED = {"tld": "tree length (TLD) %", "near": "voxels near airways %"}
@@ -39,15 +39,15 @@ Cases = dict[str, dict[str, float]]
 
 
 BETTER, NOT_BETTER, UNKNOWN = "better", "not better", "unknown"
-"""The verdicts; what nobody can know is not called worse."""
+"""The verdicts. Without held-out cases the verdict is unknown, not "not better"."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out cases before and after (none where a single patient was given), what was kept of old knowledge, verdict.
+    """Metrics of held-out cases (none if there is only one patient) and of simulated patches, and the verdict.
 
-    ``doubt`` is a sentence about labels that seem not to fit, or None. ``weights`` is the file to use; ``name`` that
-    under which the weights are listed, or None where they are not.
+    ``doubt`` is a sentence about labels that do not seem to fit, or None. ``weights`` is the file to use; ``name`` is
+    the name under which the weights are listed, or None if they are not.
     """
 
     before: Cases
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def _row(title: str, before: float, after: float) -> str:
-    # NaN is the precision of nothing found.
+    # The precision of an empty prediction is NaN.
     cells = (f"{100 * value:8.1f}" if value == value else f"{'-':>8}" for value in (before, after))
     return f"  {title:32}" + "".join(cells)
 
@@ -92,14 +92,14 @@ def finetune(
     name: str | None = None,
     resume: bool = False,
 ) -> Outcome:
-    """Train ``settings.start_from`` on the cases in ``data`` and say whether it has become better.
+    """Train ``settings.start_from`` on the cases in ``data`` and judge whether it is better.
 
     Parameters
     ----------
     data, output, settings, resume
         As in `loop.fit`; ``output`` also gets finetune.json with the outcome.
     name
-        Under which better weights are listed; the folder's name if it is None.
+        Name under which better weights are listed; the folder's name if it is None.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def finetune(
     name = name or output.resolve().name
     settings.full_recipe()
     for folder in data:
-        case_folders(folder)  # refuses one without cases before anything takes time
+        case_folders(folder)  # raises early for a folder without cases
     _check(name, weights, output, resume)
     with run_folder(output, "finetune", resume=resume):
         old = load_model(weights)
@@ -127,13 +127,13 @@ def finetune(
 
 
 def _known(models: Sequence[Model], output: Path, device: str, progress: Progress) -> list[dict[str, float]]:
-    """How the models do on simulated patches, in the precision of the run in ``output``."""
+    """Metrics of the models on simulated patches, in the precision of the run in ``output``."""
     asked, precision = rehearsal_cases(rehearsal_file())[1], precision_of(output / CHECKPOINT) or "float32"
     return [remembered(model, asked, device, precision, progress) for model in models]
 
 
 def _judged(output: Path, known: list[dict[str, float]]) -> Outcome:
-    """What the run in ``output`` has found on the held-out cases; ``known`` of old and new weights is beside it."""
+    """The outcome of the run in ``output``; ``known`` are the metrics of old and new weights on simulated patches."""
     rows = read_validation(output)
     before, after = rows.get(0, {}), rows.get(max(rows, default=0), {})
     old, new = known
@@ -154,17 +154,17 @@ def _listed(outcome: Outcome, name: str, output: Path, resume: bool) -> Outcome:
 
 
 def _check(name: str, started_from: str, output: Path, resume: bool) -> None:
-    """Refuse before the training what would spoil its end."""
+    """Raise AirwaySegError before the training for problems that would appear only at its end."""
     if "WORLD_SIZE" in os.environ:
         raise AirwaySegError("finetune runs in one process; under torchrun use fit --recipe finetune --start-from.")
     if Path(name).name != name:
-        raise AirwaySegError(f"{name!r} is no plain name for weights; choose another with --name.")
+        raise AirwaySegError(f"{name!r} is not a valid name for weights; choose another with --name.")
     if name in list_weights():
         _, info, _ = load_weights(name)
         if not (resume and info.provenance.get("run") == str(output.resolve())):
             raise AirwaySegError(f"There are weights called {name!r} already; choose another name with --name.")
     if find_weights(started_from).resolve().parent == output.resolve():
-        raise AirwaySegError(f"{output} holds the weights to begin with; choose another folder for the new ones.")
+        raise AirwaySegError(f"{output} holds the initial weights; choose another folder for the new ones.")
     check_free(user_folder(), (), force=True)
 
 
@@ -174,7 +174,7 @@ def _write(outcome: Outcome, output: Path) -> None:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for NaN, which JSON does not know."""
+    """The same with None for NaN, which JSON does not have."""
     return {
         key: _plain(value) if isinstance(value, dict) else None if value != value else value
         for key, value in values.items()
@@ -182,9 +182,9 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[str, str]:
-    """Whether the network is better, and why; a gain comes with its spread over the cases."""
+    """The verdict and its reason; a gain is given with its range over the cases."""
     if not before or set(before) != set(after):
-        return UNKNOWN, "no case was held out (that takes two patients in a data folder), so nobody can know."
+        return UNKNOWN, "no case was held out, so this cannot be assessed; a data folder needs two patients for that."
     gains = [mean_score({name: after[name]}, JUDGED_BY) - mean_score({name: before[name]}, JUDGED_BY) for name in after]
     gain = mean_score(after, JUDGED_BY) - mean_score(before, JUDGED_BY)
     where = "on the one held-out case" if len(gains) == 1 else f"on the {len(gains)} held-out cases"

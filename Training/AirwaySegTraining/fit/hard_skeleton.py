@@ -1,4 +1,4 @@
-"""The hard skeleton: what the model of the stage before has missed of the training cases (WingsNet, IV-B)."""
+"""The hard skeleton: skeleton voxels of the training cases that the previous stage's model missed (WingsNet, IV-B)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from AirwaySegTraining.losses.weight_maps import back_propagation_weight
 
 
 def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> list[list[Case]]:
-    """The cases for the run's stage: with the places and the weight that depend on a model, where the stage uses them.
+    """The cases for the run's stage, with the patch centres and weights that depend on a model, if the stage uses them.
 
-    The model is the average of the weights at the stage's beginning. What it missed is written into
-    ``folder``/missed/<stage>, so that a resumed run finds it; each process works out its share of the cases.
+    The model is the average of the weights at the start of the stage. The voxels that it missed are written to
+    ``folder``/missed/<stage>, where a resumed run finds them; each process computes its share of the cases.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, pr
         path = _file(folder, case)
         if not path.exists():
             if run.step > run.recipe.ends[run.place] - stage.steps:
-                raise AirwaySegError(f"{path} is missing; without it the run does not go on as it would have.")
+                raise AirwaySegError(f"{path} is missing; without it the run cannot be resumed identically.")
             folder.mkdir(parents=True, exist_ok=True)
             write_array(path, missed_skeleton(model, case, team.device.type).values)
         progress("missed", done, len(cases))

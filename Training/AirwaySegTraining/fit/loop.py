@@ -99,7 +99,8 @@ def train(run: Run, context: TrainingContext) -> None:
     """All steps that are left, stage after stage. A checkpoint comes before the validation, which may fail."""
     team, recipe, settings = context.team, run.recipe, run.settings
     net, log = parallel(run, team), RunLog(context.folder, run.step, writes=team.leads)
-    around = Surroundings(context.folder, log, team, context.progress, recipe.ends[-1])
+    total = recipe.ends[-1] if settings.minutes is None else round(60 * settings.minutes)
+    around = Surroundings(context.folder, log, team, context.progress, total)
     if team.leads and run.step == 0:
         run.save(context.folder / CHECKPOINT)  # from now on the run can be continued
     for note in notes_of(run, context):
@@ -119,8 +120,8 @@ def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) ->
     """The run's stage, whose batch normalisation is frozen from some step on and whose held-out cases are looked at."""
     stage, end, team = run.recipe.stages[run.place], run.recipe.ends[run.place], context.team
 
-    def prepare(step: int) -> None:
-        run.frozen = run.frozen or step >= stage.frozen_from * stage.steps
+    def prepare(done: float) -> None:
+        run.frozen = run.frozen or done >= stage.frozen_from
         if run.frozen:
             freeze_norm(net)
         torch.manual_seed(run.settings.seed * 1_000_003 + run.step + team.rank * 10**9)  # dropout, as after a resume
@@ -133,11 +134,12 @@ def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) ->
         name=stage.name,
         begins=end - stage.steps,
         ends=end,
-        rate=lambda step: rate_at(step, stage),
+        rate=lambda step, done: rate_at(step, stage, done),
         step=lambda batch: train_step(net, run, stage, batch, team),
         average=stage.average,
         prepare=prepare,
         check=look,
+        minutes=run.settings.minutes,
     )
 
 
@@ -179,6 +181,8 @@ def is_due(run: Run) -> bool:
     """Whether the held-out cases are to be looked at after this step; at the beginning to see what is to be beaten."""
     if run.step == 0:
         return run.settings.start_from is not None
+    if run.settings.minutes is not None:
+        return run.seconds >= 60 * run.settings.minutes
     return run.step % run.settings.validate_every == 0 or run.step == run.recipe.ends[-1]
 
 
@@ -226,9 +230,12 @@ def group_shares(groups: Sequence[Sequence[Case]], settings: FitSettings) -> NDA
     return np.append(shares, settings.rehearsal) if settings.rehearsal > 0 else shares
 
 
-def rate_at(step: int, stage: Stage) -> float:
-    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules."""
-    done = step / stage.steps
+def rate_at(step: int, stage: Stage, done: float | None = None) -> float:
+    """Learning rate at a step of a stage, counted from 0; see `Stage` for the schedules.
+
+    ``done`` is the share of the stage that is done; None takes the step's share of the stage's steps.
+    """
+    done = step / stage.steps if done is None else done
     match stage.schedule:
         case "steps":
             falling = 0.1 ** sum(done >= drop for drop in stage.drops_at)

@@ -1,4 +1,4 @@
-"""What this machine gives a training: processors, worker processes, and the arithmetic that is fast on it."""
+"""Choices that depend on the machine: threads, worker processes, and the precision that is fast on it."""
 
 import logging
 import os
@@ -17,33 +17,33 @@ Settings = TypeVar("Settings", bound=Any)
 """Settings of a training with ``precision`` and ``workers``."""
 
 MOST_WORKERS = 4
-"""Worker processes that are started unless more are asked for; while they prepare a CT each takes a gigabyte."""
+"""Largest default number of worker processes; each takes a gigabyte while it prepares a CT."""
 
 CAN_FORK = sys.platform == "linux"
-"""Forked workers share the cases' centres and maps; where there is no fork each would hold a copy of them all."""
+"""Forked workers share the cases' centres and maps; without fork each worker would hold a copy of them."""
 
 
 def usable_cpus() -> int:
-    """How many processors this process may run on."""
+    """Number of processors on which this process may run."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usual_workers() -> int:
-    """The processors that each training process on this machine leaves free, at most `MOST_WORKERS`."""
+    """Default number of workers: the processors that each training process leaves unused, at most `MOST_WORKERS`."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(0, min(MOST_WORKERS, usable_cpus() // processes - 1)) if CAN_FORK else 0
 
 
 def use_all_cpus(team: Team) -> None:
-    """Compute on all processors, unless OMP_NUM_THREADS or several processes share them out otherwise."""
+    """Compute on all processors, unless OMP_NUM_THREADS is set or there are several processes."""
     if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
 
 
 def settled(settings: Settings, team: Team, kept: str | None) -> Settings:
-    """The settings with what "auto" and None stand for here, the same in all processes of the team.
+    """The settings with "auto" and None replaced by this machine's values, the same in all processes of the team.
 
-    ``kept`` is the precision of the run that is continued: it goes on in that, or None.
+    ``kept`` is the precision of the run that is resumed, which is kept; None for a new run.
     """
     fast = all(team.merged({str(team.rank): has_bfloat16(str(team.device))}).values())
     usual = kept or ("bfloat16" if fast else "float32")
@@ -56,7 +56,7 @@ def settled(settings: Settings, team: Team, kept: str | None) -> Settings:
 
 
 def worker_options(workers: int, ahead: int) -> dict[str, Any]:
-    """How a DataLoader makes batches: by so many processes, each ``ahead`` of the training by so many."""
+    """DataLoader options: the number of worker processes, and how many batches each prepares in advance."""
     if not workers or not CAN_FORK:
         return {"num_workers": 0}
     return {"num_workers": workers, "prefetch_factor": ahead, "multiprocessing_context": "fork"}

@@ -1,4 +1,4 @@
-"""Patches of training cases: cut around places worth looking at, turned, scanned anew, with what the losses need.
+"""Patches of training cases: cropped around sampled points, augmented, with the maps and weights of the losses.
 
 Letters in shapes: B patches of a batch, C channels, S side of a patch.
 """
@@ -21,18 +21,18 @@ from AirwaySegTraining.losses.terms import WEIGHT_MAPS
 from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
 
 MARGIN = 4
-"""Voxels cut around a patch and dropped after blurring, so that its border is as blurred as its middle."""
+"""Margin in voxels that is cropped with a patch and dropped after blurring, so that its border is blurred correctly."""
 
 
 def patch_maps(stage: Stage) -> tuple[str, ...]:
-    """The maps that are cut with a stage's patches."""
+    """The maps that are cropped with a stage's patches."""
     of_loss = {name for term in stage.loss for name in term.loss.maps}
     of_person = {"edited"} if stage.edited != 1 else set()
     return tuple(sorted(of_loss | of_person | {WEIGHT_MAPS[name] for name in stage.weights}))
 
 
 def case_maps(stage: Stage) -> tuple[str, ...]:
-    """The maps (`cases.MAPS`) that a stage needs of every case; what a model has missed is none of them."""
+    """The maps (`cases.MAPS`) that a stage needs of every case; the hard skeleton is not one of them."""
     names = set(patch_maps(stage)) - {"edited"}
     if "back_propagation" in names:
         names = names - {"back_propagation"} | {"branch", "distance"}
@@ -41,7 +41,7 @@ def case_maps(stage: Stage) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where patches come from: groups of cases, the share of each in the patches, windows of the channels, seed."""
+    """Source of the patches: groups of cases, each group's share, HU windows of the channels, random seed."""
 
     groups: Sequence[Sequence[Case]]
     shares: NDArray[np.float64]
@@ -52,9 +52,9 @@ class Source:
 class Batches(Dataset):
     """Item ``step`` is this process's part of the step's batch: tensors by name.
 
-    "image" (B, C, S, S, S) float32 within 0..1, "label" (B, 1, S, S, S) uint8, and what the stage's loss needs.
-    Patches depend on the seed, the step and their place in the batch alone, so a resumed run, or one of several
-    processes, sees what an unbroken one of one process would have.
+    "image" (B, C, S, S, S) float32 within 0..1, "label" (B, 1, S, S, S) uint8, and the inputs of the stage's loss.
+    Patches depend only on the seed, the step and their index in the batch, so a resumed run, or a run of several
+    processes, sees the same patches as an uninterrupted run of one process.
     """
 
     def __init__(self, source: Source, stage: Stage, rank: int = 0, size: int = 1) -> None:
@@ -83,9 +83,9 @@ class Batches(Dataset):
 def patch_weight(
     names: Sequence[str], label: NDArray[np.uint8], maps: dict[str, NDArray], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Weight of every voxel of a patch (S, S, S): on the airway the sum of the named ones, 1 elsewhere.
+    """Weight of every voxel of a patch (S, S, S): on the airway the sum of the named weights, 1 elsewhere.
 
-    A voxel that is left out weighs 0.
+    A voxel that is left out has weight 0.
     """
     total = np.zeros(label.shape, np.float32)
     for name in names:
@@ -102,9 +102,9 @@ def patch_weight(
 def draw_patch(
     case: Case, stage: Stage, mixture: Mixture, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray]]:
-    """A random patch: HU (S, S, S) as a random scanner shows it, its label, and the case's maps there.
+    """A random patch: HU (S, S, S) with a random scanner's blur and noise, its label, and the case's maps there.
 
-    A case that is not clean has its own noise; it gets only a shift of a few HU and, half of the time, some more noise.
+    A case that is not clean has its own noise; it gets only an offset of a few HU and, half of the time, more noise.
     """
     augmentation = stage.augmentation()
     point = case.centres.draw(mixture, rng)
@@ -117,7 +117,7 @@ def draw_patch(
 
 
 def mild_scanner(rng: np.random.Generator) -> Scanner:
-    """What is added to a CT that has a scanner's blur and noise already; see `draw_patch`."""
+    """A weak augmentation for CTs that already have a scanner's blur and noise; see `draw_patch`."""
     noise_hu = rng.uniform(3, 25) if rng.random() < 0.5 else 1.0
     blur = rng.uniform(0.4, 0.8) if rng.random() < 0.3 else 0.2
     return Scanner(blur, blur, 0.0, noise_hu, 0.6, 0.0, rng.uniform(-30, 30), rng.uniform(0.97, 1.03), -1024.0)

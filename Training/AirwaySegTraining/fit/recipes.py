@@ -93,8 +93,8 @@ class Stage:
     is "constant", "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to
     a hundredth), after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the
     moving average of the weights keeps in a step, ``frozen_from`` the share of the stage after which batch
-    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For the turned
-    patches see `augmentation.Augmentation`.
+    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For
+    ``rotation_degrees``, ``label_threshold`` and ``zoom`` see `augmentation.Augmentation`.
     """
 
     name: str
@@ -116,6 +116,7 @@ class Stage:
     frozen_from: float = 1.0
     rotation_degrees: float = 0.0
     label_threshold: float = 0.5
+    zoom: tuple[float, float] = (1.0, 1.0)
     edited: float = 1.0
 
     def wrong(self) -> str | None:
@@ -153,7 +154,7 @@ class Stage:
         try:
             self.augmentation()
         except AirwaySegError as error:
-            return f"rotation_degrees or label_threshold: {str(error).rstrip('.')}"
+            return f"rotation_degrees, label_threshold or zoom: {str(error).rstrip('.')}"
         return next((text for text in (term.wrong() for term in self.loss) if text), None)
 
     def lasting(self, steps: int) -> "Stage":
@@ -161,8 +162,8 @@ class Stage:
         return replace(self, steps=steps, warm_up=min(self.warm_up, round(self.warm_up * steps / self.steps)))
 
     def augmentation(self) -> Augmentation:
-        """How patches are turned and mirrored."""
-        return Augmentation(self.rotation_degrees, self.label_threshold)
+        """How patches are rotated, mirrored and enlarged."""
+        return Augmentation(self.rotation_degrees, self.label_threshold, zoom=self.zoom)
 
     @property
     def uses_missed(self) -> bool:

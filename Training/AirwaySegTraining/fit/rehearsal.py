@@ -1,4 +1,4 @@
-"""Rehearsal: bundled simulated patches that are shown beside a person's cases, so that fine-tuning does not forget.
+"""Rehearsal: bundled simulated patches that are mixed into fine-tuning, against forgetting.
 
 The file is an .npz of plain arrays, for N cubes of side S: "ct" (N, S, S, S) uint8, clean HU in steps of `STEP_HU` from
 `FLOOR_HU` on, "label" (N, S, S, S) uint8 as in a case, "spacing_mm" (N, 3), "patient" (N,) whole numbers.
@@ -30,12 +30,12 @@ SIDE = 96
 FLOOR_HU, STEP_HU = -1024, 16
 
 OF_EACH_PATIENT = (Kind.THIN, Kind.THIN, Kind.WIDE, Kind.BORDER)
-"""Where a patient's patches lie."""
+"""Kinds of the patches of a patient."""
 
 NEAR_VOXELS = 2
 
 HELD_OUT = 4
-"""The patches of the last patient of so many are not trained on: by them it is seen what was forgotten."""
+"""Of this many patients the last is held out; its patches show whether something was forgotten."""
 
 
 def rehearsal_file() -> Path:
@@ -44,7 +44,7 @@ def rehearsal_file() -> Path:
 
 
 def make_rehearsal(path: Path, patients: int, seed: int, progress: Progress) -> None:
-    """Simulate patients, at least `HELD_OUT`, and write their patches.
+    """Simulate at least `HELD_OUT` patients and write their patches.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def _as_bytes(hu: NDArray) -> NDArray[np.uint8]:
 
 
 def rehearsal_cases(path: Path, wanted: tuple[str, ...] = ()) -> tuple[list[Case], list[Case]]:
-    """Each patch as a clean case with its ``wanted`` maps: those to train on, and those of the patients held out.
+    """Each patch as a clean case with its ``wanted`` maps: first those for training, then the held-out ones.
 
     Raises
     ------
@@ -89,9 +89,9 @@ def rehearsal_cases(path: Path, wanted: tuple[str, ...] = ()) -> tuple[list[Case
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in ("ct", "label", "spacing_mm", "patient")}
         if len({len(array) for array in arrays.values()}) != 1:
-            raise ValueError("the arrays do not belong together")
+            raise ValueError("the arrays differ in length")
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise AirwaySegError(f"{path}, the patches against forgetting, is missing or damaged.") from error
+        raise AirwaySegError(f"{path}, the file of rehearsal patches, is missing or damaged.") from error
     cases = [_patch_case(arrays, number, wanted) for number in range(len(arrays["ct"]))]
     asked = [number % HELD_OUT == HELD_OUT - 1 for number in arrays["patient"]]
     return [case for case, out in zip(cases, asked) if not out], [case for case, out in zip(cases, asked) if out]
@@ -122,10 +122,10 @@ def _patch_case(arrays: dict[str, NDArray], number: int, wanted: tuple[str, ...]
 
 
 def remembered(model: Model, cases: list[Case], device: str, precision: str, progress: Progress) -> dict[str, float]:
-    """Share of the patches' skeleton that the network finds ("tld") and of its voxels that are near airways ("near").
+    """Share of the patches' skeleton that the network finds ("tld"), and of its voxels that are near airways ("near").
 
-    Near is within two voxels, so that a person who draws airways wider loses nothing. Each patch is seen as one scanner
-    shows it, always the same; voxels that are left out do not count. ``precision`` is "bfloat16" or "float32".
+    Near is within two voxels, so that labels drawn wider are not penalised. Each patch has a fixed scanner's blur and
+    noise; left-out voxels do not count. ``precision`` is "bfloat16" or "float32".
     """
     windows = [window for window in (model.info.window_hu, model.info.second_window_hu) if window is not None]
     backend = model.backend or TorchBackend(fast_form(model.net.eval()), device, precision)

@@ -9,23 +9,23 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.folder_lock import locked
 
 CHECKPOINT = "last.pt"
-"""What a run is continued from; it is written before anything else."""
+"""The checkpoint from which a run is resumed; it is written before anything else."""
 
 RUN_FILES = (
     *(CHECKPOINT, "model.safetensors", "best.safetensors"),
     *("log.csv", "validation.csv", "run.log", "missed", "finetune.json"),
 )
-"""What a run leaves in its folder; the pool of `breakage` says itself what it was made of."""
+"""Files of a run in its folder; the pool of `breakage` is not one, because its names describe its content."""
 
 
 @contextmanager
 def run_folder(folder: Path, command: str, *, resume: bool) -> Iterator[None]:
-    """Keep other runs out of ``folder`` while the block trains in it; of several processes the leading one does it.
+    """Lock ``folder`` while the block trains in it; of several processes rank 0 does it.
 
     Raises
     ------
     AirwaySegError
-        If another living process works in it, or it holds a run that is not continued or cannot be.
+        If another running process works in it, or it holds a run and ``resume`` is False, or one without checkpoint.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -34,8 +34,8 @@ def run_folder(folder: Path, command: str, *, resume: bool) -> Iterator[None]:
         there = [name for name in RUN_FILES if (folder / name).exists()]
         if there and CHECKPOINT not in there:
             raise AirwaySegError(
-                f"{folder} holds {there[0]} of a run, and no {CHECKPOINT} to continue it from; choose another folder."
+                f"{folder} holds {there[0]} of a run, but no {CHECKPOINT} to resume it from; choose another folder."
             )
         if there and not resume:
-            raise AirwaySegError(f"{folder} already holds a run; continue it with --resume or choose another folder.")
+            raise AirwaySegError(f"{folder} already holds a run; resume it with --resume or choose another folder.")
         yield

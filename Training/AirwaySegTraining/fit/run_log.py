@@ -1,4 +1,4 @@
-"""What a training writes while it runs: run.log, log.csv, validation.csv, and TensorBoard's files."""
+"""The log files of a training: run.log, log.csv, validation.csv, and TensorBoard's files."""
 
 import csv
 import logging
@@ -16,7 +16,7 @@ Batch = TypeVar("Batch")
 
 
 class RunLog:
-    """The files of one run; rows after ``step``, from a part that was cut off and is done again, are removed.
+    """The log files of one run; rows after ``step``, which a resumed run repeats, are removed.
 
     Of several processes only one ``writes``.
     """
@@ -39,7 +39,7 @@ class RunLog:
         self.waited = self.seconds = self.asked = 0.0
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; the time for which a step had to wait for each is added up."""
+        """The batches; the time that steps wait for them is summed."""
         iterator = iter(batches)
         while True:
             self.asked = time.monotonic()
@@ -75,7 +75,7 @@ class RunLog:
         self._begin()
 
     def say(self, step: int, sentence: str, level: int = logging.INFO) -> None:
-        """A line of run.log; on the screen too, where it is a warning or details are wanted."""
+        """Write a line of run.log, and log it at ``level``."""
         if not self.writes:
             return
         log.log(level, "%s", sentence)
@@ -86,7 +86,7 @@ class RunLog:
             raise AirwaySegError(f"{self.folder / 'run.log'} cannot be written: {error.strerror}.") from error
 
     def write_validation(self, step: int, cases: dict[str, dict[str, float]], means: dict[str, float]) -> None:
-        """Rows of validation.csv, one a case and their mean; they replace those of the same step."""
+        """Write rows of validation.csv, one per case and their mean; they replace those of the same step."""
         rows = [{"step": step, "case": name, **numbers} for name, numbers in {**cases, "mean": means}.items()]
         if self.writes:
             _keep_until(self.folder / "validation.csv", step - 1)
@@ -94,7 +94,7 @@ class RunLog:
         self._show("validation", step, means)
 
     def close(self) -> None:
-        """Write what TensorBoard has not written yet."""
+        """Flush and close TensorBoard's writer."""
         if self.board is not None:
             self.board.close()
 
@@ -107,7 +107,7 @@ class RunLog:
 
 
 def read_validation(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
-    """The cases of validation.csv by step; empty where nothing was held out."""
+    """The cases of validation.csv by step; empty if no case was held out."""
     path = folder / "validation.csv"
     if not path.exists():
         return {}

@@ -22,7 +22,8 @@ def check_precision(precision: str) -> None:
 class FitSettings:
     """One training.
 
-    ``steps``, ``rate`` and ``frozen_from`` replace the value of a recipe of one stage, ``patch``, ``batch`` and
+    ``steps``, ``rate`` and ``frozen_from`` replace the value of a recipe of one stage. With ``minutes`` such a recipe
+    ends after that time, whatever its number of steps, and the learning rate follows the time; ``patch``, ``batch`` and
     ``norm`` that of any recipe; None leaves it. ``shares`` are those of the data folders in the patches (none: by
     their numbers of cases), ``rehearsal`` is the share of bundled simulated patches beside them. ``validation`` is the
     share of the patients that are held out, of whose cases at most ``validate_cases`` are looked at. What ``precision``
@@ -32,6 +33,7 @@ class FitSettings:
     recipe: str = "default"
     steps: int | None = None
     steps_scale: float = 1.0
+    minutes: float | None = None
     batch: int | None = None
     patch: int | None = None
     rate: float | None = None
@@ -57,6 +59,11 @@ class FitSettings:
         for name in ("steps_scale", "checkpoint_every", "validate_every"):
             if not getattr(self, name) > 0:
                 raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be above 0.")
+        if self.minutes is not None:
+            if not 0 < self.minutes < float("inf"):
+                raise AirwaySegError(f"--minutes is {self.minutes}; it must be above 0.")
+            if self.steps is not None or self.steps_scale != 1:
+                raise AirwaySegError("--minutes says how long to train: leave out --steps and --steps-scale.")
         for name in ("steps", "validate_cases"):
             if _given(self, name) and getattr(self, name) < 1:
                 raise AirwaySegError(f"{_flag(name)} is {getattr(self, name)}; it must be at least 1.")
@@ -84,7 +91,7 @@ class FitSettings:
                 f"Recipe {recipe.name} goes on from weights that know airways already: name them with --start-from, or "
                 "begin with --recipe default."
             )
-        for_one = [name for name in ("steps", "rate", "frozen_from") if _given(self, name)]
+        for_one = [name for name in ("steps", "minutes", "rate", "frozen_from") if _given(self, name)]
         if for_one and len(recipe.stages) > 1:
             name = for_one[0]
             raise AirwaySegError(

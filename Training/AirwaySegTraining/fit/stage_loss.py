@@ -14,12 +14,12 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor
     Parameters
     ----------
     stage
-        Whose terms are added, each times its share.
+        Its terms are added, each multiplied by its share.
     logits
         (B, K, S, S, S); with several classes K a voxel's probability is the largest of theirs.
     batch
-        "label" and what `patches.Batches` gives for the stage besides, each (B, 1, S, S, S); "emphasis", where it is
-        given, is how much each voxel counts besides.
+        "label" and the other tensors of `patches.Batches` for the stage, each (B, 1, S, S, S); "emphasis", if there is
+        one, is an additional factor of each voxel's weight.
     """
     logits = logits.float()
     target = (batch["label"] == 1).float()
@@ -31,7 +31,7 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor
 
 
 def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """One term; ``counted`` is 0 for voxels left out and 1 for all others, more where a person corrected the label."""
+    """One term; ``counted`` is 0 for left-out voxels, more than 1 where a person corrected the label, 1 elsewhere."""
     loss = term.loss
     predicted = logits if loss.of_logits else equations.union_probability(logits)
     if loss.target_map is not None:

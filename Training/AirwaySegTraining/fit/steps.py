@@ -4,6 +4,7 @@ A step's patches depend on the seed and the step's number alone, so a resumed ru
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,30 +23,45 @@ from AirwaySegTraining.fit.training_state import TrainingState
 
 Batch = dict[str, Tensor]
 
+CHECKPOINT_SECONDS = 60.0
+"""Between two checkpoints of a training that is limited in time."""
+
+MOST_STEPS = 10**9
+"""Of a training that is limited in time: none comes so far."""
+
 
 @dataclass(frozen=True)
 class Phase:
     """Steps with one optimiser, loss and schedule: a stage of a recipe, or a whole training.
 
-    ``begins`` and ``ends`` are counted from the beginning of the training. ``rate`` gives the learning rate of a step
-    that is counted from ``begins``; ``step`` makes one update and returns the loss and the norm of its gradients.
-    ``average`` is the share that the moving average of the weights keeps in a step. ``prepare`` is called before each
-    step, with its number within the phase, and ``check`` after each checkpoint.
+    ``begins`` and ``ends`` are counted from the beginning of the training; with ``minutes`` the phase ends after that
+    time instead. ``rate`` gives the learning rate of a step that is counted from ``begins``, when the given share of
+    the phase is done; ``step`` makes one update and returns the loss and the norm of its gradients. ``average`` is the
+    share that the moving average of the weights keeps in a step. ``prepare`` is called before each step with the share
+    that is done, and ``check`` after each checkpoint.
     """
 
     name: str
     begins: int
     ends: int
-    rate: Callable[[int], float]
+    rate: Callable[[int, float], float]
     step: Callable[[Batch], tuple[float, float]]
     average: float
-    prepare: Callable[[int], None] = lambda step: None
+    prepare: Callable[[float], None] = lambda done: None
     check: Callable[[], None] = lambda: None
+    minutes: float | None = None
+
+    def done(self, run: TrainingState) -> float:
+        """The share of the phase that a training has done, 1 at its end."""
+        if self.minutes is not None:
+            return min(1.0, run.seconds / (60 * self.minutes))
+        return (run.step - self.begins) / (self.ends - self.begins)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The folder and the log of a run, the processes that train, and progress out of ``steps``."""
+    """The folder and the log of a run, the processes that train, and progress out of ``steps``, or of seconds where the
+    time is limited."""
 
     folder: Path
     log: RunLog
@@ -60,11 +76,15 @@ def train_phase(run: TrainingState, phase: Phase, data: "Dataset[Batch]", around
     Item ``step`` of ``data`` is the batch of that step; each worker prepares ``ahead`` of them beforehand.
     """
     log, settings = around.log, run.settings
-    batches = loader(data, range(run.step, phase.ends), settings.workers, around.team.device, ahead=ahead)
+    if phase.done(run) >= 1:
+        return
+    last = phase.ends if phase.minutes is None else MOST_STEPS
+    batches = loader(data, range(run.step, last), settings.workers, around.team.device, ahead=ahead)
+    clock = Clock(run.seconds)
     for batch in log.timed(batches):
-        at = run.step - phase.begins
-        phase.prepare(at)
-        rate = set_rate(run.optimizer, phase.rate(at))
+        done = phase.done(run)
+        phase.prepare(done)
+        rate = set_rate(run.optimizer, phase.rate(run.step - phase.begins, done))
         loss, norm = phase.step(batch)
         log.step(loss, norm)
         if math.isfinite(norm):
@@ -72,13 +92,34 @@ def train_phase(run: TrainingState, phase: Phase, data: "Dataset[Batch]", around
         else:
             restore_statistics(run.net, run.average)
         run.step += 1
-        around.progress("train", run.step, around.steps)
-        if run.step % settings.checkpoint_every == 0 or run.step == phase.ends:
+        is_due = run.step % settings.checkpoint_every == 0
+        if phase.minutes is None:
+            around.progress("train", run.step, around.steps)
+        else:
+            run.seconds = around.team.leading(clock.seconds())
+            is_due = run.seconds - clock.saved >= CHECKPOINT_SECONDS
+            around.progress("train", min(int(run.seconds), around.steps), around.steps)
+        is_over = phase.done(run) >= 1
+        if is_due or is_over:
+            clock.saved = run.seconds
             log.write(run.step, phase.name, rate)
             if around.team.leads:
                 run.save_model(around.folder / "model.safetensors", {})
                 run.save(around.folder / CHECKPOINT)
             phase.check()
+        if is_over:
+            return
+
+
+class Clock:
+    """Seconds of a training that is limited in time, of those before it was resumed too."""
+
+    def __init__(self, before: float) -> None:
+        self.begun, self.saved = time.monotonic() - before, before
+
+    def seconds(self) -> float:
+        """Seconds by now; those of the last checkpoint are ``saved``."""
+        return time.monotonic() - self.begun
 
 
 def loader(

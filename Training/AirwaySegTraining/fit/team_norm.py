@@ -1,4 +1,4 @@
-"""Batch normalisation over the patches of all processes on CPUs, for which PyTorch has none."""
+"""Batch normalisation over the patches of all processes, on CPUs, where PyTorch has no SyncBatchNorm."""
 
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; as all use it, the gradient is the sum of theirs."""
+    """The sum over all processes; since all of them use it, its gradient is the sum of all their gradients."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Sum(torch.autograd.Function):
 class TeamBatchNorm(nn.BatchNorm3d):
     """Batch normalisation of (B, C, Z, Y, X) with mean and variance of all processes' patches together.
 
-    All processes have as many voxels. In evaluation it is ordinary batch normalisation.
+    All processes have the same number of voxels. In evaluation mode it is ordinary batch normalisation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class TeamBatchNorm(nn.BatchNorm3d):
 
 
 def with_team_norm(net: Network) -> Network:
-    """The same network, with `TeamBatchNorm` in the place of batch normalisation and the very same parameters."""
+    """The same network with `TeamBatchNorm` instead of batch normalisation, sharing the same parameters."""
     for parent in list(net.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm3d:

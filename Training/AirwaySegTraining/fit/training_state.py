@@ -1,4 +1,4 @@
-"""What every training is between two steps: its checkpoint, and the weights that come out."""
+"""The state of any training between two steps: checkpoint, resume, and the resulting weights."""
 
 import copy
 import os
@@ -24,13 +24,15 @@ from AirwaySegTraining.fit.settings import FREE_ON_RESUME
 class TrainingState(ABC):
     """A training after ``step`` steps; ``average`` is the moving average of the weights.
 
-    ``settings`` are a dataclass of the command's; ``fingerprints`` change with the data.
+    ``seconds`` is how long it has trained, if it is limited in time.
+
+    ``settings`` is a dataclass of the command; ``fingerprints`` change with the data.
     """
 
     command: ClassVar[str]
-    """The command that trains so, for a sentence about a checkpoint."""
+    """Name of the command, for error messages about a checkpoint."""
     kept: ClassVar[tuple[str, ...]] = ("net", "average", "optimizer", "settings", "fingerprints", "step")
-    """What a checkpoint must hold."""
+    """Keys that a checkpoint must have."""
 
     net: WingsNet | Connector
     average: WingsNet | Connector
@@ -39,9 +41,10 @@ class TrainingState(ABC):
     fingerprints: list[str]
     optimizer: torch.optim.Optimizer = field(init=False)
     step: int = field(default=0, kw_only=True)
+    seconds: float = field(default=0.0, kw_only=True)
 
     def state(self) -> dict[str, Any]:
-        """What the checkpoint holds: tensors, numbers, texts, and lists and dicts of them."""
+        """The content of the checkpoint: tensors, numbers, strings, and lists and dicts of them."""
         return {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
@@ -49,55 +52,56 @@ class TrainingState(ABC):
             "settings": asdict(self.settings),
             "fingerprints": self.fingerprints,
             "step": self.step,
+            "seconds": self.seconds,
         }
 
     @abstractmethod
     def difference(self, state: dict[str, Any]) -> str | None:
-        """What a checkpoint's settings differ in, as the end of "of a training with another"; None if they agree.
+        """The first difference of a checkpoint's settings, as the end of "of a training with another"; None if equal.
 
-        It may raise anything where the checkpoint is damaged.
+        It may raise any exception if the checkpoint is damaged.
         """
 
     def restore_optimizer(self, state: dict[str, Any]) -> None:
-        """Continue with the optimiser of a checkpoint, and with what else belongs to the step."""
+        """Restore the optimiser of a checkpoint, and the rest of the state of its step."""
         self.optimizer.load_state_dict(state["optimizer"])
 
     @abstractmethod
     def provenance(self, more: dict[str, Any]) -> dict[str, Any]:
-        """How the weights came about besides the settings, with ``more`` about them."""
+        """The provenance of the weights besides the settings, with the entries of ``more``."""
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Atomic write of the checkpoint."""
         unfinished = path.with_suffix(".unfinished")
         try:
             torch.save(self.state(), unfinished)
             os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer knows only the second
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError
             unfinished.unlink(missing_ok=True)
             raise AirwaySegError(
-                f"{path} cannot be written; is the disk full? What was there before is whole."
+                f"{path} cannot be written; is the disk full? The previous checkpoint is unchanged."
             ) from error
 
     def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint; refuse one that is damaged, or of other settings or cases."""
+        """Resume from a checkpoint; raises AirwaySegError if it is damaged, or of other settings or cases."""
         try:
             state = torch.load(path, map_location=device, weights_only=True)
             state = {**state, **{name: state[name] for name in self.kept}}
             difference = self.difference(state)
             same_cases = state["fingerprints"] == self.fingerprints
-        except Exception as error:  # the reader meets arbitrary bytes, and the kinds of its errors are not promised
-            raise AirwaySegError(f"{path} is damaged or no checkpoint of `{self.command}`.") from error
+        except Exception as error:  # arbitrary bytes: the reader's exception types are not documented
+            raise AirwaySegError(f"{path} is damaged or not a checkpoint of `{self.command}`.") from error
         if difference is not None:
             raise AirwaySegError(f"{path} is of a training with another {difference}.")
         if not same_cases:
             raise AirwaySegError(f"{path} is of a training on other cases: one was added, removed or changed.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
-        self.step = int(state["step"])
+        self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0))
         self.restore_optimizer(state)
 
     def save_model(self, target: Path, more: dict[str, Any]) -> None:
-        """Write the averaged weights with how they came about, and ``more`` about them."""
+        """Write the averaged weights with their provenance, and the entries of ``more``."""
         provenance = {
             "trained_with": f"AirwaySeg {__version__}, PyTorch {torch.__version__}",
             "settings": asdict(self.settings),
@@ -108,9 +112,9 @@ class TrainingState(ABC):
 
 
 def changed_settings(state: dict[str, Any], settings: Any) -> list[str]:
-    """Names of the settings that are not those of a checkpoint, of those that change the weights.
+    """Names of the settings that differ from a checkpoint's, of those that influence the weights.
 
-    A setting that the checkpoint does not know yet had its default.
+    A setting that did not exist when the checkpoint was written had its default.
     """
     before, after = {**asdict(type(settings)()), **state["settings"]}, asdict(settings)
     return [name for name in after if name not in FREE_ON_RESUME and before[name] != after[name]]
@@ -122,15 +126,15 @@ def flag_of(name: str) -> str:
 
 
 def precision_of(checkpoint: Path) -> str | None:
-    """The precision of the training that left a checkpoint; None if it cannot be read."""
+    """The precision of the training that wrote a checkpoint; None if it cannot be read."""
     try:
         return str(torch.load(checkpoint, map_location="cpu", weights_only=True)["settings"]["precision"])
-    except Exception:  # as in `TrainingState.load`, which then says what is wrong
+    except Exception:  # `TrainingState.load` then reports the problem
         return None
 
 
 def with_spacings(info: ModelInfo, cases: Sequence[Case], before: ModelInfo | None) -> ModelInfo:
-    """The description with the range of the cases' spacings, and of those that given weights have seen ``before``."""
+    """The description with the range of the cases' spacings, and of those on which given weights were trained."""
     spacings = np.array([case.spacing_mm for case in cases])
     if before is not None:
         spacings = np.vstack([spacings, before.spacing_mm_min, before.spacing_mm_max])

@@ -1,4 +1,4 @@
-"""Which cases are held out, and how a network does on whole scans: with the product's own inference and metrics."""
+"""Held-out cases, and validation of a network on whole scans with the library's own inference and metrics."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ from AirwaySegTraining.losses.weight_maps import hard_skeleton
 from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
 
 CHOSEN_BY = ("tld", "bd", "precision")
-"""The best network has the largest mean of these: tree length and branches found, and leakage against them."""
+"""The best network has the largest mean of these: tree length and branches found, and precision against leakage."""
 
 
 LEAST_DSC = 0.5
-"""Trained weights that do worse on a case than this are seldom to blame."""
+"""If trained weights have a lower Dice on a case, the label is probably wrong."""
 
 HALF = 128
-"""A probability of a half, as the library stores it."""
+"""Probability 0.5, as the library stores it (0..255)."""
 
 
 def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[Case]:
     """The cases of about ``share`` of the patients, at least one if there are two; all cases of a patient or none.
 
-    Patients are drawn by a hash of seed and name, so that most of them stay held out when others join. None is taken
-    that would leave a group without cases.
+    Patients are chosen by a hash of seed and name, so that most of them stay held out when others are added. A patient
+    is not chosen if that would leave a group without cases.
     """
     patients = {case.patient for group in groups for case in group}
     order = sorted(patients, key=lambda patient: _lot(patient, seed))
@@ -51,7 +51,7 @@ def held_out(groups: Sequence[Sequence[Case]], share: float, seed: int) -> list[
 
 
 def looked_at(held: Sequence[Case], most: int, seed: int) -> list[Case]:
-    """At most ``most`` of the cases held out, always the same; whole CTs take their time."""
+    """The subset of at most ``most`` held-out cases for validation, always the same: whole CTs take long."""
     chosen = sorted(held, key=lambda case: _lot(case.name, seed))[:most]
     return [case for case in held if case in chosen]
 
@@ -61,7 +61,7 @@ def _lot(name: str, seed: int) -> bytes:
 
 
 def as_scanned(case: Case) -> NDArray:
-    """The case's CT (Z, Y, X) in HU; a clean one as one scanner shows it, always the same."""
+    """The case's CT (Z, Y, X) in HU; a clean one with a fixed scanner's blur and noise."""
     if not case.clean:
         return np.asarray(case.ct)
     rng = np.random.default_rng(int(case.fingerprint, 16))
@@ -69,14 +69,14 @@ def as_scanned(case: Case) -> NDArray:
 
 
 def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
-    """The network as the product runs it; in bfloat16 on a CPU only if it was trained so and the CPU computes in it."""
+    """The network for `segment`; on a CPU in bfloat16 only if it was trained so and the CPU supports it."""
     return Model(net, replace(info, bfloat16=precision == "bfloat16"), sha256="")
 
 
 def validate(model: Model, case: Case, device: str) -> dict[str, float]:
-    """Segment the whole case as the product does, without repair, and compare by ATM'22's protocol; see `as_numbers`.
+    """Segment the whole case as `airwayseg segment` does, without repair, and compare by ATM'22's protocol.
 
-    Voxels that are left out do not count.
+    The keys are those of `as_numbers`. Left-out voxels do not count.
     """
     ct = Volume(as_scanned(case), case.spacing_mm)
     mask = segment(ct, model, SegmentSettings(device=device, repair="none"), RunReport(), silent).mask
@@ -90,7 +90,7 @@ def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Pr
     Raises
     ------
     AirwaySegError
-        If the weights or a case cannot be used, or a name stands for two cases.
+        If the weights or a case cannot be used, or two cases have the same name.
     """
     model = load_model(weights)
     folders = [folder for place in data for folder in case_folders(place)]
@@ -98,16 +98,16 @@ def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Pr
     for done, folder in enumerate(folders):
         progress("evaluate", done, len(folders))
         if folder.name in cases:
-            raise AirwaySegError(f"There are two cases {folder.name}; give one another name.")
+            raise AirwaySegError(f"There are two cases called {folder.name}; rename one of them.")
         cases[folder.name] = validate(model, prepared_case(folder), device)
     progress("evaluate", len(folders), len(folders))
     return Report("atm22", cases)
 
 
 def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHOSEN_BY) -> float:
-    """What the best network is chosen by: the mean of the ``measures`` over the cases.
+    """The score by which the best network is chosen: the mean of the ``measures`` over the cases.
 
-    The precision of a network that finds nothing counts as 0; other NaN, of nothing to find, do not count.
+    The precision of an empty prediction counts as 0; other NaN are left out.
     """
     chosen = {name: {key: numbers[key] for key in measures} for name, numbers in cases.items()}
     for numbers in chosen.values():
@@ -116,7 +116,7 @@ def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHO
 
 
 def doubt_about_labels(cases: dict[str, dict[str, float]]) -> str | None:
-    """What to say where trained weights do badly on cases that they were not trained on; None where they do not."""
+    """A sentence about labels that may be wrong, because the initial weights do badly on them; None if they do not."""
     worst = min(cases, key=lambda name: cases[name]["dsc"], default="")
     bad = [name for name, numbers in cases.items() if numbers["dsc"] < LEAST_DSC]
     if not bad:
@@ -130,7 +130,7 @@ def doubt_about_labels(cases: dict[str, dict[str, float]]) -> str | None:
 
 
 def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
-    """The hard skeleton: 1 where the network's probability is below a half on the case's skeleton.
+    """The hard skeleton: 1 on the case's skeleton where the network's probability is below 0.5.
 
     Windows without skeleton are not run.
     """

@@ -1,8 +1,9 @@
-"""Losses, one function for each equation; a voxel of weight 0 does not count, neither in the value nor in the gradient.
+"""Losses, one function for each equation. A new one also needs a row in `terms`, by which recipes name it.
 
 Letters: B batch, S side of a patch, K classes; p probability 0..1, g target 0 or 1, w weight >= 0, all of one shape,
-usually (B, 1, S, S, S). Every loss is a scalar: sums run over the whole batch, at least in float32, with `SMOOTH` in
-both parts of a fraction, so that nothing to segment, or nothing that counts, gives finite values and gradients.
+usually (B, 1, S, S, S). A voxel of weight 0 counts neither in the value nor in the gradient. Every loss is a scalar:
+sums run over the whole batch, at least in float32, with `SMOOTH` in numerator and denominator, so that values and
+gradients are finite even without airway or without voxels that count.
 
 Sources: WingsNet is Zheng et al., IEEE TMI 2021, arXiv:2011.11952; Tang is Tang, Local-imbalance-based and
 Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Airway Tree Segmentation in CT Scans via
@@ -59,10 +60,10 @@ def general_union(
 ) -> Tensor:
     """General Union loss (WingsNet Eq. 16 and 33): 1 - sum(w (p + eps)^r g) / sum(w (alpha p + beta g)).
 
-    r = ``exponent``, the paper's r_l; for w see `general_union_by_distance`; the paper takes alpha 0.1, then 0.2.
-    Gradient ratio: w_f (r p^(r-1) / (alpha (1 - loss)) - 1), so hard voxels get most of it.
-    In print, eps stands in the gradient only (below Eq. 13); put into the loss it may undercut 0 by 1e-4.
-    A logit is no probability: its power is NaN.
+    r = ``exponent``, the paper's r_l; for w see `general_union_by_distance`; the paper uses alpha 0.1, then 0.2.
+    Gradient ratio: w_f (r p^(r-1) / (alpha (1 - loss)) - 1), which is largest for hard voxels.
+    In the paper, eps is in the gradient only (below Eq. 13); in the loss itself it can make it as low as -1e-4.
+    Do not pass logits: the power of a negative number is NaN.
     """
     p, g, w = _wide(probability, target, weight)
     return 1 - _fraction((w * (p + EPSILON) ** exponent * g).sum(), (w * (alpha * p + (1 - alpha) * g)).sum())
@@ -74,14 +75,14 @@ def general_union_by_distance(
     """General Union loss with the paper's weight w = 1 - m (d / d_max)^r_d (WingsNet Eq. 15 and 32).
 
     ``distance`` is d / d_max (`weight_maps.centerline_distance`), m is `weight_maps.general_union_m` and r_d is 0.5
-    (WingsNet, IV-B); w is 1 on background. It is multiplied by ``counted``, how much each voxel counts.
+    (WingsNet, IV-B); w is 1 on background. It is multiplied by ``counted``, the weight of each voxel.
     """
     weight = (1 - general_union_m(alpha) * distance.float().sqrt()) * counted
     return general_union(probability, target, weight, alpha, exponent)
 
 
 def tang(probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.2, exponent: float = 0.7) -> Tensor:
-    """Tang's loss as his program has it: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
+    """Tang's loss as in his program: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
 
     w is `weight_maps.lib_weight`, later plus `weight_maps.tang_distance_weight` (Tang Eq. 5). The printed formula is
     `tang_in_print`.
@@ -93,9 +94,9 @@ def tang(probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.2
 def tang_in_print(probability: Tensor, target: Tensor, weight: Tensor, exponent: float = 2.0) -> Tensor:
     """Tang's loss as printed (Eq. 2): 1 - sum(w p^beta g) / sum(w (p + g)), beta = ``exponent``. Warns above 1.
 
-    Two faults. With beta = 2 the gradient pushes every foreground voxel *down* whose p is below half of the fraction,
-    which is 0.25 at most: just the airways that are not found yet. And without Dice's factor 2 the loss of a perfect
-    answer is 0.5.
+    Two errors. With beta = 2 the gradient *lowers* p of every foreground voxel whose p is below half of the fraction,
+    which is at most 0.25: these are the airways not yet found. And without Dice's factor 2 the loss of a perfect
+    prediction is 0.5.
     """
     _warn_of_power(exponent)
     p, g, w = _wide(probability, target, weight)
@@ -105,14 +106,14 @@ def tang_in_print(probability: Tensor, target: Tensor, weight: Tensor, exponent:
 def _warn_of_power(exponent: float) -> None:
     if exponent > 1:
         warnings.warn(
-            f"Tang's loss with the exponent {exponent:g} makes the network unlearn airways it is not yet sure of; "
+            f"Tang's loss with the exponent {exponent:g} lowers the probability of airways that are not yet found; "
             "his program uses 0.7.",
             stacklevel=3,
         )
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy: sum(w h) / sum(w), h = -g log p - (1 - g) log(1 - p); from logits, which stay exact."""
+    """Binary cross-entropy: sum(w h) / sum(w), h = -g log p - (1 - g) log(1 - p); from logits, for accuracy."""
     x, g, w = _wide(logits, target, weight)
     entropy = functional.binary_cross_entropy_with_logits(x, g, weight=w, reduction="sum")
     return entropy / w.sum().clamp(min=SMOOTH)
@@ -121,7 +122,8 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def skeleton_recall(probability: Tensor, tube: Tensor, weight: Tensor) -> Tensor:
     """Skeleton Recall loss: 1 - sum(w p t) / sum(w t), t = `weight_maps.tube`: the share of the tube that is found.
 
-    Kirchhoff et al., ECCV 2024, arXiv:2404.03010. It knows no false positives: only beside another loss.
+    Kirchhoff et al., ECCV 2024, arXiv:2404.03010. It does not penalise false positives, so combine it with another
+    loss.
     """
     p, t, w = _wide(probability, tube, weight)
     return 1 - _fraction((w * p * t).sum(), (w * t).sum())
@@ -131,7 +133,7 @@ def cl_dice(probability: Tensor, target: Tensor, weight: Tensor, iterations: int
     """Soft clDice loss: 1 - 2 P R / (P + R), P = sum(w s(p) g) / sum(w s(p)), R = sum(w s(g) p) / sum(w s(g)).
 
     s is `soft_skeleton`. Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629, Algorithm 2. Tensors are
-    (B, 1, S, S, S). Voxels that do not count are taken from the target, so that the skeleton runs on through them.
+    (B, 1, S, S, S). Voxels that do not count take the target's value, so that the skeleton continues through them.
     """
     p, g, w = _wide(probability, target, weight)
     p = torch.where(w > 0, p, g)
@@ -142,10 +144,10 @@ def cl_dice(probability: Tensor, target: Tensor, weight: Tensor, iterations: int
 
 
 def soft_skeleton(values: Tensor, iterations: int) -> Tensor:
-    """Skeleton of a soft mask (B, 1, S, S, S) with values 0..1: what an opening takes off, after each erosion.
+    """Skeleton of a soft mask (B, 1, S, S, S) with values 0..1: what an opening removes, after each erosion.
 
-    Shit et al. 2021, Algorithm 1. ``iterations`` erosions: what is wider than about twice as many voxels has no
-    skeleton and does not count.
+    Shit et al. 2021, Algorithm 1. ``iterations`` is the number of erosions: structures wider than about twice as many
+    voxels have no skeleton and do not count.
     """
     skeleton = torch.zeros_like(values)
     for step in range(iterations + 1):
@@ -193,12 +195,12 @@ def _fraction(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _counts(weight: Tensor) -> Tensor:
-    """1 where a voxel counts, for the losses that know no other weights."""
+    """1 where a voxel counts, for losses without other weights."""
     return (weight > 0).to(weight.dtype)
 
 
 def _wide(*tensors: Tensor) -> list[Tensor]:
-    """At least float32: half precision cannot add up a patch."""
+    """The tensors in at least float32: half precision is too coarse for sums over a patch."""
     return [tensor if tensor.dtype == torch.float64 else tensor.float() for tensor in tensors]
 
 

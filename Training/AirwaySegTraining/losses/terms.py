@@ -1,4 +1,4 @@
-"""The losses that a recipe can name, one row each; `equations` has the functions.
+"""The table of the losses that a recipe can name, one row each; their formulas are in `equations`.
 
 To add a loss, write its function in `equations` and a row in `LOSSES`: recipes, patches and training read this table.
 PyTorch is not imported here, because the commands read recipes before they need it.
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Loss:
-    """What a loss is computed from, and what it takes.
+    """The function of a loss, and its inputs.
 
-    ``equation`` is the name of the function in `equations`. It is called with the probability (with the logits if
+    ``equation`` is the name of the function in `equations`. Its arguments are the probability (the logits if
     ``of_logits``), the target, the weight of each voxel, the ``extra_map`` if there is one, and the ``numbers`` of the
     recipe by their names.
     """
@@ -20,16 +20,16 @@ class Loss:
     numbers: tuple[str, ...] = ()
     of_logits: bool = False
     weighted: bool = False
-    """The stage's ``weights`` are the weight of each voxel; without it that is 1 for voxels that count."""
+    """Whether the stage's ``weights`` apply; otherwise every voxel that counts has weight 1."""
     emphasised: bool = False
-    """Corrected voxels can count more (a stage's ``edited``)."""
+    """Whether corrected voxels can have a larger weight (a stage's ``edited``)."""
     target_map: str | None = None
-    """The map of a patch that is the target, within the airway, instead of the airway itself."""
+    """The map of a patch that is the target instead of the airway."""
     extra_map: str | None = None
-    """A map of a patch that the function takes besides."""
+    """A map of a patch that is a further argument of the function."""
     largest_alpha: float = 0.99
     classes: tuple[int, ...] = (1,)
-    """How many classes the network may have."""
+    """Allowed numbers of classes of the network."""
 
     @property
     def maps(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Maps of a case and the voxel weights of the papers, one function for each equation.
 
-A map is computed once for a case; a weight is computed for a patch from cut-out maps, for it depends on settings.
-Arrays are (Z, Y, X), spacings (z, y, x); a label is uint8 with 0 background, 1 airway and 2 left out, which is not
-airway here. Weights are float32 and at least 0. A case without airway has maps of zeros.
+A map is computed once per case; a weight is computed per patch from crops of the maps, because it depends on settings.
+Arrays are (Z, Y, X), spacings (z, y, x). A label is uint8: 0 background, 1 airway, 2 left out, which is not airway
+here. Weights are float32 and at least 0. A case without airway has maps of zeros.
 
 Sources: WingsNet is Zheng et al., IEEE TMI 2021, arXiv:2011.11952; Tang is Tang, Local-imbalance-based and
 Centerline-distance Weight Dice-loss (winner of ATM'22); DeepTree is Accurate Airway Tree Segmentation in CT Scans via
@@ -30,7 +30,7 @@ Weight = NDArray[np.float32]
 AIRWAY = 1
 
 LARGE, MIDDLE, SMALL = 1, 2, 3
-"""DeepTree's classes: trachea and main bronchi; the bronchi down to the segmental ones; what is thinner."""
+"""DeepTree's classes: trachea and main bronchi; bronchi down to the segmental ones; thinner bronchi."""
 
 SMALL_DIAMETER_MM = 2.0
 """A branch with this mean lumen diameter, or less, is of DeepTree's class `SMALL`."""
@@ -42,9 +42,9 @@ INVERSE_LIMITS = (1.0, 2e5)
 
 
 def skeleton_of(label: Label, spacing_mm: Spacing) -> Map:
-    """Skeleton of the airway, 1 on it: Lee thinning, put right where thinning deletes bars of even width.
+    """Skeleton of the airway, 1 on it: Lee thinning, corrected where thinning deletes bars of even width.
 
-    Cavities of the label are filled before, because thinning would leave a shell around each.
+    Cavities of the label are filled first, because thinning would leave a shell around each.
     """
     skeleton = np.zeros(label.shape, np.uint8)
     box = bounding_box(label == AIRWAY)
@@ -59,8 +59,8 @@ def skeleton_of(label: Label, spacing_mm: Spacing) -> Map:
 def centerline_distance(label: Label, spacing_mm: Spacing, skeleton: Map | None = None) -> Rate:
     """d / d_max of WingsNet (Eq. 15, 32) and Tang (Eq. 4), float16: 0 on the skeleton and outside the airway, up to 1.
 
-    d is the distance in mm to the nearest skeleton voxel, d_max its maximum in the case. What is stored is d / d_max,
-    not a weight, because the weight depends on alpha. ``skeleton`` saves thinning again.
+    d is the distance in mm to the nearest skeleton voxel, d_max its maximum in the case. d / d_max is stored, not a
+    weight, because the weight depends on alpha. A given ``skeleton`` saves the thinning.
     """
     distance = np.zeros(label.shape, np.float16)
     line = np.argwhere(skeleton_of(label, spacing_mm) if skeleton is None else skeleton)
@@ -72,17 +72,18 @@ def centerline_distance(label: Label, spacing_mm: Spacing, skeleton: Map | None 
 
 
 def general_union_m(alpha: float, root: float = 1.0) -> float:
-    """How much the General Union loss takes off a voxel's weight at d_max: m = (r - 2 alpha) / (r - alpha).
+    """Decrease of a voxel's weight at d_max in the General Union loss: m = (r - 2 alpha) / (r - alpha).
 
-    WingsNet prints m = (1 - alpha) / alpha (below Eq. 16), which is 9 for alpha 0.1: weights down to -8, that is, large
-    airways are unlearnt. The smallest ratio of foreground to background gradient is (1 - m) (r / alpha - 1) (Eq. 18),
-    and this m makes it exactly 1. For r = 1 it is (1 - 2 alpha) / (1 - alpha), which is the default; with that m and
-    the loss's r_l = 0.7 the smallest ratio is (0.7 - alpha) / (1 - alpha), 0.67 for alpha 0.1. ``root`` 0.7 gives 1.
+    WingsNet prints m = (1 - alpha) / alpha (below Eq. 16), which is 9 for alpha 0.1. Then weights are as low as -8: the
+    network is trained to miss large airways. The smallest ratio of foreground to background gradient is
+    (1 - m) (r / alpha - 1) (Eq. 18), and this m makes it exactly 1. For r = 1 it is (1 - 2 alpha) / (1 - alpha), the
+    default; with that m and the loss's r_l = 0.7 the smallest ratio is (0.7 - alpha) / (1 - alpha), 0.67 for alpha 0.1.
+    ``root`` 0.7 gives 1.
 
     Raises
     ------
     AirwaySegError
-        If alpha is not above 0 and at most root / 2: then wide airways would weigh more, not less.
+        Unless alpha is above 0 and at most root / 2: otherwise wide airways would weigh more, not less.
     """
     if not 0 < alpha <= root / 2:
         raise AirwaySegError(f"alpha is {alpha:g}; with the root {root:g} it must be above 0 and at most {root / 2:g}.")
@@ -92,11 +93,11 @@ def general_union_m(alpha: float, root: float = 1.0) -> float:
 def foreground_rate(label: Label, side: int = 7) -> Rate:
     """FR of Tang (Eq. 1), float16: share of airway among the ``side``^3 voxels around each, 0..1.
 
-    The scan is continued by its mirror image, as in the authors' program, so that a trachea that leaves the scan stays
-    wide. A running mean along each axis, exact to the storage: a convolution would take 35 times as long.
+    The scan is padded by its mirror image, as in the authors' program, so that a trachea stays wide at the scan's edge.
+    Computed as a running mean along each axis, exact within float16: a convolution would take 35 times as long.
     """
     rate = np.zeros(label.shape, np.float16)
-    # With a margin of a whole side the mirror image at the box's own faces is background, as it should be.
+    # With a margin of a whole side, the mirror image at the box's own faces is background, which is correct.
     box = bounding_box(label == AIRWAY, margin=side)
     if box is not None:
         airway = (label[box] == AIRWAY).astype(np.float32)
@@ -108,9 +109,9 @@ def lib_weight(rate: NDArray, root: float, floor: float = 0.05, airway: NDArray 
     """Local-imbalance weight (Tang Eq. 3): w = (1 - lambda) min(-log10 FR, 1)^r + lambda, lambda = ``floor``.
 
     ``rate`` is FR (see `foreground_rate`); r is called a root and is a power, 2 to 3, drawn anew for each patch (see
-    `draw_lib_root`). w is 1 where no more than a tenth of the surroundings is airway, lambda within wide airways. In
-    print the background beside a wide airway gets as little as the airway; give ``airway`` (not 0 where airway is) and
-    all background weighs 1, as in the program of Zheng et al. 2021 from which the weight comes.
+    `draw_lib_root`). w is 1 where at most a tenth of the neighbourhood is airway, lambda within wide airways. In the
+    paper, background beside a wide airway has as low a weight as the airway; with ``airway`` (not 0 in the airway) all
+    background has weight 1, as in the program of Zheng et al. 2021, from which the weight is taken.
     """
     imbalance = np.minimum(-np.log10(np.maximum(rate.astype(np.float32), 1e-6)), 1)
     weight = (1 - floor) * np.maximum(imbalance, 0) ** root + floor
@@ -125,8 +126,8 @@ def draw_lib_root(rng: np.random.Generator) -> float:
 def tang_distance_weight(distance: NDArray, airway: NDArray) -> Weight:
     """Centerline-distance weight (Tang Eq. 4): (1 - d / d_max)^2 on the airway, 0 elsewhere.
 
-    It is added to `lib_weight` (Eq. 5). The background has no d, so that nothing is added there; ``airway`` is not 0
-    where airway is.
+    It is added to `lib_weight` (Eq. 5). The background has no d, so nothing is added there; ``airway`` is not 0 in the
+    airway.
     """
     return np.where(airway, (1 - distance.astype(np.float32)) ** 2, 0).astype(np.float32)
 
@@ -135,8 +136,9 @@ def back_propagation_weight(missed: NDArray, branch: NDArray, distance: NDArray)
     """Back-propagation enhancement: (1 - d / d_max)^2 in every branch of which a skeleton voxel was missed, else 0.
 
     Zheng et al., Refined local-imbalance-based weight, MICCAI 2021. It is added to another weight. ``missed`` is
-    from `hard_skeleton`, ``branch`` from `branch_map`; give whole maps, for a patch may not hold what its branch lacks.
-    The authors' program spreads a missed voxel to the airway voxels nearest to it instead, and not along the branch.
+    from `hard_skeleton`, ``branch`` from `branch_map`; give whole maps, because the missed voxel of a branch may be
+    outside a patch. The authors' program gives the weight to the airway voxels nearest to a missed voxel, not to the
+    whole branch.
     """
     hard = np.zeros(int(branch.max(initial=0)) + 1, bool)
     hard[branch[missed > 0]] = True
@@ -183,7 +185,7 @@ def classes_by_diameter(branch: NDArray[np.uint16], branches: tuple[Branch, ...]
     """DeepTree's three classes (section 2.1): `LARGE`, `MIDDLE`, `SMALL`, 0 outside the airway.
 
     Trachea and main bronchi are `LARGE` by name, whatever their width; of the others those of a mean lumen diameter of
-    2 mm or less are `SMALL`. Where the anatomy is not found there is no `LARGE`. Both arguments are from `branch_map`.
+    2 mm or less are `SMALL`. Without names there is no `LARGE`. Both arguments are from `branch_map`.
     """
     table = np.zeros(len(branches) + 1, np.uint8)
     for one in branches:

@@ -1,6 +1,6 @@
-"""Diseases of a simulated bronchial tree: wide and thick-walled bronchi, mucus, collapsed stretches, lost branches.
+"""Diseases of a simulated bronchial tree: bronchiectasis, mucus, collapsed parts, missing branches.
 
-A list of branches stays a tree: each names its parent's place in the list, which comes before it.
+A list of branches stays a tree: each names its parent's index in the list, which comes before it.
 """
 
 from dataclasses import replace
@@ -10,79 +10,79 @@ import numpy as np
 from AirwaySegTraining.simulator.growth import Branch, unit
 
 GAP_MM = (2.0, 12.0)
-"""Length of a stretch that is not open."""
+"""Length of a part whose lumen is not open."""
 
 STEP_MM = 0.7
-"""A branch with such a stretch is drawn in steps so short."""
+"""Step between the points of a branch with such a part."""
 
 
 def without_some(tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """The tree of one patient of six without up to three segments, as after surgery or with fewer branches."""
-    candidates = [place for place, branch in enumerate(tree) if 3 <= branch.generation <= 5]
+    """For one patient in six, the tree without up to three segments, as after surgery or as a variant."""
+    candidates = [index for index, branch in enumerate(tree) if 3 <= branch.generation <= 5]
     if not candidates or rng.random() > 0.16:
         return tree
-    lost = {int(place) for place in rng.choice(candidates, rng.integers(1, 4))}
-    place_of: dict[int, int] = {-1: -1}
+    lost = {int(index) for index in rng.choice(candidates, rng.integers(1, 4))}
+    index_of: dict[int, int] = {-1: -1}
     kept: list[Branch] = []
-    for place, branch in enumerate(tree):
-        if place not in lost and branch.parent in place_of:
-            place_of[place] = len(kept)
-            kept.append(replace(branch, parent=place_of[branch.parent]))
+    for index, branch in enumerate(tree):
+        if index not in lost and branch.parent in index_of:
+            index_of[index] = len(kept)
+            kept.append(replace(branch, parent=index_of[branch.parent]))
     return kept
 
 
 def diseased(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """The airways of one patient of five with bronchiectasis, of one of four with mucus; arteries stay as they were.
+    """Bronchiectasis in one patient in five, mucus plugs in one in four; the arteries are not changed.
 
-    Bronchiectasis widens everything behind up to three bronchi by a factor of 1.3 to 1.8 and thickens the walls; mucus
-    plugs up to six thin bronchi over their length.
+    Bronchiectasis widens all branches behind up to three bronchi by a factor of 1.3 to 1.8 and thickens the walls;
+    mucus plugs up to six thin bronchi over their whole length.
     """
     wider, thicker_mm = np.ones(len(airways)), np.zeros(len(airways))
-    candidates = [place for place, branch in enumerate(airways) if branch.generation > 3]
+    candidates = [index for index, branch in enumerate(airways) if branch.generation > 3]
     if candidates and rng.random() < 0.2:
-        for place in rng.choice(candidates, rng.integers(1, 4)):
-            wider[place], thicker_mm[place] = rng.uniform(1.3, 1.8), rng.uniform(0, 0.7)
-    for place, branch in enumerate(airways):
+        for index in rng.choice(candidates, rng.integers(1, 4)):
+            wider[index], thicker_mm[index] = rng.uniform(1.3, 1.8), rng.uniform(0, 0.7)
+    for index, branch in enumerate(airways):
         if branch.generation > 0:
-            wider[place] = max(wider[place], wider[branch.parent])
-            thicker_mm[place] = max(thicker_mm[place], thicker_mm[branch.parent])
+            wider[index] = max(wider[index], wider[branch.parent])
+            thicker_mm[index] = max(thicker_mm[index], thicker_mm[branch.parent])
     plugged: set[int] = set()
-    thin = [place for place in candidates if airways[place].radii_mm.mean() < 2.5]
+    thin = [index for index in candidates if airways[index].radii_mm.mean() < 2.5]
     if thin and rng.random() < 0.25:
-        plugged = {int(place) for place in rng.choice(thin, rng.integers(1, 7))}
+        plugged = {int(index) for index in rng.choice(thin, rng.integers(1, 7))}
     return [
         replace(
             branch,
-            radii_mm=branch.radii_mm * wider[place],
-            plugged=place in plugged,
-            thicker_mm=float(thicker_mm[place]),
+            radii_mm=branch.radii_mm * wider[index],
+            plugged=index in plugged,
+            thicker_mm=float(thicker_mm[index]),
         )
-        for place, branch in enumerate(airways)
+        for index, branch in enumerate(airways)
     ]
 
 
 def with_gaps(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Half of the patients have stretches of 2 to 12 mm that mucus or froth fills, or that are squeezed or collapsed.
+    """In half of the patients, parts of 2 to 12 mm are filled with mucus or froth, compressed or collapsed.
 
-    A branch with such a stretch becomes up to three, one behind the other; the lumen behind it stays open.
+    A branch with such a part is split into up to three, one behind the other; the lumen behind it stays open.
     """
     most = max(1, min(12, len(airways) // 12))
     chosen: set[int] = set()
     candidates = [
-        place
-        for place, branch in enumerate(airways)
+        index
+        for index, branch in enumerate(airways)
         if branch.generation >= 2 and not branch.plugged and length_mm(branch) > 2 * GAP_MM[0]
     ]
     if candidates and rng.random() < 0.5:
-        chosen = {int(place) for place in rng.choice(candidates, rng.integers(1, most + 1))}
-    place_of: dict[int, int] = {-1: -1}
+        chosen = {int(index) for index in rng.choice(candidates, rng.integers(1, most + 1))}
+    index_of: dict[int, int] = {-1: -1}
     result: list[Branch] = []
-    for place, branch in enumerate(airways):
-        parent = place_of[branch.parent]
-        for piece in _gapped(branch, rng) if place in chosen else [branch]:
+    for index, branch in enumerate(airways):
+        parent = index_of[branch.parent]
+        for piece in _gapped(branch, rng) if index in chosen else [branch]:
             result.append(replace(piece, parent=parent))
             parent = len(result) - 1
-        place_of[place] = parent
+        index_of[index] = parent
     return result
 
 
@@ -94,13 +94,13 @@ def length_mm(branch: Branch) -> float:
 def _finer(branch: Branch) -> Branch:
     """The same branch with a point about every `STEP_MM`."""
     along = np.arange(len(branch.points_mm))
-    place = np.linspace(0, along[-1], int(length_mm(branch) / STEP_MM) + 2)
-    points = np.stack([np.interp(place, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
-    return replace(branch, points_mm=points, radii_mm=np.interp(place, along, branch.radii_mm))
+    position = np.linspace(0, along[-1], int(length_mm(branch) / STEP_MM) + 2)
+    points = np.stack([np.interp(position, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
+    return replace(branch, points_mm=points, radii_mm=np.interp(position, along, branch.radii_mm))
 
 
 def _gapped(branch: Branch, rng: np.random.Generator) -> list[Branch]:
-    """A branch in pieces one behind the other, one of which is not open."""
+    """A branch split into consecutive pieces, one of which is not open."""
     fine = _finer(branch)
     count = len(fine.points_mm)
     steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / STEP_MM)
@@ -117,7 +117,7 @@ def _gapped(branch: Branch, rng: np.random.Generator) -> list[Branch]:
 
 
 def _closed(piece: Branch, rng: np.random.Generator) -> Branch:
-    """A stretch filled with mucus or froth, or squeezed to 0 to 60 % of its width in the middle."""
+    """The piece filled with mucus or froth, or compressed to 0 to 60 % of its width in the middle."""
     kind = rng.random()
     if kind < 0.55:
         return replace(piece, plugged=True, froth=kind < 0.2)
@@ -129,7 +129,7 @@ def _closed(piece: Branch, rng: np.random.Generator) -> Branch:
 
 
 def secretions(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Mucus that clings to one side of a wide lumen and leaves the rest of it open; in one patient of three."""
+    """Mucus on one side of a wide lumen, which leaves the rest of it open; in one patient in three."""
     wide = [branch for branch in airways if branch.generation <= 4 and float(branch.radii_mm.min()) > 1.5]
     lumps = []
     for _ in range(rng.integers(1, 7) if wide and rng.random() < 0.33 else 0):

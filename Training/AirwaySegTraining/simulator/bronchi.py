@@ -1,6 +1,6 @@
 """The airways of one simulated patient: trachea, main and lobar bronchi by anatomy, the rest grown, and their disease.
 
-Lobes are parted by the fissures of the patient: an oblique plane in each lung, a horizontal one in the right.
+Lobes are separated by the patient's fissures: an oblique plane in each lung, a horizontal one in the right.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +60,7 @@ def _lobe_seeds(patient: Patient, side: int, rng: np.random.Generator) -> tuple[
 
 
 def _add_stem(tree: list[Branch], parent: int, kind: Stem, seeds_mm: Points, rng: np.random.Generator) -> int:
-    """Append a named bronchus from its parent's end towards the seeds; its place in the tree."""
+    """Append a named bronchus from its parent's end towards the seeds, and return its index in the tree."""
     before = tree[parent]
     start, forward = before.points_mm[-1], unit(before.points_mm[-1] - before.points_mm[-3])
     direction = limit_angle(unit(seeds_mm.mean(axis=0) - start), forward, kind.most_degrees)
@@ -94,10 +94,10 @@ def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm:
 
 def open_airways(tree: list[Branch], smallest_mm: float) -> list[Branch]:
     """The part of the tree that is drawn as air: from the trachea down, branches of at least this mean radius."""
-    place = {-1: -1}
+    new_index = {-1: -1}
     airways: list[Branch] = []
     for index, branch in enumerate(tree):
-        if branch.parent in place and float(branch.radii_mm.mean()) >= smallest_mm:
-            place[index] = len(airways)
-            airways.append(replace(branch, parent=place[branch.parent]))
+        if branch.parent in new_index and float(branch.radii_mm.mean()) >= smallest_mm:
+            new_index[index] = len(airways)
+            airways.append(replace(branch, parent=new_index[branch.parent]))
     return airways

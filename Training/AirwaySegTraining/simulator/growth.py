@@ -16,7 +16,7 @@ Inside = Callable[[Points], NDArray[np.bool_]]
 
 @dataclass
 class Branch:
-    """A tube: points (P, 3) in mm, radii (P,) in mm, its parent's place in the list (-1: root), its generation."""
+    """A tube: points (P, 3) in mm, radii (P,) in mm, its parent's index in the list (-1: root), its generation."""
 
     points_mm: Points
     radii_mm: NDArray[np.float64]
@@ -26,13 +26,13 @@ class Branch:
     """Ratio of the cross-section's two diameters; 1 is round."""
     squash_axis: Points = field(default_factory=lambda: np.array([0.0, 1.0, 0.0]))
     plugged: bool = False
-    """An airway that mucus fills."""
+    """Whether the airway is filled with mucus."""
     froth: bool = False
-    """What fills it is mixed with bubbles."""
+    """Whether the mucus is mixed with bubbles."""
     narrowed: bool = False
-    """A stretch that is squeezed from outside or collapsed: its lumen goes on behind it."""
+    """Whether this piece is compressed or collapsed; the lumen continues behind it."""
     thicker_mm: float = 0.0
-    """What its wall has more than other walls of its calibre."""
+    """Wall thickness in mm in addition to the usual one for the calibre."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Central:
 
 @dataclass
 class _Tip:
-    """Where growth goes on: the end of branch ``parent`` with the seeds that its children have to reach."""
+    """A growing tip: the end of branch ``parent``, with the seeds that its children have to reach."""
 
     position_mm: Points
     direction: Points

@@ -1,4 +1,4 @@
-"""What surrounds the large bronchi: a sleeve of soft tissue with fat and lymph nodes; none runs in clear lung."""
+"""Surroundings of the large bronchi: a sleeve of soft tissue with fat and lymph nodes between bronchus and lung."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from AirwaySegTraining.simulator.growth import Branch, unit, wobbly_line
 Field = NDArray[np.floating]
 
 FAR_MM = 20.0
-"""What is farther from the sleeve than this need not know how far."""
+"""Largest distance from the sleeve that is computed."""
 
 CLEAR_RADIUS_MM = 1.8
-"""Bronchi thinner than this run in lung."""
+"""Thinner bronchi run in lung, without a sleeve."""
 
 
 def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: float, rng: np.random.Generator) -> Field:
@@ -35,19 +35,21 @@ def sleeve(airways: list[Branch], lattice: tuple[Field, Field, Field], thick: fl
     if len(points) == 0:
         return field
     near = np.ones(field.shape, bool)
-    for axis, place in enumerate(lattice):
+    for axis, along in enumerate(lattice):
         margin = reach.max() + FAR_MM / 2
-        near &= (place > points[:, axis].min() - margin) & (place < points[:, axis].max() + margin)
-    # The ball that a place lies deepest in: its squared distance less the squared radius is least (a power diagram).
+        near &= (along > points[:, axis].min() - margin) & (along < points[:, axis].max() + margin)
+    # The ball in which a position is deepest: its squared distance less the squared radius is least (a power diagram).
     lifted = np.sqrt(reach.max() ** 2 - reach**2)
-    places = np.stack([place[near] for place in lattice], axis=1)
-    nearest = cKDTree(np.column_stack([points, lifted])).query(np.column_stack([places, np.zeros(len(places))]))[1]
-    field[near] = reach[nearest] - np.linalg.norm(places - points[nearest], axis=1)
+    positions = np.stack([along[near] for along in lattice], axis=1)
+    nearest = cKDTree(np.column_stack([points, lifted])).query(np.column_stack([positions, np.zeros(len(positions))]))[
+        1
+    ]
+    field[near] = reach[nearest] - np.linalg.norm(positions - points[nearest], axis=1)
     return np.maximum(field, -FAR_MM)
 
 
 def nodes(airways: list[Branch], rng: np.random.Generator) -> tuple[list[Branch], list[Branch]]:
-    """Lymph nodes beside the forks of the large bronchi: soft ones, and calcified ones (in one patient of eight)."""
+    """Lymph nodes beside the forks of the large bronchi: soft ones, and calcified ones (in one patient in eight)."""
     forks = [branch for branch in airways if 1 <= branch.generation <= 3]
     soft: list[Branch] = []
     calcified: list[Branch] = []

@@ -1,6 +1,6 @@
-"""How dense the lung of a simulated patient is, place by place: gravity, texture, and its diseases.
+"""Density of the lung of a simulated patient: gravity, texture, and diseases.
 
-Fields are coarse (see `scene.COARSE_MM`): HU of the lung tissue between vessels, and how grainy it is.
+Fields are coarse (see `scene.COARSE_MM`): HU of the lung tissue between vessels, and the amplitude of its grain.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Field = NDArray[np.floating]
 Lattice = tuple[Field, Field, Field]
 
 CALM_HU = 8.0
-"""What is left of the lung's grain where it is consolidated or destroyed."""
+"""Share of the lung's grain that is left where it is consolidated or destroyed."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Density:
     airless: Field
 
     def fill(self, value: Field | float, coverage: Field, calm: float = 1.0) -> None:
-        """Mix a disease's HU in; ``calm`` is how much of the grain it takes."""
+        """Mix in the HU of a disease; ``calm`` is the share of the grain that it removes."""
         mix(self.hu, value, coverage)
         mix(self.grain, CALM_HU, coverage * np.float32(calm))
 
@@ -77,7 +77,7 @@ def add_haze(density: Density, grid: Grid, lungs: Field, rng: np.random.Generato
 
 
 def add_dependent(density: Density, lungs: Field, lattice: Lattice, rough: Field, rng: np.random.Generator) -> None:
-    """Lung that is not aired along the back, where the patient lies, of two patients of five."""
+    """Dependent atelectasis along the back, in two patients in five."""
     if rng.random() > 0.4:
         return
     depth_mm, behind_mm = rng.uniform(2, 14), rng.uniform(35, 70)
@@ -88,7 +88,7 @@ def add_dependent(density: Density, lungs: Field, lattice: Lattice, rough: Field
 def add_pneumonia(
     density: Density, grid: Grid, lungs: Field, airways: list[Branch], lattice: Lattice, rng: np.random.Generator
 ) -> None:
-    """Consolidation: in patches anywhere, or of all that some bronchi serve, which stay open in it."""
+    """Consolidation: in patches anywhere, or of all lung that some bronchi serve; the bronchi stay open in it."""
     airless = np.full(lungs.shape, -10, np.float32)
     if rng.random() < 0.2:
         airless = patches(grid, lungs, rng.uniform(0.01, 0.12), 16, rng)
@@ -107,15 +107,15 @@ def add_pneumonia(
 
 
 def served_by_a_bronchus(airways: list[Branch], lattice: Lattice, rng: np.random.Generator) -> Field | None:
-    """What lies within 12 to 40 mm of a random central bronchus and of all behind it: mm, positive inside."""
-    first = [place for place, branch in enumerate(airways) if 2 <= branch.generation <= 5]
+    """The region within 12 to 40 mm of a random central bronchus and its descendants: mm, positive inside."""
+    first = [index for index, branch in enumerate(airways) if 2 <= branch.generation <= 5]
     if not first:
         return None
     below = {first[rng.integers(len(first))]}
-    for place, branch in enumerate(airways):
+    for index, branch in enumerate(airways):
         if branch.parent in below:
-            below.add(place)
-    points = np.concatenate([airways[place].points_mm[::2] for place in below])
+            below.add(index)
+    points = np.concatenate([airways[index].points_mm[::2] for index in below])
     reach_mm = rng.uniform(12, 28)
     if rng.random() < 0.4:  # only its central part, about the hilum
         points, reach_mm = airways[min(below)].points_mm, rng.uniform(15, 40)
@@ -123,13 +123,15 @@ def served_by_a_bronchus(airways: list[Branch], lattice: Lattice, rng: np.random
     for axis, along in enumerate(lattice):
         near &= (along > points[:, axis].min() - 2 * reach_mm) & (along < points[:, axis].max() + 2 * reach_mm)
     field = np.full(near.shape, -reach_mm, np.float32)
-    places = np.stack([place[near] for place in lattice], axis=1)
-    field[near] = reach_mm - cKDTree(points).query(places, distance_upper_bound=2 * reach_mm)[0].clip(0, 2 * reach_mm)
+    positions = np.stack([along[near] for along in lattice], axis=1)
+    field[near] = reach_mm - cKDTree(points).query(positions, distance_upper_bound=2 * reach_mm)[0].clip(
+        0, 2 * reach_mm
+    )
     return field
 
 
 def effusion(lungs: Field, lattice: Lattice, rough: Field, rng: np.random.Generator) -> Field:
-    """How far places lie before a fluid level at the back of one side, mm; far for most patients."""
+    """Distance in mm in front of a fluid level at the back of one side; large (no effusion) in most patients."""
     _, y, x = lattice
     if rng.random() > 0.1 or not (lungs > 0).any():
         return np.full(lungs.shape, 99, np.float32)
@@ -138,7 +140,7 @@ def effusion(lungs: Field, lattice: Lattice, rough: Field, rng: np.random.Genera
 
 
 def bands(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Plates of collapsed lung, 2 to 6 mm thick, most of them flat, near the bases; in one patient of four."""
+    """Plate atelectasis, 2 to 6 mm thick, mostly flat, near the bases; in one patient in four."""
     tips = np.array([branch.points_mm[-1] for branch in airways if branch.generation > 4])
     plates = []
     for _ in range(rng.integers(1, 5) if len(tips) and rng.random() < 0.25 else 0):

@@ -12,19 +12,19 @@ from AirwaySegTraining.simulator.rendering import enlarge
 Field = NDArray[np.floating]
 
 SLAB = 16
-"""Slices that are filtered at once."""
+"""Number of slices that are filtered at once."""
 
 STREAK_STEP = 0.5
-"""Streaks are drawn as a line of samples so many voxels apart."""
+"""Distance in voxels between the samples of a streak's profile."""
 
 
 @dataclass(frozen=True)
 class Grain:
-    """How noise looks: its size in voxels in plane and along z, and how it differs from place to place.
+    """Texture of noise: its size in voxels in plane and along z, and its variation over the image.
 
-    Along the direction ``turn`` (radians from x) it is ``longer`` times as long as across it. ``ramp`` takes slow
-    waves away, as filtered back-projection does (0: none, 1: all). ``uneven`` is the spread of the logarithm of its
-    standard deviation over the picture.
+    Along the direction ``turn`` (radians from x) the grain is ``longer`` times as long as across it. ``ramp``
+    suppresses low frequencies, as filtered back-projection does (0: none, 1: all). ``uneven`` is the spread of the
+    logarithm of the standard deviation over the image.
     """
 
     size: float
@@ -36,7 +36,7 @@ class Grain:
 
 
 def noise(shape: tuple[int, int, int], sd_hu: float, grain: Grain, rng: np.random.Generator) -> Field:
-    """Correlated Gaussian noise of standard deviation ``sd_hu`` in the mean."""
+    """Correlated Gaussian noise of mean standard deviation ``sd_hu``."""
     if sd_hu <= 0:
         return np.zeros(shape, np.float32)
     height, width = (next_fast_len(count, real=True) for count in shape[1:])
@@ -56,7 +56,7 @@ def noise(shape: tuple[int, int, int], sd_hu: float, grain: Grain, rng: np.rando
 
 
 def _transfer(height: int, width: int, grain: Grain) -> Field:
-    """How much of each wave in plane is kept."""
+    """Transfer function in plane: the factor for each spatial frequency."""
     slow = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     cosine, sine = np.cos(grain.turn), np.sin(grain.turn)
     along, across = slow[1] * cosine + slow[0] * sine, slow[0] * cosine - slow[1] * sine
@@ -75,8 +75,8 @@ def _unevenness(shape: tuple[int, int, int], spread: float, rng: np.random.Gener
 def streaks(shape: tuple[int, int, int], sd_hu: float, turn: float, fan: float, rng: np.random.Generator) -> Field:
     """Streaks in each slice along the direction ``turn`` (radians from x), slowly changing along z.
 
-    They are parallel where ``fan`` is 0, as between the shoulders; else they spread from a dense place at ``1 / fan``
-    times the picture's width away, and fade with the distance from it.
+    They are parallel if ``fan`` is 0, as between the shoulders; otherwise they radiate from a dense object at a
+    distance of ``1 / fan`` times the image's width, and fade with the distance from it.
     """
     depth, height, width = shape
     y, x = np.indices((height, width), dtype=np.float32)
@@ -87,10 +87,10 @@ def streaks(shape: tuple[int, int, int], sd_hu: float, turn: float, fan: float, 
         away = width / fan
         across = np.arctan2(across, along + away) * away
         strength = np.clip(away / np.maximum(np.hypot(along + away, across), away / 3), 0, 2)
-    place = across / STREAK_STEP
-    place -= place.min()
-    samples = int(place.max()) + 2
+    position = across / STREAK_STEP
+    position -= position.min()
+    samples = int(position.max()) + 2
     line = gaussian_filter(rng.standard_normal((depth, samples), dtype=np.float32), (1.5, 1.4))
     line *= np.float32(sd_hu / max(float(line.std()), 1e-6))
-    number = place.astype(np.int32)
+    number = position.astype(np.int32)
     return (line[:, number] * strength).astype(np.float32)

@@ -6,7 +6,7 @@ from AirwaySegTraining.simulator.growth import Branch, Points, unit, wobbly_line
 from AirwaySegTraining.simulator.patient import Patient
 
 SQUASH = 1.4
-"""The oesophagus is so much wider than deep."""
+"""Width of the oesophagus relative to its depth."""
 
 
 def bones(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -42,8 +42,8 @@ def great_vessels(patient: Patient, rng: np.random.Generator) -> list[Branch]:
     sizes = (radius, rng.uniform(7, 10), rng.uniform(10, 14), rng.uniform(8, 11))
     tubes = []
     for corners, size in zip((arch, cava, trunk, left), sizes):
-        place = np.linspace(0, len(corners) - 1, 8 * len(corners))
-        points = np.stack([np.interp(place, np.arange(len(corners)), corners[:, a]) for a in range(3)], axis=1)
+        position = np.linspace(0, len(corners) - 1, 8 * len(corners))
+        points = np.stack([np.interp(position, np.arange(len(corners)), corners[:, a]) for a in range(3)], axis=1)
         tubes.append(Branch(points, np.full(len(points), size), -1, 0))
     return tubes
 
@@ -51,7 +51,7 @@ def great_vessels(patient: Patient, rng: np.random.Generator) -> list[Branch]:
 def oesophagus(patient: Patient, trachea: Branch, rng: np.random.Generator) -> tuple[Branch, list[Branch]]:
     """The oesophagus behind the trachea and beside the left main bronchus, and pockets of gas in or near it.
 
-    Half of the patients have flat irregular ones, one of eight a long wide one, one of ten an air cyst beside the
+    Half of the patients have flat irregular pockets, one in eight a long wide one, one in ten an air cyst beside the
     trachea.
     """
     heights = np.linspace(patient.trachea_top_mm, -170, 90)
@@ -83,9 +83,9 @@ def _gas(points: Points, count: int, width_mm: float, radius_mm: float, rng: np.
 
 def _air_cyst(trachea: Branch, rng: np.random.Generator) -> Branch:
     """A small pocket of air behind the trachea, on the right."""
-    place, radius_mm = rng.integers(3, len(trachea.points_mm) - 8), rng.uniform(1.2, 4)
+    index, radius_mm = rng.integers(3, len(trachea.points_mm) - 8), rng.uniform(1.2, 4)
     side = unit(np.array([0.0, 0.7, -0.7]) + rng.normal(scale=0.15, size=3))
-    start = trachea.points_mm[place] + side * (float(trachea.radii_mm[place]) * 1.25 + radius_mm + 1.5)
+    start = trachea.points_mm[index] + side * (float(trachea.radii_mm[index]) * 1.25 + radius_mm + 1.5)
     line = wobbly_line(start, start + np.array([rng.uniform(2, 8), 0, 0]), 0.1, rng)
     return Branch(line, np.full(len(line), radius_mm), -1, 0)
 

@@ -1,4 +1,4 @@
-"""One simulated patient: the numbers that are drawn once, and the organs as implicit shapes.
+"""One simulated patient: the random parameters, and the organs as implicit shapes.
 
 An implicit shape is a function of position that is positive inside, about in mm from its surface. Positions are
 (z, y, x) arrays in mm in the patient's frame: z to the head, y to the back, x to the patient's left, and the carina at
@@ -17,10 +17,10 @@ Field = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Patient:
-    """What differs from person to person; lengths in mm, densities in HU.
+    """Individual parameters; lengths in mm, densities in HU.
 
-    ``wall_factor`` see `wall_thickness_mm`; ``gravity_hu`` by how much each mm towards the back makes lung denser;
-    ``expired`` is 0 at full inspiration and 1 at full expiration.
+    ``wall_factor``: see `wall_thickness_mm`; ``gravity_hu``: increase of the lung's HU per mm towards the back;
+    ``expired``: 0 at full inspiration, 1 at full expiration.
     """
 
     half_width_mm: float
@@ -82,9 +82,9 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Airway wall: it grows with the lumen's diameter, though more slowly (about 0.3 mm at 2 mm, 1.9 mm at 16 mm).
+    """Thickness of the airway wall: increases with the lumen's diameter (about 0.3 mm at 2 mm, 1.9 mm at 16 mm).
 
-    Drawn as tissue, a thin one fades by partial volume, as in scans.
+    Walls are drawn as tissue, so a thin one fades by the partial-volume effect, as in real scans.
     """
     return float(np.clip(patient.wall_factor * diameter_mm**0.85, 0.15, 2.5))
 

@@ -1,6 +1,6 @@
 """Draws shapes into a voxel grid: tubes as soft coverage, smooth fields by interpolation of coarse ones.
 
-Arrays are (Z, Y, X). A `Grid` ties voxels to the patient's frame: scan axes may be turned against the patient's.
+Arrays are (Z, Y, X). A `Grid` relates voxels to the patient's frame; the scan's axes may be rotated against it.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Grid:
     rotation: Points
 
     def to_scan_mm(self, points_mm: Points) -> Points:
-        """Patient's positions (P, 3) as distances in mm from the first voxel along the scan's axes."""
+        """Positions (P, 3) in the patient's frame as distances in mm from the first voxel along the scan's axes."""
         return points_mm @ self.rotation.T - np.asarray(self.first_mm)
 
     def coarse_points(self, step_mm: float) -> tuple[Field, Field, Field]:
@@ -42,12 +42,12 @@ def coarse_count(count: int, spacing_mm: float, step_mm: float) -> int:
 
 
 def _weights(coarse: int, fine: int) -> Field:
-    """(fine, coarse) matrix of linear interpolation between equal ends."""
-    place = np.linspace(0, coarse - 1, fine)
-    low = np.minimum(place.astype(int), coarse - 2)
+    """(fine, coarse) matrix of linear interpolation; both grids have the same first and last point."""
+    position = np.linspace(0, coarse - 1, fine)
+    low = np.minimum(position.astype(int), coarse - 2)
     matrix = np.zeros((fine, coarse), np.float32)
-    matrix[np.arange(fine), low] = 1 - (place - low)
-    matrix[np.arange(fine), low + 1] = place - low
+    matrix[np.arange(fine), low] = 1 - (position - low)
+    matrix[np.arange(fine), low + 1] = position - low
     return matrix
 
 
@@ -129,7 +129,7 @@ def paint_tubes(
 ) -> None:
     """Draw branches into ``coverage`` (uint8, 255 = fully inside), each radius enlarged by ``wider_mm``.
 
-    ``coverage`` is changed in place: it keeps the larger of what was there and what is drawn.
+    ``coverage`` is changed in place: it becomes the maximum of the old value and the drawn one.
     """
     for index, branch in enumerate(branches):
         _paint_branch(coverage, branch, wider_mm[index] if isinstance(wider_mm, list) else wider_mm, grid)

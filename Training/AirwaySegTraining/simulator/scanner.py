@@ -1,6 +1,6 @@
-"""What a scanner does to a clean picture: blur, edge enhancement, correlated noise, streaks, offset, clipping.
+"""Simulation of a scanner on a clean image: blur, edge enhancement, correlated noise, streaks, offset, clipping.
 
-One set of numbers describes a scan (`Scanner`); training draws a new one for each patch, a simulated case has one.
+A `Scanner` holds the parameters of one scan; training draws a new one for each patch, a simulated case has one.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,9 +18,9 @@ Field = NDArray[np.floating]
 class Scanner:
     """Blur in voxels (in plane, along z), edge enhancement, noise in HU, its grain in voxels, offset, scale, floor.
 
-    ``motion_voxels`` is how far (along y and x) the lower lung moved while it was scanned. ``grain_z`` is the grain
-    along z (by default 0.7 of that in plane); ``longer``, ``turn``, ``ramp``, ``uneven`` see `noise.Grain`, ``turn``
-    and ``fan`` `noise.streaks`. If ``padded``, what is `PADDING_HU` lies outside the view and stays as it is.
+    ``motion_voxels`` is the motion (along y and x) of the lower lung during the scan. ``grain_z`` is the grain along z
+    (by default 0.7 of that in plane). For ``longer``, ``turn``, ``ramp`` and ``uneven`` see `noise.Grain`, for ``turn``
+    and ``fan`` `noise.streaks`. If ``padded``, voxels of `PADDING_HU` are outside the field of view and not changed.
     """
 
     blur: float
@@ -42,12 +42,12 @@ class Scanner:
     padded: bool = False
 
     def as_dict(self) -> dict[str, object]:
-        """The numbers, for case.json."""
+        """The parameters, for case.json."""
         return asdict(self)
 
 
 PADDING_HU = -1024
-"""What lies outside a round field of view; nothing else in a clean picture is as low."""
+"""HU outside a round field of view; no other value of a clean image is as low."""
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
@@ -76,7 +76,7 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
 
 
 def scan(clean_hu: NDArray, scanner: Scanner, rng: np.random.Generator) -> Field:
-    """The clean picture (Z, Y, X) in HU as the scanner shows it, float32."""
+    """The clean image (Z, Y, X) in HU with the scanner's blur, noise and artefacts, float32."""
     sigma = (scanner.blur_z, scanner.blur, scanner.blur)
     hu = np.asarray(clean_hu, np.float32)
     padding = hu == PADDING_HU if scanner.padded else None
@@ -99,7 +99,7 @@ def scan(clean_hu: NDArray, scanner: Scanner, rng: np.random.Generator) -> Field
 
 
 def moved(hu: Field, voxels: tuple[float, float]) -> Field:
-    """Double contours where heart and diaphragm move: the lower half's slices mixed with themselves moved in plane."""
+    """Double contours by motion of heart and diaphragm: slices of the lower half, averaged with shifted copies."""
     count = len(hu)
     share = 0.5 * np.clip(np.linspace(2, -2, count), 0, 1).astype(np.float32)
     lower = np.flatnonzero(share)
@@ -109,5 +109,5 @@ def moved(hu: Field, voxels: tuple[float, float]) -> Field:
 
 
 def whole_hu(hu: NDArray) -> NDArray[np.int16]:
-    """HU as a CT's file keeps them: rounded, from -1024 to 3071."""
+    """HU as stored in a CT file: rounded, from -1024 to 3071."""
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)

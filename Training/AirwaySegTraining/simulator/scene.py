@@ -1,6 +1,6 @@
-"""Puts a simulated chest together: organs, lungs with disease, bones, gas, then vessels and airways, as clean HU.
+"""Composes a simulated chest: organs, lungs with disease, bones, gas, then vessels and airways, as clean HU.
 
-Big shapes are made on a coarse lattice and enlarged slab by slab; tubes are painted at full resolution.
+Large shapes are computed on a coarse lattice and interpolated slab by slab; tubes are drawn at full resolution.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegTraining.simulator import lung_density as lungdensity
+from AirwaySegTraining.simulator import lung_density
 from AirwaySegTraining.simulator.growth import Branch
 from AirwaySegTraining.simulator.hilum import nodes, sleeve
 from AirwaySegTraining.simulator.lung_density import patches
@@ -47,12 +47,12 @@ class Shapes:
     whole_fissure: Field
     gas_below: Field
     below_back: Field
-    density: lungdensity.Density
+    density: lung_density.Density
 
 
 @dataclass(frozen=True)
 class Finish:
-    """What is drawn once a scene: HU of fat, fissures (width, strength), table (depth, HU), shell, blanket."""
+    """Random parameters of a scene: HU of fat, fissures (width, strength), table (depth, HU), shell, blanket."""
 
     fat_hu: float
     fissure_mm: float
@@ -65,7 +65,7 @@ class Finish:
 
 
 def draw_finish(rng: np.random.Generator) -> Finish:
-    """Random ones; half of the patients have no blanket (width 0)."""
+    """A random `Finish`; half of the patients have no blanket (width 0)."""
     return Finish(
         fat_hu=rng.uniform(-120, -85),
         fissure_mm=rng.uniform(0.3, 1.0),
@@ -104,12 +104,12 @@ def make_shapes(patient: Patient, grid: Grid, airways: list[Branch], rng: np.ran
     lungs = np.maximum(lung_shape(patient, -1, z, y, x), lung_shape(patient, 1, z, y, x)) + uneven
     around = sleeve(airways, lattice, rng.uniform(0.45, 0.85), rng) + rng.uniform(0.8, 2.5) * rough(7)
     lungs = np.minimum(np.minimum(lungs, cavity), -around)
-    fluid = lungdensity.effusion(lungs, lattice, uneven, rng)
-    density = lungdensity.healthy(patient, grid, lattice, rng)
-    lungdensity.add_emphysema(density, grid, lungs, rng)
-    lungdensity.add_haze(density, grid, lungs, rng)
-    lungdensity.add_dependent(density, np.minimum(lungs, fluid), lattice, uneven, rng)
-    lungdensity.add_pneumonia(density, grid, lungs, airways, lattice, rng)
+    fluid = lung_density.effusion(lungs, lattice, uneven, rng)
+    density = lung_density.healthy(patient, grid, lattice, rng)
+    lung_density.add_emphysema(density, grid, lungs, rng)
+    lung_density.add_haze(density, grid, lungs, rng)
+    lung_density.add_dependent(density, np.minimum(lungs, fluid), lattice, uneven, rng)
+    lung_density.add_pneumonia(density, grid, lungs, airways, lattice, rng)
     density.fill(rng.uniform(10, 40), soft(rng.uniform(4, 18) - fluid, 4))
     bend = rough(25) * 4
     oblique, horizontal = fissures(patient, z, y)
@@ -130,7 +130,7 @@ def make_shapes(patient: Patient, grid: Grid, airways: list[Branch], rng: np.ran
 
 
 View = Callable[[Field], Field]
-"""Gives a coarse field as finely as the scan, for a few of its slices."""
+"""Interpolates a coarse field to the scan's grid, for some of its slices."""
 
 
 def _soft_tissue(
@@ -175,7 +175,7 @@ def paint_background(patient: Patient, shapes: Shapes, grid: Grid, rng: np.rando
     hu = np.empty(grid.shape, np.float32)
     voxel_mm = float(np.prod(grid.spacing_mm) ** (1 / 3))
     middle, fine = (smooth_noise(grid, step, rng) for step in (4.0, FINE_STEP_MM))
-    fine += np.float32(0.35) * (fine * fine - 1)  # vessels too small to be drawn make lung brighter here and there
+    fine += np.float32(0.35) * (fine * fine - 1)  # bright spots: vessels that are too small to be drawn
     finish = draw_finish(rng)
     for start in range(0, grid.shape[0], SLAB):
         slab = slice(start, min(start + SLAB, grid.shape[0]))
@@ -192,7 +192,7 @@ def paint_background(patient: Patient, shapes: Shapes, grid: Grid, rng: np.rando
 def tube_layers(
     patient: Patient, airways: list[Branch], vessels: tuple[list[Branch], list[Branch]], rng: np.random.Generator
 ) -> list[tuple[list[Branch], list[float] | float, float]]:
-    """What is painted over the background, in order: (tubes, widening in mm, HU). The airways' air comes later."""
+    """Layers drawn over the background, in order: (tubes, widening in mm, HU). The airways' air comes later."""
     arteries, veins = vessels
     gullet, pockets = oesophagus(patient, airways[0], rng)
     nodules, cysts = lung_extras(patient, airways, rng)
@@ -206,7 +206,7 @@ def tube_layers(
         (cysts, 0.7, -850.0),
         (cysts, 0.0, -985.0),
         (nodules, 0.0, rng.uniform(-300, 60)),
-        (lungdensity.bands(airways, rng), 0.0, rng.uniform(-300, 40)),
+        (lung_density.bands(airways, rng), 0.0, rng.uniform(-300, 40)),
         (soft_nodes, 0.0, rng.uniform(20, 60)),
         (calcified_nodes, 0.0, rng.uniform(200, 700)),
         (veins, 0.0, patient.blood_hu),

@@ -1,7 +1,7 @@
-"""Makes whole simulated cases: a chest CT, its airway label, and a description, written as one folder each.
+"""Makes complete simulated cases: a chest CT, its airway label, and a description, written as one folder each.
 
-Label values: 0 background, 1 airway lumen that the picture can show, 2 lumen that is drawn but too thin or too faint
-to be seen: training and evaluation leave it out.
+Label values: 0 background, 1 airway lumen that is visible in the CT, 2 lumen that is drawn but too thin or too faint to
+be visible: training and evaluation leave it out.
 """
 
 import json
@@ -41,10 +41,10 @@ SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
 
 CLEAN_NOISE_HU = 25.0
-"""A clean case is labelled as if it were scanned with this noise; training adds the real one."""
+"""A clean case is labelled as if it had this noise; training adds the actual noise."""
 
 LEAST_SEEN_MM = 1.6
-"""However small the voxels are, a scanner's focus and detectors show no thinner lumen."""
+"""Thinnest visible lumen: however small the voxels are, a scanner's focus and detectors show no thinner one."""
 
 ROUND_VIEWS = 0.35
 """Share of scans whose field of view is round, with padding outside."""
@@ -52,7 +52,7 @@ ROUND_VIEWS = 0.35
 
 @dataclass(frozen=True)
 class SimulatedCase:
-    """``ct`` int16 HU and ``label`` uint8, both (Z, Y, X), with their spacing and what the case is made of."""
+    """``ct`` int16 HU and ``label`` uint8, both (Z, Y, X), with their spacing and a description of the case."""
 
     ct: NDArray[np.int16]
     label: NDArray[np.uint8]
@@ -79,7 +79,7 @@ def is_visible(
 def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
     """A random field of view, spacing, slices, and tilt of the patient (up to about 8 degrees).
 
-    Every fifth scan has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices `Slabs` puts together.
+    One scan in five has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices are averaged by `Slabs`.
     """
     in_plane = rng.uniform(0.58, 0.9)
     slices = rng.uniform(0.5, 1.3) if rng.random() < 0.9 else rng.uniform(1.3, 2.0)
@@ -118,15 +118,15 @@ def _clean_scanner() -> Scanner:
 def surroundings_hu(
     hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, rng: np.random.Generator
 ) -> list[float]:
-    """What lies a millimetre outside each branch's wall, before its air is drawn: median HU, lung to soft tissue."""
+    """Median HU a millimetre outside each branch's wall (lung to soft tissue), before its air is drawn."""
     around = []
     top = np.array(grid.shape) - 1
     for branch in airways:
         away = rng.normal(size=(4, len(branch.points_mm), 3))
         away /= np.linalg.norm(away, axis=2, keepdims=True)
         reach = branch.radii_mm + wall_mm(patient, branch) + 1.0
-        places = grid.to_scan_mm((branch.points_mm + away * reach[:, None]).reshape(-1, 3))
-        voxels = np.clip(np.rint(places / grid.spacing_mm).astype(int), 0, top)
+        points = grid.to_scan_mm((branch.points_mm + away * reach[:, None]).reshape(-1, 3))
+        voxels = np.clip(np.rint(points / grid.spacing_mm).astype(int), 0, top)
         around.append(float(np.clip(np.median(hu[tuple(voxels.T)]), -1000, 60)))
     return around
 
@@ -134,10 +134,10 @@ def surroundings_hu(
 def contrast_hu(
     branch: Branch, around_hu: float, patient: Patient, spacing_mm: tuple[float, float, float], scanner: Scanner
 ) -> float:
-    """By how much a lumen is darker than what is beside it: its wall, as far as the blur leaves it, and the lung.
+    """Difference in HU between a lumen and its surroundings: its wall, as far as the blur leaves it, and the lung.
 
-    A thick slice mixes a lumen that runs along it with the walls and the lung above and below: a thin one is no darker
-    than the lung then.
+    A thick slice averages a lumen that runs along it with the walls and the lung above and below: a thin lumen is then
+    no darker than the lung.
     """
     wall, diameter = wall_mm(patient, branch), 2 * float(branch.radii_mm.mean())
     along = np.abs(branch.points_mm[-1] - branch.points_mm[0])
@@ -154,9 +154,9 @@ def contrast_hu(
 def _seen(
     airways: list[Branch], around_hu: list[float], patient: Patient, spacing_mm: tuple, scanner: Scanner
 ) -> list[bool]:
-    """Which branches the picture can show. Behind one that is too thin nothing counts as seen.
+    """Which branches are visible in the CT. Descendants of a branch that is too thin do not count as visible.
 
-    Behind mucus or a squeezed stretch the lumen does: a network is to find what is open there.
+    Behind mucus or a compressed part the lumen does count: a network should find the open lumen there.
     """
     seen: list[bool] = []
     reached: list[bool] = []
@@ -172,9 +172,9 @@ def _seen(
 def _label(
     airways: list[Branch], seen: list[bool], lumps: list[Branch], grid: Grid, slabs: Slabs
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Coverage by the airways' air (uint8, 255 = inside), and the label (slices put together): mucus is 2.
+    """Coverage by the airways' air (uint8, 255 = inside), and the label (in the scan's slices): mucus is 2.
 
-    ``lumps`` of mucus cling to the wall of an open lumen and are neither.
+    ``lumps`` of mucus at the wall of an open lumen are neither airway nor left out.
     """
     visible = np.zeros(grid.shape, np.uint8)
     paint_tubes(visible, [b for b, s in zip(airways, seen) if s], grid)
@@ -196,7 +196,7 @@ def _label(
 def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     """One chest CT with its label; the same seed gives the same case.
 
-    ``clean`` leaves out blur, noise and offset: training adds others to each patch.
+    ``clean`` leaves out blur, noise and offset: training adds random ones to each patch.
     """
     rng = np.random.default_rng(seed)
     patient = draw_patient(rng)
@@ -234,7 +234,7 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
 
 
 def write_case(case: SimulatedCase, folder: Path) -> None:
-    """Write ct.nrrd, label.nrrd and case.json; the folder appears only when it is complete."""
+    """Atomic write of ct.nrrd, label.nrrd and case.json."""
     with delivered_into(folder, last="case.json") as unfinished:
         for name, array in (("ct.nrrd", case.ct), ("label.nrrd", case.label)):
             write_nrrd(unfinished / name, array, like=Volume(array, case.spacing_mm))
@@ -271,7 +271,9 @@ def simulate(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
-        raise AirwaySegError("A simulation ended at once, probably for want of memory; try --workers 1.") from error
+        raise AirwaySegError(
+            "A worker process ended unexpectedly, probably because it was out of memory; try --workers 1."
+        ) from error
     except OSError as error:
         raise AirwaySegError(f"Cannot write simulated cases into {output}: {error}") from error
     return folders

@@ -11,13 +11,13 @@ from AirwaySegTraining.simulator.scanner import PADDING_HU
 Field = NDArray[np.floating]
 
 THICK_MM = 1.8
-"""Slices thicker than this show only a part of a thin airway that runs along them."""
+"""Thicker slices show only a part of a thin airway that runs along them."""
 
 THICKNESSES_MM, SHARES = (2.0, 2.5, 3.0, 5.0), (0.3, 0.3, 0.25, 0.15)
 FINEST_MM = 1.25
 
 LEAST_SHARE = 0.5
-"""A voxel of a thick slice is airway if so much of it is; if a part of it only, it is left out."""
+"""A voxel of a thick slice is airway if at least this share of it is; with a smaller share it is left out."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Slabs:
         return uniform_filter1d(fine, self.over, axis=0, mode="nearest")[self.every // 2 :: self.every]
 
     def mean(self, hu: Field) -> Field:
-        """The picture in these slices."""
+        """The image averaged to these slices."""
         return hu if self.over == 1 else self._means(hu)
 
     def label(self, fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -50,7 +50,7 @@ class Slabs:
 
 
 def draw_slabs(rng: np.random.Generator) -> Slabs:
-    """Slices of 2 to 5 mm; every third scan has overlapping ones."""
+    """Slices of 2 to 5 mm; one scan in three has overlapping slices."""
     thick_mm = float(rng.choice(THICKNESSES_MM, p=SHARES))
     over = int(np.ceil(thick_mm / FINEST_MM))
     every = max(1, over - 1) if rng.random() < 0.33 else over

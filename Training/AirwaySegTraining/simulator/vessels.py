@@ -1,4 +1,4 @@
-"""The vessels of a simulated lung: an artery beside every bronchus, veins between them, and twigs of the outer lung."""
+"""Vessels of a simulated lung: an artery beside every bronchus, veins between them, and small peripheral vessels."""
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -8,7 +8,7 @@ from AirwaySegTraining.simulator.patient import Patient, inside_lung, seeds_in, 
 
 
 def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
-    """Pulmonary veins: two trees a lung from the left atrium, not beside the airways."""
+    """Pulmonary veins: two trees per lung from the left atrium, not beside the airways."""
     veins: list[Branch] = []
     for side in (-1, 1):
         for height, share in ((-20.0, 0.5), (-50.0, 0.5)):
@@ -24,7 +24,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
 
 
 def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
-    """Arteries beside the whole bronchial tree but the trachea: they go on where airways are too thin to be drawn."""
+    """Arteries beside all bronchi; they continue where airways are too thin to be drawn."""
     arteries = companions(tree, lambda diameter: wall_thickness_mm(patient, diameter), rng)
     return [artery for artery in arteries if artery.generation > 0]
 
@@ -32,12 +32,12 @@ def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator
 def peripheral_vessels(
     patient: Patient, arteries: list[Branch], rng: np.random.Generator
 ) -> tuple[list[Branch], list[Branch]]:
-    """Thin vessels of the outer lung: twigs from the arteries' ends on, and some that stand for veins.
+    """Thin vessels of the outer lung: from the ends of the arteries, and some that represent veins.
 
-    The grown trees end where they are thin, real vessels a centimetre from the pleura.
+    The grown trees end earlier, real vessels end about 1 cm from the pleura.
     """
     parents = {artery.parent for artery in arteries}
-    ends = np.array([artery.points_mm[-1] for place, artery in enumerate(arteries, start=1) if place not in parents])
+    ends = np.array([artery.points_mm[-1] for index, artery in enumerate(arteries, start=1) if index not in parents])
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
