@@ -25,6 +25,9 @@ RUN_RADII, RUN_VOXELS, RUN_HEIGHTS = 4.0, 2.0, 2.0
 (the mouth of a round branch that leaves at 30 degrees is 4 of its radii long), and for so many times its height above
 the largest ball at the axis, so that a flat branch that is longer than wide is none."""
 
+LONGER = 1.5
+"""The axis is looked at over so many times the length needed: beside a curved axis points move less than along it."""
+
 RESOLVED_VOXELS = 2.0
 """A lumen of this radius has a cross-section whose shape can be told; of thinner ones balls along the line must do."""
 
@@ -110,7 +113,10 @@ class _Fan:
             if len(self.courses[start[0]].nodes) <= short:
                 following = sorted(self.following[start[0]], key=lambda other: -self.weight[other])
                 firsts += [[*start, other] for other in following[1:]]
-        return [(first, self._down(start, count)) for start in firsts] + ([(first, first[:1])] if parent >= 0 else [])
+        ways = [(first, self._down(start, count)) for start in firsts]
+        if parent >= 0 and all(self.is_terminal(other) for other in self.beside(index) if other != parent):
+            ways.append((first, first[:1]))
+        return ways
 
     def _up(self, index: int, count: int) -> Rows:
         parts, found = [], 0
@@ -244,6 +250,7 @@ class _Judge:
         )
         if ends and moved.leads_on_mm() > moved.height_mm.max():
             return False  # it is what goes on
+        moved = moved.within(int(LONGER * needed_mm.max() / self.mean_mm) + 1)
         for occupied in (self._in_lumen, self._in_section):  # the first costs little and tells most branches
             goes_on = moved.run_mm(occupied(moved, ends)) >= needed_mm
             goes_on[0] = True
@@ -260,9 +267,12 @@ class _Judge:
 
     def _at(self, points: Points) -> NDArray[np.bool_]:
         """Which points (..., 3) lie in the lumen."""
-        voxels = np.rint(points / self.lumen.spacing_mm).astype(np.int32) + 1
-        voxels = np.clip(voxels, 0, np.array(self.inside.shape) - 1)
-        return self.inside[voxels[..., 0], voxels[..., 1], voxels[..., 2]]
+        number = np.zeros(points.shape[:-1], np.intp)
+        for axis, (mm, count) in enumerate(zip(self.lumen.spacing_mm, self.inside.shape, strict=True)):
+            index = np.rint(points[..., axis] * (1 / mm)) + 1
+            number *= count
+            number += np.clip(index, 0, count - 1, out=index).astype(np.intp)
+        return self.inside.ravel()[number]
 
     def _in_section(self, moved: "_Moved", ends: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in that piece of the lumen's cross-section that is nearest to the axis, (P, S).
@@ -330,6 +340,14 @@ class _Moved:
         offset = np.stack([(away * across[at]).sum(axis=1), (away * over[at]).sum(axis=1)], axis=1)
         points = axis + offset[:, :1, None] * across + offset[:, 1:, None] * over
         return cls(axis, across, over, at, offset, points)
+
+    def within(self, steps: int) -> "_Moved":
+        """The same on that part of the axis that is not farther from the points than so many of its points."""
+        first = max(int(self.at.min()) - steps, 0)
+        part = slice(first, int(self.at.max()) + steps + 1)
+        return _Moved(
+            self.axis[part], self.across[part], self.over[part], self.at - first, self.offset_mm, self.points[:, part]
+        )
 
     @property
     def height_mm(self) -> NDArray[np.float64]:
