@@ -14,8 +14,8 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, smooth, tangents, thick_mm
 
 SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
-"""A branch stands out of the lumen that it springs from by so many of its own radii and by so many voxels at least; out
-of a lumen whose cross-section is not round by `RIB_VOXELS`."""
+"""A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
+longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
 
 SPUR_FLAT = 1.4
 """How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
@@ -143,7 +143,7 @@ class _Judge:
         self.lumen, self.thick_mm = lumen, thick
         self.voxel_mm = max(lumen.spacing_mm)
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
-        self.rib_mm = max(SPUR_VOXELS * self.voxel_mm, RIB_VOXELS * self.mean_mm)
+        self.rib_mm = RIB_VOXELS * self.mean_mm
         self.known: dict[bytes, bool] = {}
         inside = np.zeros([count + 2 for count in lumen.shape], bool)  # background around it
         inside[tuple(lumen.voxels.T + 1)] = True
