@@ -37,9 +37,10 @@ AXIS_RADII = 1.5
 MOST_POINTS, MOST_PIXELS = 24, 48
 """Points of a line that are looked at, and pixels along a side of a cross-section, at the most."""
 
-CUT_NODES, LOOP_RADII, NECK_SHARE = 3, 15.0, 0.6
+CUT_NODES, LOOP_RADII, NECK_SHARE = 3, 8.0, 0.6
 """What a cut loop leaves ends within so many voxels of the cut. It leads nowhere unless it is longer than so many of
-its radii and the other end is no tip, or is a branch whose lumen narrows to this share where it touches another."""
+its radii (bronchi are about 6 long) and the other end is no tip, or is a branch whose lumen narrows to this share where
+it touches another."""
 
 THIN_SHARE = 0.12
 """What is thinner than this share of the trachea's radius is a shred of its wall if it is no longer than it is wide."""
@@ -67,7 +68,7 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
 
 
 @dataclass
-class _Fan:
+class _Forks:
     """The courses of a forest: which meet in a voxel, which follow each, and the voxels of each with those beyond."""
 
     courses: list[Course]
@@ -76,7 +77,7 @@ class _Fan:
     weight: list[int]
 
     @classmethod
-    def of(cls, courses: list[Course]) -> "_Fan":
+    def of(cls, courses: list[Course]) -> "_Forks":
         meeting: dict[int, list[int]] = {}
         following: list[list[int]] = [[] for _ in courses]
         weight = [len(course.nodes) for course in courses]
@@ -103,7 +104,8 @@ class _Fan:
 
         The one way leads up, or at the root into the heaviest course; the others lead down. Each begins at that point
         and has ``count`` nodes at the most. Where the next fork is nearer than ``short`` nodes there are several ways
-        down. The last pair has one node as its second half: the first way may end there.
+        down. If only tips spring from that point, the first way may end there: a last pair has one node as its second
+        half.
         """
         parent = self.courses[index].parent
         down = sorted((other for other in self.beside(index) if other != parent), key=lambda other: -self.weight[other])
@@ -119,7 +121,8 @@ class _Fan:
         return ways
 
     def _up(self, index: int, count: int) -> Rows:
-        parts, found = [], 0
+        parts: list[Rows] = []
+        found = 0
         while index >= 0 and found < count:
             nodes = self.courses[index].nodes[::-1]
             parts.append(nodes if not parts else nodes[1:])
@@ -151,17 +154,17 @@ class _Judge:
 
     def spurs(self, forest: Forest, courses: list[Course]) -> list[Course]:
         """Spurs that can go at once."""
-        fan = _Fan.of(courses)
+        forks = _Forks.of(courses)
         loose_ends = [
             int(course.nodes[-1])
             for index, course in enumerate(courses)
-            if fan.is_terminal(index) and forest.at_cut[course.nodes[-CUT_NODES:]].any()
+            if forks.is_terminal(index) and forest.at_cut[course.nodes[-CUT_NODES:]].any()
         ]
         found: list[Course] = []
         ribs: dict[int, Course] = {}  # the shortest at each point
         for index, course in enumerate(courses):
-            beside = fan.beside(index)
-            if not beside or not fan.is_terminal(index):
+            beside = forks.beside(index)
+            if not beside or not forks.is_terminal(index):
                 continue
             others = np.concatenate([courses[other].nodes for other in beside])
             rows = forest.rows[course.nodes]
@@ -170,7 +173,7 @@ class _Judge:
                 rows, forest.rows[others], SPUR_FLAT if len(beside) == 1 or not is_resolved else 1.0
             ):
                 found.append(course)
-            elif len(beside) > 1 and is_resolved and self._is_rib(rows, forest, fan, index):
+            elif len(beside) > 1 and is_resolved and self._is_rib(rows, forest, forks, index):
                 start = int(course.nodes[0])
                 ribs[start] = min(ribs.get(start, course), course, key=lambda other: len(other.nodes))
         begins = {int(course.nodes[0]) for course in found}
@@ -202,7 +205,7 @@ class _Judge:
             return False
         is_short = float(from_start_mm.max() - radii_mm[0]) < LOOP_RADII * own_mm
         apart_mm = np.linalg.norm(self.lumen.places_mm[forest.rows[loose_ends]] - places[-1], axis=1)
-        return is_short or np.count_nonzero(apart_mm <= 2 * CUT_NODES * self.voxel_mm) > 1
+        return is_short or int(np.count_nonzero(apart_mm <= 2 * CUT_NODES * self.voxel_mm)) > 1
 
     def _is_resolved(self, rows: Rows) -> bool:
         """Whether a lumen is so many voxels wide that the shape of its cross-section can be told."""
@@ -218,7 +221,7 @@ class _Judge:
         own_mm = float(np.median(outside)) if len(outside) else 0.0
         return bool(stands_out_mm.max() < self.least_mm(own_mm, float(radii_mm[0]), SPUR_VOXELS * self.voxel_mm))
 
-    def _is_rib(self, rows: Rows, forest: Forest, fan: _Fan, index: int) -> bool:
+    def _is_rib(self, rows: Rows, forest: Forest, forks: _Forks, index: int) -> bool:
         """Whether the lumen along ``rows`` stands out too little of the cross-sections beside it."""
         places = self.lumen.places_mm[rows]
         extent_mm = float(np.linalg.norm(places - places[0], axis=1).max())
@@ -227,7 +230,7 @@ class _Judge:
         short = int(float(self.lumen.wall_mm[rows[0]]) / min(self.lumen.spacing_mm)) + 1
         return any(
             self._is_rib_of(rows, forest.rows[np.concatenate([first[::-1], second[1:]])], reach_mm, len(second) == 1)
-            for first, second in fan.ways(index, int(reach_mm / min(self.lumen.spacing_mm)) + 2, short)
+            for first, second in forks.ways(index, int(reach_mm / min(self.lumen.spacing_mm)) + 2, short)
         )
 
     def _is_rib_of(self, rows: Rows, path: Rows, reach_mm: float, ends: bool) -> bool:

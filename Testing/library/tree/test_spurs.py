@@ -113,6 +113,15 @@ def test_a_short_branch_of_a_flat_bronchus_stays(towards, radius_mm):
     assert min(np.linalg.norm(branch.points_mm[-1][::-1] - end) for branch in tree.branches) < 3
 
 
+@pytest.mark.parametrize("radius_mm", [1.0, 1.5])
+def test_a_thin_branch_up_through_thick_slices_stays(radius_mm):
+    shape, spacing_mm = (20, 60, 115), (3.0, 0.7, 0.7)
+    mask = draw_section(ellipse(8, 4.5), Tube((25, 21, 2), (25, 21, 78), 1, 1), (0, 1, 0), shape, spacing_mm)
+    branch = Tube((25, 21, 40), (36.5, 21, 40), radius_mm, 0.6 * radius_mm)
+    tree = tree_of(mask | draw_tubes([branch], shape, spacing_mm), spacing_mm)
+    assert len(tree_of(mask, spacing_mm).branches) == 1 and len(tree.branches) == 3
+
+
 def test_a_flat_branch_that_is_longer_than_wide_stays():
     shape = (70, 60, 60)
     mask = draw_tubes([Tube((68, 20, 30), (2, 20, 30), 6, 6)], shape, ONE)
