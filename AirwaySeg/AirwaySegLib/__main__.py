@@ -147,6 +147,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default="atm22",
         help="whose definitions of the metrics (default: atm22)",
     )
+    parser.add_argument(
+        "--axes",
+        choices=("xyz", "zyx"),
+        default="xyz",
+        help="order of the axes in which branches are parsed, on which BD and TLD depend a little (default: xyz, as "
+        "in the challenges' programs; zyx is the order in a program that reads with SimpleITK)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as a table")
     _add_progress_and_force(parser)
@@ -183,7 +190,11 @@ def _shown(kind: str) -> Iterator[Progress]:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.segment import Batch, run_batch  # brings PyTorch, which takes seconds to import
+    from AirwaySegLib.commands.segment import (  # brings PyTorch, which takes seconds to import
+        Batch,
+        last_lines,
+        run_batch,
+    )
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
     spacing = parse_spacing(options.spacing)
@@ -203,7 +214,7 @@ def _segment(options: argparse.Namespace) -> int:
         if options.progress == "json":
             print(json.dumps({"result": str(folder)}))
         else:
-            print(f"{folder / 'airways.nrrd'}\n{folder / 'preview.png'}")
+            print(last_lines(folder))
     return EXIT_FAILED if failed else 0
 
 
@@ -251,7 +262,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from AirwaySegLib.commands.evaluate import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
-        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force
+        options.prediction, options.reference, options.protocol, options.json, options.csv, options.force, options.axes
     )
     with _shown(options.progress) as progress:
         text = run_evaluation(request, progress)

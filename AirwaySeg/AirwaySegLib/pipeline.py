@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.chest.open_lumen import open_lumen
 from AirwaySegLib.chest.preprocessing import (
     body_mask,
     calibrate,
@@ -22,8 +23,9 @@ from AirwaySegLib.chest.preprocessing import (
 from AirwaySegLib.chest.trachea import Trachea, find_trachea, whole_sections
 from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.files.volume import Volume, from_canonical, part_of, to_canonical
-from AirwaySegLib.masks.components import Box, fill_holes
-from AirwaySegLib.masks.threshold import Choice, choose_airways, loose_fragments
+from AirwaySegLib.masks.components import Box, fill_holes, label_components
+from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
+from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
 from AirwaySegLib.networks.device_plan import plan
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
@@ -40,8 +42,14 @@ PROBABLE, FOUND_SECTION = 128, 0.9
 """If less than `FOUND_SECTION` of a tracheal cross-section has at least the probability `PROBABLE` (0..255), the
 section is filled from the CT: gas in the oesophagus beside it makes the network miss it."""
 
+BELOW_TRACHEA_MM = 10.0
+"""A trachea without a carina whose lower end is so near to the scan's is cut by it."""
+
 ABOVE_TRACHEA_MM = 6.0
 """Uncertainty of the trachea's upper end; the search stops this far above it."""
+
+
+ITS_TREES = "each airway that the scan's edge cuts is a tree of its own, rooted at its widest end."
 
 
 @dataclass
@@ -80,7 +88,7 @@ class Surroundings:
     """Where airways are searched, on the canonical grid: box, region within it (bool), and the trachea if found.
 
     ``seeds`` (N, 3) are voxels of the box that are certainly in the trachea, ``sections`` (M, 3) its lumen up to the
-    wall.
+    wall. ``edges`` says which sides of the box are the scan's; None where the scan holds the carina.
     """
 
     box: Box
@@ -88,6 +96,7 @@ class Surroundings:
     trachea: Trachea | None
     seeds: NDArray[np.intp]
     sections: NDArray[np.intp]
+    edges: Edges | None = None
 
     def lacking(self, probability: NDArray[np.uint8]) -> NDArray[np.intp]:
         """The seeds, and those sections of the trachea that the network (0..255) missed in part, as voxels (K, 3)."""
@@ -110,12 +119,14 @@ class Scan:
 class Airways:
     """The result: ``mask`` bool and raw ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
 
-    ``repaired`` describes the repair; None if no repair was run.
+    ``repaired`` describes the repair; None if no repair was run. ``open_lumen`` (bool) marks the voxels that the growth
+    through open lumens added to the network's; None if it was not run.
     """
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.uint8]
     repaired: Repaired | None = None
+    open_lumen: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,8 @@ def segment(
 ) -> Airways:
     """Segment the airways of a CT in HU, as `volume.read_ct` gives it.
 
-    The tree is the component that holds the trachea. If no trachea is found the report says so, and all components that
-    may be airways are kept.
+    The tree is the component that holds the trachea. If the carina is not in the scan the report says so, and every
+    airway that enters the scan through its edge is a tree, too.
 
     Raises
     ------
@@ -160,19 +171,22 @@ def segment(
     progress("select", 0, 1)
     with run_report.stage("select"):
         choice = select(probability, ct.spacing_mm, around, settings, run_report)
+        grown = None
+        if settings.open_lumen == "yes" and around.trachea is not None:
+            choice, grown = with_open_lumen(choice, hu, probability, around, ct.spacing_mm, run_report)
     progress("select", 1, 1)
     repaired = None
-    if around.trachea is not None and settings.repair != "none" and choice.mask.any():
+    if settings.repair != "none" and choice.mask.any():
         found = Found(part_of(ct, around.box, choice.mask), hu, offset_hu, probability, choice.threshold)
         with run_report.stage("repair"):
             repaired = join_fragments(found, repair_model_of(model, settings), run_report, progress)
-    if repaired is None:
-        mask = in_whole(choice.mask, around.box, ct)
-    else:
-        repaired = repaired.further_in(around.box)
-        mask = repaired.whole_mask(ct.array.shape)
+    mask = choice.mask if repaired is None else repaired.whole_mask(choice.mask.shape)
+    mask = in_whole(joined_by_faces(mask, probability), around.box, ct)
+    repaired = None if repaired is None else repaired.further_in(around.box)
     probability = in_whole(probability, around.box, ct)
-    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired)
+    if grown is not None:
+        grown = from_canonical(in_whole(grown, around.box, ct), volume)
+    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired, grown)
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
@@ -181,7 +195,9 @@ def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surrounding
     progress("prepare", 1, 3)
     trachea = find_trachea(ct.array, body, ct.spacing_mm)
     if trachea is None:
-        run_report.warnings.append("No trachea was found in the scan: every component that may be airway is kept.")
+        run_report.warnings.append(f"No trachea was found in the scan: {ITS_TREES}")
+    elif _cut_above_carina(trachea, ct.spacing_mm):
+        run_report.warnings.append(f"The scan ends above the carina: {ITS_TREES}")
     lungs = lung_mask(ct.array, body, ct.spacing_mm)
     progress("prepare", 2, 3)
     box, warning = crop_box(body, lungs, trachea, ct.spacing_mm)
@@ -197,7 +213,17 @@ def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surrounding
         corner = [part.start for part in box]
         seeds, sections = trachea.lumen_zyx - corner, whole_sections(trachea, ct.array, ct.spacing_mm) - corner
         sections = sections[((sections >= 0) & (sections < region.shape)).all(axis=1)]
-    return Surroundings(box, region, trachea, seeds, sections)
+    edges = None
+    if trachea is None or _cut_above_carina(trachea, ct.spacing_mm):
+        z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(box, ct.array.shape, strict=True))
+        edges = z, y, x
+    return Surroundings(box, region, trachea, seeds, sections, edges)
+
+
+def _cut_above_carina(trachea: Trachea, spacing_mm: Spacing) -> bool:
+    """Whether the trachea ends where the scan ends."""
+    lowest_mm = float(trachea.centers_zyx[:, 0].min()) * spacing_mm[0]
+    return not trachea.has_carina and lowest_mm <= BELOW_TRACHEA_MM
 
 
 def airway_probability(
@@ -247,11 +273,37 @@ def select(
     settings: SegmentSettings,
     run_report: RunReport,
 ) -> Choice:
-    """The airways within the box: threshold, component of the trachea, holes filled."""
-    choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold)
+    """The airways within the box: threshold, component of the trachea, holes filled, touching airways kept apart."""
+    choice = choose_airways(probability, spacing_mm, around.lacking(probability), settings.threshold, around.edges)
     run_report.decisions["threshold"] = choice.threshold
     run_report.warnings += choice.warnings
-    return replace(choice, mask=fill_holes(choice.mask))
+    mask = kept_apart(fill_holes(choice.mask), probability)
+    if around.edges is not None:
+        run_report.decisions["trees"] = int(label_components(mask).max())
+    return replace(choice, mask=mask)
+
+
+def with_open_lumen(
+    choice: Choice,
+    hu: NDArray,
+    probability: NDArray[np.uint8],
+    around: Surroundings,
+    spacing_mm: Spacing,
+    run_report: RunReport,
+) -> tuple[Choice, NDArray[np.bool_]]:
+    """The airways with the open lumens that they lack and the fragments that these reach; and those lumens (bool)."""
+    lumen = open_lumen(hu, around.region, around.sections, spacing_mm)
+    grown = lumen.beyond(choice.mask, spacing_mm)
+    whole, fragments = tree_with(grown, choice, probability)
+    grown &= whole & (probability < choice.threshold * 255)
+    run_report.decisions["open_lumen"] = {
+        "voxels_added": int(grown.sum()),
+        "millilitres_added": round(float(grown.sum()) * float(np.prod(spacing_mm)) / 1000, 3),
+        "length_mm_added": round(lumen.length_in_mm(grown), 1),
+        "fragments_reached": fragments,
+        "voxels_of_fragments": int((whole & ~choice.mask & ~grown).sum()),
+    }
+    return replace(choice, mask=fill_holes(whole)), grown
 
 
 def repair_model_of(model: Model, settings: SegmentSettings) -> RepairModel:

@@ -23,6 +23,11 @@ class SegmentSettings:
     )
     window_weights: str = _setting("gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant"))
     threshold: float | None = _setting(None, "lowest probability of an airway voxel", least=0.05, most=0.95)
+    open_lumen: str = _setting(
+        "yes",
+        "whether open lumens with a wall, grown from the trachea, are added to the airways",
+        choices=("yes", "no"),
+    )
     repair: str = _setting(
         "both", "method that joins loose fragments to the tree", choices=("both", "network", "path", "none")
     )

@@ -18,7 +18,7 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from AirwaySegLib.commands.evaluate import as_numbers
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
+from AirwaySegLib.evaluation.protocols import AXES, PROTOCOLS, compare
 from AirwaySegLib.files.volume import Volume, read_mask, to_canonical, write_nrrd
 from AirwaySegLib.masks.components import component_through, opening
 from AirwaySegLib.pipeline import RunReport, load_model, segment
@@ -96,6 +96,7 @@ def main() -> int:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--noise", type=float, default=25.0, help="standard deviation in HU (default 25)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--axes", choices=AXES, default=AXES[0], help="as in airwayseg evaluate (default xyz)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write CT, tree and result there")
     options = parser.parse_args()
     print("| tree | TLD | BD | precision | DSC |\n| --- | --- | --- | --- | --- |")
@@ -107,7 +108,7 @@ def main() -> int:
         hu = paint(tree, spacing_mm, options.noise, np.random.default_rng(options.seed))
         ct = replace(mask, array=hu)
         found = segment(ct, model, SegmentSettings(), RunReport(), silent).mask
-        numbers = as_numbers(compare(found, tree, mask.spacing_mm, PROTOCOLS["atm22"]))
+        numbers = as_numbers(compare(found, tree, mask.spacing_mm, PROTOCOLS["atm22"], options.axes))
         rows.append([100 * numbers[name] for name in ("tld", "bd", "precision", "dsc")])
         print(f"| {path.name} | " + " | ".join(f"{cell:.1f}" for cell in rows[-1]) + " |", flush=True)
         if options.keep:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, find_objects
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation.metrics import share
@@ -35,19 +35,29 @@ from AirwaySegLib.masks.components import bounding_box, label_components
 from AirwaySegLib.progress import silent
 from AirwaySegLib.repair.repair import RepairModel, Source, open_repair_model, repair
 from AirwaySegLib.settings import SegmentSettings
-from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegTraining.connection.breaks import BreakSettings, Broken, break_tree
 from AirwaySegTraining.data.cases import read_case
 
 GAPS_MM = (0.0, 5.0, 10.0, math.inf)
 METHODS = ("none", "path", "network", "both")
+OBSTRUCTED = 0.6
+"""Share of the gaps in which the CT shows no lumen: where a first stage breaks a tree there is seldom an open one."""
+
+MUCUS_HU, WALL_HU, NOISE_HU = (-50.0, 60.0), (-450.0, -100.0), 30.0
+"""Of a plug, of a collapsed stretch with the lung beside it in the same voxels, and standard deviation of the noise."""
+
 MARGIN = 50
 """Voxels around the label that are kept: more than the repair looks at."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A broken tree with its CT, on the part of the grid that the label needs, and the skeleton of the whole tree."""
+    """A broken tree with its CT, on the part of the grid that the label needs, and what is true of the whole tree.
+
+    ``line`` is its skeleton, ``near_airway`` what lies within a voxel of it, ``airway`` its lumen and ``depth_mm`` how
+    far each voxel of that is from the root.
+    """
 
     case: str
     broken: Broken
@@ -55,6 +65,8 @@ class Task:
     spacing_mm: tuple[float, float, float]
     line: NDArray[np.bool_]
     near_airway: NDArray[np.bool_]
+    airway: NDArray[np.bool_]
+    depth_mm: NDArray[np.float32]
 
 
 @dataclass
@@ -99,7 +111,7 @@ HEAD = (
 
 
 def tasks(folder: Path, draws: int, distractors: int, seed: int) -> Iterator[Task]:
-    """Break the tree of a case."""
+    """Break the tree of a case; in some of the gaps mucus or a collapse takes the place of the lumen."""
     case = read_case(folder)
     box = bounding_box(case.label, margin=MARGIN)
     label, hu = np.asarray(case.label)[box], np.ascontiguousarray(case.ct[box])
@@ -110,7 +122,40 @@ def tasks(folder: Path, draws: int, distractors: int, seed: int) -> Iterator[Tas
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw, *folder.name.encode()])
         broken = break_tree(parsed, airway, case.spacing_mm, rng, settings, hu, label == 2)
-        yield Task(folder.name, broken, hu, case.spacing_mm, line, near_airway)
+        shown = obstructed(hu, broken.removed, rng)
+        yield Task(
+            folder.name, broken, shown, case.spacing_mm, line, near_airway, airway, depth_of(parsed, airway.shape)
+        )
+
+
+def obstructed(hu: NDArray[np.int16], removed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int16]:
+    """The CT (Z, Y, X) with `OBSTRUCTED` of the removed stretches filled: half with mucus, half collapsed.
+
+    Mucus has `MUCUS_HU` throughout, a collapsed stretch the density of its walls, `WALL_HU`; noise is as elsewhere.
+    """
+    shown = hu.copy()
+    gaps = label_components(removed)
+    for number, box in enumerate(find_objects(gaps), start=1):
+        if rng.random() < OBSTRUCTED:
+            level = rng.uniform(*(MUCUS_HU if rng.random() < 0.5 else WALL_HU))
+            inside = gaps[box] == number
+            noise = rng.normal(0, NOISE_HU, int(inside.sum()))
+            shown[box][inside] = np.maximum(level + noise, shown[box][inside]).astype(np.int16)
+    return shown
+
+
+def depth_of(parsed: ParsedAirways, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Distance of each voxel of the lumen from the root along the centerlines in mm, (Z, Y, X); 0 elsewhere."""
+    ends = [0.0]
+    starts = []
+    for branch in parsed.tree.branches:
+        starts.append(ends[branch.parent or 0])
+        ends.append(starts[-1] + branch.length_mm)
+    depth = np.zeros(shape, np.float32)
+    corner = [part.start for part in parsed.box]
+    lines, nearest = parsed.lines, parsed.nearest
+    depth[tuple((parsed.lumen.voxels + corner).T)] = np.array(starts)[lines.branch[nearest]] + lines.along_mm[nearest]
+    return depth
 
 
 def judge(task: Task, repair_model: RepairModel, with_ct: bool) -> Figures:

@@ -22,6 +22,7 @@ from AirwaySegTraining.fit.machine import settled
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage, list_recipes, load_recipe
 from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.losses.terms import MISSED_WEIGHTS
 
 
 def seconds_of(work, times: int) -> float:
@@ -69,8 +70,9 @@ def main() -> int:
 
 
 def row(recipe: Recipe, place: int, stage: Stage, folders: list[Path], options: argparse.Namespace) -> None:
-    """Measure and print one stage; hard skeletons are taken as other places."""
+    """Measure and print one stage; the voxels missed by a model are replaced by the skeleton or by other points."""
     cases = [prepared_case(folder, case_maps(stage)) for folder in folders]
+    cases = [replace(case, maps=dict.fromkeys(MISSED_WEIGHTS, case.skeleton) | case.maps) for case in cases]
     source = Source([cases], np.ones(1), recipe.network.windows_hu, seed=0)
     single = Batches(source, replace(stage, batch=1))
     patch = seconds_of(lambda number: single[number], options.times)

@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import DarkIsAirway
+from scipy import ndimage
 
 from AirwaySegLib import pipeline
 from AirwaySegLib.errors import AirwaySegError, Cancelled
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model, RunReport, segment
 from AirwaySegLib.progress import silent
-from AirwaySegLib.repair.bridge import NETWORK, Bridge
+from AirwaySegLib.repair.bridge import MAIN, NETWORK, Bridge
 from AirwaySegLib.repair.network_bridges import touched_by
 from AirwaySegLib.repair.repair import RepairModel
 from AirwaySegLib.settings import SegmentSettings
@@ -97,6 +99,41 @@ def test_a_scan_without_a_trachea_says_so_and_keeps_what_may_be_airway(a_chest, 
     assert airways.mask[a_chest.bronchi[below]].mean() > 0.9
 
 
+def test_an_open_bronchus_that_the_network_does_not_see_is_grown_and_leads_to_the_fragment_behind_it(
+    a_chest, a_quiet_chest, monkeypatch
+):
+    right = a_chest.bronchi.copy()
+    right[:, :, 88:] = False
+    blind = right.copy()
+    blind[:36] = False  # below it the network sees the bronchus again
+    airways = a_chest.trachea | a_chest.bronchi
+    hu = a_quiet_chest.copy()
+    hu[ndimage.binary_dilation(airways, np.ones((3, 3, 3))) & ~airways] = 0  # a wall, also where they lie in lung
+    volume = Volume(hu, a_chest.spacing_mm)
+    box = pipeline.survey(volume, RunReport(), silent).box
+    found = pipeline.airway_probability
+
+    def half_blind(*arguments):
+        probability = found(*arguments)
+        probability[blind[box]] = 0
+        return probability
+
+    monkeypatch.setattr(pipeline, "airway_probability", half_blind)
+    run_report, plain_report = RunReport(), RunReport()
+    grown = segment(volume, _model(), SegmentSettings(repair="none"), run_report, silent)
+    plain = segment(volume, _model(), SegmentSettings(repair="none", open_lumen="no"), plain_report, silent)
+    assert plain.open_lumen is None and "open_lumen" not in plain_report.decisions
+    assert not plain.mask[right][: right[:40].sum()].any()
+    assert grown.mask[blind].mean() > 0.8 and grown.mask[right & ~blind].all()
+    assert (grown.open_lumen & ~airways).sum() < 0.02 * grown.open_lumen.sum()
+    assert (grown.open_lumen & right).sum() > 0.9 * grown.open_lumen.sum() > 0
+    assert np.array_equal(grown.probability, plain.probability)
+    told = run_report.decisions["open_lumen"]
+    assert told["voxels_added"] == grown.open_lumen.sum() and told["fragments_reached"] == 1
+    assert told["voxels_of_fragments"] > 0 and 20 < told["length_mm_added"] < 80
+    assert not (plain.mask & ~grown.mask).any()
+
+
 def test_cancelling_ends_it(a_chest, a_quiet_chest):
     def cancel(stage: str, _done: int, _total: int) -> None:
         if stage == "infer":
@@ -175,6 +212,9 @@ def test_cancelling_the_repair_ends_it(a_broken_chest):
         segment(a_broken_chest[0], _model(), SegmentSettings(), RunReport(), cancel)
 
 
-def test_without_a_trachea_nothing_is_repaired(a_chest, a_quiet_chest):
-    volume = Volume(a_quiet_chest[:46], a_chest.spacing_mm)
-    assert segment(volume, _model(), SegmentSettings(), RunReport(), silent).repaired is None
+def test_without_a_trachea_fragments_are_joined_to_any_of_the_trees(a_chest, a_quiet_chest):
+    volume, run_report = Volume(a_quiet_chest[:46], a_chest.spacing_mm), RunReport()
+    airways = segment(volume, _model(), SegmentSettings(), run_report, silent)
+    assert airways.repaired is not None
+    main = airways.repaired.grid.array == MAIN
+    assert label_components(main).max() == run_report.decisions["trees"] >= 1

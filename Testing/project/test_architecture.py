@@ -58,6 +58,7 @@ BASES = {
 NEEDS_TORCH = {
     "networks.wingsnet",
     "networks.connection_net",
+    "networks.published_checkpoints",
     "networks.weights",
     "networks.sliding_window",
     "networks.openvino_backend",

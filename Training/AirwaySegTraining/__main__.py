@@ -289,6 +289,12 @@ def _run_cases_remove(options: argparse.Namespace, _progress: Bar) -> int:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="default", help="a name or a file (default: default)")
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
+    parser.add_argument(
+        "--axes",
+        choices=("xyz", "zyx"),
+        default="xyz",
+        help="order of the axes in which branches are parsed, as in airwayseg evaluate (default: xyz)",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row per case, mean and standard deviation")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
@@ -302,7 +308,7 @@ def _run_evaluate(options: argparse.Namespace, progress: Bar) -> int:
     for path in (options.csv, options.json):
         if path is not None:
             check_free(path.parent, (path.name,), options.force)
-    report = evaluate_model(options.weights, options.data, options.device, progress)
+    report = evaluate_model(options.weights, options.data, options.device, progress, options.axes)
     progress.close()
     print(table_text(report))
     if options.csv is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.evaluation.metrics import DIAMETER_LIMITS_MM, Metrics
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare, protocol_named
+from AirwaySegLib.evaluation.protocols import AXES, PROTOCOLS, checked_axes, compare, protocol_named
 from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name, format_extension
@@ -28,7 +28,7 @@ from AirwaySegLib.progress import Progress
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """The masks or folders to compare, one of `PROTOCOLS`, the files to write, and whether to replace them."""
+    """The masks or folders to compare, one of `PROTOCOLS` and of `AXES`, the files to write, and ``force``."""
 
     prediction: Path
     reference: Path
@@ -36,6 +36,7 @@ class EvaluationRequest:
     json_file: Path | None = None
     csv_file: Path | None = None
     force: bool = False
+    axes: str = AXES[0]
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,29 @@ class Report:
     protocol: str
     cases: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
+    axes: str = AXES[0]
 
 
 # Masks in files -------------------------------------------------------------------------------------------------------
 
 
-def evaluate_pair(prediction_path: Path, reference_path: Path, protocol: str = "atm22") -> Metrics:
+def evaluate_pair(prediction_path: Path, reference_path: Path, protocol: str = "atm22", axes: str = AXES[0]) -> Metrics:
     """Read and compare two mask files (voxels that are not 0 are airway); a folder stands for its `SEGMENTATION`.
 
     Raises
     ------
     AirwaySegError
-        If a file cannot be read or is not a mask, if the grids differ, or if the reference is empty.
+        If a file cannot be read or is not a mask, if the grids differ, if the reference is empty, or if the protocol or
+        the order of ``axes`` is unknown (see `compare`).
     """
     rules = protocol_named(protocol)
+    checked_axes(axes)
     reference = read_mask(reference_path)
     prediction = read_mask(prediction_path)
     check_same_grid(prediction, reference, str(prediction.path))
     if not reference.array.any():
         raise AirwaySegError(f"{reference.path} is empty: there is no reference to compare with.")
-    return compare(prediction.array, reference.array, reference.spacing_mm, rules)
+    return compare(prediction.array, reference.array, reference.spacing_mm, rules, axes)
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
@@ -89,7 +93,9 @@ def masks_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def evaluate_folders(predictions: Path, references: Path, protocol: str, progress: Progress) -> Report:
+def evaluate_folders(
+    predictions: Path, references: Path, protocol: str, progress: Progress, axes: str = AXES[0]
+) -> Report:
     """Compare all masks of two folders that have the same case name.
 
     A case that is in one folder only, or cannot be compared, gives a note and does not stop the others.
@@ -97,9 +103,10 @@ def evaluate_folders(predictions: Path, references: Path, protocol: str, progres
     Raises
     ------
     AirwaySegError
-        If the protocol is unknown or no case could be compared.
+        If the protocol or the order of ``axes`` is unknown, or no case could be compared.
     """
     protocol_named(protocol)
+    checked_axes(axes)
     ours, theirs = masks_in(predictions), masks_in(references)
     notes = [f"{name} has no reference in {references}." for name in ours if name not in theirs]
     notes += [f"{name} has no prediction in {predictions}." for name in theirs if name not in ours]
@@ -110,7 +117,7 @@ def evaluate_folders(predictions: Path, references: Path, protocol: str, progres
     for done, name in enumerate(names):
         progress("evaluate", done, len(names))
         try:
-            cases[name] = as_numbers(evaluate_pair(ours[name], theirs[name], protocol))
+            cases[name] = as_numbers(evaluate_pair(ours[name], theirs[name], protocol, axes))
         except Cancelled:
             raise
         except (AirwaySegError, MemoryError) as error:
@@ -118,7 +125,7 @@ def evaluate_folders(predictions: Path, references: Path, protocol: str, progres
     progress("evaluate", len(names), len(names))
     if not cases:
         raise AirwaySegError(f"No case could be compared. {' '.join(notes)}")
-    return Report(protocol, cases, tuple(notes))
+    return Report(protocol, cases, tuple(notes), axes)
 
 
 def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
@@ -131,6 +138,7 @@ def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
         written by another run.
     """
     protocol_named(request.protocol)
+    checked_axes(request.axes)
     with ExitStack() as stack:
         for path in (request.json_file, request.csv_file):
             if path is not None:
@@ -142,12 +150,12 @@ def _run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
     _check_outputs(request)
     if _is_pair(request.prediction, request.reference):
         progress("evaluate", 0, 1)
-        metrics = evaluate_pair(request.prediction, request.reference, request.protocol)
+        metrics = evaluate_pair(request.prediction, request.reference, request.protocol, request.axes)
         progress("evaluate", 1, 1)
-        report = Report(request.protocol, {case_name(request.prediction): as_numbers(metrics)})
-        text = pair_text(metrics, request.protocol)
+        report = Report(request.protocol, {case_name(request.prediction): as_numbers(metrics)}, axes=request.axes)
+        text = pair_text(metrics, request.protocol, request.axes)
     else:
-        report = evaluate_folders(request.prediction, request.reference, request.protocol, progress)
+        report = evaluate_folders(request.prediction, request.reference, request.protocol, progress, request.axes)
         text = table_text(report)
     if request.json_file is not None:
         write_text(request.json_file, json_text(report))
@@ -253,6 +261,7 @@ def json_text(report: Report) -> str:
     content: dict[str, Any] = {
         "program": f"AirwaySeg {__version__}",
         "protocol": report.protocol,
+        "axes": report.axes,
         "cases": {name: _with_null(numbers) for name, numbers in report.cases.items()},
         "mean": _with_null(means),
         "standard_deviation": _with_null(deviations),
@@ -277,7 +286,11 @@ def csv_text(report: Report) -> str:
     return text.getvalue()
 
 
-def pair_text(metrics: Metrics, protocol: str) -> str:
+def _title(protocol: str, axes: str) -> str:
+    return f"{protocol} ({PROTOCOLS[protocol].source}), axes {axes}, in per cent"
+
+
+def pair_text(metrics: Metrics, protocol: str, axes: str = AXES[0]) -> str:
     """One line per metric, rates in per cent, with the counts behind it."""
     numbers = as_numbers(metrics)
     found, overlap = metrics.detection, metrics.overlap
@@ -292,7 +305,7 @@ def pair_text(metrics: Metrics, protocol: str) -> str:
         "betti0_error": f"{metrics.prediction_components} components, reference {metrics.reference_components}",
     }
     headings = HEADINGS | {f"dsc_{name}": f"DSC {name.replace('_', ' ')}" for name in DIAMETER_NAMES}
-    lines = [f"{protocol} ({PROTOCOLS[protocol].source}), in per cent"]
+    lines = [_title(protocol, axes)]
     for key, heading in headings.items():
         lines.append(f"{heading:<14}{_shown(key, numbers[key]):>8}  {behind.get(key, '')}".rstrip())
     return "\n".join(lines)
@@ -305,7 +318,7 @@ def table_text(report: Report) -> str:
     rows = [*report.cases.items(), *last]
     wide = max(len(name) for name, _ in rows)
     lines = [
-        f"{report.protocol} ({PROTOCOLS[report.protocol].source}), in per cent",
+        _title(report.protocol, report.axes),
         " " * wide + "".join(f"{heading:>{_wide(heading)}}" for heading in HEADINGS.values()),
     ]
     for name, numbers in rows:

@@ -27,7 +27,15 @@ from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
 from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
-from AirwaySegLib.files.volume import Volume, read_ct, to_canonical, write_nrrd
+from AirwaySegLib.files.volume import (
+    Volume,
+    read_ct,
+    to_canonical,
+    voxels_from_canonical,
+    write_nrrd,
+    write_sparse_nrrd,
+)
+from AirwaySegLib.masks.certain import certain_pieces
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
@@ -39,7 +47,9 @@ log = logging.getLogger("airwayseg")
 MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
 NOT_MEASURED = "not_measured"
 """Key of the report's sentence that says why there is no tree."""
-FILES = (MASK, PROBABILITY, PREVIEW, *repair.FILES, REPORT)
+UNCONNECTED = "unconnected.nrrd"
+"""Certain pieces of airway for which no attachment was found, with their numbers in `repair.LOOSE`."""
+FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, *repair.FILES, REPORT)
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,7 @@ def _run_case(
     replaced = FILES + (measure.REPLACED if batch.measure else ())
     with delivered_into(folder, REPORT, replaced) as unfinished:
         with run_report.stage("write"):
-            write_images(unfinished, ct, airways, case_name(path), progress)
+            run_report.decisions["unconnected"] = write_images(unfinished, ct, airways, case_name(path), progress)
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
@@ -273,19 +283,42 @@ def _measure(
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 
-def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> None:
-    """Write mask, raw probability, preview and the files of the repair."""
+def write_images(folder: Path, ct: Volume, airways: Airways, title: str, progress: Progress) -> dict[str, float]:
+    """Write mask, raw probability, preview and repair files; return the report's entry on unconnected pieces."""
     write_nrrd(folder / MASK, airways.mask.astype(np.uint8), ct)
     progress("write", 1, len(FILES))
     write_nrrd(folder / PROBABILITY, airways.probability, ct)
     progress("write", 2, len(FILES))
     canonical = to_canonical(ct)
     mask = to_canonical(replace(ct, array=airways.mask))
-    millilitres = float(airways.mask.sum()) * float(np.prod(ct.spacing_mm)) / 1000
-    caption = f"{title}: {millilitres:.1f} ml of airway lumen. Research use only."
-    draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption).save(folder / PREVIEW)
+    repaired = airways.repaired or unrepaired(mask)
+    probability = to_canonical(replace(ct, array=airways.probability)).array
+    pieces = certain_pieces(repaired.loose(), probability[repaired.box], repaired.airway)
+    voxels = np.argwhere(pieces)
+    where = voxels_from_canonical(voxels + repaired.corner, ct)
+    write_sparse_nrrd(folder / UNCONNECTED, where, pieces[tuple(voxels.T)], ct)
     progress("write", 3, len(FILES))
-    repair.write_repairs(folder, airways.repaired or unrepaired(mask), ct, canonical.array, title)
+    unconnected = np.zeros(mask.array.shape, bool)
+    unconnected[repaired.box] = pieces > 0
+    voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
+    caption = f"{title}: {float(airways.mask.sum()) * voxel_ml:.1f} ml of airway lumen. Research use only."
+    draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption, unconnected).save(folder / PREVIEW)
+    progress("write", 4, len(FILES))
+    repair.write_repairs(folder, repaired, ct, canonical.array, title)
+    count = len(np.unique(pieces[pieces > 0]))
+    return {"pieces": count, "voxels": len(voxels), "millilitres": round(len(voxels) * voxel_ml, 3)}
+
+
+def last_lines(folder: Path) -> str:
+    """What a finished run says of its result: the files to look at, and how much of the airways is unconnected."""
+    lines = [str(folder / MASK), str(folder / PREVIEW)]
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    unconnected = report["decisions"].get("unconnected", {})
+    if unconnected.get("pieces"):
+        count, millilitres = unconnected["pieces"], unconnected["millilitres"]
+        pieces = "1 certain piece" if count == 1 else f"{count} certain pieces"
+        lines.append(f"{folder / UNCONNECTED}: {pieces} of airway ({millilitres:.2f} ml) without a way to the tree")
+    return "\n".join(lines)
 
 
 def make_report(

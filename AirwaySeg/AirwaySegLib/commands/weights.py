@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from AirwaySegLib.networks.weights import ARCHITECTURES, architecture_of, import_published, list_weights, load_weights
+from AirwaySegLib.networks.published_checkpoints import import_published
+from AirwaySegLib.networks.weights import ARCHITECTURES, architecture_of, list_weights, load_weights
 
 
 def weights_table() -> str:

@@ -22,6 +22,9 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 
 Mask = NDArray[np.bool_]
 
+AXES = ("xyz", "zyx")
+"""Orders of the axes in which a reference can be parsed; the first is that of the programs of ATM'22 and AIIB23."""
+
 HEAVY_SHARE = 0.2
 """See `central_branches`: a lung has about half of the voxels, a bronchus from the trachea itself a twentieth."""
 
@@ -68,8 +71,20 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Protocol) -> Metrics:
+def checked_axes(axes: str) -> str:
+    """One of `AXES`; raises AirwaySegError for another."""
+    if axes not in AXES:
+        raise AirwaySegError(f"The order of the axes is {axes!r}; it must be one of {', '.join(AXES)}.")
+    return axes
+
+
+def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Protocol, axes: str = AXES[0]) -> Metrics:
     """Compare two masks, bool (Z, Y, X) in the order in which they are stored, ``spacing_mm`` (z, y, x).
+
+    ``axes`` is one of `AXES`: the order of the axes for thinning and parse. Thinning removes voxels in the array's
+    order, and a voxel that is equally near to two branches is given to the first; so skeleton and branches, and thus BD
+    and TLD, depend on it. The programs of ATM'22, AIIB23 and WingsNet read NIfTI with nibabel, which gives x, y, z; a
+    program that reads with SimpleITK gets z, y, x.
 
     An empty prediction gives rates of 0 and a precision of NaN. TLD and BD always refer to the prediction's largest
     component, everything else to what the protocol says; Betti-0 counts the components of both whole masks, because
@@ -82,8 +97,10 @@ def compare(prediction: Mask, reference: Mask, spacing_mm: Spacing, protocol: Pr
     Raises
     ------
     AirwaySegError
-        If the reference is empty.
+        If the reference is empty, or ``axes`` is not one of `AXES`.
     """
+    if checked_axes(axes) == "xyz":
+        prediction, reference, spacing_mm = prediction.T, reference.T, (spacing_mm[2], spacing_mm[1], spacing_mm[0])
     box = bounding_box(reference | prediction, margin=1)
     if box is None or not reference.any():
         raise AirwaySegError("The reference is empty.")

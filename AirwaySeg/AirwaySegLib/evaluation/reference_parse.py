@@ -1,8 +1,8 @@
 """The published parse of a reference into branches (ATM'22, WingsNet, AIIB23): the same label in every voxel, but fast.
 
 It is used only for figures that can be compared with published ones; the tree that AirwaySeg measures is another,
-better one. Arrays are (Z, Y, X) in the order in which the file is stored, because thinning and ties depend on the order
-of axes. Only thinning works on a volume; the rest works on lists of skeleton and mask voxels and on tables of labels.
+better one. The caller chooses the order of the arrays' axes (`protocols.AXES`), because thinning and ties depend on it.
+Only thinning works on a volume; the rest works on lists of skeleton and mask voxels and on tables of labels.
 
 Letters: S skeleton voxels, M mask voxels, L labels.
 """

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.masks.certain import CERTAIN, SMALLEST_PIECE_VOXELS, certainty
 from AirwaySegLib.masks.components import (
+    Box,
     bounding_box,
     component_through,
     components_of_size,
@@ -28,7 +30,13 @@ WIDE_RADIUS_MM = 3.0
 """Lumens of a larger radius are taken from the lowest level: they do not leak, and a high level would hollow them."""
 
 SMALLEST_PART_ML = 0.3
-"""Without a trachea, smaller components are left out."""
+"""Without a trachea and without an airway that the scan's edge cuts, smaller components are left out."""
+
+EDGE_VOXELS = 2
+"""A component so near to the scan's edge is cut by it."""
+
+Edges = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+"""For each axis whether the array's first and last voxels are the scan's."""
 
 SMALLEST_FRAGMENT_VOXELS = 5
 """Smaller pieces are noise: neither this mask keeps them nor does the path search join them (`repair.path_score`). In
@@ -52,6 +60,7 @@ def choose_airways(
     spacing_mm: tuple[float, float, float],
     seeds: NDArray,
     threshold: float | None,
+    edges: Edges | None = None,
 ) -> Choice:
     """The airways in a probability map.
 
@@ -66,6 +75,9 @@ def choose_airways(
         means that no trachea was found; then all plausible components are kept.
     threshold
         0..1, or None: chosen per scan, the lowest of `LEVELS` without a jump in volume (see `lowest_without_leak`).
+    edges
+        None where the scan holds the carina, so that there is a single tree. Otherwise a component that the scan's edge
+        cuts may be a tree of its own (`cut_trees`).
     """
     marked = probability.copy()
     marked[tuple(seeds.T)] = 255
@@ -75,10 +87,11 @@ def choose_airways(
     if box is None:
         return Choice(mask, lowest, [NOTHING])
     seeds = seeds - [part.start for part in box]
+    inner = None if edges is None else _edges_of(box, edges, probability.shape)
     if threshold is None:
-        lowest, mask[box] = strict_enough(marked[box], spacing_mm, seeds)
+        lowest, mask[box] = strict_enough(marked[box], spacing_mm, seeds, inner)
     else:
-        mask[box] = tree_at(marked[box], spacing_mm, seeds, threshold)
+        mask[box] = tree_at(marked[box], spacing_mm, seeds, threshold, inner)
     return Choice(mask, lowest, [] if mask.any() else [NOTHING])
 
 
@@ -87,18 +100,30 @@ def _level(threshold: float) -> int:
     return max(1, round(threshold * 255))
 
 
+def _edges_of(box: Box, edges: Edges, shape: tuple[int, ...]) -> Edges:
+    """The same for a box within the array."""
+    z, y, x = (
+        (first and part.start == 0, last and part.stop == count)
+        for part, (first, last), count in zip(box, edges, shape, strict=True)
+    )
+    return z, y, x
+
+
 def strict_enough(
-    probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray
+    probability: NDArray[np.uint8],
+    spacing_mm: tuple[float, float, float],
+    seeds: NDArray,
+    edges: Edges | None = None,
 ) -> tuple[float, NDArray[np.bool_]]:
     """The lowest level without a leak, and the airways at it, with complete wide lumens."""
     index = lowest_without_leak(probability, spacing_mm, seeds)
-    tree = tree_at(probability, spacing_mm, seeds, LEVELS[index])
+    tree = tree_at(probability, spacing_mm, seeds, LEVELS[index], edges)
     if index == 0:
         return LEVELS[0], tree
     # Wide lumens are taken from the lowest level. A leak is wide too, but the strict tree does not reach into it.
     wide = opening(tree_at(probability, spacing_mm, seeds, LEVELS[0]), WIDE_RADIUS_MM, spacing_mm)
     tree |= wide & (distance_to(tree, spacing_mm) < WIDE_RADIUS_MM)
-    return LEVELS[index], component_through(tree, seeds) if len(seeds) else tree
+    return LEVELS[index], component_through(tree, seeds) if len(seeds) and edges is None else tree
 
 
 def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
@@ -113,15 +138,62 @@ def loose_fragments(probability: NDArray[np.uint8], tree: NDArray[np.bool_], thr
     return keep[labels]
 
 
+def tree_with(
+    grown: NDArray[np.bool_], choice: Choice, probability: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], int]:
+    """The chosen airways with ``grown`` (Z, Y, X) as far as it touches them, and the fragments that it joins to them.
+
+    Returns the mask and how many fragments, of those of `loose_fragments`, are joined.
+    """
+    if not grown.any():
+        return choice.mask, 0
+    fragments = label_components(loose_fragments(probability, choice.mask, choice.threshold))
+    labels = label_components(choice.mask | grown | (fragments > 0))
+    in_tree = np.zeros(int(labels.max()) + 1, bool)
+    in_tree[labels[choice.mask]] = True
+    in_tree[0] = False
+    whole = in_tree[labels]
+    return whole, len(np.unique(fragments[whole & (fragments > 0)]))
+
+
 def tree_at(
-    probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray, threshold: float
+    probability: NDArray[np.uint8],
+    spacing_mm: tuple[float, float, float],
+    seeds: NDArray,
+    threshold: float,
+    edges: Edges | None = None,
 ) -> NDArray[np.bool_]:
-    """The component through the seeds at one threshold; without seeds, every component of at least 0.3 ml."""
+    """The component through the seeds at one threshold, and with ``edges`` `cut_trees`.
+
+    Where there is neither, every component of at least 0.3 ml.
+    """
     mask = probability >= _level(threshold)
+    cut = None if edges is None else cut_trees(probability, mask, edges)
     if len(seeds):
-        return component_through(mask, seeds)
+        tree = component_through(mask, seeds)
+        return tree if cut is None else tree | cut
+    if cut is not None and cut.any():
+        return cut
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     return components_of_size(mask, max(1, round(SMALLEST_PART_ML / voxel_ml)))
+
+
+def cut_trees(probability: NDArray[np.uint8], mask: NDArray[np.bool_], edges: Edges) -> NDArray[np.bool_]:
+    """The components of a mask that the scan's edge cuts and that are airway for certain.
+
+    Where the carina is not in the scan, its airways enter the scan through its edge, each by itself: so do those of the
+    lung's apices in a scan of the neck, and those of the lower lobes in one of the abdomen.
+    """
+    labels = label_components(mask)
+    counts = np.bincount(labels[labels > 0], minlength=1)
+    cut = np.zeros(len(counts), bool)
+    for axis, (first, last) in enumerate(edges):
+        along = np.moveaxis(labels, axis, 0)
+        cut[np.unique(along[:EDGE_VOXELS])] |= first
+        cut[np.unique(along[-EDGE_VOXELS:])] |= last
+    cut &= (counts >= SMALLEST_PIECE_VOXELS) & (certainty(labels, probability) >= CERTAIN)
+    cut[0] = False
+    return cut[labels]
 
 
 def lowest_without_leak(probability: NDArray[np.uint8], spacing_mm: tuple[float, float, float], seeds: NDArray) -> int:

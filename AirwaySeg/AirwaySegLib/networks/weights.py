@@ -1,20 +1,18 @@
 """Weights files: safetensors with a JSON header from which the network is rebuilt; finding, writing and reading them.
 
 Reading a user's file never runs code in it: our own format holds numbers and JSON only, and a published checkpoint is
-read with PyTorch's weights-only unpickler and converted once.
+read with PyTorch's weights-only unpickler and converted once (`published_checkpoints`).
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 import safetensors.torch
 import torch
@@ -25,7 +23,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import parse_json
 from AirwaySegLib.files.user_files import check_regular_file
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet, published_to_ours
+from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet
 
 SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
@@ -50,7 +48,7 @@ PUBLISHED_WINDOW_HU = (-1000.0, 600.0)
 """Zheng et al. 2021 clip to [-1000, 600] HU."""
 
 PUBLISHED_SECOND_WINDOW_HU = (-625.0, 125.0)
-"""Second channel of two-channel input: width 750, level -250 HU."""
+"""Second channel of two-channel input: width 750, level -250 HU (Tang's paper)."""
 
 LIBRARY = Path(__file__).resolve().parents[1]
 
@@ -238,7 +236,7 @@ def load_weights(
         If the weights are unknown, or the file is not a complete weights file of ours or holds another kind of network.
     """
     path = find_weights(name_or_path, architecture)
-    data = _read(path)
+    data = read_bytes(path)
     info = _description(path, data)
     if info.architecture != architecture:
         raise AirwaySegError(f"{path} holds a {info.architecture}, but a {architecture} is needed here.")
@@ -255,11 +253,12 @@ def load_weights(
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
     """The description and the SHA-256 of a weights file, without building the network."""
     path = find_weights(name_or_path)
-    data = _read(path)
+    data = read_bytes(path)
     return _description(path, data), hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A whole file; raises AirwaySegError if it is not a regular file, larger than `LARGEST_FILE` or unreadable."""
     check_regular_file(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -372,65 +371,3 @@ def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsne
         return of_any_kind[str(name_or_path)]
     names = ", ".join(known) or "none"
     raise AirwaySegError(f"Unknown weights {str(name_or_path)!r}: neither a file nor a known name ({names}).")
-
-
-def import_published(
-    checkpoint: Path,
-    name_or_out: str,
-    window_hu: Range = PUBLISHED_WINDOW_HU,
-    second_window_hu: Range = PUBLISHED_SECOND_WINDOW_HU,
-    force: bool = False,
-) -> Path:
-    """Convert a published WingsNet checkpoint into our format.
-
-    Parameters
-    ----------
-    checkpoint
-        The authors' file: a dict with `state_dict`, or the bare state dict. Reading it never runs code in it.
-    name_or_out
-        A name, for a file in `user_folder`, or a path that ends in .safetensors.
-    window_hu, second_window_hu
-        The window(s) that the network was trained with; the second is used by two-channel networks only.
-    force
-        Overwrite an existing file, or hide a bundled one of the same name.
-
-    Returns
-    -------
-    Path
-        The file written.
-    """
-    is_name = not name_or_out.endswith(SUFFIX)
-    out = user_folder() / f"{name_or_out}{SUFFIX}" if is_name else Path(name_or_out)
-    if is_name and Path(name_or_out).name != name_or_out:
-        raise AirwaySegError(f"{name_or_out!r} is neither a plain name nor a path that ends in {SUFFIX}.")
-    if is_name and name_or_out in list_weights() and not force:
-        raise AirwaySegError(f"Weights {name_or_out!r} exist; use --force to overwrite or hide them.")
-    data = _read(checkpoint)
-    state, in_channels, classes = published_to_ours(_published_state(checkpoint))
-    info = ModelInfo(
-        name=out.stem,
-        in_channels=in_channels,
-        classes=classes,
-        window_hu=window_hu,
-        second_window_hu=second_window_hu if in_channels == 2 else None,
-        provenance={"imported_from": checkpoint.name, "sha256": hashlib.sha256(data).hexdigest()},
-    )
-    net = info.build()
-    net.load_state_dict(state)
-    save_weights(out, net, info, force)
-    return out
-
-
-def _published_state(checkpoint: Path) -> dict[str, Tensor]:
-    try:
-        # The authors' checkpoints also hold their command line as a Namespace, which holds values only.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # An unreadable file is refused below; for a readable one the pickle protocol does not matter.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # arbitrary bytes: the unpickler's exception types are not documented
-        raise AirwaySegError(f"{checkpoint} is not a checkpoint that can be read without running code.") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise AirwaySegError(f"{checkpoint} holds no state_dict.")
-    return cast(dict[str, Tensor], state)

@@ -5,6 +5,7 @@ Imaging 40 (2021), doi:10.48550/arXiv.2011.11952. Letters: B windows, C channels
 """
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -316,7 +317,8 @@ def published_to_ours(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     Parameters
     ----------
     state_dict
-        Keys `ec1.conv1.weight` ... `dc0_1.0.bias`, with or without the prefix "module." of a parallel training.
+        Keys `ec1.conv1.weight` ... `dc0_1.0.bias`, with or without the prefix "module." of a parallel training; or
+        with the keys of the heads as in `has_bare_heads`.
 
     Returns
     -------
@@ -328,7 +330,7 @@ def published_to_ours(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     AirwaySegError
         For the first key that is missing, unknown, or of the wrong shape.
     """
-    published = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    published = _with_wrapped_heads(state_dict)
     for key in ("ec1.conv1.weight", "dc0_1.0.weight"):
         if key not in published:
             raise AirwaySegError(f"The checkpoint is not a published WingsNet: it lacks {key}.")
@@ -343,12 +345,26 @@ def published_to_ours(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
             raise AirwaySegError(f"The checkpoint is not a published WingsNet: it lacks {key}.")
         value = published.pop(key)
         if not isinstance(value, Tensor) or value.shape != shapes[name]:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            found = tuple(value.shape) if isinstance(value, Tensor) else "no tensor"
             raise AirwaySegError(f"The checkpoint's {key} is {found}, WingsNet needs {tuple(shapes[name])}.")
         ours[name] = value.detach().clone().float()
     if published:
         raise AirwaySegError(f"The checkpoint is not a published WingsNet: {next(iter(published))} is unknown.")
     return ours, in_channels, classes
+
+
+BARE_HEAD = re.compile(r"(dc0_[01])\.(weight|bias)")
+
+
+def has_bare_heads(state_dict: Mapping[str, object]) -> bool:
+    """Whether a state dict has the layout of the winners of ATM'22 and AIIB23: heads `dc0_1.weight`, not `dc0_1.0.`"""
+    return any(BARE_HEAD.fullmatch(key.removeprefix("module.")) for key in state_dict)
+
+
+def _with_wrapped_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without "module." and with the keys of the heads as in the checkpoints of WingsNet's authors."""
+    plain = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return {BARE_HEAD.sub(r"\1.0.\2", key) if BARE_HEAD.fullmatch(key) else key: part for key, part in plain.items()}
 
 
 def published_names() -> Iterator[tuple[str, str]]:

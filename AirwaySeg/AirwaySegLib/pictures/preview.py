@@ -12,6 +12,9 @@ Picture = NDArray[np.uint8]
 LUNG_WINDOW_HU = (-1150.0, 350.0)
 OUTLINE = (255, 90, 60)
 BACKGROUND = (16, 18, 22)
+TREE, UNCONNECTED = (150, 215, 255), (255, 190, 70)
+"""Colours of the tree and of certain pieces without a way to it."""
+
 TALL = 620
 """Height in pixels of the tree's views; a slice has half of it."""
 
@@ -30,15 +33,20 @@ def depth_projection(mask: NDArray, axis: int) -> NDArray[np.float32]:
     return np.where(seen, 1.0 - 0.65 * first / max(1, count), 0.0).astype(np.float32)
 
 
-def tree_view(mask: NDArray, axis: int, spacing_mm: Spacing) -> Image.Image:
-    """The tree projected along y (axis 1: from the front) or x (axis 2: from the right), head up, undistorted."""
-    box = bounding_box(mask, margin=6)
-    part = mask[box] if box is not None else mask[:2, :2, :2]
-    brightness = np.flipud(depth_projection(part, axis))
+def tree_view(mask: NDArray, axis: int, spacing_mm: Spacing, unconnected: NDArray | None = None) -> Image.Image:
+    """The tree projected along y (axis 1: from the front) or x (axis 2: from the right), head up, true to scale.
+
+    Where only ``unconnected`` voxels (Z, Y, X) are seen, these show in their own colour.
+    """
+    whole = mask if unconnected is None else mask | unconnected
+    box = bounding_box(whole, margin=6) or (slice(0, 2),) * 3
+    brightness = np.flipud(depth_projection(whole[box], axis))
+    alone = np.flipud(whole[box].any(axis=axis) & ~mask[box].any(axis=axis))
     if axis == 2:  # seen from the patient's right, the front is on the right-hand side
-        brightness = np.fliplr(brightness)
+        brightness, alone = np.fliplr(brightness), np.fliplr(alone)
     across = spacing_mm[2] if axis == 1 else spacing_mm[1]
-    colour = np.array(BACKGROUND) + brightness[..., None] * (np.array([150, 215, 255]) - np.array(BACKGROUND))
+    seen = np.where(alone[..., None], UNCONNECTED, TREE)
+    colour = np.array(BACKGROUND) + brightness[..., None] * (seen - np.array(BACKGROUND))
     image = Image.fromarray(colour.astype(np.uint8))
     high_mm, wide_mm = brightness.shape[0] * spacing_mm[0], brightness.shape[1] * across
     scale = min((TALL - CAPTION) / high_mm, TALL / wide_mm)
@@ -80,7 +88,9 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=13)
 
 
-def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) -> Image.Image:
+def draw_preview(
+    hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str, unconnected: NDArray[np.bool_] | None = None
+) -> Image.Image:
     """Draw the preview.
 
     Parameters
@@ -91,14 +101,17 @@ def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) ->
         z, y, x.
     title
         One line above everything.
+    unconnected
+        (Z, Y, X) certain pieces that have no way to the tree, or None.
     """
     mask = np.asarray(mask, bool)
-    view = _view(mask, spacing_mm)
-    hu, mask = hu[view], mask[view]
+    pieces = np.zeros_like(mask) if unconnected is None else unconnected
+    view = _view(mask | pieces, spacing_mm)
+    hu, mask, pieces = hu[view], mask[view], pieces[view]
     carina, lower, coronal = interesting_slices(mask)
     trees = [
-        ("Airways from the front", tree_view(mask, 1, spacing_mm)),
-        ("from the patient's right", tree_view(mask, 2, spacing_mm)),
+        ("Airways from the front", tree_view(mask, 1, spacing_mm, pieces)),
+        ("from the patient's right", tree_view(mask, 2, spacing_mm, pieces)),
     ]
     flat = (spacing_mm[1], spacing_mm[2])
     slices = [

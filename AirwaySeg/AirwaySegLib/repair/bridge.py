@@ -36,6 +36,8 @@ class Bridge:
         Width of the gap.
     facts
         What the score came from, by name; the names are the method's.
+    instead
+        What is drawn where this bridge would close a loop.
     """
 
     joins: tuple[int, ...]
@@ -44,6 +46,7 @@ class Bridge:
     method: str
     length_mm: float
     facts: dict[str, float] = field(default_factory=dict)
+    instead: "Bridge | None" = None
 
     def __post_init__(self) -> None:
         """Refuse what joins nothing, has no voxels, or a score that is none."""

@@ -16,7 +16,7 @@ from AirwaySegLib.files.volume import points_to_lps
 from AirwaySegLib.masks.components import Box
 from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, REFUSED, STATES, Piece, Proposal
-from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, Branch
+from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
 from AirwaySegLib.tree.fragment_joints import WIDEST_JOINT, Point, rounded_point
 from AirwaySegLib.tree.suspects import LEAST_EXCESS_MM3, LEAST_GROWTH_MM
@@ -25,9 +25,9 @@ MOST_PROPOSALS = 65_535
 """What a map of 16 bits can number."""
 
 ACROSS_MM = 15.0
-"""A fragment lies in the other lung if its middle lies so far beyond the carina. Of 2 000 simulated branches no one's
-middle comes nearer to the carina's plane than 20 mm on its own side; real ones may reach a little across behind the
-heart."""
+"""Nobody's lung reaches farther beyond the midline: of 2 000 simulated branches no one's middle comes nearer to the
+carina's plane than 20 mm on its own side; real ones may reach a little across behind the heart. So near to the midline
+a main bronchus may spring."""
 
 AROUND = np.ones((3, 3, 3), bool)
 
@@ -39,12 +39,13 @@ airway is so short between two breaks and so wide."""
 def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, threshold: float) -> list[Proposal]:
     """Decide about every bridge: applied ones first, in the order in which they join, then proposed and refused ones.
 
-    The tree grows from component 1 by the best bridge that leads out of it, again and again (Prim 1957,
-    doi:10.1002/j.1538-7305.1957.tb01515.x). Refused is a bridge that
+    The tree grows from component 1 by the first bridge of the list that leads out of it, again and again. Refused is a
+    bridge that
 
     - joins what is joined already, by a better one or otherwise, or closes a loop: the Euler number of the joined mask
       falls by more than the joined components account for, also where clefts of one voxel beside it are filled;
-    - joins a branch of one lung to fragments whose middle lies more than `ACROSS_MM` beyond the carina;
+    - joins a branch of one lung, where that is more than `ACROSS_MM` from the midline, to fragments whose middle lies
+      as far beyond it;
     - leads only to implausible fragments: blobs (shorter than `BLOB_LENGTHS` of their width and larger than
       `suspects.LEAST_EXCESS_MM3`), or wider than the widest point of the branch that they would spring from by the
       factor `fragment_joints.WIDEST_JOINT` and by `suspects.LEAST_GROWTH_MM` or a voxel. If it leads to others too, it
@@ -56,7 +57,8 @@ def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, thresh
     Parameters
     ----------
     bridges
-        On the grid of ``labels``, by whatever method; of more than 65 535 the best are looked at.
+        On the grid of ``labels``, by whatever method, the preferred ones first (`origins.bridges_by_origin`); of more
+        than 65 535 the first are looked at.
     parsed
         The mask of all components, `labels > 0`, as a tree.
     labels
@@ -64,7 +66,7 @@ def decide(bridges: list[Bridge], parsed: ParsedAirways, labels: NDArray, thresh
     threshold
         0..1.
     """
-    best = sorted(bridges, key=lambda bridge: -bridge.score)[:MOST_PROPOSALS]
+    best = bridges[:MOST_PROPOSALS]
     growth = _Growth(_Anatomy(parsed, labels), threshold)
     waiting: dict[int, list[int]] = {}
     for rank, bridge in enumerate(best):
@@ -109,27 +111,43 @@ class _Anatomy:
             for number, count in enumerate(counts.tolist())
             if number > MAIN and count
         }
+        self.midline_mm = self._midline_mm()
         self.across_mm = {number: self._across_mm(branches) for number, branches in branches_of.items()}
 
-    def _across_mm(self, branches: list[Branch]) -> float:
-        """How far the middle of some branches lies to the left of the carina; 0 where no carina is known."""
-        carina = self.parsed.tree.carina_mm
-        return (
-            0.0 if carina is None else float(np.concatenate([b.points_mm for b in branches])[:, 0].mean() - carina[0])
-        )
+    def _midline_mm(self) -> float | None:
+        """x of the midline: that of the carina, or of the trachea's upper half where they are far apart; None for none.
 
-    def touched(self, bridge: Bridge, joined: NDArray[np.bool_]) -> tuple[int, int]:
-        """Component and branch among those joined that most of the bridge's neighbours belong to; (0, 0) for none."""
+        Where a main bronchus is missing, the first fork of the other lung is taken for the carina.
+        """
+        carina, tree = self.parsed.tree.carina_mm, self.parsed.tree.main()
+        if carina is None or not tree:
+            return None
+        root = next(branch for branch in tree if branch.parent is None)
+        upper = float(np.median(root.points_mm[: max(1, len(root.points_mm) // 2), 0]))
+        return upper if abs(carina[0] - upper) > ACROSS_MM else float(carina[0])
+
+    def _across_mm(self, branches: list[Branch]) -> float:
+        """How far the middle of some branches lies to the left of the midline; 0 where none is known."""
+        if self.midline_mm is None:
+            return 0.0
+        return float(np.concatenate([b.points_mm for b in branches])[:, 0].mean() - self.midline_mm)
+
+    def touched(self, bridge: Bridge, joined: NDArray[np.bool_]) -> tuple[int, int, float]:
+        """Component and branch among those joined that most of the bridge's neighbours belong to, 0 and 0 for none, and
+        how far to the left of the midline these neighbours lie."""
         box = _box_around(bridge.voxels, 1, self.labels.shape)
         start = np.array([part.start for part in box])
         beside = binary_dilation(_drawn(bridge, box), AROUND) & joined[self.labels[box]]
         voxels = np.argwhere(beside) + start
         if not len(voxels):
-            return 0, 0
+            return 0, 0, 0.0
         rows = self.parsed.lumen.rows_of(voxels - self.corner)
         branches = np.where(rows >= 0, self.branch_of_voxel[rows], 0)
         branch = int(np.bincount(branches).argmax())
-        return int(self.labels[tuple(voxels[branches == branch][0])]), branch
+        voxels = voxels[branches == branch]
+        middle = points_to_lps(voxels.mean(axis=0, keepdims=True) * self.parsed.grid.spacing_mm, self.parsed.grid)[0]
+        across_mm = 0.0 if self.midline_mm is None else float(middle[0] - self.midline_mm)
+        return int(self.labels[tuple(voxels[0])]), branch, across_mm
 
     def middle_mm(self, bridge: Bridge) -> Point:
         """The voxel of the bridge that is nearest to the mean of all."""
@@ -137,11 +155,12 @@ class _Anatomy:
         middle = np.linalg.norm(points_mm - points_mm.mean(axis=0), axis=1).argmin()
         return rounded_point(points_to_lps(points_mm[[middle]], self.parsed.grid)[0])
 
-    def other_lung(self, branch: int, number: int) -> str:
-        """Why a component cannot belong to a branch's lung; empty if it can."""
-        side, across_mm = _side(self.parsed.tree.branch(branch)) if branch else "", self.across_mm.get(number, 0.0)
-        other = {"right": "left", "left": "right"}.get(side, "")
-        if other and (across_mm if side == "right" else -across_mm) > ACROSS_MM:
+    def other_lung(self, branch: int, springs_mm: float, number: int) -> str:
+        """Why a component cannot spring from a branch so far to the left of the midline; empty if it can."""
+        across_mm = self.across_mm.get(number, 0.0)
+        other = "left" if across_mm > 0 else "right"
+        side = "right" if across_mm > 0 else "left"
+        if branch and min(abs(springs_mm), abs(across_mm)) > ACROSS_MM and springs_mm * across_mm < 0:
             return (
                 f"Fragment {number} lies in the {other} lung, but branch {branch}, which it would join, in the {side}."
             )
@@ -158,12 +177,6 @@ class _Anatomy:
             if width_mm > WIDEST_JOINT * host_mm and width_mm - host_mm > 2 * least_mm:
                 return f"Fragment {number} is {width_mm:.1f} mm wide, the branch it would join only {host_mm:.1f} mm."
         return ""
-
-
-def _side(branch: Branch) -> str:
-    """The lung of a branch, "right" or "left"; empty where it is not known."""
-    name = branch.lobe or (branch.name if branch.name in (RIGHT_MAIN, LEFT_MAIN) else "")
-    return name.split(" ")[0]
 
 
 def branches_by_component(
@@ -207,13 +220,15 @@ class _Growth:
         if not new:
             self._record(rank, bridge, 0, [], (REFUSED, self._already(bridge)))
             return []
-        component, host = self.anatomy.touched(bridge, self.joined)
+        component, host, springs_mm = self.anatomy.touched(bridge, self.joined)
         before = self.decided.get(self.brought_by.get(component, -1))
         branch = before.branch if before else host
-        doubts = {n: self.anatomy.other_lung(branch, n) or self.anatomy.implausible(n, host) for n in new}
+        doubts = {n: self.anatomy.other_lung(branch, springs_mm, n) or self.anatomy.implausible(n, host) for n in new}
         bring = [number for number in new if not doubts[number]]
         reason = "" if bring else doubts[new[0]]
         if not reason and self._closes_a_loop(bridge, bring):
+            if bridge.instead is not None:
+                return self.judge(rank, bridge.instead)
             reason = "It would close a loop in the tree."
         if reason:
             self._record(rank, bridge, branch, [], (REFUSED, reason))

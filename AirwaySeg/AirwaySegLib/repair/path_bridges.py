@@ -1,4 +1,4 @@
-"""Minimum-cost paths from loose fragments to the tree and to each other: bridges without a network.
+"""Minimum-cost paths from loose fragments to the tree and to each other.
 
 Letters in shapes: S points of a curve, P voxels of a path. Points are (z, y, x) in mm from voxel (0, 0, 0) of the grid,
 lengths in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and flat outside.
@@ -13,10 +13,9 @@ from scipy.spatial import cKDTree
 from skimage.graph import MCP_Geometric
 
 from AirwaySegLib.masks.components import Box
-from AirwaySegLib.repair.bridge import MAIN, PATH, Bridge
-from AirwaySegLib.repair.path_score import Floats, Pairs, Points, find_pairs, score_of, unit
-from AirwaySegLib.tree.build import ParsedAirways
-from AirwaySegLib.tree.fragment_joints import ramp
+from AirwaySegLib.repair.bridge import MAIN
+from AirwaySegLib.tree.fragment_ends import Floats, Points, ramp, unit
+from AirwaySegLib.tree.fragment_joints import Pairs
 
 Spacing = tuple[float, float, float]
 
@@ -39,9 +38,6 @@ of its voxels are airway on simulated breaks."""
 LEAST_CONTRAST_HU = 60.0
 """Between lumen and wall for the cost: less is noise."""
 
-LEAST_SCORE = 0.1
-"""Of a bridge that is worth a proposal."""
-
 AROUND = np.ones((3, 3, 3), bool)
 
 
@@ -56,73 +52,57 @@ class Evidence:
     probability: NDArray[np.uint8] | None = None
 
 
-def path_bridges(parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> list[Bridge]:
-    """Bridges between fragments and the tree, and among fragments: the best of every pair of components.
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A way across a gap: what it joins, ascending, the voxels (N, 3) of its tube, its length and its facts."""
 
-    For the best pairs of an end and a point to join (`path_score.find_pairs`) a minimum-cost path is searched between
-    the two lumens, near the smooth curve that leaves both along their axes. A step costs its length times `LEAST_COST`
-    + (distance from the curve / `CORRIDOR_MM`)^2 + the evidence against the voxel: for a CT ramp(HU, lumen, wall), the
-    levels being the fragment's own (`wall_contrast`), up to twice that for what is denser; for a probability p
-    1 - ramp(p, 0, 1/2); the mean of both where there are both; 0 for a mask alone. Other components are in the way, but
-    not those too small to be joined by themselves (see `find_pairs`): a path may run through these and joins them, too.
-    The bridge is a tube around the path whose radius goes from that of the one end to that of the other; beside a
-    branch it is the fragment's. `path_score.score_of` scores.
-
-    Parameters
-    ----------
-    parsed
-        The mask of all components, `labels > 0`, as a tree.
-    labels
-        (Z, Y, X) component numbers on the canonical grid; 1 is the main tree.
-    spacing_mm
-        (z, y, x).
-    evidence
-        CT and probability on the same grid, as far as there are any.
-    """
-    search = PathSearch.of(parsed, labels, spacing_mm, evidence)
-    if search is None:
-        return []
-    best: dict[tuple[int, ...], Bridge] = {}
-    for bridge in search.bridges():
-        other = best.get(bridge.joins)
-        if bridge.score >= LEAST_SCORE and (other is None or bridge.score > other.score):
-            best[bridge.joins] = bridge
-    return sorted(best.values(), key=lambda bridge: -bridge.score)
+    joins: tuple[int, ...]
+    voxels: NDArray[np.int32]
+    length_mm: float
+    facts: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class PathSearch:
-    """Labels, evidence, the pairs to be searched, and which components may be joined, by number."""
+    """Labels, evidence, which components may be joined, by number, and the HU of their lumens and walls.
+
+    For a pair of an end and a point to join a minimum-cost path is searched between the two lumens, near the smooth
+    curve that leaves both along their axes. A step costs its length times `LEAST_COST` + (distance from the curve /
+    `CORRIDOR_MM`)^2 + the evidence against the voxel: for a CT ramp(HU, lumen, wall), the levels being the fragment's
+    own (`wall_contrast`), up to twice that for what is denser; for a probability p 1 - ramp(p, 0, 1/2); the mean of
+    both where there are both; 0 for a mask alone. Other components are in the way, but not those too small to be joined
+    by themselves (`path_score.joinable_components`): a path may run through these and joins them, too. The bridge is a
+    tube around the path whose radius goes from that of the one end to that of the other; beside a branch it is the
+    fragment's.
+    """
 
     labels: NDArray
     spacing_mm: Spacing
     evidence: Evidence
-    pairs: Pairs
     joinable: NDArray[np.bool_]
     levels_hu: dict[int, tuple[float, float]]
 
     @classmethod
-    def of(cls, parsed: ParsedAirways, labels: NDArray, spacing_mm: Spacing, evidence: Evidence) -> "PathSearch | None":
-        """Find the pairs; None if there are none."""
-        pairs, joinable = find_pairs(parsed, labels)
-        if pairs is None:
-            return None
-        wanted = np.setdiff1d([pairs.ends.components, pairs.others.components], [MAIN]).tolist()
+    def of(cls, labels: NDArray, spacing_mm: Spacing, evidence: Evidence, joinable: NDArray[np.bool_]) -> "PathSearch":
+        """Measure the lumens and walls of the fragments that may be joined."""
+        wanted = np.setdiff1d(np.flatnonzero(joinable), [0, MAIN]).tolist()
         levels = {} if evidence.hu is None else wall_contrast(evidence.hu, labels, wanted)
-        return cls(labels, spacing_mm, evidence, pairs, joinable, levels)
+        return cls(labels, spacing_mm, evidence, joinable, levels)
 
-    def bridges(self) -> list[Bridge]:
-        """One bridge for every pair between which there is a way."""
-        found = (self._bridge(self.pairs.take(np.array([row]))) for row in range(len(self.pairs)))
-        return [bridge for bridge in found if bridge is not None]
+    def path(self, pair: Pairs) -> Path | None:
+        """The way between the end and the point of a single pair; None if other components are in the way.
 
-    def _bridge(self, pair: Pairs) -> Bridge | None:
+        Facts, beside those of the pair: gap_mm, the way outside both lumens; of the path's voxels there with a CT
+        mean_cost and most_cost, of the CT alone, and with a probability its mean.
+        """
         one, other = int(pair.ends.components[0]), int(pair.others.components[0])
         curve = _curve(pair)
-        box = _box_around(curve, MARGIN_MM, self.spacing_mm, self.labels.shape)
+        margin = max(MARGIN_MM, TUBE * float(max(pair.ends.radii[0], 0)) + 1)
+        box = _box_around(curve, margin, self.spacing_mm, self.labels.shape)
         corner = np.array([part.start for part in box])
-        labels, cost = self.labels[box], self._cost(box, one)
-        path = self._path(pair, labels, corner, cost + self._off(curve, box) ** 2)
+        labels = self.labels[box]
+        by_ct = self._ct_cost(box, one)
+        path = self._path(pair, labels, corner, self._cost(box, by_ct) + self._off(curve, box) ** 2)
         if path is None:
             return None
         on = labels[tuple(path.T)]
@@ -132,21 +112,24 @@ class PathSearch:
         gap = steps[labels[tuple(steps.T)] == 0]
         if not len(gap):
             return None
-        facts = {name: float(values[0]) for name, values in pair.facts.items()}
-        facts |= self._along_gap(gap + corner, cost[tuple(gap.T)], (one, other))
         joins, tube = self._tube(pair, labels, steps)
-        score = float(score_of({name: np.array([value]) for name, value in facts.items()})[0])
-        rounded = {name: round(value, 3) for name, value in facts.items()}
+        if not len(tube):
+            return None
+        facts = {name: float(values[0]) for name, values in pair.facts.items()}
+        facts |= self._along_gap(gap, by_ct, corner)
         length_mm = float(np.linalg.norm(np.diff(steps * np.asarray(self.spacing_mm), axis=0), axis=1).sum())
-        return Bridge(joins, (tube + corner).astype(np.int32), score, PATH, length_mm, rounded)
+        return Path(joins, (tube + corner).astype(np.int32), length_mm, facts | {"gap_mm": length_mm})
 
-    def _cost(self, box: Box, number: int) -> Floats:
+    def _ct_cost(self, box: Box, number: int) -> Floats | None:
+        """What the CT says against each voxel, (Z, Y, X) of the box; None without a CT."""
+        if self.evidence.hu is None:
+            return None
+        lumen, wall = self.levels_hu[number]
+        return np.clip((self.evidence.hu[box].astype(float) - lumen) / max(wall - lumen, LEAST_CONTRAST_HU), 0, 2)
+
+    def _cost(self, box: Box, by_ct: Floats | None) -> Floats:
         """`LEAST_COST` and what the evidence says against each voxel, (Z, Y, X) of the box."""
-        costs = []
-        if self.evidence.hu is not None:
-            lumen, wall = self.levels_hu[number]
-            hu = self.evidence.hu[box].astype(float)
-            costs.append(np.clip((hu - lumen) / max(wall - lumen, LEAST_CONTRAST_HU), 0, 2))
+        costs = [] if by_ct is None else [by_ct]
         if self.evidence.probability is not None:
             costs.append(1 - ramp(self.evidence.probability[box] / 255, 0, 0.5))
         shape = tuple(part.stop - part.start for part in box)
@@ -178,14 +161,14 @@ class PathSearch:
         apart = np.linalg.norm((voxels + corner) * self.spacing_mm - points.points_mm[0], axis=1)
         return voxels[apart <= max(float(points.radii[0]), float(apart.min())) + 1e-6]
 
-    def _along_gap(self, gap: NDArray, cost: Floats, joined: tuple[int, int]) -> dict[str, float]:
-        """What the evidence says of a path's voxels (P, 3) in the gap, and of the less likely of the fragments."""
+    def _along_gap(self, gap: NDArray, by_ct: Floats | None, corner: NDArray) -> dict[str, float]:
+        """What the evidence says of a path's voxels (P, 3) in the gap."""
         facts: dict[str, float] = {}
-        if self.evidence.hu is not None:
-            contrasts = [wall - lumen for lumen, wall in (self.levels_hu[n] for n in joined if n != MAIN)]
-            facts |= {"contrast_hu": min(contrasts), "mean_cost": float(cost.mean()), "most_cost": float(cost.max())}
+        if by_ct is not None:
+            cost = by_ct[tuple(gap.T)]
+            facts |= {"mean_cost": float(cost.mean()), "most_cost": float(cost.max())}
         if self.evidence.probability is not None:
-            facts["probability"] = float(self.evidence.probability[tuple(gap.T)].mean()) / 255
+            facts["probability"] = float(self.evidence.probability[tuple((gap + corner).T)].mean()) / 255
         return facts
 
     def _tube(self, pair: Pairs, labels: NDArray, steps: NDArray) -> tuple[tuple[int, ...], NDArray[np.int64]]:

@@ -16,10 +16,12 @@ from AirwaySegLib.files.volume import (
 )
 from AirwaySegLib.masks.components import Box, bounding_box, label_components
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.bridge import MAIN, Bridge, groups_of
+from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
-from AirwaySegLib.repair.path_bridges import Evidence, path_bridges
-from AirwaySegLib.repair.proposal import APPLIED, REFUSED, Proposal, fragments_of, sizes_of, voxels_added
+from AirwaySegLib.repair.origins import bridges_by_origin, find_origins
+from AirwaySegLib.repair.path_bridges import Evidence
+from AirwaySegLib.repair.piece_score import airway_probability
+from AirwaySegLib.repair.proposal import APPLIED, Proposal, fragments_of, sizes_of, voxels_added
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 
@@ -59,13 +61,15 @@ class Repaired:
     """The result, on a part of a canonical grid.
 
     ``grid`` has the components' numbers (Z, Y, X) as its array, ``corner`` (3,) is where it begins in the whole.
-    ``how`` says by which method, threshold and weights.
+    ``how`` says by which method, threshold and weights. ``airway`` is P(airway) of each component by its number
+    (`piece_score.airway_probability`); None where no paths were searched.
     """
 
     grid: Volume
     corner: NDArray[np.int32]
     proposals: list[Proposal]
     how: dict[str, object] = field(default_factory=dict)
+    airway: NDArray[np.float64] | None = None
 
     def loose(self) -> NDArray[np.uint16]:
         """Numbers of the fragments that were not joined (Z, Y, X), 0 elsewhere; of more than 65 535 the largest."""
@@ -196,59 +200,38 @@ def repair(source: Source, repair_model: RepairModel, progress: Progress) -> Rep
     near = source.within(box)
     labels = number_components(near.mask.array, near.tree)
     proposals: list[Proposal] = []
+    airway = None
     if repair_model.method != "none" and labels.max() > MAIN:
         parsed = parse_airways(near.mask)
         progress("repair", 1, 3)
-        network, paths = find_bridges(near, labels, parsed, repair_model, progress)
+        bridges, airway = find_bridges(near, labels, parsed, repair_model, progress)
         progress("repair", 2, 3)
-        proposals = decide_on(network, paths, parsed, labels, repair_model.threshold)
+        proposals = decide(bridges, parsed, labels, repair_model.threshold)
     progress("repair", 3, 3)
     how: dict[str, object] = {
         "method": repair_model.method,
         "threshold": repair_model.threshold,
         "weights": dict(repair_model.weights),
     }
-    return Repaired(replace(near.mask, array=labels), np.array([part.start for part in box], np.int32), proposals, how)
+    corner = np.array([part.start for part in box], np.int32)
+    return Repaired(replace(near.mask, array=labels), corner, proposals, how, airway)
 
 
 def find_bridges(
     source: Source, labels: NDArray[np.int32], parsed: ParsedAirways, repair_model: RepairModel, progress: Progress
-) -> tuple[list[Bridge], list[Bridge]]:
-    """The network's bridges, with the paths' opinion if both are wanted, and the paths."""
-    network: list[Bridge] = []
-    paths: list[Bridge] = []
+) -> tuple[list[Bridge], NDArray[np.float64] | None]:
+    """Bridges in the order in which to decide on them, and P(airway) of the components by number.
+
+    The bridges are the network's alone, and then there is no P(airway), or those by both questions (`origins`).
+    """
+    network: list[Bridge] | None = None
     spacing_mm = source.mask.spacing_mm
     if repair_model.network is not None and source.hu is not None:
         network = repair_model.network(source.hu, labels, spacing_mm, progress)
-    if repair_model.method in ("path", "both"):
-        paths = path_bridges(parsed, labels, spacing_mm, Evidence(source.hu, source.probability))
-        network = [weighed(bridge, paths) for bridge in network]
-    return network, paths
-
-
-def decide_on(
-    network: list[Bridge], paths: list[Bridge], parsed: ParsedAirways, labels: NDArray[np.int32], threshold: float
-) -> list[Proposal]:
-    """Decide about the network's bridges, and the paths between what those of them leave apart that can be applied."""
-    sure = [bridge for bridge in network if bridge.score >= threshold]
-    proposals = decide([*network, *unspoken_for(paths, sure)], parsed, labels, threshold)
-    refused = {id(proposal.bridge) for proposal in proposals if proposal.state == REFUSED}
-    fine = [bridge for bridge in sure if id(bridge) not in refused]
-    if len(fine) == len(sure):
-        return proposals
-    return decide([*network, *unspoken_for(paths, fine)], parsed, labels, threshold)
-
-
-def weighed(bridge: Bridge, paths: list[Bridge]) -> Bridge:
-    """The network's bridge with the mean of its score and that of the best path between what it joins, 0 for none.
-
-    The network sees the CT around a gap, the path how both sides lie to each other: false pieces that the one takes for
-    airway hardly ever please the other too (model card).
-    """
-    agreeing = [path.score for path in paths if len({*path.joins} & {*bridge.joins}) > 1]
-    path_score = max(agreeing, default=0.0)
-    facts = {**bridge.facts, "network_score": bridge.score, "path_score": path_score}
-    return replace(bridge, score=(bridge.score + path_score) / 2, facts=facts)
+    if repair_model.method == "network":
+        return network or [], None
+    found = find_origins(parsed, labels, spacing_mm, Evidence(source.hu, source.probability), network)
+    return bridges_by_origin(found), airway_probability(found.pieces)
 
 
 def unrepaired(mask: Volume) -> Repaired:
@@ -269,23 +252,21 @@ def whole_hu(hu: NDArray, offset_hu: float = 0.0) -> NDArray[np.int16]:
 
 
 def number_components(mask: NDArray, tree: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """Components of a mask: `bridge.MAIN` is that which holds most of ``tree``, then the others, larger ones first.
+    """Components of a mask: `bridge.MAIN` is what holds ``tree``, then come the others, larger ones first.
 
-    Where ``tree`` is None or lies outside the mask, the largest component is the main one.
+    Where a scan holds no carina the tree may be several components, which all have the number `bridge.MAIN`. Where
+    ``tree`` is None or lies outside the mask, the largest component is the main one.
     """
     labels = label_components(mask)
-    held = np.bincount(labels[tree] if tree is not None else [0], minlength=2)
-    main = int(held[1:].argmax()) + 1
-    if main != MAIN:
-        numbers = np.arange(int(labels.max()) + 1, dtype=np.int32)
-        numbers[1:main] += 1
-        numbers[main] = MAIN
-        labels = numbers[labels]
-    return labels
-
-
-def unspoken_for(paths: list[Bridge], network: list[Bridge]) -> list[Bridge]:
-    """Those paths that join what the network's bridges, all of them together, leave apart."""
-    count = max((number for bridge in [*network, *paths] for number in bridge.joins), default=0)
-    group = groups_of(count, network)
-    return [path for path in paths if len({int(group[number]) for number in path.joins}) > 1]
+    main = np.zeros(int(labels.max()) + 1, bool)
+    if tree is not None:
+        main[labels[tree]] = True
+    main[0] = False
+    if not main.any():
+        return labels
+    others = ~main
+    others[0] = False
+    numbers = np.zeros(len(main), np.int32)
+    numbers[main] = MAIN
+    numbers[others] = MAIN + 1 + np.arange(np.count_nonzero(others))
+    return numbers[labels]

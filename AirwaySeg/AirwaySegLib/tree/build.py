@@ -103,8 +103,9 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
 
     Cavities are filled, and a ragged trachea is made solid (`mask_trachea.find_trunk`). The largest component is the
-    tree; its root is the trachea's upper end. Every component, even a single voxel, becomes at least one branch, and
-    every voxel belongs to a branch of its own component.
+    tree; its root is the trachea's upper end. Where no trachea is seen each component begins at its widest upper end,
+    if possible one that the array's border cuts. Every component, even a single voxel, becomes at least one branch,
+    and every voxel belongs to a branch of its own component.
 
     Raises
     ------
@@ -114,9 +115,10 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     tight = bounding_box(mask.array)
     if tight is None:
         raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
-    inside, lumen, line = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
-    forest, spurs = prune(grow_forest(lumen, line), lumen)
-    forest = rooted_at_a_tip(forest, lumen)
+    inside, lumen, line, has_trachea = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
+    z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(tight, mask.array.shape, strict=True))
+    forest, spurs = prune(grow_forest(lumen, line, None if has_trachea else (z, y, x)), lumen)
+    forest = rooted_at_a_tip(forest, lumen) if has_trachea else forest
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
         raise AirwaySegError(
@@ -135,8 +137,8 @@ def parse_airways(mask: Volume) -> ParsedAirways:
 
 def _skeleton(
     mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_]]:
-    """The mask made solid, the list of its voxels, and which of them are skeleton, (N,)."""
+) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], bool]:
+    """The mask made solid, the list of its voxels, which of them are skeleton, (N,), and whether a trachea was seen."""
     lumen = Lumen.of(mask, spacing_mm)
     some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
     trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
@@ -149,14 +151,14 @@ def _skeleton(
         solid[tuple(lumen.cavities().T)] = True  # what the solid trachea encloses
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
-        return solid, lumen, complete(thin(solid, lumen), lumen)
+        return solid, lumen, complete(thin(solid, lumen), lumen), False
     # A rod stands for the trachea; what springs from it is joined to it again.
     slender = solid.copy()
     slender[trunk.box] &= ~trunk.mask | trunk.rod
     near = lumen.rows_in(trunk.box)
     in_trunk = np.zeros(len(lumen), bool)
     in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
-    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk)
+    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk), True
 
 
 def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:

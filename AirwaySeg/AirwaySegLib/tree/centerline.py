@@ -17,12 +17,19 @@ from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 
 Points = NDArray[np.float64]
 
+Sides = tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+
 THICK = 0.55
 """The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
 in no blob of a leak that is a few voxels long."""
 
 NEAR_STEPS = 5
 """Skeleton voxels that touch belong to one fork if their ways to a common ancestor are shorter; else a loop was cut."""
+
+WIDEST, WIDTH_STEPS, CUT_VOXELS = 0.8, 8, 2.0
+"""Where there is no trachea the root lies at the highest end whose radius is at least so much of the widest end's. An
+end's radius is the largest within so many steps, for a cut end has a wall ahead. An end whose ball comes so near to the
+array's border is cut by it, and goes first."""
 
 SHORT_RADII = 0.5
 """Two branching points nearer to each other than so many lumen radii are one."""
@@ -63,13 +70,16 @@ class Course:
     parent: int
 
 
-def grow_forest(lumen: Lumen, line: NDArray[np.bool_]) -> Forest:
+def grow_forest(lumen: Lumen, line: NDArray[np.bool_], array_sides: Sides | None = None) -> Forest:
     """Root the skeleton of every component and cut its loops, each where the lumen is narrowest.
 
     Parameters
     ----------
     line
         (N,) True for the voxels of the lumen that are skeleton.
+    array_sides
+        None where the largest component begins in a trachea. Else for each axis whether the lumen's grid begins and
+        ends where the scan does: trees are cut there.
     """
     rows = np.flatnonzero(line)
     skeleton = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows])
@@ -80,7 +90,7 @@ def grow_forest(lumen: Lumen, line: NDArray[np.bool_]) -> Forest:
     weight = 1 / np.minimum(radii[first], radii[second]) + 1e-3 * steps
     graph = coo_matrix((weight, (first, second)), shape=(len(rows),) * 2)
     tree = minimum_spanning_tree(graph.tocsr())
-    order, parent = _breadth_first(tree, _roots(lumen, rows, tree))
+    order, parent = _breadth_first(tree, _roots(lumen, rows, tree, array_sides))
     index = np.empty(len(rows), np.intp)
     index[order] = np.arange(len(rows))
     return Forest(rows[order], parent, _at_cut(parent, index[first], index[second]), loops_in(skeleton))
@@ -116,10 +126,11 @@ def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
     return order, index[before[order]]
 
 
-def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
+def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix, array_sides: Sides | None) -> Rows:
     """The skeleton voxel of each component where its tree begins, as indices into ``rows``.
 
-    In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end.
+    In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end;
+    without a trachea in each component its widest upper end.
     """
     component, radii = lumen.components[rows], lumen.wall_mm[rows]
     links = tree + tree.T
@@ -131,10 +142,42 @@ def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix) -> Rows:
     order = np.lexsort((-mean, neighbours > 1, component))
     _, first = np.unique(component[order], return_index=True)
     roots = order[first]
+    if array_sides is not None:
+        ends = np.flatnonzero(neighbours <= 1)
+        ends = ends[np.argsort(component[ends], kind="stable")]
+        for of_one in np.split(ends, np.flatnonzero(np.diff(component[ends])) + 1):
+            if len(of_one) > 1:
+                roots[component[of_one[0]]] = _widest_upper_end(lumen, rows, links, of_one, array_sides)
+        return roots
     of_tree = np.flatnonzero(component == 0)
     thick = of_tree[radii[of_tree] >= thick_mm(radii[of_tree])]
     roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
     return roots
+
+
+def _within_steps(links: csr_matrix, start: int, steps: int) -> list[int]:
+    """The voxels that so many steps lead to."""
+    reached, last = {start}, [start]
+    for _ in range(steps):
+        last = [int(n) for one in last for n in links.indices[links.indptr[one] : links.indptr[one + 1]]]
+        last = [one for one in last if one not in reached]
+        reached.update(last)
+    return sorted(reached)
+
+
+def _widest_upper_end(lumen: Lumen, rows: Rows, links: csr_matrix, ends: Rows, array_sides: Sides) -> int:
+    """Where a tree without trachea begins: of its ends the widest that the array's border cuts, else the widest."""
+    radii = lumen.wall_mm[rows]
+    own = radii[ends]
+    wide = np.array([radii[_within_steps(links, int(end), WIDTH_STEPS)].max() for end in ends])
+    voxels = lumen.voxels[rows[ends]]
+    far = np.stack([voxels, np.asarray(lumen.shape) - 1 - voxels], axis=2)  # (ends, axis, first or last side)
+    reach = own[:, None, None] / np.asarray(lumen.spacing_mm)[None, :, None] + CUT_VOXELS
+    cut = ((far <= reach) & np.asarray(array_sides)[None]).any(axis=(1, 2))
+    if cut.any():
+        ends, wide = ends[cut], wide[cut]
+    widest = ends[wide >= WIDEST * wide.max()]
+    return int(widest[lumen.places_mm[rows[widest], 0].argmax()])
 
 
 def loops_in(skeleton: Lumen) -> int:

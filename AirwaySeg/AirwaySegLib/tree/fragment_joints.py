@@ -1,46 +1,87 @@
-"""Loose fragments of an airway tree: where each would join the tree, and how likely it is a piece that was broken off.
+"""Where loose fragments of an airway tree would join it: pairs of ends and points, and how well they fit.
 
-Letters in shapes: E ends of fragments, M points of the tree's centerlines, C points that an end is compared with. All
-lengths are in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and flat outside.
+Two questions are asked of a fragment, here of the mask alone and in `repair` with the CT: is it airway (`piece_score`
+there, `shape_terms` here), and where does it come from (`joint_terms`). Letters in shapes: K points, C pairs of an end
+and a point that it might come from. Lengths are in mm. ``ramp(x, a, b)`` is 0 at a, 1 at b, straight between them and
+flat outside.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
+from AirwaySegLib.tree.fragment_ends import (
+    Course,
+    Facts,
+    Floats,
+    Numbers,
+    Points,
+    ends_of,
+    logistic,
+    points_along,
+    ramp,
+    shape_facts,
+    shape_terms,
+    unit,
+    weighed,
+)
 
 Point = tuple[float, float, float]
-Floats = NDArray[np.float64]
-Numbers = NDArray[np.int64]
 
-USUAL_GAP_MM, LARGE_GAP_MM = 8.0, 24.0
-"""Gaps that count half, of a short fragment and of a subtree: repair bridges up to ten voxels (DeepTree), which
-are 6 to 8 mm; a subtree is hardly anything but airway, so that an occluded stretch before it may be longer."""
+MAIN = 1
+"""The number of the tree among the components."""
 
-AXIS_MM = 5.0
-"""Stretch over which the direction of an end is taken: several voxels, so that a single one does not turn it."""
+USUAL_GAP_MM, LARGE_GAP_MM = 8.0, 20.0
+"""Widest gaps, from wall to wall, before a short fragment and before a long one: repair bridges up to ten voxels
+(DeepTree), which are 6 to 8 mm; a long one is hardly anything but airway, so that a plug before it may be longer."""
 
-SHARP_DEG = 120.0
-"""Between the arms of a bend: airways bend less. Of a fork that is broken off close by, thinning leaves two arms."""
+SHORT_PIECE_MM, LONG_PIECE_MM = 5.0, 30.0
+"""Lengths of fragments, centerline and both ends, between which the widest gap grows."""
 
-REACH_MM = (0.0, 5.0, 10.0, 15.0, 20.0)
-"""How far an end is prolonged in search of the tree: a side branch does not spring from the point nearest to it."""
-
-NEAREST_TIPS = 3
-"""The tip that a fragment continues need not be the nearest one."""
-
-NOISE_LENGTH_MM, SURE_PIECE_MM, LARGE_PIECE_MM = 2.0, 10.0, 100.0
-"""Lengths of fragments, centerline and both ends: up to the first (three voxels) it is taken for noise, here and in
-`repair.path_score`; the second (fifteen voxels in a row) is rarely reached by noise; the third is a subtree."""
-
-WIDEST_JOINT, THINNEST_JOINT = 1.3, 0.4
+WIDEST_JOINT = 1.3
 """Fragment's radius over the tree's: daughters have 0.5 to 0.9 of it (Weibel, 1963), a continued branch 1."""
 
-FORWARD_DEG, BACKWARD_DEG = 60.0, 120.0
-"""Airways fork at 20 to 60 degrees from their parent's direction, and do not turn back."""
+SHAPE_ALONE = {
+    "one": -2.12,
+    "long": 0.85,
+    "slender": 1.37,
+    "blunt": -0.5,
+}
+JOINT_ALONE = {
+    "one": 3.54,
+    "gap": -0.49,
+    "far": -0.21,
+    "bend": -1.86,
+    "aside": -1.92,
+    "turn": -1.26,
+    "beside": -1.02,
+    "backwards": -0.29,
+    "wider": -1.68,
+    "proximal": 1.06,
+    "long": 1.0,
+}
+"""Weights of both questions for a mask alone, fitted by `fit_repair_scores.py` in Testing/benchmarks on three simulated
+cases, broken once each (--draws 1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """C pairs of a fragment's end and a point of another component, and their facts by name, each (C,)."""
+
+    ends: Points
+    others: Points
+    facts: Facts
+
+    def __len__(self) -> int:
+        return len(self.ends.radii)
+
+    def take(self, rows: Numbers) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(
+            self.ends.take(rows), self.others.take(rows), {name: values[rows] for name, values in self.facts.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -61,46 +102,110 @@ class Joint:
     facts: dict[str, float]
 
 
+def reach_mm(length_mm: Floats) -> Floats:
+    """Widest gap before a fragment by its length: from `USUAL_GAP_MM` to `LARGE_GAP_MM`."""
+    return USUAL_GAP_MM + (LARGE_GAP_MM - USUAL_GAP_MM) * ramp(length_mm, SHORT_PIECE_MM, LONG_PIECE_MM)
+
+
+def ends_and_targets(courses: list[Course]) -> tuple[Points, Points]:
+    """The free ends and bends of the fragments, and all points that they might come from, free ends first."""
+    main, pieces = _parted(courses)
+    ends = ends_of(pieces, with_bend=True)
+    return ends, Points.joined([ends, ends_of(main, with_bend=False), *map(points_along, courses)])
+
+
+def _parted(courses: list[Course]) -> tuple[list[Course], list[Course]]:
+    """The tree's branches and the fragments'."""
+    main = [course for course in courses if course.component == MAIN]
+    return main, [course for course in courses if course.component != MAIN]
+
+
+def pair_facts(one: Points, other: Points, whole: Facts) -> Facts:
+    """Facts of pairs by name, each (C,); ``whole`` are facts of components by number, of which the first one's count.
+
+    distance_mm: between the lumens. angle_deg: between the end's axis and the way, 60 where it has none. turn_deg:
+    between the other point's direction and the way back. at_end: whether that is a free end. radius_ratio: end to
+    point. at_tree: whether the point is the tree's. proximal: log of the end's radius over the fragment's mean.
+    """
+    way = other.points_mm - one.points_mm
+    apart = np.linalg.norm(way, axis=1)
+    return {
+        "distance_mm": np.maximum(apart - one.radii - other.radii, 0),
+        "angle_deg": np.degrees(np.arccos(np.where(one.axes.any(axis=1), _cosine(one.axes, way), 0.5))),
+        "turn_deg": np.degrees(np.arccos(np.where(other.axes.any(axis=1), _cosine(other.axes, -way), 0.5))),
+        "at_end": other.free.astype(float),
+        "radius_ratio": one.radii / np.maximum(other.radii, 1e-3),
+        "at_tree": (other.components == MAIN).astype(float),
+        "at_root": one.is_root.astype(float),
+        "proximal": np.log(np.maximum(one.radii, 1e-3) / whole["radius_mm"][one.components]),
+        "length_mm": whole["length_mm"][one.components],
+    }
+
+
+def joint_terms(facts: Facts) -> Facts:
+    """What the second question weighs, by name, each (C,).
+
+    gap: distance between the lumens in 5 mm. far: the same as a share of the widest gap for such a fragment
+    (`reach_mm`). bend: 1 - cos of the angle between the end's axis and the way. aside: gap times sin of that angle.
+    turn: 1 - cos of the angle between the other end's axis and the way back; where the other is no end but a branch's
+    side, beside = 1, and backwards = how far cos of the angle with that branch's direction is below 0.2 (of a
+    fragment's side, whose direction is not known, of the smaller angle). wider, thinner: log of the ratio of radii,
+    that beyond 1 and, at an end, that below. proximal: log of the end's radius over the fragment's mean, from -1/2 to
+    1/2: the wide end is the proximal one. wrong_way: whether the end is not the one from which the fragment's branches
+    are counted, the more the longer it is, from 5 to 15 mm. long: log of the fragment's length in 5 mm, from 2 to 60.
+    """
+    angle, turn = np.radians(facts["angle_deg"]), np.radians(facts["turn_deg"])
+    free, gap_mm = facts["at_end"], facts["distance_mm"]
+    ratio = np.log(np.maximum(facts["radius_ratio"], 1e-3))
+    along = np.where(facts["at_tree"] > 0, np.cos(turn), np.abs(np.cos(turn)))
+    return {
+        "one": np.ones_like(free),
+        "gap": gap_mm / 5,
+        "far": gap_mm / reach_mm(facts["length_mm"]),
+        "bend": 1 - np.cos(angle),
+        "aside": gap_mm * np.sin(angle) / 5,
+        "turn": free * (1 - np.cos(turn)),
+        "beside": 1 - free,
+        "backwards": (1 - free) * np.maximum(0, 0.2 - along),
+        "wider": np.maximum(0, ratio),
+        "thinner": free * np.maximum(0, -ratio),
+        "proximal": np.clip(facts["proximal"], -0.5, 0.5),
+        "long": np.log(np.clip(facts["length_mm"], 2, 60) / 5),
+        "wrong_way": (1 - facts["at_root"]) * ramp(facts["length_mm"], 5, 15),
+    }
+
+
 def joints_of_fragments(tree: AirwayTree) -> list[Joint]:
     """One joint for every component but the tree's, in their order.
 
-    Each end of a fragment, and each sharp bend, is compared with points of the tree: those nearest to its prolonged
-    axis at `REACH_MM`, and the `NEAREST_TIPS` nearest tips. The best of all is where it would join:
-
-    - near = 1 / (1 + (distance / gap)^2), the distance being that between the lumens' ends or walls, the gap going from
-      `USUAL_GAP_MM` to `LARGE_GAP_MM` for lengths from `SURE_PIECE_MM` to `LARGE_PIECE_MM`;
-    - aligned = cos^2 of the angle between the fragment's axis and the way to the tree, 0 beyond 90 degrees, and 1/2 for
-      a fragment of one point;
-    - onward = 1 - ramp(angle between the tree's direction there and the way to the fragment, `FORWARD_DEG`,
-      `BACKWARD_DEG`);
-    - fitting = 1 where the ratio of radii is that of mother and daughter, less in proportion where it is wider than
-      `WIDEST_JOINT` or, beyond a tip, thinner than `THINNEST_JOINT`;
-    - score = ramp(length, `NOISE_LENGTH_MM`, `SURE_PIECE_MM`) * (1/4 + 3/4 near aligned onward fitting), the length
-      being that of the fragment's centerlines and its two ends.
+    Each end of a fragment, and each sharp bend, is compared with the points of the tree that are nearest to it and to
+    its prolonged axis, and with the nearest tips. Where it would join is the best by `joint_terms`; the score is
+    P(airway) * (1/4 + 3/4 P(joint)), both of the mask alone (`SHAPE_ALONE`, `JOINT_ALONE`); P(joint) falls to 0 between
+    the widest gap (`reach_mm`) and twice as much.
     """
-    main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > 1]
+    main, pieces = tree.main(), [branch for branch in tree.branches if branch.component > MAIN]
     if not pieces or not main:
         return []
-    ends, targets, whole = _Ends.of(pieces), _Targets.of(main), _whole_fragments(pieces)
-    candidates = _candidates_of(ends, targets)
-    facts, join = _joining(ends, targets, candidates, whole)
-    best = (join + 1e-3 / (1 + facts["distance_mm"])).argmax(axis=1)  # where nothing fits, the nearest
-    rows = np.arange(len(best))
-    length_mm = whole["length_mm"][ends.components]
-    score = ramp(length_mm, NOISE_LENGTH_MM, SURE_PIECE_MM) * (0.25 + 0.75 * join[rows, best])
-    order = np.lexsort((facts["distance_mm"][rows, best], -score, ends.components))
-    first = order[np.unique(ends.components[order], return_index=True)[1]]
-    of_joint = {name: values[first, best[first]] for name, values in facts.items()}
-    of_whole = {name: values[ends.components[first]] for name, values in whole.items()}
-    numbers = _by_row(of_joint | of_whole)
+    courses = [Course.of(branch) for branch in [*main, *pieces]]
+    whole = shape_facts(courses, max(branch.component for branch in pieces) + 1)
+    ends = ends_of(courses[len(main) :], with_bend=True)
+    targets = Points.joined([ends_of(courses[: len(main)], with_bend=False), *map(points_along, courses[: len(main)])])
+    rows, columns = _candidates(ends, targets)
+    facts = pair_facts(ends.take(rows), targets.take(columns), whole)
+    fit = logistic(weighed(joint_terms(facts), JOINT_ALONE))
+    widest = reach_mm(facts["length_mm"])
+    fit *= ramp(facts["distance_mm"], 2 * widest, widest)
+    order = np.lexsort((facts["distance_mm"], -fit, ends.components[rows]))
+    first = order[np.unique(ends.components[rows][order], return_index=True)[1]]
+    airway = logistic(weighed(shape_terms(whole), SHAPE_ALONE))
+    volumes = np.bincount([branch.component for branch in pieces], [branch.volume_mm3 for branch in pieces]).astype(
+        float
+    )
+    whole = {"length_mm": whole["length_mm"], "radius_mm": whole["radius_mm"], "volume_mm3": volumes}
     return [
-        _joint(ends, targets, row, candidates[row, best[row]], score[row], facts) for row, facts in zip(first, numbers)
+        _joint(ends.take(rows[[row]]), targets.take(columns[[row]]), _of_row(facts, row), whole, airway, fit[row])
+        for row in first.tolist()
     ]
-
-
-def ramp(value: Floats | float, zero_at: float, one_at: float) -> Floats:
-    """0 at ``zero_at``, 1 at ``one_at``, straight between them and flat outside; either may be the larger."""
-    return np.clip((np.asarray(value, float) - zero_at) / (one_at - zero_at), 0, 1)
 
 
 def far_radius_mm(branch: Branch) -> float:
@@ -115,155 +220,51 @@ def rounded_point(point: Floats) -> Point:
     return x, y, z
 
 
-def _by_row(columns: dict[str, Floats]) -> list[dict[str, float]]:
-    """Columns of equal length as one dictionary a row, to 3 decimals."""
-    rounded = [np.round(values, 3).tolist() for values in columns.values()]
-    return [dict(zip(columns, row)) for row in zip(*rounded)]
+RAY_MM = (0.0, 5.0, 10.0, 15.0, 20.0)
+"""How far an end is prolonged in search of the tree: a side branch does not spring from the point nearest to it."""
+
+NEAREST_TIPS = 3
+"""The tip that a fragment continues need not be the nearest one."""
 
 
-def _joint(ends: "_Ends", targets: "_Targets", row: int, joined: int, score: float, facts: dict[str, float]) -> Joint:
-    if not ends.axes[row].any():
+def _candidates(ends: Points, targets: Points) -> tuple[Numbers, Numbers]:
+    """Rows of ends and of the tree's points that are compared, each (C,)."""
+    free = np.flatnonzero(targets.free)
+    rays = ends.points_mm[:, None] + np.array(RAY_MM)[:, None] * ends.axes[:, None]
+    columns = [cKDTree(targets.points_mm).query(rays)[1]]
+    if len(free):
+        nearest = list(range(1, 1 + min(NEAREST_TIPS, len(free))))
+        columns.append(free[cKDTree(targets.points_mm[free]).query(ends.points_mm, k=nearest)[1]])
+    together = np.concatenate(columns, axis=1)
+    return np.repeat(np.arange(len(together)), together.shape[1]), together.ravel()
+
+
+def _of_row(facts: Facts, row: int) -> dict[str, float]:
+    return {name: float(values[row]) for name, values in facts.items()}
+
+
+def _joint(end: Points, point: Points, pair: dict[str, float], whole: Facts, airway: Floats, fit: float) -> Joint:
+    number = int(end.components[0])
+    facts = {
+        "distance_mm": pair["distance_mm"],
+        "angle_deg": pair["angle_deg"],
+        "tree_angle_deg": pair["turn_deg"],
+        "radius_ratio": pair["radius_ratio"],
+        "at_tip": pair["at_end"],
+        **{name: float(values[number]) for name, values in whole.items()},
+    }
+    if not end.axes.any():
         del facts["angle_deg"]
-    other_point = rounded_point(targets.points[joined])
+    score = float(airway[number]) * (0.25 + 0.75 * fit)
     return Joint(
-        int(ends.branches[row]),
-        rounded_point(ends.points[row]),
-        int(targets.branches[joined]),
-        other_point,
-        float(score),
-        facts,
+        int(end.branches[0]),
+        rounded_point(end.points_mm[0]),
+        int(point.branches[0]),
+        rounded_point(point.points_mm[0]),
+        score,
+        {name: round(value, 3) for name, value in facts.items()},
     )
 
 
-def _whole_fragments(pieces: list[Branch]) -> dict[str, Floats]:
-    """Length with both ends, mean radius and volume of each component, indexed by its number."""
-    numbers = np.array([branch.component for branch in pieces])
-    points = np.bincount(numbers, [float(len(branch.radii_mm)) for branch in pieces])
-    radius = np.bincount(numbers, [branch.radii_mm.sum() for branch in pieces]) / np.maximum(points, 1)
-    length = np.bincount(numbers, [branch.length_mm if len(branch.radii_mm) > 1 else 0.0 for branch in pieces])
-    volume = np.bincount(numbers, [branch.volume_mm3 for branch in pieces])
-    return {"length_mm": np.add(length, 2 * radius), "radius_mm": radius, "volume_mm3": np.asarray(volume, float)}
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """E ends and sharp bends of fragments; ``axes`` (E, 3) point outwards, 0 where a fragment is a single point."""
-
-    points: Floats
-    axes: Floats
-    radii: Floats
-    branches: Numbers
-    components: Numbers
-
-    @classmethod
-    def of(cls, pieces: list[Branch]) -> "_Ends":
-        """Roots, tips and sharp bends of the fragments' branches."""
-        heads = [(branch, 0, _outwards(branch, 0)) for branch in pieces if branch.parent is None]
-        tips = [branch for branch in pieces if not branch.children and len(branch.points_mm) > 1]
-        long = [branch for branch in pieces if branch.length_mm > 2 * AXIS_MM]
-        bends = [(branch, *bend) for branch in long if (bend := _sharpest_bend(branch)) is not None]
-        found = heads + [(branch, -1, _outwards(branch, -1)) for branch in tips] + bends
-        return cls(
-            np.array([branch.points_mm[row] for branch, row, _ in found]),
-            np.array([axis for _, _, axis in found]),
-            np.array([branch.radii_mm[row] for branch, row, _ in found]),
-            np.array([branch.id for branch, _, _ in found]),
-            np.array([branch.component for branch, _, _ in found]),
-        )
-
-
-def _outwards(branch: Branch, side: int) -> Floats:
-    """Unit vector out of the branch at its first (0) or last (-1) point, over `AXIS_MM`; 0 for a single point."""
-    if len(branch.points_mm) == 1:
-        return np.zeros(3)
-    from_end = branch.along_mm if side == 0 else branch.length_mm - branch.along_mm
-    inner = int(np.abs(from_end - AXIS_MM).argmin())
-    chord = branch.points_mm[side] - branch.points_mm[inner]
-    return chord / max(float(np.linalg.norm(chord)), 1e-9)
-
-
-def _sharpest_bend(branch: Branch) -> tuple[int, Floats] | None:
-    """Row and outward unit vector of the sharpest bend below `SHARP_DEG` between arms of `AXIS_MM`; None for none."""
-    along, points = branch.along_mm, branch.points_mm
-    rows = np.flatnonzero((along >= AXIS_MM) & (along <= along[-1] - AXIS_MM))
-    if len(rows) == 0:
-        return None
-    arms = [points[np.searchsorted(along, along[rows] + reach)] - points[rows] for reach in (-AXIS_MM, AXIS_MM)]
-    first, second = (arm / np.maximum(np.linalg.norm(arm, axis=1, keepdims=True), 1e-9) for arm in arms)
-    cosines = (first * second).sum(axis=1)
-    sharpest = int(cosines.argmax())
-    if cosines[sharpest] < np.cos(np.radians(SHARP_DEG)):
-        return None
-    outward = -(first + second)[sharpest]
-    return int(rows[sharpest]), outward / max(float(np.linalg.norm(outward)), 1e-9)
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """M points of the tree's centerlines, with direction away from the trachea and the branch's far radius."""
-
-    points: Floats
-    directions: Floats
-    radii: Floats
-    widths: Floats
-    branches: Numbers
-    is_tip: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, main: list[Branch]) -> "_Targets":
-        """All points of the tree's branches."""
-        counts = [len(branch.points_mm) for branch in main]
-        is_tip = np.zeros(sum(counts), bool)
-        is_tip[np.cumsum(counts) - 1] = [not branch.children for branch in main]
-        return cls(
-            np.concatenate([branch.points_mm for branch in main]),
-            np.concatenate([_directions(branch) for branch in main]),
-            np.concatenate([branch.radii_mm for branch in main]),
-            np.repeat([far_radius_mm(branch) for branch in main], counts),
-            np.repeat([branch.id for branch in main], counts),
-            is_tip,
-        )
-
-
-def _directions(branch: Branch) -> Floats:
-    """Unit vectors away from the trachea at each point; at the last one over `AXIS_MM`."""
-    if len(branch.points_mm) == 1:
-        return np.zeros((1, 3))
-    steps = np.gradient(branch.points_mm, axis=0)
-    steps[-1] = _outwards(branch, -1)
-    return steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9)
-
-
-def _candidates_of(ends: _Ends, targets: _Targets) -> Numbers:
-    """Rows of the tree's points that each end is compared with, (E, C); tips first."""
-    tips = np.flatnonzero(targets.is_tip)
-    nearest = list(range(1, 1 + min(NEAREST_TIPS, len(tips))))
-    ahead = tips[cKDTree(targets.points[tips]).query(ends.points, k=nearest)[1]]
-    rays = ends.points[:, None] + np.array(REACH_MM)[:, None] * ends.axes[:, None]
-    return np.concatenate([ahead, cKDTree(targets.points).query(rays)[1]], axis=1)
-
-
-def _joining(
-    ends: _Ends, targets: _Targets, candidates: Numbers, whole: dict[str, Floats]
-) -> tuple[dict[str, Floats], Floats]:
-    """The facts by name and how well they join (near aligned onward fitting), each (E, C)."""
-    radius, length_mm = whole["radius_mm"][ends.components], whole["length_mm"][ends.components]
-    gap_mm = USUAL_GAP_MM + (LARGE_GAP_MM - USUAL_GAP_MM) * ramp(length_mm, SURE_PIECE_MM, LARGE_PIECE_MM)
-    way = targets.points[candidates] - ends.points[:, None]
-    apart = np.maximum(np.linalg.norm(way, axis=2), 1e-9)
-    cosine = (way * ends.axes[:, None]).sum(axis=2) / apart
-    onward = -(way * targets.directions[candidates]).sum(axis=2) / apart
-    facts = {
-        "distance_mm": np.maximum(apart - ends.radii[:, None] - targets.radii[candidates], 0),
-        "angle_deg": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
-        "tree_angle_deg": np.degrees(np.arccos(np.clip(onward, -1, 1))),
-        "radius_ratio": radius[:, None] / np.maximum(targets.widths[candidates], 1e-9),
-        "at_tip": np.asarray(targets.is_tip[candidates], float),
-    }
-    has_axis = np.linalg.norm(ends.axes, axis=1, keepdims=True) > 0
-    aligned = np.where(has_axis, np.maximum(cosine, 0) ** 2, 0.5)
-    wide = WIDEST_JOINT / np.maximum(facts["radius_ratio"], 1e-9)
-    thin = np.where(facts["at_tip"] > 0, facts["radius_ratio"] / THINNEST_JOINT, 1)
-    fitting = np.minimum(1, np.minimum(wide, thin))
-    near = 1 / (1 + (facts["distance_mm"] / gap_mm[:, None]) ** 2)
-    return facts, near * aligned * fitting * (1 - ramp(facts["tree_angle_deg"], FORWARD_DEG, BACKWARD_DEG))
+def _cosine(first: Floats, second: Floats) -> Floats:
+    return np.clip((unit(first) * unit(second)).sum(axis=-1), -1, 1)

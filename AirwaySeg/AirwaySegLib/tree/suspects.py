@@ -18,7 +18,8 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
-from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, joints_of_fragments, ramp, rounded_point
+from AirwaySegLib.tree.fragment_ends import ramp
+from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, joints_of_fragments, rounded_point
 
 FORMAT = "AirwaySeg suspects 1"
 FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP = "fragment", "sudden end", "leak", "doubtful tip"

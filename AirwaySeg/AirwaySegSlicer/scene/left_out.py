@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.scene.nodes import ROLE
 
 FRAGMENTS, VOXELS, PROPOSED = ROLE + "fragmentsLeftOut", ROLE + "voxelsLeftOut", ROLE + "proposedRepairs"
+UNCONNECTED = ROLE + "unconnectedPieces"
 """Attributes of a result; empty where not known."""
 
 
@@ -22,6 +23,7 @@ def read_left_out(folder: str, report: dict) -> dict[str, str]:
     found = {
         FRAGMENTS: fragments,
         VOXELS: repair.get("voxels_left_out"),
+        UNCONNECTED: (report.get("decisions", {}).get("unconnected") or {}).get("pieces"),
         PROPOSED: _proposed(os.path.join(folder, "repairs.json")),
     }
     return {key: "" if value is None else str(value) for key, value in found.items()}
@@ -47,6 +49,8 @@ def left_out_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
         parts.append(text.format(count=fragments))
         if voxels:
             parts[0] += _(" ({count} voxels)").format(count=f"{voxels:,}")
+        if certain := int(node.GetAttribute(UNCONNECTED) or 0):
+            parts[0] += _(", {count} of them airway for certain").format(count=certain)
     if proposed:
         text = _("{count} proposed repair") if proposed == 1 else _("{count} proposed repairs")
         parts.append(text.format(count=proposed))

@@ -9,7 +9,7 @@ import numpy as np
 import published_parse
 import pytest
 import SimpleITK as sitk
-from phantoms import Tube, a_forked_tree, draw_tubes
+from phantoms import Tube, a_deep_tree, a_forked_tree, draw_tubes
 
 from AirwaySegLib.commands import segment as batch
 from AirwaySegLib.commands.evaluate import (
@@ -22,7 +22,7 @@ from AirwaySegLib.commands.evaluate import (
 )
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation.metrics import Metrics
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, central_branches, compare
+from AirwaySegLib.evaluation.protocols import AXES, PROTOCOLS, central_branches, compare
 from AirwaySegLib.evaluation.reference_parse import parse_branches
 from AirwaySegLib.progress import silent
 
@@ -72,7 +72,7 @@ def test_a_tree_agrees_with_itself(a_tree, name):
 
 def test_only_the_largest_component_detects_but_atm22_counts_all_voxels(a_tree, a_broken_tree):
     atm22, aiib23 = (compare(a_broken_tree, a_tree, SPACING_MM, PROTOCOLS[name]) for name in ("atm22", "aiib23"))
-    expected = published_parse.evaluate(a_broken_tree, a_tree)
+    expected = published_parse.evaluate(a_broken_tree.T, a_tree.T)
     assert atm22.detection.skeleton_voxels_detected == expected.skeleton_detected
     assert (atm22.detection.branches, atm22.detection.branches_detected) == (7, expected.branches_detected) == (7, 4)
     assert aiib23.detection == atm22.detection and aiib23.cl_dice < atm22.cl_dice < 1
@@ -87,13 +87,43 @@ def test_what_hangs_by_an_edge_is_missed_even_by_the_mask_itself_as_in_the_publi
     mask[5:45, 8:11, 5:8] = True
     mask[42:45, 8:11, 5:20] = True
     mask[45:55, 8:11, 20:23] = True  # shares an edge with the bar before
-    metrics, expected = compare(mask, mask, SPACING_MM, PROTOCOLS["atm22"]), published_parse.evaluate(mask, mask)
+    metrics, expected = compare(mask, mask, SPACING_MM, PROTOCOLS["atm22"]), published_parse.evaluate(mask.T, mask.T)
     found = metrics.detection
     assert (found.skeleton_voxels, found.skeleton_voxels_detected) == (
         expected.skeleton_voxels,
         expected.skeleton_detected,
     )
     assert 0.7 < found.tree_length < 0.95 and metrics.overlap.dice == 1 and metrics.prediction_components == 1
+
+
+@pytest.mark.parametrize("name", ["atm22", "aiib23"])
+def test_branches_are_parsed_in_the_order_of_axes_that_is_asked_for_and_the_challenges_x_y_z_by_default(name):
+    """The published programs read NIfTI with nibabel, whose arrays are (X, Y, Z)."""
+    shape = (90, 100, 130)
+    tubes = a_deep_tree(5, seed=4)
+    tree = draw_tubes(tubes, shape, (3.0, 3.0, 3.0))
+    cut = draw_tubes(tubes[: len(tubes) * 3 // 4], shape, (3.0, 3.0, 3.0))
+    rules, found = PROTOCOLS[name], {}
+    for axes, (ours, reference) in {"xyz": (cut.T, tree.T), "zyx": (cut, tree)}.items():
+        expected = published_parse.evaluate(ours, reference, rules.refined)
+        metrics = compare(cut, tree, (3.0, 2.0, 1.0), rules, axes)
+        found[axes] = metrics.detection
+        counts = (expected.skeleton_voxels, expected.skeleton_detected, expected.branches, expected.branches_detected)
+        detection = metrics.detection
+        assert counts == (
+            detection.skeleton_voxels,
+            detection.skeleton_voxels_detected,
+            detection.branches,
+            detection.branches_detected,
+        )
+    assert found["xyz"] != found["zyx"] and compare(cut, tree, (3.0, 2.0, 1.0), rules).detection == found["xyz"]
+
+
+def test_a_length_is_in_mm_along_its_own_axis_whatever_the_order_of_the_axes():
+    bar = np.zeros((40, 12, 14), bool)
+    bar[4:36, 4:7, 5:8] = True  # 32 voxels along z, which are 3 mm high
+    found = [compare(bar, bar, (3.0, 1.0, 2.0), PROTOCOLS["atm22"], axes).detection for axes in AXES]
+    assert [detection.length_mm for detection in found] == pytest.approx([3 * 31] * 2, abs=3 * 3)  # thinned at its ends
 
 
 def test_aiib23_does_not_refine_the_parse():
@@ -114,7 +144,7 @@ def test_deeptree_leaves_trachea_and_main_bronchi_out_of_everything(a_tree):
     assert not any(central[end] for end in ends)
     leak = a_tree.copy()
     leak[80:95, 20, 50:60] = True  # beside the trachea
-    metrics = compare(leak, a_tree, SPACING_MM, rules)
+    metrics = compare(leak, a_tree, SPACING_MM, rules, "zyx")  # as `parse`
     assert metrics.overlap.precision == 1 and metrics.overlap.true_positive == (a_tree & ~central).sum()
     assert compare(leak, a_tree, SPACING_MM, PROTOCOLS["atm22"]).overlap.false_positive == (leak & ~a_tree).sum() > 100
     # One branch of four is missing, and with it about a quarter of what counts.
@@ -199,6 +229,8 @@ def test_an_empty_reference_and_an_unknown_protocol_are_refused(tmp_path, a_tree
     assert evaluate_pair(empty, full).detection.tree_length == 0
     with pytest.raises(AirwaySegError, match="'atm23'.*atm22, aiib23, deeptree"):
         evaluate_pair(full, full, "atm23")
+    with pytest.raises(AirwaySegError, match="order of the axes is 'yxz'; it must be one of xyz, zyx"):
+        run_evaluation(EvaluationRequest(full, full, axes="yxz"), silent)
     with pytest.raises(AirwaySegError, match="folder of masks"):
         run_evaluation(EvaluationRequest(full, tmp_path), silent)
 
@@ -234,7 +266,7 @@ def test_mean_and_deviation_are_in_json_csv_and_text(two_folders, tmp_path):
     bds = [0.0, 4 / 7, 1.0]
     assert content["mean"]["bd"] == pytest.approx(np.mean(bds))
     assert content["standard_deviation"]["bd"] == pytest.approx(np.std(bds, ddof=1))
-    assert content["protocol"] == "atm22" and len(content["notes"]) == 3
+    assert (content["protocol"], content["axes"]) == ("atm22", "xyz") and len(content["notes"]) == 3
     assert content["cases"]["case0"]["precision"] is None and content["cases"]["case1"]["precision"] > 0.9
     rows = {row["case"]: row for row in csv.DictReader(files[1].open())}
     assert list(rows) == ["case0", "case1", "case2", "mean", "standard_deviation"]

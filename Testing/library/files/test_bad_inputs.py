@@ -769,7 +769,8 @@ def test_a_description_of_weights_that_is_wrong_is_refused(tmp_path, description
 @needs_posix
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
 def test_weights_that_are_no_regular_file_are_refused(tmp_path, kind):
-    from AirwaySegLib.networks.weights import architecture_of, import_published, load_weights
+    from AirwaySegLib.networks.published_checkpoints import import_published
+    from AirwaySegLib.networks.weights import architecture_of, load_weights
 
     path = special(tmp_path / "w.safetensors", kind)
     for use in (load_weights, lambda path: import_published(path, "x")):

@@ -91,3 +91,23 @@ def test_fragments_are_what_else_reaches_the_threshold_in_pieces_of_some_size(a_
     found = loose_fragments(a_tree_map, tree, 0.6)
     assert found.sum() == SMALLEST_FRAGMENT_VOXELS and found[5, 40, 5 : 5 + SMALLEST_FRAGMENT_VOXELS].all()
     assert not loose_fragments(np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), bool), 0.5).any()
+
+
+def test_without_a_carina_what_the_scan_s_edge_cuts_is_a_tree_and_what_it_does_not_is_left_out(a_tree_map):
+    a_tree_map[60:] = 0  # the trachea lies below the lower edge of the scan
+    a_tree_map[0:4, 40:44, 40:44] = 250  # a bronchus of 0.06 ml that the lower edge cuts
+    a_tree_map[0:4, 50:54, 40:44] = 150  # as large, but doubtful
+    a_tree_map[0:1, 40, 50:59] = 250  # certain, but tiny
+    a_tree_map[20:45, 40:44, 40:44] = 250  # 0.4 ml of gas in the middle
+    edges = ((True, True), (False, False), (False, False))
+    for seeds, trees in ((np.array([[50, 20, 20]]), 2), (np.empty((0, 3), np.intp), 1)):
+        choice = choose_airways(a_tree_map, ISOTROPIC, seeds, 0.35, edges)
+        assert label_components(choice.mask).max() == trees
+        assert choice.mask[1, 41, 41] and not choice.mask[1, 51, 41] and not choice.mask[0, 40, 55]
+        assert not choice.mask[30, 41, 41] and choice.mask[50, 20, 20] == (trees == 2)
+
+
+def test_where_the_box_ends_within_the_scan_nothing_is_cut(a_tree_map):
+    inner = ((False, True), (False, False), (False, False))
+    a_tree_map[0:4, 40:44, 40:44] = 250
+    assert not choose_airways(a_tree_map, ISOTROPIC, SEEDS, 0.35, inner).mask[1, 41, 41]

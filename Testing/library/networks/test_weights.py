@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import warnings
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,7 +20,8 @@ from published_wingsnet import PublishedWingsNet
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks import weights
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.weights import ModelInfo, import_published, load_weights, save_weights
+from AirwaySegLib.networks.published_checkpoints import import_published
+from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 
 
@@ -242,6 +246,45 @@ def test_a_published_checkpoint_becomes_named_weights_with_the_same_output(tmp_p
     with torch.no_grad():
         assert torch.allclose(net(x)[1], published(x)[1], rtol=0, atol=1e-5)
     with pytest.raises(AirwaySegError, match="--force"):
+        import_published(tmp_path / "theirs.ckpt", "theirs")
+
+
+@pytest.mark.parametrize(("channels", "second"), [(2, (-1000, 500)), (1, None)], ids=["ATM'22", "AIIB23"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_layouts_of_the_challenges_winners_are_imported_with_their_windows(
+    tmp_path: Path, channels: int, second: tuple[float, float] | None, prefix: str
+) -> None:
+    published = PublishedWingsNet(channels, 1).eval()
+    state = {prefix + re.sub(r"^(dc0_.)\.0\.", r"\1.", key): value for key, value in published.state_dict().items()}
+    assert f"{prefix}dc0_1.weight" in state and f"{prefix}dc0_0.bias" in state
+    torch.save(state, tmp_path / "theirs.pth")
+    import_published(tmp_path / "theirs.pth", "winner")
+    net, info, _ = load_weights("winner")
+    assert (info.in_channels, info.window_hu, info.second_window_hu) == (channels, (-1024, 1024), second)
+    x = torch.rand(1, channels, 16, 24, 16)
+    with torch.no_grad():
+        for ours, theirs in zip(net(x), published(x), strict=True):
+            assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["numpy._core.multiarray", "numpy.core.multiarray"], ids=["numpy 2", "numpy 1"])
+def test_arrays_of_numpy_beside_the_weights_are_left_out_and_never_made(tmp_path: Path, core: str) -> None:
+    kept = {"loss": np.arange(6.0).reshape(2, 3), "best": np.float64(0.5), "names": np.array(["a", None], object)}
+    published = a_checkpoint(tmp_path / "plain.ckpt", **kept)
+    with zipfile.ZipFile(tmp_path / "plain.ckpt") as old, zipfile.ZipFile(tmp_path / "theirs.ckpt", "w") as new:
+        assert any(b"numpy._core.multiarray" in old.read(name) for name in old.namelist())
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"numpy._core.multiarray", core.encode()))
+    import_published(tmp_path / "theirs.ckpt", "theirs")
+    x = torch.rand(1, 2, 16, 24, 16)
+    with torch.no_grad():
+        assert torch.allclose(load_weights("theirs")[0](x)[1], published(x)[1], rtol=0, atol=1e-5)
+
+
+def test_weights_that_are_arrays_of_numpy_are_refused_by_name(tmp_path: Path) -> None:
+    state = PublishedWingsNet(2, 3).state_dict()
+    torch.save({**state, "ec2.conv1.bias": state["ec2.conv1.bias"].numpy()}, tmp_path / "theirs.ckpt")
+    with pytest.raises(AirwaySegError, match=r"ec2\.conv1\.bias is no tensor, WingsNet needs \(16,\)"):
         import_published(tmp_path / "theirs.ckpt", "theirs")
 
 

@@ -50,3 +50,16 @@ def test_slices_go_through_the_tree(a_chest):
 def test_an_empty_mask_still_gives_a_picture(a_chest):
     picture = np.asarray(draw_preview(a_chest[0], np.zeros_like(a_chest[1]), (1.0, 1.0, 1.0), "nothing"))
     assert not (picture == OUTLINE).all(axis=2).any()
+
+
+def test_unconnected_pieces_have_a_colour_of_their_own_and_the_tree_keeps_its():
+    mask = np.zeros((40, 30, 30), bool)
+    pieces = mask.copy()
+    mask[5:35, 14:17, 14:17] = True
+    pieces[5:20, 14:17, 24:27] = True
+    pixels = np.array(tree_view(mask, 1, (1.0, 1.0, 1.0), pieces)).reshape(-1, 3).astype(int)
+    lit = pixels[pixels.max(axis=1) > 100]
+    warm, cold = lit[:, 0] > lit[:, 2], lit[:, 2] > lit[:, 0]
+    assert 0.3 * cold.sum() < warm.sum() < 0.7 * cold.sum()
+    alone = np.array(tree_view(mask, 1, (1.0, 1.0, 1.0))).reshape(-1, 3).astype(int)
+    assert not (alone[:, 0] > alone[:, 2] + 10).any()

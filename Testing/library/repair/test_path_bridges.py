@@ -1,7 +1,5 @@
 """Paths across gaps of drawn airways, alone and with a painted CT."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from counting import count_calls
@@ -12,13 +10,14 @@ from skimage.graph import MCP_Geometric
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair import path_bridges as paths
-from AirwaySegLib.repair import path_score
 from AirwaySegLib.repair.bridge import PATH, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
-from AirwaySegLib.repair.path_bridges import Evidence, path_bridges, wall_contrast
-from AirwaySegLib.repair.path_score import ALONE, WITH_CT, score_of
+from AirwaySegLib.repair.origins import bridges_by_origin, find_origins
+from AirwaySegLib.repair.path_bridges import Evidence, wall_contrast
+from AirwaySegLib.repair.path_score import origin_probability
 from AirwaySegLib.repair.proposal import APPLIED
 from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.tree.fragment_ends import Course, points_along
 
 SPACING_MM = (0.8, 0.7, 0.7)
 SHAPE = (110, 80, 100)
@@ -40,7 +39,8 @@ def searched(mask: np.ndarray, **evidence: np.ndarray) -> tuple[list[Bridge], ob
     axes = (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
     parsed = parse_airways(Volume(mask.astype(np.uint8), SPACING_MM, (0.0, 0.0, 0.0), axes))
     labels = label_components(mask)
-    return path_bridges(parsed, labels, SPACING_MM, Evidence(**evidence)), parsed, labels
+    found = find_origins(parsed, labels, SPACING_MM, Evidence(**evidence))
+    return bridges_by_origin(found), parsed, labels
 
 
 def boxes_searched(monkeypatch) -> list[int]:
@@ -70,11 +70,10 @@ def whole() -> np.ndarray:
     return draw_tubes([TRUNK, LEFT, RIGHT], SHAPE, SPACING_MM)
 
 
-def test_points_along_a_line_end_with_it_however_its_length_is_rounded(monkeypatch):
+def test_points_along_a_line_end_with_it_however_its_length_is_rounded():
     along = np.array([0.0, 2.4, 4.8])  # six steps of 0.8 add up to a little more
     places = np.column_stack([along, along, along])
-    monkeypatch.setattr(path_score, "_line", lambda *_: (places, np.ones(3), along))
-    points = path_score._along(None, SimpleNamespace(id=7), 2)
+    points = points_along(Course(2, 7, places, np.ones(3), along, True, True))
     assert points.points_mm.tolist() == places.tolist() and points.branches.tolist() == [7, 7, 7]
 
 
@@ -82,7 +81,7 @@ def test_a_gap_in_a_straight_branch_is_bridged_along_it_on_a_mask_alone(whole):
     gap = cut(LEFT, 0.45, 0.6)
     [bridge, *_], _, labels = searched(whole & ~gap)
     assert (bridge.joins, bridge.method) == ((1, 2), PATH)
-    assert bridge.score > 0.8
+    assert bridge.score > 0.6
     assert bridge.length_mm == pytest.approx(0.15 * LEFT.length_mm, abs=2.0)
     drawn = np.zeros(SHAPE, bool)
     drawn[tuple(bridge.voxels.T)] = True
@@ -201,17 +200,8 @@ def test_the_contrast_tells_an_airway_from_a_vessel_and_from_lung(whole):
     assert contrast[airway] > 300 and contrast[vessel] < -300 and abs(contrast[lung]) < 40
 
 
-def test_the_score_is_the_logistic_of_the_weighted_terms():
-    facts = {
-        "distance_mm": np.array([5.0]),
-        "angle_deg": np.array([0.0]),
-        "turn_deg": np.array([0.0]),
-        "at_end": np.array([1.0]),
-        "radius_ratio": np.array([1.0]),
-        "slenderness": np.array([1.0]),
-        "apart_mm": np.array([5.0]),
-    }
-    assert score_of(facts)[0] == pytest.approx(1 / (1 + np.exp(-ALONE["one"] - ALONE["gap"])))
-    seen = {"contrast_hu": np.array([60.0]), "mean_cost": np.array([0.5]), "most_cost": np.array([1.0])}
-    expected = WITH_CT["one"] + WITH_CT["wall"] + 0.5 * WITH_CT["mean_cost"] + WITH_CT["most_cost"]
-    assert score_of(facts | seen)[0] == pytest.approx(1 / (1 + np.exp(-expected)))
+def test_an_origin_is_the_more_probable_the_fewer_others_there_are():
+    one, two, three = origin_probability(np.array([1.0, 1.0, -1.0]), np.array([7, 9, 9]))
+    assert one == pytest.approx(np.e / (1 + np.e))
+    assert two == pytest.approx(np.e / (1 + np.e + 1 / np.e)) and three == pytest.approx(two * np.exp(-2))
+    assert origin_probability(np.array([800.0, -800.0]), np.array([2, 2])).tolist() == [1.0, 0.0]

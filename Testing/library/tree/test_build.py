@@ -232,3 +232,18 @@ def test_ten_thousand_specks_are_ten_thousand_fragments():
     components = ndimage.label(mask, np.ones((3, 3, 3)))[1]
     assert len(airways.tree.roots()) == components > 9_000
     assert (airways.branch_of_voxel() > 0).all()
+
+
+def test_without_a_trachea_each_tree_begins_where_the_array_s_border_cuts_it():
+    tubes = [
+        Tube((58.0, 12.0, 10.0), (40.0, 12.0, 10.0), 2.0, 2.0),
+        Tube((40.0, 12.0, 10.0), (20.0, 12.0, 4.0), 1.5, 1.5),
+        Tube((40.0, 12.0, 10.0), (46.0, 12.0, 20.0), 2.5, 3.0),  # wider, but it ends within the scan
+        Tube((58.0, 12.0, 30.0), (25.0, 12.0, 30.0), 1.2, 2.4),  # another tree, wider at its lower end
+    ]
+    airways = parsed(tubes, shape=(90, 50, 80), spacing_mm=(0.6, 0.5, 0.5))
+    roots = airways.tree.roots()
+    assert len(roots) == 2 and sorted(round(root.points_mm[0][0]) for root in roots) == [10, 30]
+    assert all(root.points_mm[0][2] > 50 for root in roots)
+    inside = np.pad(airways.grid.array, 3)  # no border cuts them any more
+    assert min(root.points_mm[0][2] for root in parse_airways(replace(airways.grid, array=inside)).tree.roots()) < 30

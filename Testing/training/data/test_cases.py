@@ -17,7 +17,7 @@ from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_ma
 from AirwaySegTraining.data.sampling import Mixture, cut
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
 from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
-from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
 from AirwaySegTraining.fit.validation import held_out
 from AirwaySegTraining.losses.terms import LOSSES
 
@@ -138,9 +138,24 @@ def test_a_patch_weighs_the_sum_on_the_airway_one_beside_it_and_nothing_where_le
         "distance": np.array([[[0.5, 0, 0, 0]]], np.float16),
         "back_propagation": np.array([[[0.25, 0, 0, 0]]], np.float32),
     }
-    weight = patch_weight(("lib", "centerline", "back_propagation"), label, maps, np.random.default_rng(0))
+    shares = {"lib": 1.0, "centerline": 1.0, "back_propagation": 1.0}
+    weight = patch_weight(shares, label, maps, np.random.default_rng(0))
     # Rate 1: the floor 0.05; rate 0.05: -log10 is above 1, so 1. Then (1 - d)^2: 0.25 and 1.
     assert weight.ravel().tolist() == pytest.approx([0.05 + 0.25 + 0.25, 1 + 1, 1, 0], abs=1e-3)
+
+
+def test_a_weight_is_the_sum_of_the_maps_by_their_shares_to_a_power_that_is_drawn():
+    label = np.array([[[1, 1, 0, 2]]], np.uint8)
+    maps = {
+        "rate": np.array([[[0.1, 0.01, 1, 1]]], np.float32),
+        "back_propagation_nearest": np.array([[[1, 0.5, 0, 0]]], np.float32),
+    }
+    shares, power = {"imbalance": 1.0, "back_propagation_nearest": 0.5}, (2.0, 3.0)
+    weight = patch_weight(shares, label, maps, np.random.default_rng(4), power)
+    drawn = np.random.default_rng(4).uniform(*power)
+    assert weight.ravel().tolist() == pytest.approx([1.5**drawn, 2.25**drawn, 1, 0], rel=1e-5)
+    again = patch_weight(shares, label, maps, np.random.default_rng(5), power)
+    assert 1.5**2 <= again[0, 0, 0] <= 1.5**3 and again[0, 0, 0] != weight[0, 0, 0]
 
 
 def test_a_batch_depends_on_seed_step_and_place_alone(a_case_folder):
@@ -185,12 +200,56 @@ def test_the_stage_loss_is_the_sum_of_its_terms_times_their_shares():
     assert float(stage_loss(stage_of(("dice", 1.0), ("cross_entropy", 0.3)), logits, a_batch())) == pytest.approx(
         expected
     )
-    # w = 1 - 0.75 sqrt(0.5) on the airway; p^r of 0.5 + 1e-4.
-    weight = 1 - 0.75 * np.sqrt(0.5)
+    # m = (0.7 - 0.4) / (0.7 - 0.2), so w = 1 - 0.6 sqrt(0.5) on the airway; p^r of 0.5 + 1e-4.
+    weight = 1 - 0.6 * np.sqrt(0.5)
     top = 3 * weight * 0.5001**0.7 + 1
     bottom = 3 * weight * (0.2 * 0.5 + 0.8) + 4 * 0.2 * 0.5 + 1
     union = stage_loss(stage_of(("general_union", 1.0)), logits, a_batch())
     assert float(union) == pytest.approx(1 - top / bottom, rel=1e-4)
+
+
+def tangs_stage():
+    return replace(load_recipe("tang").stages[1], patch=32)
+
+
+def test_tangs_loss_of_both_heads_and_its_gradient_are_as_computed_by_hand():
+    """His program: General Union of the decoder + half of the encoder's + half of the Dice loss of either."""
+    stage, batch = tangs_stage(), a_batch()
+    heads = [torch.full((1, 1, 2, 2, 2), value, dtype=torch.float64).requires_grad_() for value in (0.0, 1.0)]
+    loss = stage_loss(stage, heads[0], batch, of_encoder=True) + stage_loss(stage, heads[1], batch)
+    loss.backward()
+    # 3 voxels of airway weigh 2, 4 of background 1, one is left out.
+    expected, slopes = 0.0, []
+    for logit, union_share in ((0.0, 0.5), (1.0, 1.0)):
+        p = 1 / (1 + np.exp(-logit))
+        top, bottom = 6 * (p + 1e-4) ** 0.7 + 1, 6 * (0.2 * p + 0.8) + 4 * 0.2 * p + 1
+        both, all_of = 2 * 3 * p + 1, 7 * p + 3 + 1
+        expected += union_share * (1 - top / bottom) + 0.5 * (1 - both / all_of)
+        union = -(2 * 0.7 * (p + 1e-4) ** -0.3 * bottom - top * 2 * 0.2) / bottom**2
+        dice = -(2 * all_of - both) / all_of**2
+        slopes.append((union_share * union + 0.5 * dice) * p * (1 - p))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert [float(head.grad[0, 0, 0, 0, 0]) for head in heads] == pytest.approx(slopes, rel=1e-4)
+    assert all(head.grad[0, 0, 1, 0, 1] == 0 for head in heads), "a voxel that is left out"
+
+
+def test_a_head_whose_terms_have_no_share_costs_nothing_and_still_takes_part():
+    stage = replace(tangs_stage(), loss=(Term("dice", encoder=0.0),), weights={})
+    logits = torch.zeros(1, 1, 2, 2, 2, requires_grad=True)
+    loss = stage_loss(stage, logits, a_batch(), of_encoder=True)
+    loss.backward()
+    assert float(loss.detach()) == 0 and logits.grad is not None and not logits.grad.any()
+    assert float(stage_loss(stage, logits, a_batch())) > 0.4
+
+
+def test_how_hard_a_patch_is_says_the_first_term_on_that_patch_alone():
+    stage = tangs_stage()
+    logits = torch.stack([torch.full((1, 2, 2, 2), -1.0), torch.full((1, 2, 2, 2), 2.0)])
+    batch = {name: part.repeat(2, 1, 1, 1, 1) for name, part in a_batch().items()}
+    union = replace(stage, loss=stage.loss[:1])
+    expected = [float(stage_loss(union, logits[k : k + 1], a_batch())) for k in range(2)]
+    assert patch_losses(stage, logits, batch).tolist() == pytest.approx(expected)
+    assert expected[0] > expected[1] + 0.1
 
 
 @pytest.mark.parametrize("name", LOSSES)

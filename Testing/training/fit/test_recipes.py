@@ -16,6 +16,9 @@ from AirwaySegTraining.fit.settings import FitSettings
 STAGE = {"name": "one", "steps": 10, "loss": [{"term": "dice"}], "sampling": {"random": 1}}
 
 
+WEIGHTED = {"loss": [{"term": "weighted_dice"}], "weights": ["lib"]}
+
+
 def refusal(changes, network=None):
     """What is said about a recipe whose stage is changed so."""
     stage = {key: value for key, value in {**STAGE, **changes}.items() if value is not None}
@@ -74,12 +77,25 @@ def test_wingsnet_trains_as_the_paper_says():
 def test_tang_trains_in_three_parts_with_two_channels():
     recipe = load_recipe("tang")
     part_a, part_b, part_c = recipe.stages
-    assert recipe.network.windows_hu == ((-1000, 600), (-625, 125))
-    assert part_a.steps / part_b.steps == 20 and part_c.steps / part_b.steps == 9  # 100, 5 and 45 epochs
-    assert [stage.weights for stage in recipe.stages] == [(), ("lib",), ("lib", "centerline")]
-    assert part_b.sampling == part_c.sampling == {"hard_skeleton": 0.5, "small_airway": 0.25, "random": 0.25}
+    assert recipe.network.windows_hu == ((-1024, 1024), (-1000, 500))
+    cases = 232  # of his training, each a step of an epoch; 0.3 x 232 x 24 hard patches are 69 batches of 24
+    assert [stage.steps / cases for stage in recipe.stages] == [100, 5 * 301 / cases, 45 * 301 / cases]
+    assert [(stage.batch, stage.mined_every, stage.mined_steps) for stage in recipe.stages] == [
+        (16, 0, 0),
+        (24, cases, 69),
+        (24, cases, 69),
+    ]
+    shares = {"imbalance": 1.0, "back_propagation_nearest": 0.5}
+    assert [stage.weights for stage in recipe.stages] == [{}, {"imbalance": 1.0}, shares]
+    assert part_b.weight_power == part_c.weight_power == (2.0, 3.0) and part_b.loss == part_c.loss
+    assert [(term.term, term.share, term.share * term.encoder) for term in part_c.loss] == [
+        ("tang", 1.0, 0.5),
+        ("dice", 0.5, 0.5),
+    ]
+    assert part_b.sampling == part_c.sampling == {"hard_skeleton": 0.25, "small_airway": 0.25, "random": 0.5}
     assert all(rate_at(step, part_c) == 1e-4 for step in (0, 1000, part_c.steps - 1))
-    assert case_maps(part_c) == ("distance", "rate")
+    assert case_maps(part_c) == ("rate",) and patch_maps(part_c) == ("back_propagation_nearest", "rate")
+    assert not part_a.uses_missed and part_b.uses_missed and part_c.uses_missed
 
 
 def test_deeptree_learns_three_classes_and_their_union():
@@ -92,7 +108,7 @@ def test_deeptree_learns_three_classes_and_their_union():
 
 
 def test_back_propagation_needs_branches_of_the_case_and_one_map_of_the_patch():
-    stage = replace(load_recipe("tang").stages[1], weights=("lib", "back_propagation"))
+    stage = replace(load_recipe("tang").stages[1], weights={"lib": 1.0, "back_propagation": 1.0})
     assert case_maps(stage) == ("branch", "distance", "rate")
     assert patch_maps(stage) == ("back_propagation", "rate")
 
@@ -120,6 +136,19 @@ def test_back_propagation_needs_branches_of_the_case_and_one_map_of_the_patch():
         ({"sampling": {"random": 0.5}}, "sampling: The shares of the kinds of patches sum to 0.5"),
         ({"weights": ["lib"]}, "weights go with the losses weighted_dice"),
         ({"weights": ["size"]}, "weights 'size' is unknown; there are lib"),
+        ({"weights": ["lib", "lib"]}, "weights is ['lib', 'lib']; it must be a list of different names, or a table"),
+        ({"weights": [1]}, "weights is [1]; it must be a list of different names"),
+        ({**WEIGHTED, "weights": {"lib": 0}}, "weights: the share of lib is 0.0; it must be above 0"),
+        ({**WEIGHTED, "weights": {"lib": "much"}}, "weights.lib is 'much'; it must be a number"),
+        ({**WEIGHTED, "weight_power": [3, 2]}, "weight_power is (3.0, 2.0); it must be two numbers above 0"),
+        ({**WEIGHTED, "weight_power": [2]}, "weight_power is (2.0,); it must be two numbers above 0"),
+        ({"weight_power": [2, 3]}, "weight_power needs weights"),
+        ({"mined": 1.5, "mined_every": 9}, "mined is 1.5; it must be within 0 and 1"),
+        ({"mined": 0.5}, "mined and mined_every must be given together"),
+        ({"mined_every": 5}, "mined and mined_every must be given together"),
+        ({"mined": 0.1, "mined_every": 9}, "mined is 0.1; of mined_every 9 that is less than one step"),
+        ({"loss": [{"term": "dice", "encoder": -1}]}, "loss 'dice': encoder is -1.0; it must be 0 or above"),
+        ({"loss": [{"term": "general_union", "exponent": 0.6, "alpha": 0.4}]}, "at most half of the exponent, 0.6"),
         ({"rotation_degrees": 90}, "Patches cannot be rotated by 90.0 degrees"),
         ({"zoom": [1.4, 0.7]}, "Patches cannot be zoomed by (1.4, 0.7)"),
         ({"zoom": [1.0]}, "Patches cannot be zoomed by (1.0,)"),
@@ -129,6 +158,14 @@ def test_a_bad_value_is_refused_with_its_stage_and_key(changes, said):
     text = refusal(changes)
     assert text.startswith("Recipe mine, stage 1 (one)") and said in text
     assert text.endswith(".") and "\n" not in text
+
+
+def test_weights_are_a_list_of_names_or_a_table_of_shares():
+    stages = [
+        parse_recipe("mine", {"stage": [{**STAGE, **WEIGHTED, "weights": weights}]}).stages[0]
+        for weights in (["lib", "centerline"], {"lib": 1, "centerline": 1})
+    ]
+    assert stages[0] == stages[1] and stages[0].weights == {"lib": 1.0, "centerline": 1.0}
 
 
 def test_a_bad_network_is_refused():
@@ -160,8 +197,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
 
 def test_steps_are_counted_through_all_stages():
     recipe = FitSettings(recipe="tang", steps_scale=0.01).full_recipe()
-    assert recipe.ends == [150, 158, 226]  # 7.5 is rounded to 8, 67.5 to 68
-    assert [recipe.stage_at(step) for step in (0, 149, 150, 157, 158, 225, 226)] == [0, 0, 1, 1, 2, 2, 2]
+    assert recipe.ends == [232, 247, 382]  # 15.05 is rounded to 15, 135.45 to 135
+    assert [recipe.stage_at(step) for step in (0, 231, 232, 246, 247, 381, 382)] == [0, 0, 1, 1, 2, 2, 2]
 
 
 def test_settings_change_a_recipe_where_that_has_a_meaning():

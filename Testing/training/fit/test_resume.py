@@ -40,15 +40,19 @@ random = 1.0
 
 [[stage]]
 name = "two"
-steps = 3
+steps = 4
 patch = 32
 batch = 2
 optimizer = "sgd"
 rate = 0.05
 rotation_degrees = 15
-weights = ["lib", "back_propagation"]
+weights = { lib = 1.0, back_propagation = 1.0, back_propagation_nearest = 0.5 }
+weight_power = [1, 2]
+mined_every = 2
+mined = 0.5
 [[stage.loss]]
 term = "weighted_dice"
+encoder = 0.5
 [[stage.loss]]
 term = "general_union"
 alpha = 0.2
@@ -132,7 +136,7 @@ def test_a_training_that_was_killed_in_its_second_stage_continues_bit_for_bit(a_
     train(a_data_folder, output, resume=True)
     whole, mended = (load_weights(run / "model.safetensors")[0].state_dict() for run in (an_unbroken_run, output))
     assert all(torch.equal(value, mended[name]) for name, value in whole.items())
-    assert [row["step"] for row in log_of(output)] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in log_of(output)] == ["1", "2", "3", "4", "5"]
     assert [row["loss"] for row in log_of(output)] == [row["loss"] for row in log_of(an_unbroken_run)]
 
 

@@ -11,6 +11,7 @@ from AirwaySegTraining.losses.equations import (
     cross_entropy,
     dice_and_cross_entropy,
     general_union,
+    general_union_by_distance,
     root_tversky,
     skeleton_recall,
     soft_skeleton,
@@ -125,10 +126,18 @@ def test_the_smallest_gradient_ratio_is_one_where_m_fits_the_exponent(alpha, exp
         assert float(-slopes[:2].max() / slopes[2]) >= 1 - 2e-3
 
 
-def test_the_usual_m_leaves_two_thirds_as_smallest_ratio_with_the_papers_exponent():
-    perfect, weight = row(1, 1, 0), row(1, 1 - general_union_m(0.1), 1)
+def test_the_m_of_exponent_one_would_leave_two_thirds_as_smallest_ratio_with_the_papers_exponent():
+    perfect, weight = row(1, 1, 0), row(1, 1 - general_union_m(0.1, 1.0), 1)
     slopes = gradient(general_union, perfect, perfect, weight, 0.1, 0.7)
     assert float(-slopes[1] / slopes[2]) == pytest.approx((0.7 - 0.1) / (1 - 0.1), abs=2e-3)
+
+
+@pytest.mark.parametrize(("alpha", "exponent"), [(0.1, 0.7), (0.2, 0.7), (0.3, 1.0), (0.2, 1.5)])
+def test_the_loss_of_the_recipes_takes_the_m_of_its_own_exponent(alpha, exponent):
+    perfect, distance = row(1, 1, 0), row(0, 1, 0)
+    slopes = gradient(general_union_by_distance, perfect, perfect, row(1, 1, 1), distance, alpha, exponent)
+    expected = 1 if exponent <= 1 else (1 - general_union_m(alpha, 1.0)) * (exponent / alpha - 1)
+    assert float(-slopes[1] / slopes[2]) == pytest.approx(expected, abs=2e-3)
 
 
 def test_the_printed_m_unlearns_the_rim_of_wide_airways():

@@ -20,8 +20,10 @@ from AirwaySegTraining.losses.weight_maps import (
     foreground_rate,
     general_union_m,
     hard_skeleton,
+    imbalance_weight,
     inverse_weight,
     lib_weight,
+    nearest_back_propagation_weight,
     skeleton_of,
     tang_distance_weight,
     tube,
@@ -75,8 +77,8 @@ def test_the_distance_to_the_centerline_is_in_mm_and_a_share_of_the_largest():
 
 
 def test_m_of_the_general_union_weight_makes_the_smallest_gradient_ratio_one():
-    assert general_union_m(0.1) == pytest.approx(8 / 9)
-    assert general_union_m(0.2) == pytest.approx(3 / 4)
+    assert general_union_m(0.1, root=1.0) == pytest.approx(8 / 9)
+    assert general_union_m(0.2, root=1.0) == pytest.approx(3 / 4)
     assert general_union_m(0.1, root=0.7) == pytest.approx(5 / 6)
     for alpha, root in ((0.1, 1.0), (0.3, 1.0), (0.2, 0.7)):
         assert (1 - general_union_m(alpha, root)) * (root / alpha - 1) == pytest.approx(1)
@@ -138,6 +140,31 @@ def test_back_propagation_raises_all_of_a_branch_that_was_partly_missed():
     assert back_propagation_weight(missed, branch, distance).tolist() == pytest.approx([0, 0, 0, 1, 1, 0.25])
     assert not back_propagation_weight(0 * missed, branch, distance).any()
     assert not back_propagation_weight(missed, 0 * branch, distance).any()
+
+
+def test_the_imbalance_of_the_published_programs_has_neither_limit_nor_floor():
+    rate = np.array([0, 1 / 343, 0.01, 0.1, 10**-0.5, 1], np.float32)
+    weight = imbalance_weight(rate)
+    assert weight.dtype == np.float32
+    assert weight.tolist() == pytest.approx([np.log10(343), np.log10(343), 2, 1, 0.5, 0], abs=1e-6)
+
+
+def test_a_missed_skeleton_voxel_raises_the_airway_nearest_to_it_and_no_other():
+    label = np.zeros((5, 5, 12), np.uint8)
+    label[1:4, 1:4, :] = 1
+    label[2, 2, 11] = 2
+    skeleton = np.zeros_like(label)
+    skeleton[2, 2, :11] = 1
+    missed = np.zeros_like(label)
+    missed[2, 2, 3:5] = 1
+    weight = nearest_back_propagation_weight(missed, skeleton, label)
+    assert weight.dtype == np.float32 and not weight[:, :, [0, 1, 2, 5, 6, 11]].any()
+    edge = (1 - 1 / np.sqrt(2)) ** 2  # d is 1 beside the skeleton and the root of 2 in the corners, the largest
+    assert weight[1:4, 1:4, 3] == pytest.approx(np.array([[0, edge, 0], [edge, 1, edge], [0, edge, 0]]), abs=1e-6)
+    assert not nearest_back_propagation_weight(0 * missed, skeleton, label).any()
+    assert not nearest_back_propagation_weight(missed, skeleton, 0 * label).any()
+    alone = nearest_back_propagation_weight(missed, skeleton, (skeleton > 0).astype(np.uint8))
+    assert alone.tolist() == (missed > 0).astype(float).tolist(), "nothing but the skeleton itself"
 
 
 def test_inverse_weights_give_every_part_the_same_sum():

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,8 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
-from AirwaySegTraining.fit.recipes import Recipe, Stage
+from AirwaySegTraining.fit.mining import Losses
+from AirwaySegTraining.fit.recipes import Recipe, Stage, Term
 from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.training_state import TrainingState, changed_settings, flag_of, with_spacings
 
@@ -23,7 +24,8 @@ class Run(TrainingState):
 
     ``place`` is the index of the current stage, -1 before the first; ``frozen`` says whether that stage's batch
     normalisation now keeps its statistics. ``best`` is the largest score of a validation so far, ``checked`` the step
-    of the last one. ``lengthened_from`` is the original number of steps of a run that was given more.
+    of the last one. ``losses`` are those of the patches of the current round of hard mining (`mining`).
+    ``lengthened_from`` is the original number of steps of a run that was given more.
     """
 
     command: ClassVar[str] = "fit"
@@ -37,6 +39,7 @@ class Run(TrainingState):
     frozen: bool = False
     best: float = -1.0
     checked: int = -1
+    losses: Losses = field(default_factory=dict)
     lengthened_from: int | None = None
 
     @property
@@ -48,7 +51,7 @@ class Run(TrainingState):
         """Begin the stage of index ``place`` with a new optimiser, unless a checkpoint was already in it."""
         if place != self.place:
             self.optimizer = make_optimizer(self.net, self.recipe.stages[place])
-            self.place, self.frozen = place, False
+            self.place, self.frozen, self.losses = place, False, {}
         return self.recipe.stages[place]
 
     def state(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class Run(TrainingState):
             "frozen": self.frozen,
             "best": self.best,
             "checked": self.checked,
+            "losses": self.losses,
         }
 
     def difference(self, state: dict[str, Any]) -> str | None:
@@ -82,7 +86,7 @@ class Run(TrainingState):
         if state["place"] >= 0:
             self.enter(state["place"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.frozen = state.get("frozen", False)
+            self.frozen, self.losses = state.get("frozen", False), state.get("losses", {})
 
     def provenance(self, more: dict[str, Any]) -> dict[str, Any]:
         """As `TrainingState.provenance`, with the recipe, and the provenance of the initial weights."""
@@ -92,9 +96,17 @@ class Run(TrainingState):
 
 def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
     """A stored recipe, with defaults for the fields that did not exist when it was stored."""
-    defaults = {item.name: item.default for item in fields(Stage) if item.default is not MISSING}
-    stages = [{**defaults, **stage} for stage in recipe["stages"]]
+    stages = [{**_defaults(Stage), **stage} for stage in recipe["stages"]]
+    for stage in stages:
+        stage["loss"] = [{**_defaults(Term), **term} for term in stage["loss"]]
+        if not isinstance(stage["weights"], dict):  # formerly a list of names
+            stage["weights"] = dict.fromkeys(stage["weights"], 1.0)
     return {"name": recipe["name"], "network": recipe["network"], "stages": stages}
+
+
+def _defaults(kind: type[Stage] | type[Term]) -> dict[str, Any]:
+    simple = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
+    return simple | {item.name: item.default_factory() for item in fields(kind) if item.default_factory is not MISSING}
 
 
 def _is_longer(now: dict[str, Any], was: dict[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from AirwaySegTraining.data.cases import Case, OnAirway, write_array
 from AirwaySegTraining.distributed import Team
 from AirwaySegTraining.fit.checkpoint import Run
 from AirwaySegTraining.fit.validation import missed_skeleton, product_of
-from AirwaySegTraining.losses.weight_maps import back_propagation_weight
+from AirwaySegTraining.losses.terms import MISSED_WEIGHTS
+from AirwaySegTraining.losses.weight_maps import back_propagation_weight, nearest_back_propagation_weight
 
 
 def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, progress: Progress) -> list[list[Case]]:
@@ -40,18 +41,21 @@ def with_missed(groups: list[list[Case]], run: Run, team: Team, folder: Path, pr
             write_array(path, missed_skeleton(model, case, team.device.type).values)
         progress("missed", done, len(cases))
     team.wait()
-    weighted = "back_propagation" in stage.weights
-    return [[_completed(case, _file(folder, case), weighted) for case in group] for group in groups]
+    weights = [name for name in stage.weights if name in MISSED_WEIGHTS]
+    return [[_completed(case, _file(folder, case), weights) for case in group] for group in groups]
 
 
 def _file(folder: Path, case: Case) -> Path:
     return folder / f"{case.name}-{case.fingerprint}.npy"
 
 
-def _completed(case: Case, path: Path, weighted: bool) -> Case:
+def _completed(case: Case, path: Path, weights: list[str]) -> Case:
     missed = OnAirway(case.skeleton.shape, case.skeleton.voxels, np.load(path)).whole()
     maps = dict(case.maps)
-    if weighted:
-        weight = back_propagation_weight(missed, maps["branch"].whole(), maps["distance"].whole())
-        maps["back_propagation"] = OnAirway.of(weight, case.skeleton.voxels)
+    for name in weights:
+        if name == "back_propagation":
+            weight = back_propagation_weight(missed, maps["branch"].whole(), maps["distance"].whole())
+        else:
+            weight = nearest_back_propagation_weight(missed, case.skeleton.whole(), np.asarray(case.label))
+        maps[name] = OnAirway.of(weight, case.skeleton.voxels)
     return replace(case, centres=case.centres.with_missed(missed), maps=maps)

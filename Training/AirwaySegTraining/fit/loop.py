@@ -20,13 +20,14 @@ from AirwaySegTraining.distributed import Team, joined_team
 from AirwaySegTraining.fit.checkpoint import Run, start_run
 from AirwaySegTraining.fit.hard_skeleton import with_missed
 from AirwaySegTraining.fit.machine import settled, use_all_cpus
+from AirwaySegTraining.fit.mining import Miner
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage
 from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_file
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
 from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.stage_loss import stage_loss
+from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
 from AirwaySegTraining.fit.steps import Phase, Surroundings, cosine, in_precision, risen, train_phase, update
 from AirwaySegTraining.fit.team_norm import with_team_norm
 from AirwaySegTraining.fit.training_state import precision_of
@@ -111,7 +112,7 @@ def train(run: Run, context: TrainingContext) -> None:
         groups = with_missed(context.groups, run, team, context.folder, context.progress)
         net.train()
         source = Source(groups, group_shares(groups, settings), run.windows_hu, settings.seed)
-        batches = Batches(source, recipe.stages[place], team.rank, team.size)
+        batches = Batches(source, recipe.stages[place], team.rank, team.size, miner_of(run))
         train_phase(run, phase_of(net, run, context, log), batches, around, ahead=2)
     log.close()
 
@@ -143,16 +144,29 @@ def phase_of(net: nn.Module, run: Run, context: TrainingContext, log: RunLog) ->
     )
 
 
+def miner_of(run: Run) -> Miner | None:
+    """The `Miner` of the run's stage; None without hard mining."""
+    stage = run.recipe.stages[run.place]
+    if not stage.mined:
+        return None
+    return Miner(stage, run.recipe.ends[run.place] - stage.steps, run.settings.seed, run.losses)
+
+
 def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
     """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
 
-    The loss is that of all processes' patches together, computed by each.
+    The loss is that of all processes' patches together, computed by each. With hard mining, the losses of new patches
+    are stored in ``run.losses``.
     """
     batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
     with in_precision(run.settings.precision, team.device):
         heads = net(batch.pop("image"))
     whole = {name: team.together(part) for name, part in batch.items()}
-    loss = torch.stack([stage_loss(stage, team.together(logits.float()), whole) for logits in heads]).sum()
+    encoder, decoder = (team.together(logits.float()) for logits in heads)
+    loss = stage_loss(stage, encoder, whole, of_encoder=True) + stage_loss(stage, decoder, whole)
+    miner = miner_of(run)
+    if miner is not None and not miner.is_hard(run.step):
+        run.losses[run.step] = team.together(patch_losses(stage, heads[1].detach(), batch)).tolist()
     return update(run, loss, stage.clip, team.size)
 
 

@@ -3,7 +3,7 @@
 Letters in shapes: B patches of a batch, C channels, S side of a patch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from AirwaySegTraining.data.augmentation import IGNORE, channels, draw_placement, image_patch, label_patch, map_patches
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.data.sampling import Mixture
+from AirwaySegTraining.fit.mining import Miner
 from AirwaySegTraining.fit.recipes import Stage
 from AirwaySegTraining.losses import weight_maps
-from AirwaySegTraining.losses.terms import WEIGHT_MAPS
+from AirwaySegTraining.losses.terms import MISSED_WEIGHTS, WEIGHT_MAPS
 from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan
 
 MARGIN = 4
@@ -35,8 +36,8 @@ def case_maps(stage: Stage) -> tuple[str, ...]:
     """The maps (`cases.MAPS`) that a stage needs of every case; the hard skeleton is not one of them."""
     names = set(patch_maps(stage)) - {"edited"}
     if "back_propagation" in names:
-        names = names - {"back_propagation"} | {"branch", "distance"}
-    return tuple(sorted(names))
+        names |= {"branch", "distance"}
+    return tuple(sorted(names - set(MISSED_WEIGHTS)))
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,24 @@ class Batches(Dataset):
 
     "image" (B, C, S, S, S) float32 within 0..1, "label" (B, 1, S, S, S) uint8, and the inputs of the stage's loss.
     Patches depend only on the seed, the step and their index in the batch, so a resumed run, or a run of several
-    processes, sees the same patches as an uninterrupted run of one process.
+    processes, sees the same patches as an uninterrupted run of one process. With hard mining, some steps show the
+    patches that `Miner` has chosen from earlier steps, made again from the seed, that step and that index.
     """
 
-    def __init__(self, source: Source, stage: Stage, rank: int = 0, size: int = 1) -> None:
-        self.source, self.stage = source, stage
+    def __init__(self, source: Source, stage: Stage, rank: int = 0, size: int = 1, miner: Miner | None = None) -> None:
+        self.source, self.stage, self.miner = source, stage, miner
         self.mixture = Mixture.of(stage.sampling)
         each = stage.batch // size
         self.numbers = range(rank * each, (rank + 1) * each)
 
+    def parts(self, steps: range) -> Iterator[range]:
+        """The steps in parts; take a part only after the steps of all parts before it have been trained."""
+        return iter((steps,)) if self.miner is None else self.miner.parts(steps)
+
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        patches = [self.patch(np.random.default_rng([self.source.seed, step, number])) for number in self.numbers]
+        chosen = {} if self.miner is None else self.miner.chosen
+        origins = [chosen.get((step, number), (step, number)) for number in self.numbers]
+        patches = [self.patch(np.random.default_rng([self.source.seed, *origin])) for origin in origins]
         return {name: torch.from_numpy(np.stack([patch[name] for patch in patches])) for name in patches[0]}
 
     def patch(self, rng: np.random.Generator) -> dict[str, NDArray]:
@@ -73,7 +81,7 @@ class Batches(Dataset):
         hu, label, maps = draw_patch(group[int(rng.integers(len(group)))], self.stage, self.mixture, rng)
         kept: dict[str, NDArray] = {"label": label}
         if self.stage.weights:
-            kept["weight"] = patch_weight(self.stage.weights, label, maps, rng)
+            kept["weight"] = patch_weight(self.stage.weights, label, maps, rng, self.stage.weight_power)
         if self.stage.edited != 1:
             kept["emphasis"] = np.where(maps["edited"] > 0, np.float32(self.stage.edited), np.float32(1))
         kept |= {name: maps[name] for term in self.stage.loss for name in term.loss.maps}
@@ -81,21 +89,28 @@ class Batches(Dataset):
 
 
 def patch_weight(
-    names: Sequence[str], label: NDArray[np.uint8], maps: dict[str, NDArray], rng: np.random.Generator
+    shares: Mapping[str, float],
+    label: NDArray[np.uint8],
+    maps: dict[str, NDArray],
+    rng: np.random.Generator,
+    power: tuple[float, float] = (1.0, 1.0),
 ) -> NDArray[np.float32]:
-    """Weight of every voxel of a patch (S, S, S): on the airway the sum of the named weights, 1 elsewhere.
+    """Weight of every voxel of a patch (S, S, S): on the airway the sum of the named weights by their shares, else 1.
 
-    A voxel that is left out has weight 0.
+    The sum is raised to a power drawn from the range ``power``. A voxel that is left out has weight 0.
     """
     total = np.zeros(label.shape, np.float32)
-    for name in names:
+    for name, share in shares.items():
         values = maps[WEIGHT_MAPS[name]]
         if name == "lib":
-            total += weight_maps.lib_weight(values, weight_maps.draw_lib_root(rng))
+            values = weight_maps.lib_weight(values, weight_maps.draw_lib_root(rng))
+        elif name == "imbalance":
+            values = weight_maps.imbalance_weight(values)
         elif name == "centerline":
-            total += weight_maps.tang_distance_weight(values, label == 1)
-        else:
-            total += values
+            values = weight_maps.tang_distance_weight(values, label == 1)
+        total += np.float32(share) * values
+    if power != (1, 1):
+        total **= np.float32(rng.uniform(*power))
     return np.where(label == 1, total, label != IGNORE).astype(np.float32)
 
 

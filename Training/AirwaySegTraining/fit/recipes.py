@@ -7,7 +7,7 @@ them may stand ``needs_weights = true``: the recipe is no good for a network tha
 
 import math
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -15,15 +15,19 @@ from typing import Any, get_args, get_origin
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data.augmentation import Augmentation
 from AirwaySegTraining.data.sampling import Kind, Mixture
-from AirwaySegTraining.losses.terms import LOSSES, WEIGHT_MAPS, Loss, losses_that
+from AirwaySegTraining.losses.terms import LOSSES, MISSED_WEIGHTS, WEIGHT_MAPS, Loss, losses_that
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of a loss: ``share`` times the loss called ``term``, with the numbers that it takes."""
+    """One term of a loss: ``share`` times the loss called ``term``, with the numbers that it takes.
+
+    On the encoder's head the term is also multiplied by ``encoder``; the decoder's head makes the segmentation.
+    """
 
     term: str
     share: float = 1.0
+    encoder: float = 1.0
     alpha: float | None = None
     exponent: float | None = None
 
@@ -40,6 +44,12 @@ class Term:
             return f"loss {self.term!r}: alpha is {self.alpha}; it must be above 0 and at most {loss.largest_alpha}"
         if self.exponent is not None and self.exponent <= 0:
             return f"loss {self.term!r}: exponent is {self.exponent}; it must be above 0"
+        if loss.extra_map == "distance" and self.alpha is not None and self.alpha > min(self.exponent or 1.0, 1.0) / 2:
+            return (
+                f"loss {self.term!r}: alpha is {self.alpha}; it must be at most half of the exponent, {self.exponent}"
+            )
+        if self.encoder < 0:
+            return f"loss {self.term!r}: encoder is {self.encoder}; it must be 0 or above"
         return f"loss {self.term!r}: share is {self.share}; it must be above 0" if not self.share > 0 else None
 
     @property
@@ -88,8 +98,11 @@ def _is_window(window: tuple[float, ...] | None) -> bool:
 class Stage:
     """One stage of a training.
 
-    ``loss`` is the sum of its terms, over both heads. ``weights`` names the maps whose sum weighs the foreground in
-    weighted losses (`terms.Loss`). ``sampling`` gives the share of each kind of place (`sampling.Kind`). ``schedule``
+    ``loss`` is the sum of its terms, over both heads. ``weights`` gives the share of each of the `terms.WEIGHT_MAPS`
+    whose sum is the weight of the foreground in weighted losses (`terms.Loss`); in a list of names, each share is 1.
+    The sum is raised to a power that is drawn for each patch from the range ``weight_power``. ``sampling`` gives the
+    share of each kind of point (`sampling.Kind`) on which patches are centred. After every ``mined_every`` steps the
+    share ``mined`` of their patches, those with the largest loss, is trained on once more (`mining`). ``schedule``
     is "constant", "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to
     a hundredth), after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the
     moving average of the weights keeps in a step, ``frozen_from`` the share of the stage after which batch
@@ -103,7 +116,10 @@ class Stage:
     sampling: dict[str, float]
     patch: int = 128
     batch: int = 2
-    weights: tuple[str, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
+    weight_power: tuple[float, float] = (1.0, 1.0)
+    mined: float = 0.0
+    mined_every: int = 0
     optimizer: str = "adamw"
     rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -145,6 +161,8 @@ class Stage:
         weighted, emphasised = losses_that("weighted"), losses_that("emphasised")
         if any(term.term in weighted for term in self.loss) != bool(self.weights):
             return f"weights go with the losses {', '.join(weighted)}, and only with them"
+        if wrong := self._wrong_weights() or self._wrong_mining():
+            return wrong
         if self.edited != 1 and not all(term.term in emphasised for term in self.loss):
             return f"edited goes with the losses {', '.join(emphasised)}, and only with them"
         try:
@@ -157,6 +175,30 @@ class Stage:
             return f"rotation_degrees, label_threshold or zoom: {str(error).rstrip('.')}"
         return next((text for text in (term.wrong() for term in self.loss) if text), None)
 
+    def _wrong_weights(self) -> str | None:
+        for name, share in self.weights.items():
+            if share <= 0:
+                return f"weights: the share of {name} is {share}; it must be above 0"
+        if len(self.weight_power) != 2 or not 0 < self.weight_power[0] <= self.weight_power[1]:
+            return f"weight_power is {self.weight_power}; it must be two numbers above 0, the smaller first"
+        if self.weight_power != (1, 1) and not self.weights:
+            return "weight_power needs weights"
+        return None
+
+    def _wrong_mining(self) -> str | None:
+        if not 0 <= self.mined <= 1:
+            return f"mined is {self.mined}; it must be within 0 and 1"
+        if (self.mined > 0) != (self.mined_every > 0):
+            return "mined and mined_every must be given together"
+        if self.mined > 0 and not self.mined_steps:
+            return f"mined is {self.mined}; of mined_every {self.mined_every} that is less than one step"
+        return None
+
+    @property
+    def mined_steps(self) -> int:
+        """Number of steps on hard patches after ``mined_every`` others, rounded down."""
+        return int(self.mined * self.mined_every + 1e-9)
+
     def lasting(self, steps: int) -> "Stage":
         """The same stage with so many steps; of fewer steps the same share is the warm-up."""
         return replace(self, steps=steps, warm_up=min(self.warm_up, round(self.warm_up * steps / self.steps)))
@@ -168,7 +210,7 @@ class Stage:
     @property
     def uses_missed(self) -> bool:
         """Whether it needs the skeleton voxels that the model of the stage before has missed."""
-        return self.sampling.get(Kind.HARD_SKELETON, 0) > 0 or "back_propagation" in self.weights
+        return self.sampling.get(Kind.HARD_SKELETON, 0) > 0 or any(name in MISSED_WEIGHTS for name in self.weights)
 
 
 _LIMITS = (
@@ -278,7 +320,19 @@ def _stage(recipe: str, number: int, table: Any) -> Stage:
     if not isinstance(terms, list | tuple):
         raise AirwaySegError(f"{where}: a term of the loss is written [[stage.loss]], in two pairs of brackets.")
     built = tuple(_build(Term, term, f"{where}: loss") for term in terms)
-    return _build(Stage, {**table, "loss": built} if isinstance(table, dict) else table, where)
+    if isinstance(table, dict):
+        table = {**table, "loss": built, **_shares_of(table, f"{where}: weights")}
+    return _build(Stage, table, where)
+
+
+def _shares_of(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """A stage's weights as a table, where they are given as a list of names."""
+    names = table.get("weights")
+    if not isinstance(names, list):
+        return {}
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise AirwaySegError(f"{where} is {names!r}; it must be a list of different names, or a table of their shares.")
+    return {"weights": dict.fromkeys(names, 1.0)}
 
 
 def _build(kind: type, table: Any, where: str) -> Any:

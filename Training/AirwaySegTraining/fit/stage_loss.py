@@ -8,7 +8,7 @@ from AirwaySegTraining.fit.recipes import Stage, Term
 from AirwaySegTraining.losses import equations
 
 
-def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor], *, of_encoder: bool = False) -> Tensor:
     """The stage's loss, a scalar; with group supervision it is computed for both heads and added (WingsNet, III-B).
 
     Parameters
@@ -20,14 +20,30 @@ def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor
     batch
         "label" and the other tensors of `patches.Batches` for the stage, each (B, 1, S, S, S); "emphasis", if there is
         one, is an additional factor of each voxel's weight.
+    of_encoder
+        Whether the logits are those of the encoder's head, for which a term may have another factor.
     """
     logits = logits.float()
-    target = (batch["label"] == 1).float()
+    shares = [(term, term.share * term.encoder if of_encoder else term.share) for term in stage.loss]
+    target, counted = _target(batch)
+    terms = [share * term_loss(term, logits, target, counted, batch) for term, share in shares if share > 0]
+    return torch.stack(terms).sum() if terms else 0 * logits.sum()  # DistributedDataParallel expects both heads
+
+
+@torch.no_grad()
+def patch_losses(stage: Stage, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """The loss of each patch for hard mining, (B,): the first term of the stage's loss, without its share."""
+    found = []
+    for k in range(len(logits)):
+        one = {name: part[k : k + 1] for name, part in batch.items()}
+        found.append(term_loss(stage.loss[0], logits[k : k + 1].float(), *_target(one), one))
+    return torch.stack(found)
+
+
+def _target(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The target, 1 on the airway, and the factor of each voxel's weight."""
     counted = (batch["label"] != IGNORE).float()
-    if "emphasis" in batch:
-        counted = counted * batch["emphasis"]
-    terms = [term.share * term_loss(term, logits, target, counted, batch) for term in stage.loss]
-    return torch.stack(terms).sum()
+    return (batch["label"] == 1).float(), counted * batch["emphasis"] if "emphasis" in batch else counted
 
 
 def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch: dict[str, Tensor]) -> Tensor:

@@ -5,10 +5,9 @@ A step's patches depend on the seed and the step's number alone, so a resumed ru
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,15 +123,21 @@ class Clock:
 
 def loader(
     data: "Dataset[Batch]", steps: range, workers: int | None, device: torch.device, *, ahead: int
-) -> "DataLoader[Any]":
-    """The batches of the ``steps``, made by processes of their own."""
-    return DataLoader(
-        data,
-        batch_size=None,
-        sampler=steps,
-        pin_memory=device.type == "cuda",
-        **worker_options(workers or 0, ahead=ahead),
-    )
+) -> Iterator[Batch]:
+    """The batches of the ``steps``, made by worker processes.
+
+    With hard mining some batches of `patches.Batches` depend on the training of those before them. Its method ``parts``
+    then divides the steps, and each part has its own worker processes.
+    """
+    parts: Iterable[range] = data.parts(steps) if hasattr(data, "parts") else (steps,)
+    for part in parts:
+        yield from DataLoader(
+            data,
+            batch_size=None,
+            sampler=part,
+            pin_memory=device.type == "cuda",
+            **worker_options(workers or 0, ahead=ahead),
+        )
 
 
 def update(run: TrainingState, loss: Tensor, clip: float, processes: int = 1) -> tuple[float, float]:

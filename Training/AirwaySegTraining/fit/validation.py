@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.commands.evaluate import Report, as_numbers, mean_and_deviation
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.evaluation.protocols import PROTOCOLS, compare
+from AirwaySegLib.evaluation.protocols import AXES, PROTOCOLS, compare
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
@@ -73,18 +73,18 @@ def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
     return Model(net, replace(info, bfloat16=precision == "bfloat16"), sha256="")
 
 
-def validate(model: Model, case: Case, device: str) -> dict[str, float]:
+def validate(model: Model, case: Case, device: str, axes: str = AXES[0]) -> dict[str, float]:
     """Segment the whole case as `airwayseg segment` does, without repair, and compare by ATM'22's protocol.
 
-    The keys are those of `as_numbers`. Left-out voxels do not count.
+    The keys are those of `as_numbers`. Left-out voxels do not count. For ``axes`` see `compare`.
     """
     ct = Volume(as_scanned(case), case.spacing_mm)
     mask = segment(ct, model, SegmentSettings(device=device, repair="none"), RunReport(), silent).mask
     label = np.asarray(case.label)
-    return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"]))
+    return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"], axes))
 
 
-def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Progress) -> Report:
+def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Progress, axes: str = AXES[0]) -> Report:
     """Segment every case of the data folders with the weights (a name or a file) and compare: see `validate`.
 
     Raises
@@ -99,9 +99,9 @@ def evaluate_model(weights: str, data: Sequence[Path], device: str, progress: Pr
         progress("evaluate", done, len(folders))
         if folder.name in cases:
             raise AirwaySegError(f"There are two cases called {folder.name}; rename one of them.")
-        cases[folder.name] = validate(model, prepared_case(folder), device)
+        cases[folder.name] = validate(model, prepared_case(folder), device, axes)
     progress("evaluate", len(folders), len(folders))
-    return Report("atm22", cases)
+    return Report("atm22", cases, axes=axes)
 
 
 def mean_score(cases: dict[str, dict[str, float]], measures: Sequence[str] = CHOSEN_BY) -> float:

@@ -74,18 +74,21 @@ def general_union_by_distance(
 ) -> Tensor:
     """General Union loss with the paper's weight w = 1 - m (d / d_max)^r_d (WingsNet Eq. 15 and 32).
 
-    ``distance`` is d / d_max (`weight_maps.centerline_distance`), m is `weight_maps.general_union_m` and r_d is 0.5
-    (WingsNet, IV-B); w is 1 on background. It is multiplied by ``counted``, the weight of each voxel.
+    ``distance`` is d / d_max (`weight_maps.centerline_distance`), m is `weight_maps.general_union_m` of alpha and
+    ``exponent``, so that the smallest ratio of foreground to background gradient is 1, and r_d is 0.5 (WingsNet, IV-B);
+    w is 1 on background. It is multiplied by ``counted``, the weight of each voxel. An exponent above 1 has no such
+    ratio: then m is that of 1.
     """
-    weight = (1 - general_union_m(alpha) * distance.float().sqrt()) * counted
+    weight = (1 - general_union_m(alpha, min(exponent, 1.0)) * distance.float().sqrt()) * counted
     return general_union(probability, target, weight, alpha, exponent)
 
 
 def tang(probability: Tensor, target: Tensor, weight: Tensor, alpha: float = 0.2, exponent: float = 0.7) -> Tensor:
     """Tang's loss as in his program: `general_union` with alpha 0.2 and r = 0.7. Warns above r = 1.
 
-    w is `weight_maps.lib_weight`, later plus `weight_maps.tang_distance_weight` (Tang Eq. 5). The printed formula is
-    `tang_in_print`.
+    w in the paper is `weight_maps.lib_weight`, later plus `weight_maps.tang_distance_weight` (Tang Eq. 5); in the
+    program it is `weight_maps.imbalance_weight`, later plus half of `weight_maps.nearest_back_propagation_weight`, with
+    the sum raised to a power. The printed formula is `tang_in_print`.
     """
     _warn_of_power(exponent)
     return general_union(probability, target, weight, alpha, exponent)

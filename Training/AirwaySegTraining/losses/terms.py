@@ -48,7 +48,7 @@ LOSSES: dict[str, Loss] = {
         ("alpha", "exponent"),
         emphasised=True,
         extra_map="distance",
-        largest_alpha=0.5,  # see `weight_maps.general_union_m`
+        largest_alpha=0.5,  # and at most half of the exponent: see `weight_maps.general_union_m`
         classes=(1, 3),
     ),
     "tang": Loss("tang", ("alpha", "exponent"), weighted=True),
@@ -62,11 +62,16 @@ LOSSES: dict[str, Loss] = {
 WEIGHT_MAPS = {
     "lib": "rate",
     "centerline": "distance",
+    "imbalance": "rate",
     "back_propagation": "back_propagation",
+    "back_propagation_nearest": "back_propagation_nearest",
     "inverse_component": "inverse_component",
     "inverse_branch": "inverse_branch",
 }
 """The weights of the foreground by their names in a recipe, each with its map; a stage's weight is their sum."""
+
+MISSED_WEIGHTS = ("back_propagation", "back_propagation_nearest")
+"""Those that depend on the voxels a model missed, and so are computed for a stage and not stored with a case."""
 
 
 def losses_that(attribute: str) -> tuple[str, ...]:

@@ -71,14 +71,15 @@ def centerline_distance(label: Label, spacing_mm: Spacing, skeleton: Map | None 
     return distance
 
 
-def general_union_m(alpha: float, root: float = 1.0) -> float:
+def general_union_m(alpha: float, root: float) -> float:
     """Decrease of a voxel's weight at d_max in the General Union loss: m = (r - 2 alpha) / (r - alpha).
 
     WingsNet prints m = (1 - alpha) / alpha (below Eq. 16), which is 9 for alpha 0.1. Then weights are as low as -8: the
     network is trained to miss large airways. The smallest ratio of foreground to background gradient is
-    (1 - m) (r / alpha - 1) (Eq. 18), and this m makes it exactly 1. For r = 1 it is (1 - 2 alpha) / (1 - alpha), the
-    default; with that m and the loss's r_l = 0.7 the smallest ratio is (0.7 - alpha) / (1 - alpha), 0.67 for alpha 0.1.
-    ``root`` 0.7 gives 1.
+    (1 - m) (r / alpha - 1) (Eq. 18), and this m makes it exactly 1: at the rim of a wide airway the foreground's
+    gradient is no smaller than that of the background beside it, so the airway is not eroded. For that, r = ``root``
+    has to be the loss's own exponent, the paper's r_l: with 0.7, m is 0.83 for alpha 0.1 and 0.6 for 0.2. The m of
+    r = 1, 0.89 and 0.75, would leave a smallest ratio of (0.7 - alpha) / (1 - alpha), 0.67 and 0.63.
 
     Raises
     ------
@@ -118,6 +119,17 @@ def lib_weight(rate: NDArray, root: float, floor: float = 0.05, airway: NDArray 
     return (weight if airway is None else np.where(airway, weight, 1)).astype(np.float32)
 
 
+def imbalance_weight(rate: NDArray, side: int = 7) -> Weight:
+    """Local imbalance as in the published programs: -log10 FR, from 0 in wide airways to 2.54 on a single voxel.
+
+    Tang's program and that of Zheng et al. 2021, from which his comes, raise it to a power of 2 to 3 (a stage's
+    ``weight_power``), without the limit of 1 and the floor of `lib_weight`: thin airways have weights up to 16, and
+    voxels in the middle of the trachea 0, so that another term, his Dice loss, is needed for them. A rate below that of
+    a single voxel among ``side``^3, as beside a rotated label, is set to that.
+    """
+    return -np.log10(np.clip(rate.astype(np.float32), 1 / side**3, 1))
+
+
 def draw_lib_root(rng: np.random.Generator) -> float:
     """The r of `lib_weight`: uniform from 2 to 3 (Tang, section 1.1)."""
     return float(rng.uniform(2, 3))
@@ -137,13 +149,30 @@ def back_propagation_weight(missed: NDArray, branch: NDArray, distance: NDArray)
 
     Zheng et al., Refined local-imbalance-based weight, MICCAI 2021. It is added to another weight. ``missed`` is
     from `hard_skeleton`, ``branch`` from `branch_map`; give whole maps, because the missed voxel of a branch may be
-    outside a patch. The authors' program gives the weight to the airway voxels nearest to a missed voxel, not to the
-    whole branch.
+    outside a patch. The authors' program does `nearest_back_propagation_weight` instead.
     """
     hard = np.zeros(int(branch.max(initial=0)) + 1, bool)
     hard[branch[missed > 0]] = True
     hard[0] = False
     return tang_distance_weight(distance, hard[branch])
+
+
+def nearest_back_propagation_weight(missed: NDArray, skeleton: Map, label: Label) -> Weight:
+    """Back-propagation enhancement as in Tang's program: (1 - d / d_max)^2 where the nearest skeleton voxel was missed.
+
+    d is the distance to it in voxels and d_max the largest such d; all other voxels have weight 0. ``missed`` is from
+    `hard_skeleton`; all three are whole maps (Z, Y, X). The program of Zheng et al. 2021 multiplies this by the square
+    of 1 - |gradient| of the network's first layer, which Tang's does not.
+    """
+    weight = np.zeros(label.shape, np.float32)
+    line, airway = np.argwhere(skeleton), np.argwhere(label == AIRWAY)
+    if not np.any(missed) or not len(line) or not len(airway):
+        return weight
+    distance, nearest = cKDTree(line).query(airway)
+    hard = (missed[tuple(line.T)] > 0)[nearest]
+    far = max(float(distance[hard].max(initial=0)), 1e-6)
+    weight[tuple(airway[hard].T)] = (1 - distance[hard] / far) ** 2
+    return weight
 
 
 def inverse_weight(parts: NDArray) -> Weight:
