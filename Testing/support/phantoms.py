@@ -3,10 +3,13 @@
 Positions are (z, y, x) in mm from the centre of voxel (0, 0, 0); on the default grid that is LPS read backwards.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,67 @@ def a_deep_tree(generations: int, seed: int = 0) -> list[Tube]:
                 sides.append(turned / np.linalg.norm(turned))
         first = last
     return tubes
+
+
+Section = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
+"""Whether a point lies in a lumen that is not round: from its distances in mm from the tube's axis along the wide and
+the narrow side, and from how far along the tube it is (0 start, 1 end)."""
+
+
+def draw_section(
+    section: Section, line: Tube, wide: tuple[float, float, float], shape: tuple[int, int, int], spacing_mm: Spacing
+) -> NDArray[np.bool_]:
+    """Voxels whose centres lie in a straight tube with flat ends and a lumen of another section, (Z, Y, X).
+
+    ``wide`` (z, y, x) is the direction of the section's wide side as near as it can be across ``line``, of which only
+    start and end count.
+    """
+    start, along = np.array(line.start_mm), np.subtract(line.end_mm, line.start_mm) / line.length_mm
+    across = np.array(wide) - along * (along @ wide)
+    across /= np.linalg.norm(across)
+    grid = np.stack(np.meshgrid(*[np.arange(n) * mm for n, mm in zip(shape, spacing_mm, strict=True)], indexing="ij"))
+    away = np.moveaxis(grid, 0, -1) - start
+    part = away @ along / line.length_mm
+    inside = section(away @ across, away @ np.cross(along, across), part)
+    return inside & (part >= 0) & (part <= 1)
+
+
+def ellipse(wide_mm: float, narrow_mm: float) -> Section:
+    """An ellipse with the given semi-axes."""
+    return lambda u, v, _: (u / wide_mm) ** 2 + (v / narrow_mm) ** 2 <= 1
+
+
+def crescent(radius_mm: float, dent_mm: float) -> Section:
+    """A disc into which a wall as round as itself bulges by ``dent_mm``."""
+    return lambda u, v, _: (np.hypot(u, v) <= radius_mm) & (np.hypot(u, v + 2 * radius_mm - dent_mm) > radius_mm)
+
+
+def letter_d(radius_mm: float) -> Section:
+    """A disc cut off flat halfway between its middle and its rim."""
+    return lambda u, v, _: (np.hypot(u, v) <= radius_mm) & (v > -radius_mm / 2)
+
+
+def sabre(wide_mm: float, narrow_mm: float) -> Section:
+    """Narrow and long, wider at one end: a wedge with rounded ends."""
+
+    def inside(u: NDArray, v: NDArray, _: NDArray) -> NDArray[np.bool_]:
+        at = np.clip(u, -wide_mm + narrow_mm, wide_mm - narrow_mm)
+        half_mm = narrow_mm * (0.7 + 0.3 * at / wide_mm)
+        return np.hypot(u - at, v) <= half_mm
+
+    return inside
+
+
+def dumb_bell(radius_mm: float, apart_mm: float, neck_mm: float) -> Section:
+    """Two discs with their middles ``apart_mm`` from each other, joined by a neck of half width ``neck_mm``."""
+
+    def inside(u: NDArray, v: NDArray, _: NDArray) -> NDArray[np.bool_]:
+        discs = np.hypot(np.abs(u) - apart_mm / 2, v) <= radius_mm
+        return discs | ((np.abs(u) <= apart_mm / 2) & (np.abs(v) <= neck_mm))
+
+    return inside
+
+
+def scaled(section: Section, size_at: Callable[[NDArray], NDArray]) -> Section:
+    """A section that changes its size along the tube: funnels and stenoses."""
+    return lambda u, v, part: section(u / size_at(part), v / size_at(part), part)

@@ -26,7 +26,6 @@ from AirwaySegLib.tree.centerline import (
     courses_of,
     grow_forest,
     lines_of,
-    prune,
     reaching_the_end,
     rooted_at_a_tip,
     tangents,
@@ -35,6 +34,7 @@ from AirwaySegLib.tree.cross_sections import section_radii
 from AirwaySegLib.tree.mask_trachea import find_trunk
 from AirwaySegLib.tree.naming import name_branches
 from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.spurs import prune
 
 MOST_BRANCHES = 65_535
 """What a branch map of 16 bits can number."""

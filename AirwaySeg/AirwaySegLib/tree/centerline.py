@@ -1,4 +1,4 @@
-"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, spurs pruned, lines smoothed.
+"""From the skeleton's voxels to smooth lines: loops cut, a root for each component, lines smoothed.
 
 Letters in shapes: K skeleton voxels, N voxels of the lumen, P points of a line. Points are (z, y, x) in mm from the
 centre of voxel (0, 0, 0).
@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import cdist
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 
@@ -24,14 +23,13 @@ THICK = 0.55
 """The root lies where the lumen has at least so much of the thickest 2 % of the skeleton's radius: in the trachea, but
 in no blob of a leak that is a few voxels long."""
 
+NEAR_STEPS = 5
+"""Skeleton voxels that touch belong to one fork if their ways to a common ancestor are shorter; else a loop was cut."""
+
 WIDEST, WIDTH_STEPS, CUT_VOXELS = 0.8, 8, 2.0
 """Where there is no trachea the root lies at the highest end whose radius is at least so much of the widest end's. An
 end's radius is the largest within so many steps, for a cut end has a wall ahead. An end whose ball comes so near to the
 array's border is cut by it, and goes first."""
-
-SPUR_RADII, SPUR_VOXELS, SPUR_FLAT = 2.0, 2.0, 1.4
-"""See `prune`. 1.4 is how far the rim of a flat end is from the axis, in radii, and how much wider than deep a trachea
-may be: thinning draws lines into the corners of both."""
 
 SHORT_RADII = 0.5
 """Two branching points nearer to each other than so many lumen radii are one."""
@@ -44,12 +42,13 @@ SMOOTH_VOXELS, SMOOTH_RADII = 1.5, 0.5
 class Forest:
     """The skeleton as rooted trees, parents before children.
 
-    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) indices into them or -1 at a root, and ``loops`` is how many
-    loops were cut.
+    ``rows`` (K,) are rows of the lumen, ``parent`` (K,) indices into them or -1 at a root, ``at_cut`` (K,) which of
+    them lie where a loop was cut, and ``loops`` is how many loops were cut.
     """
 
     rows: Rows
     parent: Rows
+    at_cut: NDArray[np.bool_]
     loops: int
 
     def children_count(self) -> NDArray[np.intp]:
@@ -60,7 +59,7 @@ class Forest:
         """The forest without some voxels, none of which has a child that stays."""
         index = np.cumsum(keep) - 1
         parent = self.parent[keep]
-        return Forest(self.rows[keep], np.where(parent >= 0, index[parent], -1), self.loops)
+        return Forest(self.rows[keep], np.where(parent >= 0, index[parent], -1), self.at_cut[keep], self.loops)
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,24 @@ def grow_forest(lumen: Lumen, line: NDArray[np.bool_], array_sides: Sides | None
     graph = coo_matrix((weight, (first, second)), shape=(len(rows),) * 2)
     tree = minimum_spanning_tree(graph.tocsr())
     order, parent = _breadth_first(tree, _roots(lumen, rows, tree, array_sides))
-    return Forest(rows[order], parent, loops_in(skeleton))
+    index = np.empty(len(rows), np.intp)
+    index[order] = np.arange(len(rows))
+    return Forest(rows[order], parent, _at_cut(parent, index[first], index[second]), loops_in(skeleton))
+
+
+def _at_cut(parent: Rows, first: Rows, second: Rows) -> NDArray[np.bool_]:
+    """Which voxels touch another one that is far from them in the tree, (K,), given all pairs that touch."""
+    apart = np.ones(len(first), bool)
+    ancestor = first
+    for _ in range(NEAR_STEPS):
+        other = second
+        for _ in range(NEAR_STEPS):
+            apart &= ancestor != other
+            other = np.where(parent[other] >= 0, parent[other], other)
+        ancestor = np.where(parent[ancestor] >= 0, parent[ancestor], ancestor)
+    at_cut = np.zeros(len(parent), bool)
+    at_cut[first[apart]] = at_cut[second[apart]] = True
+    return at_cut
 
 
 def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
@@ -134,7 +150,7 @@ def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix, array_sides: Sides | None
                 roots[component[of_one[0]]] = _widest_upper_end(lumen, rows, links, of_one, array_sides)
         return roots
     of_tree = np.flatnonzero(component == 0)
-    thick = of_tree[radii[of_tree] >= _thick_mm(radii[of_tree])]
+    thick = of_tree[radii[of_tree] >= thick_mm(radii[of_tree])]
     roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
     return roots
 
@@ -196,53 +212,7 @@ def courses_of(forest: Forest) -> list[Course]:
     return courses + [Course(np.array([root]), -1) for root in lonely]
 
 
-def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
-    """The forest without spurs, and how many they were.
-
-    A spur is a line to a tip along which the lumen nowhere stands out of that of the lines it springs from: by less
-    than `SPUR_RADII` of its own radii (a stub shorter than it is wide) or `SPUR_VOXELS` voxels (a bump of the surface),
-    whichever is more, beyond `SPUR_FLAT` of their radii. On a lumen as thick as the trachea's (`THICK`) it has to stand
-    out by that lumen's radius, too: tracheas are ragged, and what springs from them is long. What remains is looked at
-    again until nothing changes.
-    """
-    pruned = 0
-    thick_mm = _thick_mm(lumen.wall_mm[forest.rows])
-    while True:
-        courses = courses_of(forest)
-        family: dict[int, list[int]] = {}  # the courses that meet in a voxel
-        for index, course in enumerate(courses):
-            for end in course.nodes[[0, -1]].tolist():
-                family.setdefault(end, []).append(index)
-        spurs = []
-        for index, course in enumerate(courses):
-            beside = [other for other in family[int(course.nodes[0])] if other != index]
-            is_terminal = family[int(course.nodes[-1])] == [index]
-            if is_terminal and beside:
-                others = np.concatenate([courses[other].nodes for other in beside])
-                if _is_spur(forest.rows[course.nodes], forest.rows[others], lumen, thick_mm):
-                    spurs.append(course)
-        if not spurs:
-            return forest, pruned
-        keep = np.ones(len(forest.rows), bool)
-        keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
-        forest = forest.kept(keep)
-        pruned += len(spurs)
-
-
-def _is_spur(rows: Rows, beside: Rows, lumen: Lumen, thick_mm: float) -> bool:
-    """Whether the lumen along ``rows`` stands out too little of that along the rows ``beside`` it."""
-    radii_mm = lumen.wall_mm[rows]
-    apart_mm = cdist(lumen.places_mm[rows], lumen.places_mm[beside])
-    stands_out_mm = (apart_mm - SPUR_FLAT * lumen.wall_mm[beside]).min(axis=1) + radii_mm
-    outside = radii_mm[stands_out_mm > radii_mm]
-    own_mm = float(np.median(outside)) if len(outside) else 0.0
-    least_mm = max(SPUR_RADII * own_mm, SPUR_VOXELS * max(lumen.spacing_mm))
-    if radii_mm[0] >= thick_mm:
-        least_mm = max(least_mm, float(radii_mm[0]))
-    return bool(stands_out_mm.max() < least_mm)
-
-
-def _thick_mm(radii_mm: NDArray[np.float64]) -> float:
+def thick_mm(radii_mm: NDArray[np.float64]) -> float:
     """From which radius on a lumen may be the trachea's."""
     return THICK * float(np.quantile(radii_mm, 0.98))
 
@@ -270,7 +240,7 @@ def rooted_at_a_tip(forest: Forest, lumen: Lumen) -> Forest:
     linked = np.flatnonzero(forest.parent >= 0)
     links = csr_matrix((np.ones(len(linked)), (linked, forest.parent[linked])), shape=(len(forest.rows),) * 2)
     order, parent = _breadth_first(links, roots)
-    return Forest(forest.rows[order], parent, forest.loops)
+    return Forest(forest.rows[order], parent, forest.at_cut[order], forest.loops)
 
 
 def contract(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Course]:

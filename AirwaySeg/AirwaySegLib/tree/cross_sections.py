@@ -56,7 +56,9 @@ def section_radii(
     value = np.empty((SAMPLES + 1, *rays.shape[:2]), np.float32)
     for number, step in enumerate(steps):
         samples = (points_mm[:, None] + step * reach_mm[:, None, None] * rays) / spacing
-        map_coordinates(mask.view(np.uint8), np.moveaxis(samples, -1, 0), output=value[number], order=1)
+        map_coordinates(
+            mask.view(np.uint8), np.moveaxis(samples, -1, 0), output=value[number], order=1, mode="grid-constant"
+        )
     crossing = _first_below_half(value) / SAMPLES * reach_mm[:, None]
     radius = np.sqrt((crossing**2).mean(axis=1))
     variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6

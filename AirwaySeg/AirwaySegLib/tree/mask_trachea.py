@@ -38,6 +38,10 @@ SPLIT = 0.15
 WIDENED = 1.4
 """So much of the usual spread from side to side, and more, is the carina's: the bronchi lie in one wide lumen."""
 
+SIDE_WIDER, SIDE_WIDTH, SIDE_HIGH, SIDE_OUT = 1.08, 0.5, (0.2, 1.5), 0.35
+"""A bronchus that leaves the trachea is in slices that are wider than usual by 8 %, there outside every disc of half
+the radius that fits into the slice, 0.2 to 1.5 radii high, and reaches at least 0.35 radii out."""
+
 ABOVE_CARINA, ROD = 0.5, 0.35
 """The rod that stands for the trachea when thinning ends so far above the carina, and is so thick."""
 
@@ -96,6 +100,7 @@ def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | Non
             for first, start, count in zip(part.corner, low, part.part.shape, strict=True)
         )
         trunk[part.z - box[0].start, rows, columns] = _solid(part.part, MEND * radius_mm, spacing_mm)
+    trunk &= ~_side_branches(trunk, radius_mm, spacing_mm)
     return Trunk(box, trunk, trunk & _rod(slices, box, radius_mm, spacing_mm))
 
 
@@ -152,6 +157,26 @@ def _solid(part: Mask, mend_mm: float, spacing_mm: Spacing) -> Mask:
     closed = ndimage.distance_transform_edt(grown, pixel_mm) > mend_mm
     whole = ndimage.binary_fill_holes(closed)[pad:-pad, pad:-pad] | part
     return whole if part.sum() < WHOLE * whole.sum() else part
+
+
+def _side_branches(trunk: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
+    """What stands out of slices that are wider than usual, over a short stretch: bronchi that leave the trachea."""
+    wide = np.stack([[np.ptp(np.flatnonzero(part.any(axis=axis))) for axis in (0, 1)] for part in trunk]) + 1
+    out_mm = np.zeros(trunk.shape, np.float32)
+    opened_mm = SIDE_WIDTH * radius_mm
+    for z in np.flatnonzero((wide > SIDE_WIDER * np.median(wide, axis=0)).any(axis=1)):
+        part = np.pad(trunk[z], 1)
+        core = ndimage.distance_transform_edt(part, spacing_mm[1:]) > opened_mm
+        if core.any():
+            away_mm = ndimage.distance_transform_edt(~core, spacing_mm[1:])
+            out_mm[z] = (part * np.maximum(away_mm - opened_mm, 0))[1:-1, 1:-1]
+    pieces, count = ndimage.label(out_mm > 0, np.ones((3, 3, 3)))
+    found = np.zeros(count + 1, bool)
+    for index, box in enumerate(ndimage.find_objects(pieces), start=1):
+        high_mm = (box[0].stop - box[0].start) * spacing_mm[0]
+        is_far = float(out_mm[box][pieces[box] == index].max()) >= SIDE_OUT * radius_mm
+        found[index] = is_far and SIDE_HIGH[0] * radius_mm <= high_mm <= SIDE_HIGH[1] * radius_mm
+    return found[pieces]
 
 
 def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:

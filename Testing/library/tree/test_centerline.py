@@ -11,12 +11,12 @@ from AirwaySegLib.tree.centerline import (
     grow_forest,
     lines_of,
     loops_in,
-    prune,
     reaching_the_end,
     rooted_at_a_tip,
     smooth,
 )
 from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.spurs import prune
 
 ONE = (1.0, 1.0, 1.0)
 

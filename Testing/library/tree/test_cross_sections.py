@@ -77,6 +77,18 @@ def test_a_line_beside_the_axis_measures_the_same_lumen():
     assert np.abs(radii(mask, (1.0, 1.0, 1.0), points) - 5).max() < 0.25
 
 
+@pytest.mark.parametrize("radius_mm", [2.13, 4.0])
+def test_the_radius_is_the_same_where_the_lumen_touches_the_border_of_the_array(radius_mm):
+    tube = Tube((50, 20, 20), (-10, 20, 20), radius_mm, radius_mm)
+    mask = draw_tubes([tube], (40, 40, 40), (1, 1, 1))
+    points = np.column_stack([np.arange(10.0, 31), np.full(21, 20.0), np.full(21, 20.0)])
+    low, high = np.argwhere(mask).min(axis=0), np.argwhere(mask).max(axis=0) + 1
+    tight = np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
+    whole = radii(mask, (1.0, 1.0, 1.0), points)
+    assert radii(tight, (1.0, 1.0, 1.0), points - low) == pytest.approx(whole, abs=1e-6)
+    assert whole.mean() == pytest.approx(radius_mm, abs=0.1)
+
+
 def test_a_single_voxel_has_the_radius_of_a_ball_of_its_volume():
     mask = np.zeros((5, 5, 5), bool)
     mask[2, 2, 2] = True

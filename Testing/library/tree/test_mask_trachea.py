@@ -74,6 +74,18 @@ def test_a_bronchus_that_leaves_the_trachea_stays_a_branch():
     assert end.mean_diameter_mm == pytest.approx(5.5, abs=0.5)
 
 
+@pytest.mark.parametrize("radius_mm", [1.5, 2.0, 3.0])
+def test_a_short_bronchus_of_the_trachea_is_a_branch_and_a_bump_is_none(radius_mm):
+    for beyond_mm, count in ((1.5, 7), (9, 9)):
+        mask = a_tree() | draw_tubes(
+            [Tube((150, 40, 90), (147, 40, 82 - beyond_mm), radius_mm, radius_mm, False)], SHAPE, ONE
+        )
+        tree = parse_airways(Volume(mask, ONE)).tree
+        assert len(tree.branches) == count
+    end = min(tree.branches, key=lambda branch: float(np.linalg.norm(branch.points_mm[-1] - [73, 40, 147])))
+    assert end.points_mm[-1] == pytest.approx([73, 40, 147], abs=4) and tree.branch(end.parent).name == TRACHEA
+
+
 def test_a_trachea_that_leans_backwards_is_followed():
     tubes = a_forked_tree()
     tubes[0] = Tube((195, 0, 90), (110, 40, 90), 8, 8)

@@ -1,0 +1,374 @@
+"""Which lines of a skeleton are no branches: ribs into the corners of a lumen that is not round, bumps, ends of loops.
+
+Letters in shapes: K skeleton voxels, P points of a line, S points of the axis of the lumen that it springs from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label
+from scipy.spatial.distance import cdist
+
+from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, smooth, tangents, thick_mm
+
+SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
+"""A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
+longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
+
+SPUR_FLAT = 1.4
+"""How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
+
+RUN_RADII, RUN_VOXELS, RUN_HEIGHTS = 4.0, 2.0, 2.0
+"""What belongs to a lumen's cross-section goes on along the lumen: for so many of its own radii and so many voxels more
+(the mouth of a round branch that leaves at 30 degrees is 4 of its radii long), and for so many times its height above
+the largest ball at the axis, so that a flat branch that is longer than wide is none."""
+
+LONGER = 1.5
+"""The axis is looked at over so many times the length needed: beside a curved axis points move less than along it."""
+
+RESOLVED_VOXELS = 2.0
+"""A lumen of this radius has a cross-section whose shape can be told; of thinner ones balls along the line must do."""
+
+AXIS_RADII = 1.5
+"""Ribs make a zigzag of the line between them: it is smoothed by a Gaussian of so many lumen radii."""
+
+MOST_POINTS, MOST_PIXELS = 24, 48
+"""Points of a line that are looked at, and pixels along a side of a cross-section, at the most."""
+
+CUT_NODES, LOOP_RADII, NECK_SHARE = 3, 8.0, 0.6
+"""What a cut loop leaves ends within so many voxels of the cut. It leads nowhere unless it is longer than so many of
+its radii (bronchi are about 6 long) and the other end is no tip, or is a branch whose lumen narrows to this share where
+it touches another."""
+
+THIN_SHARE = 0.12
+"""What is thinner than this share of the trachea's radius is a shred of its wall if it is no longer than it is wide."""
+
+
+def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
+    """The forest without spurs, and how many they were.
+
+    A spur is a line to a tip that stands out too little (`SPUR_RADII`, `SPUR_VOXELS`) of the cross-section of the lumen
+    that it springs from. What belongs to that cross-section is found by moving the line's points along the lumen's axis
+    (`RUN_RADII`): the side of a flat bronchus goes on, a branch does not. Where two spurs spring from one point the
+    shorter goes first. What remains is looked at again until nothing changes.
+    """
+    judge = _Judge(lumen, thick_mm(lumen.wall_mm[forest.rows]))
+    pruned = 0
+    while True:
+        courses = courses_of(forest)
+        spurs = judge.spurs(forest, courses)
+        if not spurs:
+            return forest, pruned
+        keep = np.ones(len(forest.rows), bool)
+        keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
+        forest = forest.kept(keep)
+        pruned += len(spurs)
+
+
+@dataclass
+class _Forks:
+    """The courses of a forest: which meet in a voxel, which follow each, and the voxels of each with those beyond."""
+
+    courses: list[Course]
+    meeting: dict[int, list[int]]
+    following: list[list[int]]
+    weight: list[int]
+
+    @classmethod
+    def of(cls, courses: list[Course]) -> "_Forks":
+        meeting: dict[int, list[int]] = {}
+        following: list[list[int]] = [[] for _ in courses]
+        weight = [len(course.nodes) for course in courses]
+        for index, course in enumerate(courses):
+            for end in course.nodes[[0, -1]].tolist():
+                meeting.setdefault(end, []).append(index)
+            if course.parent >= 0:
+                following[course.parent].append(index)
+        for index in reversed(range(len(courses))):
+            if courses[index].parent >= 0:
+                weight[courses[index].parent] += weight[index]
+        return cls(courses, meeting, following, weight)
+
+    def is_terminal(self, index: int) -> bool:
+        """Whether a course leads to a tip."""
+        return self.meeting[int(self.courses[index].nodes[-1])] == [index]
+
+    def beside(self, index: int) -> list[int]:
+        """The other courses that meet where a course begins."""
+        return [other for other in self.meeting[int(self.courses[index].nodes[0])] if other != index]
+
+    def ways(self, index: int, count: int, short: int) -> list[tuple[Rows, Rows]]:
+        """Pairs of ways on from where a course begins, without it, that may be two halves of one lumen.
+
+        The one way leads up, or at the root into the heaviest course; the others lead down. Each begins at that point
+        and has ``count`` nodes at the most. Where the next fork is nearer than ``short`` nodes there are several ways
+        down. If only tips spring from that point, the first way may end there: a last pair has one node as its second
+        half.
+        """
+        parent = self.courses[index].parent
+        down = sorted((other for other in self.beside(index) if other != parent), key=lambda other: -self.weight[other])
+        first = self._up(parent, count) if parent >= 0 else self._down([down.pop(0)], count)
+        firsts = [[other] for other in down]
+        for start in list(firsts):
+            if len(self.courses[start[0]].nodes) <= short:
+                following = sorted(self.following[start[0]], key=lambda other: -self.weight[other])
+                firsts += [[*start, other] for other in following[1:]]
+        ways = [(first, self._down(start, count)) for start in firsts]
+        if parent >= 0 and all(self.is_terminal(other) for other in self.beside(index) if other != parent):
+            ways.append((first, first[:1]))
+        return ways
+
+    def _up(self, index: int, count: int) -> Rows:
+        parts: list[Rows] = []
+        found = 0
+        while index >= 0 and found < count:
+            nodes = self.courses[index].nodes[::-1]
+            parts.append(nodes if not parts else nodes[1:])
+            found += len(parts[-1])
+            index = self.courses[index].parent
+        return np.concatenate(parts)[:count]
+
+    def _down(self, start: list[int], count: int) -> Rows:
+        way, found = list(start), sum(len(self.courses[index].nodes) for index in start)
+        while self.following[way[-1]] and found < count:
+            way.append(max(self.following[way[-1]], key=lambda other: self.weight[other]))
+            found += len(self.courses[way[-1]].nodes)
+        parts = [self.courses[way[0]].nodes[:1], *(self.courses[index].nodes[1:] for index in way)]
+        return np.concatenate(parts)[:count]
+
+
+class _Judge:
+    """Tells spurs from branches in one lumen; what it has looked at it remembers from round to round."""
+
+    def __init__(self, lumen: Lumen, thick: float) -> None:
+        self.lumen, self.thick_mm = lumen, thick
+        self.voxel_mm = max(lumen.spacing_mm)
+        self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
+        self.rib_mm = RIB_VOXELS * self.mean_mm
+        self.known: dict[bytes, bool] = {}
+        inside = np.zeros([count + 2 for count in lumen.shape], bool)  # background around it
+        inside[tuple(lumen.voxels.T + 1)] = True
+        self.inside = inside
+
+    def spurs(self, forest: Forest, courses: list[Course]) -> list[Course]:
+        """Spurs that can go at once."""
+        forks = _Forks.of(courses)
+        loose_ends = [
+            int(course.nodes[-1])
+            for index, course in enumerate(courses)
+            if forks.is_terminal(index) and forest.at_cut[course.nodes[-CUT_NODES:]].any()
+        ]
+        found: list[Course] = []
+        ribs: dict[int, Course] = {}  # the shortest at each point
+        for index, course in enumerate(courses):
+            beside = forks.beside(index)
+            if not beside or not forks.is_terminal(index):
+                continue
+            others = np.concatenate([courses[other].nodes for other in beside])
+            rows = forest.rows[course.nodes]
+            is_resolved = self._is_resolved(np.append(forest.rows[others], rows[0]))
+            if self._is_rest_of_loop(forest, course, loose_ends) or self._is_bump(
+                rows, forest.rows[others], SPUR_FLAT if len(beside) == 1 or not is_resolved else 1.0
+            ):
+                found.append(course)
+            elif len(beside) > 1 and is_resolved and self._is_rib(rows, forest, forks, index):
+                start = int(course.nodes[0])
+                ribs[start] = min(ribs.get(start, course), course, key=lambda other: len(other.nodes))
+        begins = {int(course.nodes[0]) for course in found}
+        return found + [rib for start, rib in ribs.items() if start not in begins]
+
+    def least_mm(self, own_mm: float, beside_mm: float, least_mm: float) -> float:
+        """How far a line with a lumen of radius ``own_mm`` has to stand out of one of radius ``beside_mm``."""
+        least = max(SPUR_RADII * own_mm, least_mm)
+        if beside_mm >= self.thick_mm and own_mm < THIN_SHARE * beside_mm:
+            least = max(least, beside_mm)
+        return least
+
+    def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
+        """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.
+
+        ``loose_ends`` are the tips that lie where loops were cut, this one among them.
+        """
+        if not forest.at_cut[course.nodes[-CUT_NODES:]].any():
+            return False
+        rows = forest.rows[course.nodes]
+        radii_mm, places = self.lumen.wall_mm[rows], self.lumen.places_mm[rows]
+        from_start_mm = np.linalg.norm(places - places[0], axis=1)
+        outside = from_start_mm > radii_mm[0]
+        if not outside.any():
+            return True
+        own_mm = float(np.median(radii_mm[outside]))
+        touches = own_mm >= RESOLVED_VOXELS * self.mean_mm and radii_mm[-CUT_NODES:].min() < NECK_SHARE * own_mm
+        if touches:
+            return False
+        is_short = float(from_start_mm.max() - radii_mm[0]) < LOOP_RADII * own_mm
+        apart_mm = np.linalg.norm(self.lumen.places_mm[forest.rows[loose_ends]] - places[-1], axis=1)
+        return is_short or int(np.count_nonzero(apart_mm <= 2 * CUT_NODES * self.voxel_mm)) > 1
+
+    def _is_resolved(self, rows: Rows) -> bool:
+        """Whether a lumen is so many voxels wide that the shape of its cross-section can be told."""
+        radius_mm = float(np.quantile(self.lumen.wall_mm[rows], 0.9))
+        return radius_mm >= RESOLVED_VOXELS * self.mean_mm
+
+    def _is_bump(self, rows: Rows, beside: Rows, flat: float) -> bool:
+        """Whether the lumen along ``rows`` stands out too little of the balls along the rows ``beside`` it."""
+        radii_mm = self.lumen.wall_mm[rows]
+        apart_mm = cdist(self.lumen.places_mm[rows], self.lumen.places_mm[beside])
+        stands_out_mm = (apart_mm - flat * self.lumen.wall_mm[beside]).min(axis=1) + radii_mm
+        outside = radii_mm[stands_out_mm > radii_mm]
+        own_mm = float(np.median(outside)) if len(outside) else 0.0
+        return bool(stands_out_mm.max() < self.least_mm(own_mm, float(radii_mm[0]), SPUR_VOXELS * self.voxel_mm))
+
+    def _is_rib(self, rows: Rows, forest: Forest, forks: _Forks, index: int) -> bool:
+        """Whether the lumen along ``rows`` stands out too little of the cross-sections beside it."""
+        places = self.lumen.places_mm[rows]
+        extent_mm = float(np.linalg.norm(places - places[0], axis=1).max())
+        longest_mm = RUN_HEIGHTS * extent_mm + RUN_RADII * float(self.lumen.wall_mm[rows].max()) + 2 * self.voxel_mm
+        reach_mm = extent_mm + longest_mm
+        short = int(float(self.lumen.wall_mm[rows[0]]) / min(self.lumen.spacing_mm)) + 1
+        return any(
+            self._is_rib_of(rows, forest.rows[np.concatenate([first[::-1], second[1:]])], reach_mm, len(second) == 1)
+            for first, second in forks.ways(index, int(reach_mm / min(self.lumen.spacing_mm)) + 2, short)
+        )
+
+    def _is_rib_of(self, rows: Rows, path: Rows, reach_mm: float, ends: bool) -> bool:
+        """`_is_rib` for one way along the lumen; with ``ends`` it is drawn on straight beyond its end."""
+        key = rows.tobytes() + b"/" + path.tobytes()
+        if key not in self.known:
+            sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
+            axis = _axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
+            self.known[key] = self._stays_inside(rows, axis, float(np.median(self.lumen.wall_mm[path])), ends)
+        return self.known[key]
+
+    def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool) -> bool:
+        """Whether no point of a line stands out far enough of the cross-sections along an axis."""
+        some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int))
+        rows = rows[some]
+        radii_mm = self.lumen.wall_mm[rows]
+        moved = _Moved.of(self.lumen.places_mm[rows], axis)
+        needed_mm = np.maximum(
+            RUN_RADII * radii_mm + RUN_VOXELS * self.voxel_mm, RUN_HEIGHTS * (moved.height_mm - axis_radius_mm)
+        )
+        if ends and moved.leads_on_mm() > moved.height_mm.max():
+            return False  # it is what goes on
+        moved = moved.within(int(LONGER * needed_mm.max() / self.mean_mm) + 1)
+        for occupied in (self._in_lumen, self._in_section):  # the first costs little and tells most branches
+            goes_on = moved.run_mm(occupied(moved, ends)) >= needed_mm
+            goes_on[0] = True
+            apart_mm = cdist(self.lumen.places_mm[rows], self.lumen.places_mm[rows[goes_on]])
+            stands_out_mm = (apart_mm - radii_mm[goes_on]).min(axis=1) + radii_mm
+            own_mm = float(np.median(radii_mm[~goes_on])) if not goes_on.all() else 0.0
+            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self.rib_mm):
+                return False
+        return True
+
+    def _in_lumen(self, moved: "_Moved", _: bool) -> NDArray[np.bool_]:
+        """Which of the moved points lie in the lumen, (P, S)."""
+        return self._at(moved.points)
+
+    def _at(self, points: Points) -> NDArray[np.bool_]:
+        """Which points (..., 3) lie in the lumen."""
+        number = np.zeros(points.shape[:-1], np.intp)
+        for axis, (mm, count) in enumerate(zip(self.lumen.spacing_mm, self.inside.shape, strict=True)):
+            index = np.rint(points[..., axis] * (1 / mm)) + 1
+            number *= count
+            number += np.clip(index, 0, count - 1, out=index).astype(np.intp)
+        return self.inside.ravel()[number]
+
+    def _in_section(self, moved: "_Moved", ends: bool) -> NDArray[np.bool_]:
+        """Which of the moved points lie in that piece of the lumen's cross-section that is nearest to the axis, (P, S).
+
+        Where the lumen only ``ends`` the axis has to lie in it: beyond a fork it runs between two others.
+        """
+        half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
+        side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
+        ticks = np.linspace(-half_mm, half_mm, side)
+        plane = ticks[:, None, None] * moved.across[:, None, None] + ticks[:, None] * moved.over[:, None, None]
+        section = self._at(moved.axis[:, None, None] + plane)  # (S, side, side)
+        in_plane = np.zeros((3, 3, 3), bool)
+        in_plane[1] = True
+        pieces = label(section, in_plane)[0].reshape(len(section), -1)
+        away = np.hypot(ticks[:, None], ticks).ravel()
+        middle = pieces[np.arange(len(pieces)), np.where(pieces > 0, away, np.inf).argmin(axis=1)]
+        pixel = np.rint((moved.offset_mm + half_mm) / (2 * half_mm) * (side - 1)).astype(int)
+        if ends:
+            middle[~self._at(moved.axis)] = 0
+        there = pieces[:, pixel[:, 0] * side + pixel[:, 1]].T
+        return (there > 0) & (there == middle)
+
+
+def _axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
+    """A line smoothed, drawn on straight at both ends and resampled evenly, (S, 3)."""
+    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+    line = smooth(line, sigma_mm / float(steps.mean()))
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    inner = np.searchsorted(along, [2 * sigma_mm, along[-1] - 2 * sigma_mm])
+    ends = []
+    for end, within in ((0, min(inner[0], len(line) - 1)), (len(line) - 1, max(inner[1] - 1, 0))):
+        way = line[end] - line[within]
+        ends.append(line[end] + reach_mm * way / max(float(np.linalg.norm(way)), 1e-9))
+    line = np.concatenate([ends[:1], line, ends[1:]])
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    at = np.arange(0, along[-1], step_mm)
+    return np.column_stack([np.interp(at, along, line[:, part]) for part in range(3)])
+
+
+@dataclass
+class _Moved:
+    """Points moved along an axis (S, 3) with its cross-sections: ``points`` (P, S, 3).
+
+    ``across`` and ``over`` (S, 3) span the cross-sections, ``offset_mm`` (P, 2) are the points' places in them,
+    ``height_mm`` (P,) their distances from the axis, and ``at`` (P,) where on it each of them is.
+    """
+
+    axis: Points
+    across: Points
+    over: Points
+    at: Rows
+    offset_mm: NDArray[np.float64]
+    points: Points
+
+    @classmethod
+    def of(cls, places: Points, axis: Points) -> "_Moved":
+        apart = cdist(places, axis)
+        at = apart.argmin(axis=1)
+        along = tangents(axis)
+        away = places - axis[at]
+        towards = away[np.linalg.norm(away, axis=1).argmax()]
+        across = towards - (along @ towards)[:, None] * along
+        across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
+        over = np.cross(along, across)
+        offset = np.stack([(away * across[at]).sum(axis=1), (away * over[at]).sum(axis=1)], axis=1)
+        points = axis + offset[:, :1, None] * across + offset[:, 1:, None] * over
+        return cls(axis, across, over, at, offset, points)
+
+    def within(self, steps: int) -> "_Moved":
+        """The same on that part of the axis that is not farther from the points than so many of its points."""
+        first = max(int(self.at.min()) - steps, 0)
+        part = slice(first, int(self.at.max()) + steps + 1)
+        return _Moved(
+            self.axis[part], self.across[part], self.over[part], self.at - first, self.offset_mm, self.points[:, part]
+        )
+
+    @property
+    def height_mm(self) -> NDArray[np.float64]:
+        """Distance of each point from the axis, (P,)."""
+        return np.hypot(*self.offset_mm.T)
+
+    def leads_on_mm(self) -> float:
+        """How far the last point lies beyond the first one along the axis."""
+        way = self.axis[self.at[-1]] - self.axis[self.at[0]]
+        return float(np.linalg.norm(way))
+
+    def run_mm(self, occupied: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """How far each point can be moved to both sides together while it stays in what is ``occupied`` (P, S)."""
+        index = np.arange(occupied.shape[1])
+        free = ~occupied
+        before = np.where(free & (index < self.at[:, None]), index, -1).max(axis=1)
+        after = np.where(free & (index > self.at[:, None]), index, len(index)).min(axis=1)
+        steps = np.linalg.norm(np.diff(self.points, axis=1), axis=2)
+        walked = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
+        ends = np.arange(len(walked))
+        return walked[ends, after - 1] - walked[ends, before + 1]
