@@ -148,6 +148,10 @@ def _skeleton(
     lumen = Lumen.of(mask, spacing_mm)
     some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
     trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
+    if trunk is not None and lumen.components.any():
+        tree = np.zeros(mask.shape, bool)  # gas in the oesophagus beside the trachea is no part of it
+        tree[tuple(lumen.voxels[lumen.components == 0].T)] = True
+        trunk = find_trunk(tree, spacing_mm, float(some_mm.max()))
     solid = mask.copy()
     if trunk is not None:
         solid[trunk.box] |= trunk.mask
