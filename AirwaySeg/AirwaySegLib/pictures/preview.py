@@ -8,7 +8,6 @@ from AirwaySegLib.masks.components import Box, bounding_box
 from AirwaySegLib.tree import colours
 
 Spacing = tuple[float, float, float]
-Picture = NDArray[np.uint8]
 
 LUNG_WINDOW_HU = (-1150.0, 350.0)
 OUTLINE = (255, 90, 60)

@@ -54,9 +54,6 @@ SOFT_HU = -400.0
 MIDLINE_MM, BEHIND_MM = 22.0, 6.0
 """The oesophagus lies so near to the midline, and its middle at least so far behind that of the trachea."""
 
-SAMPLED_VOXELS = 3
-"""Every so many voxels of the tree are enough to know how far it is from a piece."""
-
 
 def airway_probability(facts: Facts) -> Floats:
     """P(airway) of pieces, (C,), by facts of `facts_of`: the logistic of the weighted `terms_of`."""
@@ -68,7 +65,7 @@ def airway_probability(facts: Facts) -> Floats:
 def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: Evidence) -> Facts:
     """Facts of all components by name, each (C,) by number; of the background and the tree they mean nothing.
 
-    Of the shape those of `fragment_joints.shape_facts`. With a probability its mean and the upper decile. With a CT:
+    Of the shape those of `fragment_ends.shape_facts`. With a probability its mean and the upper decile. With a CT:
 
     - open_share: share of the centerline's points where a dark lumen is seen within a brighter ring. Of the profile
       along `DIRECTIONS` rays across the line, the largest value between the radius less a step and `BEYOND_WALL_MM`

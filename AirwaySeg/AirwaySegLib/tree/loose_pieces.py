@@ -8,10 +8,7 @@ from numpy.typing import NDArray
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
-from AirwaySegLib.tree.fragment_joints import Joint, joints_of_fragments
-
-MAIN = 1
-"""The component that `joints_of_fragments` takes for the tree."""
+from AirwaySegLib.tree.fragment_joints import MAIN, Joint, joints_of_fragments
 
 
 @dataclass(frozen=True, eq=False)

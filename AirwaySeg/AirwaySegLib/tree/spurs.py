@@ -78,6 +78,7 @@ class _Forks:
 
     @classmethod
     def of(cls, courses: list[Course]) -> "_Forks":
+        """The forks of all courses; parents come before their children."""
         meeting: dict[int, list[int]] = {}
         following: list[list[int]] = [[] for _ in courses]
         weight = [len(course.nodes) for course in courses]
@@ -319,7 +320,7 @@ def _axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Poi
 class _Moved:
     """Points moved along an axis (S, 3) with its cross-sections: ``points`` (P, S, 3).
 
-    ``across`` and ``over`` (S, 3) span the cross-sections, ``offset_mm`` (P, 2) are the points' places in them,
+    ``across`` and ``over`` (S, 3) span the cross-sections, ``offset_mm`` (P, 2) are the points' positions in them,
     ``height_mm`` (P,) their distances from the axis, and ``at`` (P,) where on it each of them is.
     """
 
@@ -332,6 +333,7 @@ class _Moved:
 
     @classmethod
     def of(cls, places: Points, axis: Points) -> "_Moved":
+        """Each point (K, 3) with the point of the axis that is nearest to it."""
         apart = cdist(places, axis)
         at = apart.argmin(axis=1)
         along = tangents(axis)
