@@ -1,4 +1,4 @@
-"""The command `airwayseg`: segment, repair, measure, evaluate, weights. Bad input gives a sentence and exit code 2."""
+"""The command `airwayseg`: segment, cohort, repair, measure... Bad input gives a sentence and exit code 2."""
 
 import argparse
 import json
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"airwayseg {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
+    _add_cohort(commands.add_parser("cohort", help="folder of a study in, one table and one page of all its CTs out"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
@@ -69,11 +70,41 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="only every Nth input, starting with the Ith")
+    parser.add_argument(
+        "--skip-finished",
+        action="store_true",
+        help="leave finished results as they are, also that of a single CT and those of other settings or weights",
+    )
     measuring = parser.add_mutually_exclusive_group()
     measuring.add_argument("--no-measure", action="store_true", help="only the mask, without tree and distance maps")
     _add_voxels(measuring, "; the mask is kept even if measuring fails")
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
+
+
+def _add_cohort(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input",
+        nargs="+",
+        type=Path,
+        help="folder that is searched for CTs (DICOM, NIfTI, NRRD, MetaImage), a file, a pattern such as */ct.nii, "
+        "or a CSV with the columns id and ct (and optionally series, mask, patient, date, group)",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for results, tables and report")
+    parser.add_argument("--list", action="store_true", help="only show what would be run, and what is left out and why")
+    parser.add_argument(
+        "--all-series", action="store_true", help="take every reconstruction of a scan, not only the best for airways"
+    )
+    parser.add_argument(
+        "--thickest", type=float, default=3.5, metavar="MM", help="leave out thicker slices (default: %(default)s mm)"
+    )
+    for setting in fields(SegmentSettings):
+        _add_setting(parser, setting)
+    parser.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="only every Nth case, starting with the Ith; writes no tables"
+    )
+    _add_progress_and_force(parser)
+    parser.set_defaults(run=_cohort)
 
 
 def _add_spacing(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +238,7 @@ def _segment(options: argparse.Namespace) -> int:
         not options.no_measure,
         spacing,
         options.voxels,
+        options.skip_finished,
     )
     with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)
@@ -216,6 +248,29 @@ def _segment(options: argparse.Namespace) -> int:
         else:
             print(last_lines(folder))
     return EXIT_FAILED if failed else 0
+
+
+def _cohort(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.cohort import CohortRequest, list_cohort, run_cohort
+
+    values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
+    request = CohortRequest(
+        options.input,
+        options.output,
+        SegmentSettings(**values),
+        options.all_series,
+        options.thickest,
+        options.shard,
+        options.force,
+    )
+    with _shown("bar" if options.progress == "bar" and sys.stderr.isatty() else "none") as progress:
+        if options.list:
+            print(list_cohort(request, progress))
+            return 0
+        blocked = run_cohort(request, options.progress, progress)
+    if options.progress == "json":
+        print(json.dumps({"result": str(options.output)}))
+    return EXIT_FAILED if blocked else 0
 
 
 def _repair(options: argparse.Namespace) -> int:

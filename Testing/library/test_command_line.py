@@ -255,6 +255,16 @@ def test_a_result_of_another_ct_or_other_weights_or_a_part_is_not_taken_for_done
     assert "differs in its weights and CT" in caplog.text
 
 
+def test_finished_results_are_left_as_they_are_if_that_is_wished(a_finished_batch, a_ct, tmp_path, caplog):
+    before = _times(tmp_path / "out")
+    assert _segment(*a_finished_batch, "--overlap", "0.5", "--skip-finished") == 0
+    assert _times(tmp_path / "out") == before and "2 of 2 were already done" in caplog.text
+    assert "chest holds a result that differs in its settings. It was kept." in caplog.text
+    alone = [a_ct, *a_finished_batch[2:], "--skip-finished"]
+    alone[alone.index("-o") + 1] = tmp_path / "out" / "chest"
+    assert _segment(*alone) == 0 and _times(tmp_path / "out") == before
+
+
 def test_a_result_without_measurement_is_not_taken_for_a_measured_one(a_finished_batch, caplog):
     assert _segment(*a_finished_batch[:-1]) == 2
     assert "holds a result without branches.csv" in caplog.text and "2 of 2 inputs failed" in caplog.text

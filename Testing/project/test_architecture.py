@@ -35,8 +35,9 @@ MAY_IMPORT = {
         "repair": LIBRARY_BASE | {"files", "masks", "chest", "networks", "tree"},
         "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
+        "cohort": LIBRARY_BASE | {"files", "tree"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline"},
+        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline", "cohort", "chest"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},
@@ -65,6 +66,9 @@ NEEDS_TORCH = {
     "networks.device_plan",
     "repair.network_bridges",
     "pipeline",
+    "commands.cohort",
+    "commands.given_mask",
+    "commands.provenance",
     "commands.segment",
     "commands.weights",
 }

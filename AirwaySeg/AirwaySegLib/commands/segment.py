@@ -3,25 +3,26 @@
 In a batch, a case that fails does not stop the others.
 """
 
-import hashlib
 import json
 import logging
 import os
-import platform
 import re
-import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from AirwaySegLib import __version__
 from AirwaySegLib.commands import measure, repair
+from AirwaySegLib.commands.provenance import (
+    REPORT,
+    ResultDiffers,
+    check_done,
+    file_sha256,
+    is_described,
+    make_report,
+)
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
@@ -46,7 +47,7 @@ from AirwaySegLib.tree.loose_pieces import Pieces
 
 log = logging.getLogger("airwayseg")
 
-MASK, PROBABILITY, PREVIEW, REPORT = "airways.nrrd", "probability.nrrd", "preview.png", "report.json"
+MASK, PROBABILITY, PREVIEW = "airways.nrrd", "probability.nrrd", "preview.png"
 NOT_MEASURED = "not_measured"
 """Key of the report's sentence that says why there is no tree."""
 UNCONNECTED = "unconnected.nrrd"
@@ -56,14 +57,17 @@ FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, *repair.FILES, REPORT)
 Result = tuple[Airways, Pieces]
 """The airways, and the certain pieces beside them."""
 
+Read = Callable[[], tuple[Volume, list[str]]]
+"""Reads a CT, or gives one that was read ahead, and the warnings about it."""
+
 
 @dataclass(frozen=True)
 class Batch:
     """Inputs, the folder for the results, the DICOM series, and the shard of the inputs ("I/N").
 
-    ``force`` replaces results. ``measure`` adds the files of `measure`; with ``voxels`` these are the voxel file
-    instead of the maps, and the mask is kept even if measuring fails. ``spacing_mm`` (x, y, z) is for files without a
-    spacing.
+    ``force`` replaces results, ``skip_finished`` leaves them as they are. ``measure`` adds the files of `measure`; with
+    ``voxels`` these are the voxel file instead of the maps, and the mask is kept even if measuring fails.
+    ``spacing_mm`` (x, y, z) is for files without a spacing.
     """
 
     inputs: list[Path]
@@ -74,6 +78,7 @@ class Batch:
     measure: bool = True
     spacing_mm: Spacing | None = None
     voxels: bool = False
+    skip_finished: bool = False
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -140,8 +145,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     done_before = 0
     for path, folder in cases:
         try:
-            if len(batch.inputs) > 1 and not batch.force and (folder / REPORT).exists():
-                check_done(path, folder, batch, model, settings)
+            if is_done(path, folder, batch, model, settings):
                 done_before += 1
             else:
                 run_case(path, folder, batch, model, settings, progress)
@@ -161,10 +165,37 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     return finished, failed
 
 
+def is_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> bool:
+    """Whether the result of an earlier run is kept: in a batch, or always with ``skip_finished``.
+
+    A result of another CT, of other settings, weights or version is kept only with ``skip_finished``, with a warning.
+
+    Raises
+    ------
+    AirwaySegError
+        If it differs in one of these, or is incomplete.
+    """
+    if batch.force or not (folder / REPORT).exists() or not (batch.skip_finished or len(batch.inputs) > 1):
+        return False
+    try:
+        check_done(folder, _files(batch), model.sha256, settings, lambda described: _is_of(described, path, batch))
+    except ResultDiffers as error:
+        if not batch.skip_finished:
+            raise
+        log.warning("%s It was kept.", str(error).replace("; use --force to replace it", ""))
+    return True
+
+
 def run_case(
-    path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
+    path: Path,
+    folder: Path,
+    batch: Batch,
+    model: Model,
+    settings: SegmentSettings,
+    progress: Progress,
+    read: Read | None = None,
 ) -> None:
-    """Read one CT, segment and measure it, and write the files of its result.
+    """Read one CT, segment and measure it, and write the files of its result; ``read`` gives a CT read elsewhere.
 
     Raises
     ------
@@ -173,72 +204,47 @@ def run_case(
     """
     with locked(folder, "airwayseg segment"):
         check_free(folder, _files(batch), batch.force)
-        _run_case(path, folder, batch, model, settings, progress)
+        run_report = RunReport()
+        progress("read", 0, 1)
+        with run_report.stage("read"):
+            ct, warnings = read() if read else read_ct(path, batch.series, batch.spacing_mm)
+        run_report.warnings += warnings
+        progress("read", 1, 1)
+        log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
+        _segment_and_write(ct, folder, batch, (model, settings), run_report, progress)
+    for warning in run_report.warnings:
+        log.warning("%s: %s", case_name(path), warning)
 
 
 def _files(batch: Batch) -> tuple[str, ...]:
     return FILES + (measure.result_files(batch.voxels) if batch.measure else ())
 
 
-def _run_case(
-    path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings, progress: Progress
+def _segment_and_write(
+    ct: Volume,
+    folder: Path,
+    batch: Batch,
+    how: tuple[Model, SegmentSettings],
+    run_report: RunReport,
+    progress: Progress,
 ) -> None:
-    run_report = RunReport()
-    progress("read", 0, 1)
-    with run_report.stage("read"):
-        ct, warnings = read_ct(path, batch.series, batch.spacing_mm)
-    run_report.warnings += warnings
-    progress("read", 1, 1)
-    log.info("%s: %s voxels of %s mm (z, y, x)", path, ct.array.shape, ct.spacing_mm)
+    model, settings = how
     airways = segment(ct, model, settings, run_report, progress)
     progress("write", 0, len(FILES))
     replaced = FILES + (measure.REPLACED if batch.measure else ())
     with delivered_into(folder, REPORT, replaced) as unfinished:
         with run_report.stage("write"):
             result = airways, unconnected_pieces(ct, airways)
-            run_report.decisions["unconnected"] = write_images(unfinished, ct, result, case_name(path), progress)
+            run_report.decisions["unconnected"] = write_images(
+                unfinished, ct, result, case_name(ct.path or folder), progress
+            )
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
                 _try_to_measure(unfinished, ct, result, batch.voxels, run_report, progress)
-        report = make_report(ct, airways, model, settings, run_report)
+        source = {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance}
+        report = make_report(ct, airways.mask, source, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
-    for warning in run_report.warnings:
-        log.warning("%s: %s", case_name(path), warning)
-
-
-def check_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> None:
-    """Check that ``folder`` holds the complete result that `run_case` would write.
-
-    Raises
-    ------
-    AirwaySegError
-        If input, weights, settings or version of the program differ, or a file is missing.
-    """
-    try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        same = {
-            "version of AirwaySeg": report["program"] == _program(),
-            "weights": report["model"]["sha256"] == model.sha256,
-            "settings": _settings_of_result(report["settings"]) == _settings_of_result(asdict(settings)),
-            "CT": _is_of(report["input"], path, batch),
-        }
-        names = _files(batch) if report["result"]["voxels"] else FILES  # an empty mask is not measured
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise AirwaySegError(f"{folder / REPORT} is not the report of a result; use --force to replace it.") from error
-    other = [what for what, is_same in same.items() if not is_same]
-    if other:
-        raise AirwaySegError(
-            f"{folder} holds a result that differs in its {' and '.join(other)}; use --force to replace it."
-        )
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise AirwaySegError(f"{folder} holds a result without {', '.join(missing)}; use --force to replace it.")
-
-
-def _settings_of_result(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that change a result beyond rounding. Weights are compared by checksum, not by name."""
-    return {name: value for name, value in settings.items() if name not in ("weights", "device", "backend")}
 
 
 def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
@@ -247,15 +253,7 @@ def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
     if batch.spacing_mm is None and checksum is not None and checksum == described["file_sha256"]:
         return True
     ct, _ = read_ct(path, batch.series, batch.spacing_mm)
-    return described["voxels_sha256"] == sha256_of(ct.array) and described["spacing_mm_zyx"] == _spacing_of(ct)
-
-
-def _spacing_of(ct: Volume) -> list[float]:
-    return [round(mm, 6) for mm in ct.spacing_mm]
-
-
-def _program() -> str:
-    return f"AirwaySeg {__version__}"
+    return is_described(ct, described)
 
 
 def _try_to_measure(
@@ -333,56 +331,3 @@ def last_lines(folder: Path) -> str:
         pieces = "1 certain piece" if count == 1 else f"{count} certain pieces"
         lines.append(f"{folder / UNCONNECTED}: {pieces} of airway ({millilitres:.2f} ml) without a way to the tree")
     return "\n".join(lines)
-
-
-def make_report(
-    ct: Volume, airways: Airways, model: Model, settings: SegmentSettings, run_report: RunReport
-) -> dict[str, object]:
-    """The provenance of the result (input, weights, settings, versions), as plain values for JSON."""
-    voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
-    return {
-        "program": _program(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "input": {
-            "path": str(ct.path),
-            "series_uid": ct.series_uid,
-            "file_sha256": file_sha256(ct.path),
-            "voxels_sha256": sha256_of(ct.array),
-            "shape_zyx": list(ct.array.shape),
-            "spacing_mm_zyx": _spacing_of(ct),
-        },
-        "model": {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance},
-        "settings": asdict(settings),
-        "decisions": run_report.decisions,
-        "result": {
-            "voxels": int(airways.mask.sum()),
-            "millilitres": round(float(airways.mask.sum()) * voxel_ml, 3),
-            "mask_sha256": sha256_of(airways.mask.astype(np.uint8)),
-        },
-        "warnings": run_report.warnings,
-        "seconds": run_report.seconds,
-        "versions": dict(_versions(("numpy", "scipy", "SimpleITK", "torch", "openvino"))),
-    }
-
-
-def file_sha256(path: Path | None) -> str | None:
-    """SHA-256 of a file as hex; None for a DICOM folder."""
-    if path is None or not path.is_file():
-        return None
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sha256_of(array: NDArray[Any]) -> str:
-    """SHA-256 of an array's voxels in C order, as hex."""
-    return hashlib.sha256(np.ascontiguousarray(array).ravel().data).hexdigest()
-
-
-def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
-    yield "python", sys.version.split()[0]
-    yield "platform", platform.platform()
-    for package in packages:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue

@@ -22,7 +22,7 @@ _CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2"  # SOP class of CT images, and the st
 
 
 def read_dicom(
-    path: Path, series: str | None = None, spacing_mm: Spacing | None = None
+    path: Path, series: str | None = None, spacing_mm: Spacing | None = None, files: Sequence[Path] = ()
 ) -> tuple[sitk.Image, str, list[str]]:
     """Read one CT series of a folder (searched with its sub-folders) or one multi-slice DICOM file.
 
@@ -30,32 +30,42 @@ def read_dicom(
     ``series`` is a UID, a number in the list that the refusal prints, or a unique part of the description. Without it a
     folder is refused if it holds several volumes; series of one slice (localizers) do not count as volumes, but are
     listed. A single slice is refused, also where it is chosen. ``spacing_mm`` (x, y, z) is for images without one.
+    With ``files``, the folder is not searched: only these are looked at.
     """
     with silent_itk():
-        chosen = choose_series(list_series(path), path, series)
+        chosen = choose_series(list_series(path, files), path, series)
         warnings = check_slices(chosen, path)
         spacing, about = series_spacing(chosen, path.name, spacing_mm)
         return _read_slices(chosen, path, spacing), chosen.first.series_uid, warnings + about
 
 
-def list_series(path: Path) -> list[DicomSeries]:
-    """Return the series below a folder (or in one file), by series number; an unreadable CT image is refused."""
+def list_series(path: Path, files: Sequence[Path] = ()) -> list[DicomSeries]:
+    """Return the series below a folder (or in one file), by series number; an unreadable CT image is refused.
+
+    With ``files``, only these are looked at.
+    """
+    images, damaged = read_headers(files or _candidates(path))
+    if damaged:
+        raise _damaged(damaged, path)
+    if not images:
+        raise AirwaySegError(_no_dicom(path))
+    found = [DicomSeries.of(_without_copies(group, path)) for group in grouped(images)]
+    return sorted(found, key=lambda one: (one.first.number, one.first.series_uid, -one.slice_count))
+
+
+def read_headers(files: Iterable[Path]) -> tuple[list[DicomImage], list[Path]]:
+    """The headers of DICOM images, and the files that are CT images but cannot be read; others are passed over."""
     images, damaged = [], []
-    for file in _candidates(path):
+    for file in files:
         image = read_header(file)
         if image is not None:
             images.append(image)
         elif _is_lost(file):
             damaged.append(file)
-    if damaged:
-        raise _damaged(damaged, path)
-    if not images:
-        raise AirwaySegError(_no_dicom(path))
-    found = [DicomSeries.of(_without_copies(group, path)) for group in _grouped(images)]
-    return sorted(found, key=lambda one: (one.first.number, one.first.series_uid, -one.slice_count))
+    return images, damaged
 
 
-def _grouped(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
+def grouped(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
     """Images of the same series, size and orientation; a localizer in two orientations is two series."""
     groups: dict[tuple, list[list[DicomImage]]] = defaultdict(list)
     for image in images:
@@ -143,11 +153,15 @@ def _candidates(path: Path) -> Iterable[Path]:
             file = Path(folder, name)
             if name.startswith("._"):  # what macOS adds to every file on a foreign disk
                 continue
-            may_be = file.suffix.lower() in _SUFFIXES_OF_DICOM
             special = file.exists() and not file.is_file()
-            if file.name != "DICOMDIR" and not special and (may_be or is_dicom(file)):
+            if not special and may_be_dicom(file):
                 check_name(file)
                 yield file
+
+
+def may_be_dicom(file: Path) -> bool:
+    """Whether a regular file may hold a DICOM image, by its name or its first bytes."""
+    return file.name != "DICOMDIR" and (file.suffix.lower() in _SUFFIXES_OF_DICOM or is_dicom(file))
 
 
 def _stop(error: OSError) -> None:

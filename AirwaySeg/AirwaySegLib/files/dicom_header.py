@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from AirwaySegLib.files.dicom_slices import DicomImage
+from AirwaySegLib.files.dicom_slices import DicomImage, ScanLabels
 from AirwaySegLib.files.image_files import open_reader
 
 _PIXEL_SPACING, _POSITION, _ORIENTATION = "0028|0030", "0020|0032", "0020|0037"
@@ -44,7 +44,27 @@ def read_header(file: Path) -> DicomImage | None:
         no_position=not all(len(each) == 3 for each in said.numbers(_POSITION)),
         frame_positions=tuple(map(tuple, said.numbers(_POSITION))) if reader.GetSize()[2] > 1 else (),
         no_direction=not all(_is_orientation(each) for each in said.numbers(_ORIENTATION)),
+        scan=_scan_labels(said),
     )
+
+
+def _scan_labels(said: "_Said") -> ScanLabels:
+    return ScanLabels(
+        kernel=said.text("0018|1210"),
+        body_part=said.text("0018|0015").upper(),
+        image_type=said.text("0008|0008").upper(),
+        date=said.text("0008|0020"),
+        acquisition=said.text("0020|0012"),
+        second=_second_of_day(said.text("0008|0032")),
+        frame=said.text("0020|0052"),
+        patient_id=said.text("0010|0020"),
+    )
+
+
+def _second_of_day(time: str) -> float:
+    """Seconds since midnight of DICOM's "HHMMSS.FFFFFF"; -1 if it is none."""
+    parts = re.fullmatch(r"([0-9]{2})([0-9]{2})([0-9]{2}(?:\.[0-9]{1,6})?)", time)
+    return int(parts[1]) * 3600 + int(parts[2]) * 60 + float(parts[3]) if parts else -1.0
 
 
 class _Said:

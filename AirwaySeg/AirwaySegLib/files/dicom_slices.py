@@ -17,6 +17,25 @@ PARALLEL = 0.005
 
 
 @dataclass(frozen=True)
+class ScanLabels:
+    """What a header says of the scan and of its reconstruction; empty where it says nothing.
+
+    ``kernel`` is the convolution kernel, ``image_type`` such as "ORIGINAL\\PRIMARY\\AXIAL", ``date`` YYYYMMDD of the
+    study, ``acquisition`` the number of the scan within it, ``second`` its time of day in seconds (-1: not said),
+    ``frame`` the frame of reference.
+    """
+
+    kernel: str = ""
+    body_part: str = ""
+    image_type: str = ""
+    date: str = ""
+    acquisition: str = ""
+    second: float = -1.0
+    frame: str = ""
+    patient_id: str = ""
+
+
+@dataclass(frozen=True)
 class DicomImage:
     """What the header of one DICOM file says; lengths in mm, patient axes LPS.
 
@@ -41,6 +60,7 @@ class DicomImage:
     no_position: bool = False
     no_direction: bool = False
     frame_positions: tuple[tuple[float, ...], ...] = ()
+    scan: ScanLabels = ScanLabels()
 
     @property
     def normal(self) -> np.ndarray:

@@ -18,6 +18,11 @@ _LOCK = ".airwayseg-lock"
 _LOCKED_BYTE = 2**30
 """Windows lets nobody else read what is locked: a byte far behind the few that the file holds."""
 
+
+class InUse(AirwaySegError):
+    """Another living process works in the folder."""
+
+
 _held: dict[Path, int] = {}
 """Lock files that this process holds, with their open descriptors."""
 
@@ -32,7 +37,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Raises
     ------
-    AirwaySegError
+    InUse
         If another living process holds it.
     """
     folder = Path(os.path.realpath(folder))
@@ -110,7 +115,7 @@ def _refuse_unless_parent(descriptor: int, folder: Path) -> None:
     if holder[:2] == [str(os.getppid()), socket.gethostname()]:
         return
     process, machine, what = holder if len(holder) == 3 else ("?", "?", "another run")
-    raise AirwaySegError(f"{folder} is in use by {what} (process {process} on {machine}); wait until it has finished.")
+    raise InUse(f"{folder} is in use by {what} (process {process} on {machine}); wait until it has finished.")
 
 
 def _lock(descriptor: int) -> None:

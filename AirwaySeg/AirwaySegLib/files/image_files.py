@@ -1,9 +1,11 @@
 """Reading one image file (NIfTI, NRRD, MetaImage) through SimpleITK, without its damaged-file surprises."""
 
 import os
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -154,22 +156,82 @@ def silent_itk() -> Iterator[None]:
     """Keep what ITK and its C libraries print out of the user's console while a file is read.
 
     The libraries write to file descriptor 2 themselves, so it points to nowhere meanwhile. Where a program has no
-    such descriptor (a window on Windows) nothing needs to be done.
+    such descriptor (a window on Windows) nothing needs to be done. Several threads may read at once: the first to
+    start redirects it, the last to end puts it back.
     """
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    _silence.enter()
     try:
-        saved = os.dup(2)
-    except OSError:
-        saved = None
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        if saved is not None:
-            os.dup2(nowhere, 2)
         yield
     finally:
-        if saved is not None:
-            os.dup2(saved, 2)
-            os.close(saved)
-        os.close(nowhere)
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        _silence.leave()
+
+
+class _Silence:
+    """File descriptor 2 and ITK's warnings, off while at least one thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._saved: int | None = None
+        self._shown = True
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+            sitk.ProcessObject.SetGlobalWarningDisplay(False)
+            try:
+                self._saved = os.dup(2)
+            except OSError:
+                self._saved = None
+                return
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            if self._saved is not None:
+                os.dup2(self._saved, 2)
+                os.close(self._saved)
+            sitk.ProcessObject.SetGlobalWarningDisplay(self._shown)
+
+
+_silence = _Silence()
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What an image file's header says: voxels and spacing (mm) along its axes x, y, z, and the kind of voxel."""
+
+    size_xyz: tuple[int, ...]
+    spacing_xyz_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+    voxel: str
+
+
+def read_file_header(path: Path) -> FileHeader:
+    """Read what the header of an image file says, without its voxels and without judging it.
+
+    Raises
+    ------
+    AirwaySegError
+        If the header cannot be read.
+    """
+    extension = format_extension(path)
+    if extension is None:
+        raise not_an_image(path)
+    check_regular_file(path)
+    reader = open_reader(path, FORMATS[extension][1])
+    try:
+        with silent_itk():
+            read_raw_header(path, extension)  # first: ITK opens whatever it points to
+            reader.ReadImageInformation()
+    except (RuntimeError, EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, extension, error) from None
+    voxel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    return FileHeader(reader.GetSize(), reader.GetSpacing(), reader.GetDirection(), voxel)

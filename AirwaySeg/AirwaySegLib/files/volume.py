@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,18 +47,21 @@ class Volume:
     series_uid: str = ""
 
 
-def read_ct(path: str | Path, series: str | None = None, spacing_mm: Spacing | None = None) -> tuple[Volume, list[str]]:
+def read_ct(
+    path: str | Path, series: str | None = None, spacing_mm: Spacing | None = None, files: Sequence[Path] = ()
+) -> tuple[Volume, list[str]]:
     """Read a CT on its own grid in Hounsfield units, and the warnings about it (one sentence each).
 
     ``path`` is a NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or MetaImage (.mha, .mhd) file, a DICOM folder (searched
     with its sub-folders) or a multi-slice DICOM file; ``series`` chooses one of several DICOM series (see
     `read_dicom`), and ``spacing_mm`` (x, y, z) is the voxel spacing of a file that gives none; it must not contradict
-    one that does. The array is int16, or float32 where the file holds fractions; nothing in it is below -1024.
+    one that does. With ``files``, the images of a DICOM series, the folder is not searched. The array is int16, or
+    float32 where the file holds fractions; nothing in it is below -1024.
     Whatever cannot be segmented is refused with an `AirwaySegError` that names the file and says what is wrong.
     """
     path = Path(path)
     try:
-        image, series_uid, warnings = _read_image(path, series, spacing_mm)
+        image, series_uid, warnings = _read_image(path, series, spacing_mm, files)
     except OSError as error:
         culprit = printable(error.filename or path)
         raise AirwaySegError(f"{culprit} cannot be opened: {error.strerror or error}.") from None
@@ -70,13 +73,15 @@ def read_ct(path: str | Path, series: str | None = None, spacing_mm: Spacing | N
     return volume, warnings + about_values + sampling_warnings(canonical.array.shape, canonical.spacing_mm)
 
 
-def _read_image(path: Path, series: str | None, spacing_mm: Spacing | None) -> tuple[sitk.Image, str, list[str]]:
+def _read_image(
+    path: Path, series: str | None, spacing_mm: Spacing | None, files: Sequence[Path]
+) -> tuple[sitk.Image, str, list[str]]:
     """Tell the kinds of input apart; the text is the DICOM series' UID."""
     check_name(path)
     if path.is_dir():
         if not any(path.iterdir()):
             raise AirwaySegError(f"{path} is an empty folder.")
-        return read_dicom(path, series, spacing_mm)
+        return read_dicom(path, series, spacing_mm, files)
     check_regular_file(path)
     if path.stat().st_size == 0:
         raise AirwaySegError(f"{path.name} is an empty file.")

@@ -171,10 +171,11 @@ def write_table(path: Path, tree: AirwayTree) -> None:
     AirwaySegError
         If the file cannot be written.
     """
-    _write_rows(path, TABLE_COLUMNS, [_table_row(branch) for branch in tree.branches])
+    _write_rows(path, TABLE_COLUMNS, [table_row(branch) for branch in tree.branches])
 
 
-def _table_row(branch: Branch) -> dict[str, Any]:
+def table_row(branch: Branch) -> dict[str, Any]:
+    """The row of a branch with the columns `TABLE_COLUMNS`; None where there is no value."""
     measures = measures_of(branch)
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {

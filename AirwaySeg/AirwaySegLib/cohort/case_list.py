@@ -1,0 +1,118 @@
+"""A cohort as a list: reading a CSV of cases, and writing the cases and what was left out."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from AirwaySegLib.cohort.case import Case, LeftOut, id_of
+from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import write_text
+
+COLUMNS = ("id", "ct", "series", "mask", "patient", "date", "group", "about")
+"""Of the list that is written; `read_list` needs the first two."""
+
+
+def read_list(path: Path) -> list[Case]:
+    """The cases of a CSV with the columns id and ct, and optionally series, mask, patient, date, group and about.
+
+    Columns stand in any order, separated by commas or semicolons; others are passed over. Paths are relative to the
+    list's folder. ``series`` is the UID of one of several DICOM series in the folder ``ct``.
+
+    Raises
+    ------
+    AirwaySegError
+        With the line that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AirwaySegError(f"{path} cannot be read as a table in UTF-8: {error}.") from None
+    first = text.split("\n", 1)[0]
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
+    )
+    reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
+    lacking = [name for name in COLUMNS[:2] if name not in reader.fieldnames]
+    if lacking:
+        raise AirwaySegError(f"{path} lacks the column {' and '.join(lacking)}; a list of cases has id and ct.")
+    cases: list[Case] = []
+    for row in reader:
+        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
+        if any(values.values()):
+            cases.append(_case(values, path, reader.line_num))
+    lines: dict[str, str] = {}
+    for case in cases:
+        if lines.setdefault(case.id.lower(), case.id) is not case.id:
+            raise AirwaySegError(f"{path} gives the id {case.id} to several cases.")
+    return cases
+
+
+def _case(values: dict[str, str], path: Path, line: int) -> Case:
+    """One row of the list."""
+    where = f"Line {line} of {path}"
+    for name in COLUMNS[:2]:
+        if not values[name]:
+            raise AirwaySegError(f"{where} has no {name}.")
+    if "\0" in "".join(values.values()):
+        raise AirwaySegError(f"{where} holds a null character.")
+    if id_of([values["id"]]) != values["id"]:
+        raise AirwaySegError(
+            f'{where} has the id "{values["id"]}", which cannot name a folder everywhere; such as '
+            f'"{id_of([values["id"]])}" can.'
+        )
+    ct = path.parent / values["ct"]
+    mask = path.parent / values["mask"] if values["mask"] else None
+    return Case(
+        values["id"],
+        ct,
+        series=values["series"],
+        mask=mask,
+        patient=values["patient"],
+        date=values["date"],
+        group=values["group"],
+        about=values["about"],
+    )
+
+
+def write_list(path: Path, cases: Sequence[Case]) -> None:
+    """Write a list that `read_list` reads; its paths are absolute.
+
+    Raises
+    ------
+    AirwaySegError
+        If it cannot be written.
+    """
+    rows = [
+        (one.id, one.path.absolute(), one.series, one.mask.absolute() if one.mask else "")
+        + (one.patient, one.date, one.group, one.about)
+        for one in cases
+    ]
+    write_rows(path, COLUMNS, rows)
+
+
+def write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    """Write the table of what was left out: path, what, reason.
+
+    Raises
+    ------
+    AirwaySegError
+        If it cannot be written.
+    """
+    write_rows(path, ("path", "what", "reason"), [(one.path.absolute(), one.what, one.reason) for one in left_out])
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Comma-separated, UTF-8, a line feed after each row; line breaks within a value become spaces.
+
+    Raises
+    ------
+    AirwaySegError
+        If it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([re.sub(r"\s*[\r\n]+\s*", " ", str(value)) for value in row] for row in rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,281 @@
+"""The command `airwayseg cohort`: many CTs, one table, one page. It can be stopped and started again at any time."""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from AirwaySegLib.cohort.case import Case, Found
+from AirwaySegLib.cohort.case_list import write_left_out, write_list
+from AirwaySegLib.cohort.discovery import THICKEST_MM, Search, find_cases
+from AirwaySegLib.cohort.display import CohortDisplay, shown
+from AirwaySegLib.cohort.records import (
+    FAILURE,
+    FINISHED,
+    IN_USE,
+    Outcome,
+    failure_of,
+    forget_failure,
+    note_failure,
+    outcome_of,
+    result_folder,
+)
+from AirwaySegLib.cohort.report import PAGE, write_report
+from AirwaySegLib.cohort.schedule import Read, run_here
+from AirwaySegLib.cohort.tables import BRANCHES, CASES, GENERATIONS, write_tables
+from AirwaySegLib.commands import given_mask
+from AirwaySegLib.commands import segment as segmenting
+from AirwaySegLib.commands.measure import result_files
+from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is_described
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.files.folder_lock import InUse, locked
+from AirwaySegLib.pipeline import Model, load_model, repair_model_of
+from AirwaySegLib.progress import Progress
+from AirwaySegLib.settings import SegmentSettings
+
+log = logging.getLogger("airwayseg")
+
+CASE_LIST, LEFT_OUT, LOG = "cases.csv", "left-out.csv", "cohort.log"
+FILES = (CASE_LIST, LEFT_OUT, LOG, CASES, BRANCHES, GENERATIONS, PAGE)
+TRIES = 2
+"""How often a case that fails is tried in one run."""
+
+
+@dataclass(frozen=True)
+class CohortRequest:
+    """Inputs, the folder for everything that is written, how to segment, and which inputs to take.
+
+    ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results.
+    """
+
+    inputs: list[Path]
+    output: Path
+    settings: SegmentSettings
+    all_series: bool = False
+    thickest_mm: float = THICKEST_MM
+    shard: str = "1/1"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class How:
+    """What a worker must know to run a case, besides the case."""
+
+    output: Path
+    settings: SegmentSettings
+    force: bool = False
+
+
+@dataclass
+class Plan:
+    """What is to be done: the cases of this run, those that are finished, and results that are not what is meant."""
+
+    cases: list[Case]
+    waiting: list[Case] = field(default_factory=list)
+    finished: list[Case] = field(default_factory=list)
+    differing: list[tuple[Case, str]] = field(default_factory=list)
+
+
+def run_cohort(request: CohortRequest, kind: str, progress: Progress) -> int:
+    """Run what is not finished, then write tables and report; return how many cases another run or other results block.
+
+    ``kind`` is the kind of display ("bar", "json" or "none"), ``progress`` that of the search.
+
+    Raises
+    ------
+    AirwaySegError
+        If there is no case, the weights cannot be used, no case could be finished, or another run works in the folder.
+    """
+    found = _found(request, progress)
+    plan = plan_of(request, found, load_model(request.settings.weights))
+    first, step = segmenting.parse_shard(request.shard)
+    with ExitStack() as stack:
+        if step == 1:  # shards share the folder
+            stack.enter_context(locked(request.output, "airwayseg cohort"))
+        display = CohortDisplay(kind, {case.id: case.voxels for case in plan.waiting}, len(plan.finished))
+        log_name = LOG if step == 1 else LOG.replace(".", f"-{first}-of-{step}.")
+        stack.enter_context(shown(display, request.output / log_name))
+        display.message(_opening(plan, found))
+        failed, blocked = _run(plan, request, display)
+        for case, sentence in plan.differing:
+            display.message(f"{case.id}: {sentence}")
+        if step == 1:
+            rows = write_tables(request.output, found.cases)
+            write_report(request.output, rows, f"Airways of {_count(len(rows), 'CT')}")
+            if not any(row["status"] == FINISHED for row in rows):
+                raise AirwaySegError(f"None of {len(rows)} cases could be finished; {request.output / CASES} says why.")
+        display.message(_closing(plan, failed, request.output, step))
+    return blocked + len(plan.differing)
+
+
+def list_cohort(request: CohortRequest, progress: Progress) -> str:
+    """What a run would do, as text: the cases, and what is left out and why; writes the two lists only.
+
+    Raises
+    ------
+    AirwaySegError
+        If there is no case or the weights cannot be used.
+    """
+    found = _found(request, progress)
+    plan = plan_of(request, found, load_model(request.settings.weights))
+    waiting = {case.id for case in plan.waiting}
+    differing = {case.id: sentence for case, sentence in plan.differing}
+    lines = []
+    for case in plan.cases:
+        failure = failure_of(request.output, case.id)
+        state = f"failed before: {failure}" if failure else "to be run" if case.id in waiting else FINISHED
+        lines.append(f"{case.id}  {case.about or case.path}  {differing.get(case.id, state)}")
+    if found.left_out:
+        lines += ["", "Left out:", *(f"{one.path}  {one.what}: {one.reason}" for one in found.left_out)]
+    return "\n".join([*lines, "", _opening(plan, found)])
+
+
+def _found(request: CohortRequest, progress: Progress) -> Found:
+    """The cases of the inputs; writes them, and what was left out, unless the input is that list."""
+    found = find_cases(request.inputs, Search(request.output, request.all_series, request.thickest_mm), progress)
+    own = os.path.realpath(request.output / CASE_LIST)
+    if all(os.path.realpath(path) != own for path in request.inputs):
+        write_list(request.output / CASE_LIST, found.cases)
+        write_left_out(request.output / LEFT_OUT, found.left_out)
+    return found
+
+
+def plan_of(request: CohortRequest, found: Found, model: Model) -> Plan:
+    """Which cases of the shard are finished, which are to be run, and which folders hold another result.
+
+    Raises
+    ------
+    AirwaySegError
+        If the weights of the repair cannot be used.
+    """
+    repair_model_of(model, request.settings)
+    first, step = segmenting.parse_shard(request.shard)
+    plan = Plan(list(found.cases[first - 1 :: step]))
+    for case in plan.cases:
+        if request.force or not (result_folder(request.output, case.id) / REPORT).exists():
+            plan.waiting.append(case)
+            continue
+        try:
+            _check_case(case, request, model)
+            plan.finished.append(case)
+        except AirwaySegError as error:
+            plan.differing.append((case, one_sentence(error)))
+    return plan
+
+
+def _check_case(case: Case, request: CohortRequest, model: Model) -> None:
+    """Raise AirwaySegError unless the case's folder holds its complete result."""
+    folder = result_folder(request.output, case.id)
+    names: tuple[str, ...] = (*segmenting.FILES, *result_files(voxels=False))
+    sha256 = model.sha256
+    if case.mask is not None:
+        names, sha256 = given_mask.FILES, str(given_mask.source_of(case.mask)["sha256"])
+    check_done(folder, names, sha256, request.settings, lambda described: _is_its_ct(case, folder, described))
+
+
+def _is_its_ct(case: Case, folder: Path, described: dict[str, Any]) -> bool:
+    """Whether a report describes this CT: the same path, not changed since; else the same file or the same voxels."""
+    same_path = described["path"] == str(case.path) and (not case.series or described["series_uid"] == case.series)
+    if same_path and _changed(case) <= (folder / REPORT).stat().st_mtime:
+        return True
+    checksum = file_sha256(case.path)
+    if checksum is not None:
+        return bool(checksum == described["file_sha256"])
+    return is_described(case.read()[0], described)
+
+
+def _changed(case: Case) -> float:
+    """When the newest file of a CT was changed, in seconds since the epoch."""
+    files: Iterable[Path] = case.files or ([case.path] if case.path.is_file() else case.path.rglob("*"))
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[dict[str, str], int]:
+    """Run what is waiting, and what failed once more; the sentences of those that failed, and how many are in use."""
+    how = How(request.output, request.settings, request.force)
+    failed: dict[str, str] = {}
+    blocked = 0
+    waiting = plan.waiting
+    for attempt in range(TRIES):
+        failed = {}
+        for outcome in run_all(waiting, how, display):
+            if outcome.status == FAILURE:
+                failed[outcome.id] = outcome.sentence
+            blocked += outcome.status == IN_USE
+            display.case(outcome, again=outcome.status == FAILURE and attempt + 1 < TRIES)
+        waiting = [case for case in waiting if case.id in failed]
+        if not waiting:
+            break
+    return failed, blocked
+
+
+def run_all(cases: list[Case], how: How, display: CohortDisplay) -> Iterator[Outcome]:
+    """Run the cases on this computer, the next CT being read meanwhile."""
+    if not cases:
+        return
+    model = load_model(how.settings.weights)
+
+    def work(case: Case, read: Read) -> Outcome:
+        display.start(case.id)
+        return run_one(case, how, model, read, display)
+
+    yield from run_here(cases, work)
+
+
+def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) -> Outcome:
+    """Run one case; a failure is written down and returned, not raised."""
+    start = time.perf_counter()
+    folder = result_folder(how.output, case.id)
+    try:
+        if how.force or not (folder / REPORT).exists():  # another run may have finished it meanwhile
+            _segment_or_measure(case, folder, how, model, read, progress)
+    except Cancelled:
+        raise
+    except InUse as error:
+        return Outcome(case.id, IN_USE, one_sentence(error))
+    except Exception as error:
+        log.info("details", exc_info=error)
+        note_failure(how.output, case.id, one_sentence(error))
+        return Outcome(case.id, FAILURE, one_sentence(error), time.perf_counter() - start)
+    forget_failure(how.output, case.id)
+    return outcome_of(how.output, case.id, time.perf_counter() - start)
+
+
+def _segment_or_measure(
+    case: Case, folder: Path, how: How, model: Model, read: Callable[..., Any], progress: Progress
+) -> None:
+    if case.mask is not None:
+        given_mask.run_given_mask(case.mask, folder, read, how.settings, progress, how.force)
+        return
+    batch = segmenting.Batch([case.path], folder, case.series or None, force=how.force)
+    segmenting.run_case(case.path, folder, batch, model, how.settings, progress, read)
+
+
+def _opening(plan: Plan, found: Found) -> str:
+    """How many cases there are, and how many inputs were left out for which kind of reason."""
+    parts = [f"{len(plan.waiting)} to be run"]
+    parts += [f"{len(plan.finished)} finished before"] if plan.finished else []
+    parts += [f"{len(plan.differing)} with another result"] if plan.differing else []
+    text = f"{_count(len(plan.cases), 'CT')}: {', '.join(parts)}."
+    reasons = Counter(one.reason.split(",")[0].split(" of ")[0] for one in found.left_out)
+    if reasons:
+        named = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
+        text += f" {_count(len(found.left_out), 'input')} left out ({named}{', ...' if len(reasons) > 4 else ''})."
+    return text
+
+
+def _closing(plan: Plan, failed: dict[str, str], output: Path, step: int) -> str:
+    """The last line."""
+    done = len(plan.cases) - len(failed) - len(plan.differing)
+    text = f"{done} of {_count(len(plan.cases), 'CT')} finished"
+    text += f", {len(failed)} failed" if failed else ""
+    return f"{text}. {output / PAGE if step == 1 else output}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
