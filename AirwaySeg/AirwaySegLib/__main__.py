@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
-from AirwaySegLib.errors import Cancelled, one_sentence
+from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    from AirwaySegLib.cohort.cluster import Cluster
 
 log = logging.getLogger("airwayseg")
 
@@ -47,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
     _add_cohort(commands.add_parser("cohort", help="folder of a study in, one table and one page of all its CTs out"))
+    _add_info(commands.add_parser("info", help="what is in a CT, what would be done, and how long it takes"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
@@ -101,10 +106,31 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
     parser.add_argument(
+        "--dicom-seg",
+        choices=("airways", "lobes"),
+        default="",
+        help="for DICOM also a DICOM Segmentation, with a segment for each lobe if wanted (needs highdicom)",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", default="", metavar="ADDRESS", help="run the cases on this Dask cluster")
+    where.add_argument("--workers", type=int, default=0, metavar="N", help="run N cases at once here (needs Dask)")
+    parser.add_argument(
+        "--resources", default="", metavar="NAME=AMOUNT", help="what a case needs of a Dask worker, such as GPU=1"
+    )
+    parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="only every Nth case, starting with the Ith; writes no tables"
     )
     _add_progress_and_force(parser)
     parser.set_defaults(run=_cohort)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ct", type=Path, help="NIfTI, NRRD or MetaImage file, or a folder")
+    for setting in fields(SegmentSettings):
+        if setting.name in ("weights", "device", "overlap"):
+            _add_setting(parser, setting)
+    _add_verbose(parser)
+    parser.set_defaults(run=_info)
 
 
 def _add_spacing(parser: argparse.ArgumentParser) -> None:
@@ -262,6 +288,8 @@ def _cohort(options: argparse.Namespace) -> int:
         options.thickest,
         options.shard,
         options.force,
+        options.dicom_seg,
+        _cluster(options),
     )
     with _shown("bar" if options.progress == "bar" and sys.stderr.isatty() else "none") as progress:
         if options.list:
@@ -271,6 +299,25 @@ def _cohort(options: argparse.Namespace) -> int:
     if options.progress == "json":
         print(json.dumps({"result": str(options.output)}))
     return EXIT_FAILED if blocked else 0
+
+
+def _cluster(options: argparse.Namespace) -> "Cluster | None":
+    """The cluster to run on; None: this process."""
+    from AirwaySegLib.cohort.cluster import Cluster, parse_resources
+
+    if options.workers < 0:
+        raise AirwaySegError(f"The number of workers is {options.workers}; it must be 1 or more.")
+    if not options.scheduler and not options.workers:
+        return None
+    return Cluster(options.scheduler, options.workers, parse_resources(options.resources))
+
+
+def _info(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.info import describe
+
+    settings = SegmentSettings(weights=options.weights, overlap=options.overlap, device=options.device)
+    print(describe(options.ct, settings, silent))
+    return 0
 
 
 def _repair(options: argparse.Namespace) -> int:

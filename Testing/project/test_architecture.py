@@ -68,6 +68,7 @@ NEEDS_TORCH = {
     "pipeline",
     "commands.cohort",
     "commands.given_mask",
+    "commands.info",
     "commands.provenance",
     "commands.segment",
     "commands.weights",

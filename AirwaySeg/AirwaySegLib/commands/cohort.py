@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from AirwaySegLib.cohort.case import Case, Found
 from AirwaySegLib.cohort.case_list import write_left_out, write_list
+from AirwaySegLib.cohort.cluster import Cluster, import_distributed, run_on_cluster
 from AirwaySegLib.cohort.discovery import THICKEST_MM, Search, find_cases
 from AirwaySegLib.cohort.display import CohortDisplay, shown
 from AirwaySegLib.cohort.records import (
@@ -30,12 +32,13 @@ from AirwaySegLib.cohort.schedule import Read, run_here
 from AirwaySegLib.cohort.tables import BRANCHES, CASES, GENERATIONS, write_tables
 from AirwaySegLib.commands import given_mask
 from AirwaySegLib.commands import segment as segmenting
+from AirwaySegLib.commands.dicom_out import DICOM_SEG, write_result_as_dicom
 from AirwaySegLib.commands.measure import result_files
 from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is_described
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.folder_lock import InUse, locked
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
-from AirwaySegLib.progress import Progress
+from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
@@ -50,7 +53,8 @@ TRIES = 2
 class CohortRequest:
     """Inputs, the folder for everything that is written, how to segment, and which inputs to take.
 
-    ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results.
+    ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results. ``dicom_seg`` is "airways" or
+    "lobes": results of DICOM get a DICOM Segmentation. ``cluster`` runs the cases there.
     """
 
     inputs: list[Path]
@@ -60,6 +64,8 @@ class CohortRequest:
     thickest_mm: float = THICKEST_MM
     shard: str = "1/1"
     force: bool = False
+    dicom_seg: str = ""
+    cluster: Cluster | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class How:
     output: Path
     settings: SegmentSettings
     force: bool = False
+    dicom_seg: str = ""
 
 
 @dataclass
@@ -91,6 +98,8 @@ def run_cohort(request: CohortRequest, kind: str, progress: Progress) -> int:
     AirwaySegError
         If there is no case, the weights cannot be used, no case could be finished, or another run works in the folder.
     """
+    if request.cluster is not None:
+        import_distributed()  # what is missing is said before the search
     found = _found(request, progress)
     plan = plan_of(request, found, load_model(request.settings.weights))
     first, step = segmenting.parse_shard(request.shard)
@@ -162,10 +171,15 @@ def plan_of(request: CohortRequest, found: Found, model: Model) -> Plan:
             continue
         try:
             _check_case(case, request, model)
-            plan.finished.append(case)
+            lacks = request.dicom_seg and case.series and not _dicom_of(request.output, case).exists()
+            (plan.waiting if lacks else plan.finished).append(case)
         except AirwaySegError as error:
             plan.differing.append((case, one_sentence(error)))
     return plan
+
+
+def _dicom_of(output: Path, case: Case) -> Path:
+    return result_folder(output, case.id) / DICOM_SEG
 
 
 def _check_case(case: Case, request: CohortRequest, model: Model) -> None:
@@ -197,13 +211,13 @@ def _changed(case: Case) -> float:
 
 def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[dict[str, str], int]:
     """Run what is waiting, and what failed once more; the sentences of those that failed, and how many are in use."""
-    how = How(request.output, request.settings, request.force)
+    how = How(request.output.absolute(), request.settings, request.force, request.dicom_seg)
     failed: dict[str, str] = {}
     blocked = 0
     waiting = plan.waiting
     for attempt in range(TRIES):
         failed = {}
-        for outcome in run_all(waiting, how, display):
+        for outcome in run_all(waiting, how, display, request.cluster):
             if outcome.status == FAILURE:
                 failed[outcome.id] = outcome.sentence
             blocked += outcome.status == IN_USE
@@ -214,9 +228,17 @@ def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[di
     return failed, blocked
 
 
-def run_all(cases: list[Case], how: How, display: CohortDisplay) -> Iterator[Outcome]:
-    """Run the cases on this computer, the next CT being read meanwhile."""
+def run_all(cases: list[Case], how: How, display: CohortDisplay, cluster: Cluster | None) -> Iterator[Outcome]:
+    """Run the cases on a cluster, or on this computer, the next CT being read meanwhile."""
     if not cases:
+        return
+    if cluster is not None:
+
+        def connected(workers: int, dashboard: str) -> None:
+            display.workers = max(1, workers)
+            display.message(f"{_count(workers, 'worker')}; dashboard: {dashboard}")
+
+        yield from run_on_cluster(cases, partial(run_in_worker, how), cluster, connected)
         return
     model = load_model(how.settings.weights)
 
@@ -227,6 +249,16 @@ def run_all(cases: list[Case], how: How, display: CohortDisplay) -> Iterator[Out
     yield from run_here(cases, work)
 
 
+def run_in_worker(how: How, case: Case) -> Outcome:
+    """Run one case in the process of a worker, which keeps the weights for the next; the CT is read here."""
+    return run_one(case, how, _kept_model(how.settings.weights), case.read, silent)
+
+
+@lru_cache(maxsize=1)
+def _kept_model(weights: str) -> Model:
+    return load_model(weights)
+
+
 def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) -> Outcome:
     """Run one case; a failure is written down and returned, not raised."""
     start = time.perf_counter()
@@ -234,6 +266,8 @@ def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) 
     try:
         if how.force or not (folder / REPORT).exists():  # another run may have finished it meanwhile
             _segment_or_measure(case, folder, how, model, read, progress)
+        if how.dicom_seg and case.series and (how.force or not (folder / DICOM_SEG).exists()):
+            write_result_as_dicom(folder, case.path, case.series, case.files, how.dicom_seg == "lobes")
     except Cancelled:
         raise
     except InUse as error:

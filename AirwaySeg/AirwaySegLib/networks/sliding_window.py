@@ -142,6 +142,12 @@ class _Windows:
         return list(itertools.pairwise([*self.starts[0], self.shape[0]]))
 
 
+def count_windows(shape: Sequence[int], sliding: Sliding, region: np.ndarray | None) -> int:
+    """How many windows `predict` runs for a volume (Z, Y, X), with ``region`` (bool) only those that meet it."""
+    padded = [max(size, side) for size, side in zip(shape, sliding.patch_zyx, strict=True)]
+    return sum(map(len, _Windows(padded, sliding, _padded_to(region, sliding.patch_zyx)).rows))
+
+
 def axis_starts(size: int, side: int, overlap: float) -> list[int]:
     """First voxels of the windows along one axis.
 

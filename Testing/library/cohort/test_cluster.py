@@ -1,0 +1,72 @@
+"""Cases on a Dask cluster: none is lost and none is done twice when a worker dies."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import cluster_tasks
+import pytest
+from source_tree import ROOT
+
+from AirwaySegLib.cohort.case import Case
+from AirwaySegLib.cohort.cluster import Cluster, parse_resources, run_on_cluster
+from AirwaySegLib.cohort.records import FINISHED
+from AirwaySegLib.errors import AirwaySegError
+
+
+@pytest.fixture
+def a_path_for_workers(monkeypatch):
+    """Workers are new processes, which find the same modules."""
+    folders = [str(ROOT / "AirwaySeg"), str(ROOT / "Testing" / "support"), *sys.path]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+
+
+def kill_one_of(starts: Path, count: int, go: Path) -> None:
+    """When ``count`` cases have started, kill the process of one of them and let the others go on."""
+    for _ in range(cluster_tasks.LONG_ENOUGH_S * 20):
+        started = sorted(starts.glob("*")) if starts.exists() else []
+        if len(started) >= count:
+            os.kill(int(started[0].name.rpartition("-")[2]), signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    go.touch()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_when_a_worker_is_killed_no_case_is_lost_and_none_is_done_twice(a_path_for_workers, tmp_path):
+    pytest.importorskip("distributed")
+    names = [f"case{number:02d}" for number in range(11)] + ["broken"]
+    cases = [Case(name, tmp_path) for name in names]
+    seen: list[tuple[int, str]] = []
+    killer = threading.Thread(target=kill_one_of, args=(tmp_path / "starts", 3, tmp_path / "go"))
+    killer.start()
+    task = partial(cluster_tasks.note_and_wait, tmp_path)
+    outcomes = list(run_on_cluster(cases, task, Cluster(workers=3), lambda *about: seen.append(about)))
+    killer.join()
+    assert seen[0][0] == 3 and seen[0][1].startswith("http")
+    assert Counter(outcome.id for outcome in outcomes) == Counter(names)
+    by_id = {outcome.id: outcome for outcome in outcomes}
+    assert by_id.pop("broken").sentence == "unexpected ValueError: first line (-v shows more)"
+    assert all(outcome.status == FINISHED for outcome in by_id.values())
+    assert {path.name for path in (tmp_path / "cases").iterdir()} == set(by_id)
+    starts = Counter(path.name.rpartition("-")[0] for path in (tmp_path / "starts").iterdir())
+    assert set(starts) == set(names) and sorted(starts.values()) == [1] * 11 + [2]
+
+
+def test_resources_are_a_list_of_names_and_amounts():
+    assert parse_resources("GPU=1,MEM=8.5") == (("GPU", 1.0), ("MEM", 8.5)) and parse_resources("") == ()
+    for wrong in ("GPU", "GPU=", "=1", "GPU=one"):
+        with pytest.raises(AirwaySegError, match="NAME=AMOUNT"):
+            parse_resources(wrong)
+
+
+def test_without_dask_one_sentence_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(AirwaySegError, match="Dask is not installed"):
+        next(run_on_cluster([], partial(cluster_tasks.note_and_wait, Path()), Cluster(workers=1), print))
