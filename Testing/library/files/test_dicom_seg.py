@@ -50,8 +50,6 @@ def test_the_segments_are_read_back_by_simpleitk_and_pydicom(a_series, a_mask, t
     codes = [item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in made.SegmentSequence]
     assert codes == ["110726009", "955009"]
     assert made.SegmentSequence[1].AnatomicRegionSequence[0].CodeValue == "44714003"
-    frames = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "seg.dcm")))
-    frames = np.unpackbits(frames, bitorder="little") if frames.max() > 1 else frames
     assert np.count_nonzero(made.pixel_array) == a_mask.sum() + upper.sum()
     found = np.zeros((2, *a_mask.shape), bool)
     for item, frame in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
@@ -59,6 +57,14 @@ def test_the_segments_are_read_back_by_simpleitk_and_pydicom(a_series, a_mask, t
         number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         found[number - 1, round((height - 30) / SMALL_MM[0])] = frame
     assert np.array_equal(found[0], a_mask) and np.array_equal(found[1], upper)
+
+
+def test_simpleitk_reads_the_mask_at_its_position(a_series, a_mask, tmp_path):
+    write_dicom_seg(tmp_path / "seg.dcm", [Segment("Airways", a_mask)], a_series, UID, ())
+    image = sitk.DICOMOrient(sitk.ReadImage(str(tmp_path / "seg.dcm")), "LPS")
+    assert image.GetSpacing() == pytest.approx(SMALL_MM[::-1]) and image.GetOrigin() == (-140.0, -90.0, 30.0)
+    # GDCM sets bits behind the last voxel where their number is no multiple of 8.
+    assert np.array_equal(sitk.GetArrayFromImage(image) == 255, a_mask)
 
 
 def test_the_same_segments_get_the_same_identifiers_and_others_get_others(a_series, a_mask, tmp_path):
