@@ -1,0 +1,84 @@
+"""The page of a cohort and its tables: what is looked at first, nothing from elsewhere, the same values as Parquet."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lungtrees import WHOLE, draw
+from PIL import Image
+
+from AirwaySegLib.cohort.attention import reasons_to_look
+from AirwaySegLib.cohort.case import Case
+from AirwaySegLib.cohort.columns import BRANCH_COLUMNS, CASE_COLUMNS
+from AirwaySegLib.cohort.figures import by_generation, histogram
+from AirwaySegLib.cohort.report import write_report
+from AirwaySegLib.cohort.tables import branch_row, write_parquet
+
+
+def a_row(number: int, **changes: Any) -> dict[str, Any]:
+    common = {"status": "finished", "warnings": 1, "warning_texts": "The slices are thick (as often).", "leaks": 0}
+    values = {"id": f"case{number}", "volume_ml": 50.0 + number, "branches": 100 + number, "length_mm": 2000.0}
+    return {**common, **values, "weights": "w", "weights_sha256": "0" * 64, "program": "AirwaySeg", **changes}
+
+
+def test_failures_outliers_few_branches_leaks_and_rare_warnings_come_first():
+    rows = [a_row(number) for number in range(20)]
+    rows[3] = a_row(3, status="failed", error="It is damaged.")
+    rows[4] |= {"volume_ml": 300.0}
+    rows[5] |= {"branches": 12}
+    rows[6] |= {"leaks": 2}
+    rows[7] |= {"warning_texts": "The slices are thick (as often). | No branch of a lobe was found (rare)."}
+    assert reasons_to_look(rows) == [
+        ("case3", ["failed: It is damaged."]),
+        ("case4", ["large volume (300.0 ml)"]),
+        ("case5", ["few branches (12)"]),
+        ("case6", ["2 possible leaks"]),
+        ("case7", ["No branch of a lobe was found"]),
+    ]
+    assert reasons_to_look([a_row(1), a_row(2)])[0][1] == ["The slices are thick"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_the_page_holds_every_case_and_nothing_from_elsewhere(tmp_path, count):
+    for number in range(count):
+        folder = tmp_path / "cases" / f"case{number}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (400, 200)).save(folder / "preview.png")
+    rows = [a_row(number, group="<b>&") for number in range(count)]
+    write_report(tmp_path, rows, "A <study>")
+    page = (tmp_path / "cohort.html").read_text("utf-8")
+    assert page.count("data:image/jpeg") == page.count("<tr class=") == count
+    assert "<b>&" not in page and "A &lt;study&gt;" in page
+    for target in re.findall(r'(?:href|src)="([^"#]+)"', page):
+        assert target.startswith("data:") or target in ("cohort.csv", "branches.csv", "generations.csv") or (
+            tmp_path / target
+        ).is_file()
+    assert ("<svg" in page) == (count > 1)
+
+
+def test_a_histogram_counts_every_value_and_skips_what_does_not_exist():
+    drawn = histogram([1.0, 2.0, 2.0, float("nan"), None, 9.0], "V")
+    assert sum(int(count) for count in re.findall(r": (\d+)</title>", drawn)) == 4 and "median 2" in drawn
+    assert histogram([1.0], "V") == "" and "bar" in histogram([3.0, 3.0], "V")
+    assert by_generation([[1.0, None], [2.0, None]], "G") == "" and "polyline" in by_generation([[1, 2], [3, 4]], "G")
+
+
+def test_a_row_of_a_branch_has_the_documented_columns():
+    tree = draw(WHOLE).tree
+    row = branch_row(Case("one", Path("ct")), tree.branches[0])
+    assert tuple(row) != () and set(row) == {column.name for column in BRANCH_COLUMNS}
+    assert [column.name.startswith("seconds") for column in CASE_COLUMNS].index(True) == len(CASE_COLUMNS) - 8
+
+
+def test_parquet_holds_the_values_of_the_table(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = CASE_COLUMNS[:12]
+    with (tmp_path / "t.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([column.name for column in columns])
+        writer.writerow(["007", "", "20200101", "", "a, b", "", "finished", "", "2", "x | y", "300", "1.25"])
+    write_parquet(tmp_path / "t.csv", columns)
+    row = parquet.read_table(tmp_path / "t.parquet").to_pylist()[0]
+    assert (row["id"], row["date"], row["warnings"], row["slice_mm"]) == ("007", "20200101", 2, 1.25)
