@@ -36,8 +36,9 @@ DIRECTIONS = {
 LEFT_UPPER_DIRECTIONS = (*DIRECTIONS[UPPER], *DIRECTIONS[MIDDLE])
 """The lingula lies where the middle lobe does on the other side."""
 
-REACH_MM = np.array([20.0, 45.0, np.inf])
-"""The bronchi of upper, middle and lower lobe leave within this distance of the first branching."""
+REACH_MM, BEYOND_REACH_MM = np.array([20.0, 45.0, np.inf]), 15.0
+"""The bronchi of upper, middle and lower lobe leave within this distance of the first branching; out of reach is what
+leaves farther on by the second distance, and in part what lies between."""
 INTERMEDIUS_MM = 40.0
 """A bronchus intermedius that ends without a branching may be this long before it counts as lower lobe."""
 MOST_FORKS = 8
@@ -144,14 +145,14 @@ def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
 
 
 def _fit(lung: Lung) -> Vector:
-    """Cosine between each side's direction and the nearest one of each kind of lobe, (S, 3); 1 less out of reach."""
+    """Cosine between each side's direction and the nearest one of each kind of lobe, (S, 3); up to 1 less out of reach."""
     ways = np.array([lung.shape.towards(first, lung.side) for first, _ in lung.sides])
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-9)
     directions = [LEFT_UPPER_DIRECTIONS if lung.side == LEFT and kind == UPPER else DIRECTIONS[kind] for kind in KINDS]
     units = [np.array(kind) / np.linalg.norm(kind, axis=1, keepdims=True) for kind in directions]
     cosine = np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
     way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(lung.branching, len(lung.runs) - 1)]
-    return cosine - (way_mm[:, None] - lung.run_mm[0] > REACH_MM)
+    return cosine - np.clip((way_mm[:, None] - lung.run_mm[0] - REACH_MM) / BEYOND_REACH_MM, 0, 1)
 
 
 def _name_the_way(lung: Lung, kinds: NDArray[np.int64], found: Findings) -> int:

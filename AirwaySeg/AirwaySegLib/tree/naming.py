@@ -9,6 +9,7 @@ import numpy as np
 
 from AirwaySegLib.tree.airway_tree import TRACHEA, AirwayTree
 from AirwaySegLib.tree.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
+from AirwaySegLib.tree.patient_axes import Carina, patient_axes, turned
 from AirwaySegLib.tree.shape import LEFT, RIGHT, Findings, Shape, mean_diameter_mm, measure_shape
 
 MAIN_SHARE, STUMP_THICKNESS = 0.10, 0.4
@@ -58,7 +59,8 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     Notes
     -----
     A spur (`shape.SPUR_MM`) has the next generation, but does not advance that of the branch that it leaves. All
-    stretches above the carina are the trachea, whatever leaves it. Right and left are told by x alone: a mirrored
+    stretches above the carina are the trachea, whatever leaves it. Lobes are looked for in the patient's own axes
+    (`patient_axes`), so that nobody need lie straight. Right and left are told by the image's x alone: a mirrored
     patient is named by side, with lower confidence where the main bronchi's shape contradicts.
     """
     found = Findings()
@@ -93,7 +95,7 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
 # Trachea and carina ---------------------------------------------------------------------------------------------------
 
 
-def _find_carina(shape: Shape) -> tuple[list[int], int, int] | None:
+def _find_carina(shape: Shape) -> Carina | None:
     """The trachea's stretches, the right and the left main bronchus; None if no branching parts two sides.
 
     Of the branchings along the heaviest way from the root that lead to both sides, it is the one that leaves most
@@ -187,7 +189,7 @@ def _median_radius_mm(shape: Shape, run: list[int]) -> float:
     return float(np.median(np.concatenate([shape.branch(part).own_radii_mm for part in run])))
 
 
-def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: Findings) -> None:
+def _name_from_carina(shape: Shape, carina: Carina, found: Findings) -> None:
     """Name trachea, main bronchi and both lungs."""
     trachea, right, left = carina
     found.name(trachea, TRACHEA)
@@ -196,8 +198,9 @@ def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: F
     length_mm = float(shape.own_mm[trachea].sum())
     if length_mm < TRACHEA_SEEN_MM:
         found.warnings.append(f"Only {length_mm:.0f} mm of the trachea are in the mask.")
+    own = turned(shape, patient_axes(shape, carina))
     lungs = [
-        walk_to_the_base(shape, side, main, _leaving_high(shape, carina, side))
+        walk_to_the_base(own, side, main, _leaving_high(own, carina, side))
         for side, main in ((RIGHT, right), (LEFT, left))
     ]
     trust = 1.0
@@ -211,7 +214,7 @@ def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: F
         name_lung(lung, trust, found)
 
 
-def _leaving_high(shape: Shape, carina: tuple[list[int], int, int], side: int) -> list[int]:
+def _leaving_high(shape: Shape, carina: Carina, side: int) -> list[int]:
     """Bronchi that leave the trachea towards a side, at the carina or above."""
     trachea, right, left = carina
     children = [child for stretch in trachea for child in shape.branch(stretch).children]
