@@ -1,29 +1,30 @@
 """How many plain cuts are noticed: whole lobes and larger subtrees taken out of airway masks, one at a time.
 
-    .venv/bin/python Testing/benchmarks/cuts.py MASK ... [--ct CT ...] [--keep FOLDER] [--most 14]
+    .venv/bin/python Testing/benchmarks/cuts.py MASK ... [--keep FOLDER] [--most 12]
 
 Each subtree is taken out twice: flush with its parent's lumen, and so that a stump of 4 mm is left. A cut is noticed
 when a suspect that the whole mask does not have, of a score of 0.5 or more, lies within 15 mm of where the subtree
-began. False alarms are the suspects of the kinds `missing lobe` and `missing branch` of the whole mask, if its tree
-is whole. With ``--keep`` the parsed trees are stored, and another run reads them instead of parsing again. ``--ct``
-gives the CT of each mask, for the lungs.
+began. Alarms are the suspects of such a score that the whole mask has: of the kinds `missing lobe` and `missing branch`, and
+all. With ``--keep`` the parsed trees are stored, and another run reads them instead of parsing again.
 """
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
+from AirwaySegLib.files.volume import Volume, read_mask, to_canonical
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.tree.airway_tree import LOBES, AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.naming import name_branches
 from AirwaySegLib.tree.shape import measure_shape
-from AirwaySegLib.tree.suspects import Suspect, find_suspects
+from AirwaySegLib.tree.suspect import MISSING_BRANCH, MISSING_LOBE, Suspect
+from AirwaySegLib.tree.suspects import find_suspects
 
 NEAR_MM, LEAST_SCORE = 15.0, 0.5
 LEAST_MM, MOST_SHARE, STUMP_MM = 40.0, 0.6, 4.0
@@ -104,3 +105,47 @@ def trees_of(path: Path, most: int, keep: Path | None) -> Iterator[tuple[str, Cu
     for cut in cuts_of(whole, most):
         for name, stump_mm in (("flush", None), ("stump", STUMP_MM)):
             yield name, cut, tree_of(f"{cut.what.replace(' ', '-')}-{name}", cut, stump_mm)
+
+
+def is_noticed(found: list[Suspect], before: list[Suspect], points_mm: list[np.ndarray]) -> bool:
+    """Whether a suspect that was not there before lies near one of the points at which something was taken out."""
+    new = [s for s in found if not any(b.kind == s.kind and math.dist(b.place_mm, s.place_mm) < 5 for b in before)]
+    return any(math.dist(s.place_mm, point) <= NEAR_MM for s in new for point in points_mm)
+
+
+def certain(tree: AirwayTree) -> list[Suspect]:
+    """The suspects of a score that says more likely than not."""
+    return [suspect for suspect in find_suspects(tree) if suspect.score >= LEAST_SCORE]
+
+
+def main() -> None:
+    """Print one row for each mask, and the sum."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("masks", nargs="+", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--most", type=int, default=12)
+    options = parser.parse_args()
+    rows = [(kind, name) for kind in ("lobe", "part") for name in ("flush", "stump")]
+    total: Counter[tuple[str, str, bool]] = Counter()
+    print("mask", *(f"{kind} {name}" for kind, name in rows), "alarms (missing, all)", sep=" | ")
+    for path in options.masks:
+        counts: Counter[tuple[str, str, bool]] = Counter()
+        whole, before = None, []
+        for name, cut, tree in trees_of(path, options.most, options.keep):
+            if cut is None:
+                whole, before = tree, certain(tree)
+                continue
+            points = [whole.branch(first).points_mm[0] for first in cut.firsts]
+            counts[cut.kind, name, is_noticed(certain(tree), before, points)] += 1
+        alarms = sum(suspect.kind in (MISSING_LOBE, MISSING_BRANCH) for suspect in before)
+        print(path.parent.name, *_cells(counts, rows), f"{alarms}, {len(before)}", sep=" | ", flush=True)
+        total += counts
+    print("all", *_cells(total, rows), "", sep=" | ")
+
+
+def _cells(counts: Counter[tuple[str, str, bool]], rows: list[tuple[str, str]]) -> list[str]:
+    return [f"{counts[*row, True]} of {counts[*row, True] + counts[*row, False]}" for row in rows]
+
+
+if __name__ == "__main__":
+    main()

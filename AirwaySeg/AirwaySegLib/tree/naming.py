@@ -9,7 +9,9 @@ import numpy as np
 
 from AirwaySegLib.tree.airway_tree import TRACHEA, AirwayTree
 from AirwaySegLib.tree.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
+from AirwaySegLib.tree.missing import missing_lobes
 from AirwaySegLib.tree.patient_axes import Carina, patient_axes, turned
+from AirwaySegLib.tree.segments import name_segments
 from AirwaySegLib.tree.shape import LEFT, RIGHT, Findings, Shape, mean_diameter_mm, measure_shape
 
 MAIN_SHARE, STUMP_THICKNESS = 0.10, 0.4
@@ -41,7 +43,7 @@ MOST_GENERATIONS = 23
 
 
 def name_branches(tree: AirwayTree) -> AirwayTree:
-    """Find trachea, carina and main bronchi, estimate the lobes, count generations and orders.
+    """Find trachea, carina and main bronchi, estimate lobes and segments, count generations and orders.
 
     Parameters
     ----------
@@ -52,9 +54,9 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     Returns
     -------
     AirwayTree
-        With ``carina_mm``, each branch's ``generation``, ``strahler``, ``name``, ``lobe`` and ``lobe_confidence``, and
-        a warning for each thing that was looked for and not found, or that is not `plausibility`. It never fails: an
-        empty tree gets a warning too.
+        With ``carina_mm``, each branch's ``generation``, ``strahler``, ``name``, ``lobe``, ``segment`` and their
+        confidences, and a warning for each thing that was looked for and not found, that is scarce
+        (`missing.missing_lobes`), or that is not `plausibility`. It never fails: an empty tree gets a warning too.
 
     Notes
     -----
@@ -77,6 +79,7 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     branches = []
     for branch in tree.branches:
         lobe, confidence = found.lobes.get(branch.id, ("", 0.0))
+        segment, segment_confidence = found.segments.get(branch.id, ("", 0.0))
         branches.append(
             replace(
                 branch,
@@ -85,10 +88,15 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
                 name=found.names.get(branch.id, ""),
                 lobe=lobe,
                 lobe_confidence=round(confidence, 3),
+                segment=segment,
+                segment_confidence=round(segment_confidence, 3),
             )
         )
     named = tree.with_branches(branches, carina_mm=found.carina_mm)
-    new = [text for text in (*found.warnings, *plausibility(named)) if text not in tree.warnings]
+    lacking = [lack.warning for lack in missing_lobes(named)]
+    new = [
+        text for text in dict.fromkeys((*found.warnings, *lacking, *plausibility(named))) if text not in tree.warnings
+    ]
     return replace(named, warnings=(*tree.warnings, *new))
 
 
@@ -212,6 +220,7 @@ def _name_from_carina(shape: Shape, carina: Carina, found: Findings) -> None:
         )
     for lung in lungs:
         name_lung(lung, trust, found)
+    name_segments(own, found)
 
 
 def _leaving_high(shape: Shape, carina: Carina, side: int) -> list[int]:
@@ -259,6 +268,7 @@ def _name_without_carina(shape: Shape, found: Findings) -> None:
         side = RIGHT if sideways < 0 else LEFT
         found.warnings.append(f"No carina was found: only airways of the {SIDE_NAME[side]} lung are in the mask.")
         name_lung(walk_to_the_base(shape, side, root, []), 0.5, found)
+        name_segments(shape, found)
     else:
         found.warnings.append("No carina was found: the tree does not part into a right and a left side.")
     way = shape.end_mm(run[-1]) - shape.start_mm(root)
