@@ -4,7 +4,7 @@
 
 Each subtree is taken out twice: flush with its parent's lumen, and so that a stump of 4 mm is left. A cut is noticed
 when a suspect that the whole mask does not have, of a score of 0.5 or more, lies within 15 mm of where the subtree
-began. Alarms are the suspects of such a score that the whole mask has: of the kinds `missing lobe` and `missing branch`, and
+began. Alarms are the whole mask's suspects of such a score: of the kinds `missing lobe` and `missing branch`, and
 all. With ``--keep`` the parsed trees are stored, and another run reads them instead of parsing again.
 """
 

@@ -77,7 +77,7 @@ class Lack:
 
 
 def missing_lobes(tree: AirwayTree, volumes: LungVolumes | None = None) -> list[Lack]:
-    """Lobes without a branch or with little, and a lung with few airways, of a tree with names.
+    """Lobes without a branch or with little, or else a lung with few airways, of a tree with names.
 
     None where no carina was found, or of a lung whose main bronchus ends without a branch: its end is a suspect. The
     point is that near the usual one (`COMES_OFF_MM`) where the airway's width steps down and its way bends most.
@@ -98,7 +98,7 @@ def missing_lobes(tree: AirwayTree, volumes: LungVolumes | None = None) -> list[
         elif lung_mm >= LEAST_LUNG_MM and own_mm < LITTLE_SHARE.get(lobe, 0.0) * lung_mm:
             what = f"Only {own_mm:.0f} of the {lung_mm:.0f} mm of airway in this lung are of the {lobe}"
             found.append(_lack(tree, lobe, LITTLE_SCORE, what, facts))
-    return found + _poor_lung(tree, lungs_mm, volumes)
+    return found or _poor_lung(tree, lungs_mm, volumes)
 
 
 def _poor_lung(tree: AirwayTree, lungs_mm: dict[str, float], volumes: LungVolumes | None) -> list[Lack]:
@@ -153,11 +153,12 @@ def _where_it_leaves(tree: AirwayTree, lobe: str) -> tuple[Branch, Floats]:
 
 
 def _way_down(tree: AirwayTree, main: str) -> list[Branch]:
-    """From the start of a main bronchus always into the thickest child."""
+    """From the start of a main bronchus down: into the child that serves several lobes, else past the upper lobe."""
     way = tree.named(main)[:1] or [branch for branch in tree.main() if branch.name == TRACHEA][-1:]
     while way[-1].children:
         children = [tree.branch(child) for child in way[-1].children]
-        way.append(max(children, key=lambda child: child.mean_diameter_mm * (child.length_mm > child.radii_mm[0])))
+        usual = [child for child in children if child.length_mm > child.radii_mm[0]] or children
+        way.append(max(usual, key=lambda b: (not b.lobe, "upper" not in b.lobe, b.mean_diameter_mm)))
     return way
 
 

@@ -27,8 +27,8 @@ SEGMENTS: dict[str, tuple[str, str, tuple[float, float, float]]] = {
     "LB5": ("left upper lobe", "inferior lingular", (0.60, -0.52, -0.61)),
     "LB6": ("left lower lobe", "superior", (0.32, 0.80, 0.50)),
     "LB8": ("left lower lobe", "anteromedial basal", (0.55, -0.34, -0.76)),
-    "LB9": ("left lower lobe", "lateral basal", (0.66, 0.20, -0.72)),
-    "LB10": ("left lower lobe", "posterior basal", (0.13, 0.50, -0.86)),
+    "LB9": ("left lower lobe", "lateral basal", (0.67, 0.16, -0.72)),
+    "LB10": ("left lower lobe", "posterior basal", (0.17, 0.46, -0.87)),
 }
 """Lobe, name and direction of each segment's airways, seen from `_origin_mm`. LB8 includes the
 medial basal bronchus, which leaves with it (Boyden, Segmental Anatomy of the Lungs, 1955)."""
@@ -42,9 +42,11 @@ OBSERVATION_MM = 20.0
 """So much length of airway counts as one independent observation: neighbouring airways lead the same way."""
 NEAR_MM = 15.0
 """Points this far from the origin have half the weight of distant ones: the way out of the hilum says little."""
-NEW_COST, AGAIN_COST, MISSING_COST, NONE_DEG = 0.7, 1.5, 2.0, 55.0
+NEW_COST, AGAIN_COST, MISSING_COST, NONE_DEG = 0.7, 1.5, 3.0, 55.0
 """Costs, in halves of squared standard deviations: of each subtree that is a segment, more if another subtree of the
 same segment has left before, and of a segment without airways. What lies in no segment costs as if so far off."""
+SMALL_COST, SMALL_SHARE = 3.0, 0.05
+"""A subtree costs more, up to the first, if it has about this share of the lobe's length or less."""
 SURE_COST, SURE_MM = 1.2, 8.0
 """A lead of this cost leaves another segment a chance of 0.5 / e; a subtree of this length halves the confidence."""
 LEAST_CONFIDENCE = 0.5
@@ -167,9 +169,15 @@ def _tables(lobe: _Lobe, cost: Vector) -> tuple[dict[int, Vector], dict[int, Vec
             stem = 0.0 if lobe.children[number] else float(lobe.off[row])
             table = table + stem
             table[0] = lobe.off[row] + (table[0] if lobe.children[number] else 0.0)
-            table[one] = np.minimum(table[one], whole[number] + NEW_COST)
+            table[one] = np.minimum(table[one], whole[number] + _new_cost(lobe, number))
         best[number] = table
     return best, whole
+
+
+def _new_cost(lobe: _Lobe, first: int) -> float:
+    """The cost of a subtree that is a segment: more for a small one, which may lead anywhere."""
+    length_mm = float(lobe.length_mm[[lobe.row[number] for number in _below(lobe, first)]].sum())
+    return NEW_COST + SMALL_COST * float(np.exp(-length_mm / (SMALL_SHARE * max(float(lobe.length_mm.sum()), 1e-6))))
 
 
 def _together(tables: list[Vector], segments: int) -> Vector:
@@ -204,7 +212,7 @@ def _divide(lobe: _Lobe) -> dict[int, int]:
         number, wanted = todo.pop()
         if number and wanted and wanted & (wanted - 1) == 0:
             segment = wanted.bit_length() - 1
-            if whole[number][segment] + NEW_COST <= best[number][wanted] + 1e-9:
+            if whole[number][segment] + _new_cost(lobe, number) <= best[number][wanted] + 1e-9:
                 chosen[number] = segment
                 continue
         if wanted:
