@@ -190,6 +190,10 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
     """A measure of the branches, indexed by their id, float32; `NOTHING` for id 0."""
     import numpy as np
 
+    if centerline_node.GetPolyData().GetCellData().GetAbstractArray(column) is None:
+        raise RuntimeError(
+            _("{name} was measured by an older version: measure it again.").format(name=centerline_node.GetName())
+        )
     ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
     values = np.full(int(ids.max(initial=0)) + 1, NOTHING, np.float32)
     values[ids] = slicer.util.arrayFromModelCellData(centerline_node, column)
