@@ -212,7 +212,7 @@ def _name_from_carina(shape: Shape, carina: Carina, found: Findings) -> None:
         for side, main in ((RIGHT, right), (LEFT, left))
     ]
     trust = 1.0
-    if _looks_mirrored(*lungs):
+    if _looks_mirrored(shape, *lungs):
         trust = 0.7
         found.warnings.append(
             "The left main bronchus is shorter, wider or steeper than the right one: the patient or the image may be "
@@ -236,13 +236,13 @@ def _leaving_high(shape: Shape, carina: Carina, side: int) -> list[int]:
     ]
 
 
-def _looks_mirrored(right: Lung, left: Lung) -> bool:
+def _looks_mirrored(shape: Shape, right: Lung, left: Lung) -> bool:
     """Whether two of shortness, width and steepness speak for the left main bronchus, and none for the right one."""
     if len(right.runs) < 2 or len(left.runs) < 2:
         return False
     traits = []
     for lung in (right, left):
-        run, shape = lung.runs[0], lung.shape
+        run = lung.runs[0]
         way = shape.end_mm(run[-1]) - shape.start_mm(run[0])
         radius_mm = float(np.concatenate([shape.branch(part).own_radii_mm for part in run]).mean())
         steepness = max(-way[2], 0.0) / max(float(np.linalg.norm(way)), 1e-9)

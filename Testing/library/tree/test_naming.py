@@ -117,7 +117,7 @@ def test_the_patient_is_turned_back_most_of_the_way(axis):
     main = draw(WHOLE).ids["RMB"], draw(WHOLE).ids["LMB"]
     back = patient_axes(askew, ([1], *main)) @ turn(axis, 20)
     rest = math.degrees(math.acos((np.trace(back) - 1) / 2))
-    assert rest < 10 and np.linalg.det(back) == pytest.approx(1)
+    assert rest < 12 and np.linalg.det(back) == pytest.approx(1)
 
 
 def test_a_mirrored_patient_is_named_by_side_with_a_warning_and_less_confidence():
