@@ -29,7 +29,7 @@ from AirwaySegLib.files.atomic_output import written_whole
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.export import summarise, table_row
 from AirwaySegLib.tree.shape import length_weights
-from AirwaySegLib.tree.suspects import suspects_from_json
+from AirwaySegLib.tree.suspect import suspects_from_json
 
 CASES, BRANCHES, GENERATIONS = "cohort.csv", "branches.csv", "generations.csv"
 Row = dict[str, Any]

@@ -32,7 +32,9 @@ from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
-from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
+from AirwaySegLib.tree.missing import LungVolumes
+from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
+from AirwaySegLib.tree.suspects import find_suspects, tip_probability
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
@@ -76,6 +78,17 @@ class MeasureRequest:
     voxels: bool = False
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known besides a mask: pieces that are airway for certain and not in it, and the lungs' volumes."""
+
+    pieces: Pieces | None = None
+    volumes: LungVolumes | None = None
+
+
+NOTHING_BESIDE = Beside()
+
+
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
     """Measure a mask file and return a summary of its tree.
 
@@ -117,11 +130,11 @@ def measure(
     probability: NDArray[np.uint8] | None,
     progress: Progress,
     voxels: bool = False,
-    pieces: Pieces | None = None,
+    beside: Beside = NOTHING_BESIDE,
 ) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    ``pieces`` are airway for certain and not in the mask; they are among the suspects.
+    ``beside`` is what is known besides the mask, for the suspects.
     """
     steps = len(FILES) + 1
     progress("measure", 0, steps)
@@ -146,7 +159,7 @@ def measure(
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, pieces)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, beside)))
     write_centerline(folder / CENTERLINE, tree)
     write_table(folder / TABLE, tree)
     write_summary(folder / SUMMARY, tree)
@@ -177,9 +190,9 @@ def suspects_of(
     branch_map: NDArray[np.uint16],
     probability: NDArray[np.uint8] | None,
     mask: Volume,
-    pieces: Pieces | None = None,
+    beside: Beside = NOTHING_BESIDE,
 ) -> list[Suspect]:
-    """The suspects of a parsed mask, and of ``pieces`` beside it.
+    """The suspects of a parsed mask, and of what is beside it.
 
     ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
     """
@@ -189,10 +202,10 @@ def suspects_of(
     if probability is not None:
         on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
         tips, certain = tip_probability(tree, branch_map, on_axes), certain_fragments(tree, branch_map, on_axes)
-    if pieces is not None:
-        tree, of_pieces = with_pieces(tree, pieces)
+    if beside.pieces is not None:
+        tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, tips, certain)
+    return find_suspects(tree, tips, certain, beside.volumes)
 
 
 def certain_fragments(

@@ -52,9 +52,11 @@ def test_the_page_holds_every_case_and_nothing_from_elsewhere(tmp_path, count):
     assert page.count("data:image/jpeg") == page.count("<tr class=") == count
     assert "<b>&" not in page and "A &lt;study&gt;" in page
     for target in re.findall(r'(?:href|src)="([^"#]+)"', page):
-        assert target.startswith("data:") or target in ("cohort.csv", "branches.csv", "generations.csv") or (
-            tmp_path / target
-        ).is_file()
+        assert (
+            target.startswith("data:")
+            or target in ("cohort.csv", "branches.csv", "generations.csv")
+            or (tmp_path / target).is_file()
+        )
     assert ("<svg" in page) == (count > 1)
 
 
