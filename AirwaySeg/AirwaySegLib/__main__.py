@@ -291,11 +291,10 @@ def _cohort(options: argparse.Namespace) -> int:
         options.dicom_seg,
         _cluster(options),
     )
-    with _shown("bar" if options.progress == "bar" and sys.stderr.isatty() else "none") as progress:
-        if options.list:
-            print(list_cohort(request, progress))
-            return 0
-        blocked = run_cohort(request, options.progress, progress)
+    if options.list:
+        print(list_cohort(request, options.progress))
+        return 0
+    blocked = run_cohort(request, options.progress)
     if options.progress == "json":
         print(json.dumps({"result": str(options.output)}))
     return EXIT_FAILED if blocked else 0

@@ -77,8 +77,16 @@ def find_cases(inputs: Sequence[Path], search: Search, progress: Progress) -> Fo
         raise AirwaySegError(f"No CT was found in {', '.join(str(path) for path in inputs)}{hint}.")
     names = distinct([case.id for case in cases])
     return Found(
-        tuple(replace(case, id=name, path=case.path.absolute()) for case, name in zip(cases, names, strict=True)),
+        tuple(_placed(case, name) for case, name in zip(cases, names, strict=True)),
         tuple(sorted(left_out, key=lambda one: str(one.path))),
+    )
+
+
+def _placed(case: Case, name: str) -> Case:
+    """The case with its final id and absolute paths, which hold in every process."""
+    mask = case.mask.absolute() if case.mask else None
+    return replace(
+        case, id=name, path=case.path.absolute(), mask=mask, files=tuple(file.absolute() for file in case.files)
     )
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.folder_lock import InUse, locked
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
-from AirwaySegLib.progress import Progress, silent
+from AirwaySegLib.progress import Bar, Progress, silent
 from AirwaySegLib.settings import SegmentSettings
 
 log = logging.getLogger("airwayseg")
@@ -88,10 +89,10 @@ class Plan:
     differing: list[tuple[Case, str]] = field(default_factory=list)
 
 
-def run_cohort(request: CohortRequest, kind: str, progress: Progress) -> int:
+def run_cohort(request: CohortRequest, kind: str) -> int:
     """Run what is not finished, then write tables and report; return how many cases another run or other results block.
 
-    ``kind`` is the kind of display ("bar", "json" or "none"), ``progress`` that of the search.
+    ``kind`` is the kind of display ("bar", "json" or "none").
 
     Raises
     ------
@@ -100,7 +101,7 @@ def run_cohort(request: CohortRequest, kind: str, progress: Progress) -> int:
     """
     if request.cluster is not None:
         import_distributed()  # what is missing is said before the search
-    found = _found(request, progress)
+    found = _found(request, kind)
     plan = plan_of(request, found, load_model(request.settings.weights))
     first, step = segmenting.parse_shard(request.shard)
     with ExitStack() as stack:
@@ -122,7 +123,7 @@ def run_cohort(request: CohortRequest, kind: str, progress: Progress) -> int:
     return blocked + len(plan.differing)
 
 
-def list_cohort(request: CohortRequest, progress: Progress) -> str:
+def list_cohort(request: CohortRequest, kind: str) -> str:
     """What a run would do, as text: the cases, and what is left out and why; writes the two lists only.
 
     Raises
@@ -130,7 +131,7 @@ def list_cohort(request: CohortRequest, progress: Progress) -> str:
     AirwaySegError
         If there is no case or the weights cannot be used.
     """
-    found = _found(request, progress)
+    found = _found(request, kind)
     plan = plan_of(request, found, load_model(request.settings.weights))
     waiting = {case.id for case in plan.waiting}
     differing = {case.id: sentence for case, sentence in plan.differing}
@@ -144,9 +145,14 @@ def list_cohort(request: CohortRequest, progress: Progress) -> str:
     return "\n".join([*lines, "", _opening(plan, found)])
 
 
-def _found(request: CohortRequest, progress: Progress) -> Found:
+def _found(request: CohortRequest, kind: str) -> Found:
     """The cases of the inputs; writes them, and what was left out, unless the input is that list."""
-    found = find_cases(request.inputs, Search(request.output, request.all_series, request.thickest_mm), progress)
+    search = Search(request.output, request.all_series, request.thickest_mm)
+    if kind == "bar" and sys.stderr.isatty():
+        with closing(Bar()) as bar:
+            found = find_cases(request.inputs, search, bar)
+    else:
+        found = find_cases(request.inputs, search, silent)
     own = os.path.realpath(request.output / CASE_LIST)
     if all(os.path.realpath(path) != own for path in request.inputs):
         write_list(request.output / CASE_LIST, found.cases)
@@ -265,6 +271,7 @@ def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) 
     folder = result_folder(how.output, case.id)
     try:
         if how.force or not (folder / REPORT).exists():  # another run may have finished it meanwhile
+            (folder / DICOM_SEG).unlink(missing_ok=True)  # of the result before
             _segment_or_measure(case, folder, how, model, read, progress)
         if how.dicom_seg and case.series and (how.force or not (folder / DICOM_SEG).exists()):
             write_result_as_dicom(folder, case.path, case.series, case.files, how.dicom_seg == "lobes")

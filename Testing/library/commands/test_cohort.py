@@ -224,6 +224,23 @@ def test_progress_for_programs_is_one_object_a_line(a_study, a_dark_network, tmp
     assert {"read", "infer", "measure"} <= {line["stage"] for line in lines if line.get("event") == "stage"}
 
 
+def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
+    a_quiet_chest, a_dark_network, tmp_path, monkeypatch
+):
+    pytest.importorskip("highdicom")
+    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+    folder, out = tmp_path / "study" / "site0", tmp_path / "out"
+    shutil.rmtree(tmp_path / "study" / "site1")
+    assert run(folder, "-o", out) == 0
+    monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented again
+    assert run(folder, "-o", out, "--dicom-seg", "lobes") == 0
+    made = out / "cases" / "deep_er_ct03" / "airways.dcm"
+    mask = sitk.ReadImage(str(made.with_suffix(".nrrd")))
+    read = sitk.DICOMOrient(sitk.ReadImage(str(made)), "LPS")
+    assert np.array_equal(sitk.GetArrayFromImage(read)[:100] == 255, sitk.GetArrayFromImage(mask) == 1)
+    assert not (out / "cases" / "ct00" / "airways.dcm").exists()
+
+
 # Progress and scheduling ---------------------------------------------------------------------------------------------
 
 
