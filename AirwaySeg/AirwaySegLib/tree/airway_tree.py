@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.tree.wall import Wall, WallScan, wall_from_plain, wall_measures, wall_scan_from_plain
 
 FORMAT = "AirwaySeg tree 1"
 
@@ -58,6 +59,8 @@ class Branch:
         Such as "trachea"; empty for most.
     lobe, lobe_confidence
         One of `LOBES`, estimated by rule, with a confidence 0..1; empty and 0 where no lobe is meant or known.
+    wall
+        What the CT shows of its wall; None where no CT was measured.
     """
 
     id: int
@@ -73,6 +76,7 @@ class Branch:
     name: str = ""
     lobe: str = ""
     lobe_confidence: float = 0.0
+    wall: Wall | None = None
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -139,7 +143,8 @@ class AirwayTree:
 
     ``trees`` are the components that are trees: 1, and where the mask shows no carina those that the scan's edge cuts.
     ``loops_cut`` and ``spurs_pruned`` count what was taken off the skeleton; ``carina_mm`` is the point (3,) in LPS
-    where the main bronchi begin, None where the mask shows none; ``voxel_mm`` (z, y, x) is the mask's spacing.
+    where the main bronchi begin, None where the mask shows none; ``voxel_mm`` (z, y, x) is the mask's spacing;
+    ``wall_scan`` says how the walls were measured and holds Pi10, None without a CT.
     """
 
     branches: tuple[Branch, ...]
@@ -149,6 +154,7 @@ class AirwayTree:
     spurs_pruned: int = 0
     warnings: tuple[str, ...] = field(default=())
     trees: tuple[int, ...] = (1,)
+    wall_scan: WallScan | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches that are not numbered 1, 2, ... with parents first, or do not know their children."""
@@ -220,6 +226,7 @@ class AirwayTree:
             "spurs_pruned": self.spurs_pruned,
             "trees": list(self.trees),
             "warnings": list(self.warnings),
+            "walls": None if self.wall_scan is None else self.wall_scan.to_plain(),
             "branches": [_branch_to_plain(branch) for branch in self.branches],
         }
         return json.dumps(document, indent=1)
@@ -246,6 +253,7 @@ class AirwayTree:
             spurs_pruned=int(document["spurs_pruned"]),
             warnings=tuple(map(str, document["warnings"])),
             trees=tuple(map(int, document.get("trees", [1]))),
+            wall_scan=wall_scan_from_plain(document.get("walls")),
         )
 
 
@@ -299,6 +307,7 @@ def _branch_to_plain(branch: Branch) -> dict[str, Any]:
         **{name: getattr(branch, name) for name in _PLAIN},
         "children": list(branch.children),
         **measures_of(branch),
+        **(wall_measures(branch.wall) if branch.wall else {}),
         "points_mm": np.round(branch.points_mm, 3).tolist(),
         "radii_mm": np.round(branch.radii_mm, 3).tolist(),
     }
@@ -326,4 +335,5 @@ def _branch_from_plain(plain: dict[str, Any]) -> Branch:
         name=str(plain["name"]),
         lobe=str(plain["lobe"]),
         lobe_confidence=float(plain["lobe_confidence"]),
+        wall=wall_from_plain(plain),
     )
