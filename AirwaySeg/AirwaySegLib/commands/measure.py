@@ -26,6 +26,7 @@ from AirwaySegLib.files.volume import (
 from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
+from AirwaySegLib.pictures.wall_plot import draw_wall_plot
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
@@ -33,10 +34,11 @@ from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
+from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
-TREE_PICTURE, RADIUS_PLOT, PREVIEW = "tree.png", "radius.png", "preview.png"
+TREE_PICTURE, RADIUS_PLOT, WALL_PLOT, PREVIEW = "tree.png", "radius.png", "walls.png", "preview.png"
 DISTANCES = {
     "distance-centerline.nrrd": to_centerline,
     "distance-wall.nrrd": to_wall,
@@ -46,23 +48,37 @@ MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
 """The maps, and the file that can be written instead of them: their values at the airway voxels only."""
 
 
-def result_files(voxels: bool) -> tuple[str, ...]:
-    """Names of the files that every measurement writes; `TREE` is the last."""
+def result_files(voxels: bool, ct: bool = False) -> tuple[str, ...]:
+    """Names of the files that a measurement writes, with or without a CT; `TREE` is the last."""
     values = (VOXELS,) if voxels else MAPS
-    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
+    pictures = (TREE_PICTURE, RADIUS_PLOT, *((WALL_PLOT,) if ct else ()))
+    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, *pictures, TREE)
 
 
 FILES = result_files(voxels=False)
-REPLACED = (*FILES, VOXELS)
+REPLACED = (*FILES, VOXELS, WALL_PLOT)
 """Files that are removed when a result replaces an older one."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is known beside a mask, on its grid; each may be missing.
+
+    ``ct`` is the CT, in which walls are measured, ``probability`` (0..255, Z, Y, X) the network's, and ``pieces`` are
+    airway for certain and not in the mask.
+    """
+
+    ct: Volume | None = None
+    probability: NDArray[np.uint8] | None = None
+    pieces: Pieces | None = None
 
 
 @dataclass(frozen=True)
 class MeasureRequest:
     """The mask to measure, the folder for the results, and the options.
 
-    ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` a picture of slices is drawn as well, with
-    ``probability`` doubtful tips are found. ``curves`` adds Slicer's markups curves, ``force`` replaces results,
+    ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` walls and arteries are measured and, unless
+    ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's markups curves, ``force`` replaces results,
     ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels`` writes `VOXELS` instead of the maps.
     """
 
@@ -90,8 +106,8 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
 
 
 def _run_measure(request: MeasureRequest, progress: Progress) -> str:
-    others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
-    check_free(request.output, result_files(request.voxels) + others, request.force)
+    others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct and not request.voxels else ())
+    check_free(request.output, result_files(request.voxels, request.ct is not None) + others, request.force)
     progress("read", 0, 1)
     mask = read_mask(request.mask, request.spacing_mm)
     ct = None
@@ -101,33 +117,29 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
-        airways = measure(mask, unfinished, probability, progress, request.voxels)
+        airways = measure(mask, unfinished, Beside(ct, probability), progress, request.voxels)
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
-        if ct is not None:
+        if ct is not None and not request.voxels:
             picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
             picture.save(unfinished / PREVIEW)
     return summary_text(airways.tree)
 
 
-def measure(
-    mask: Volume,
-    folder: Path,
-    probability: NDArray[np.uint8] | None,
-    progress: Progress,
-    voxels: bool = False,
-    pieces: Pieces | None = None,
-) -> ParsedAirways:
+def measure(mask: Volume, folder: Path, beside: Beside, progress: Progress, voxels: bool = False) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    ``pieces`` are airway for certain and not in the mask; they are among the suspects.
+    The pieces beside the mask are among the suspects.
     """
-    steps = len(FILES) + 1
+    steps = len(FILES) + 2
     progress("measure", 0, steps)
     airways = parse_airways(to_canonical(mask))
+    if beside.ct is not None:
+        progress("measure", 1, steps)
+        airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array))
     tree, grid = airways.tree, airways.grid
-    done = 1
+    done = 2
     progress("measure", done, steps)
     where = voxels_from_canonical(airways.voxels_of_mask(), mask)
     branch_of_voxel = airways.branch_of_voxel()
@@ -145,8 +157,10 @@ def measure(
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
+    if beside.ct is not None:
+        draw_wall_plot(tree, title).save(folder / WALL_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, pieces)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, mask, beside)))
     write_centerline(folder / CENTERLINE, tree)
     write_table(folder / TABLE, tree)
     write_summary(folder / SUMMARY, tree)
@@ -172,25 +186,16 @@ def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArra
     np.savez(path, **arrays)
 
 
-def suspects_of(
-    airways: ParsedAirways,
-    branch_map: NDArray[np.uint16],
-    probability: NDArray[np.uint8] | None,
-    mask: Volume,
-    pieces: Pieces | None = None,
-) -> list[Suspect]:
-    """The suspects of a parsed mask, and of ``pieces`` beside it.
-
-    ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
-    """
+def suspects_of(airways: ParsedAirways, branch_map: NDArray[np.uint16], mask: Volume, beside: Beside) -> list[Suspect]:
+    """The suspects of a parsed mask, and of the pieces beside it; ``branch_map`` is on the parsed box."""
     tree = airways.tree
     tips: dict[int, float] = {}
     certain: dict[int, Piece] = {}
-    if probability is not None:
-        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
+    if beside.probability is not None:
+        on_axes = to_canonical(replace(mask, array=beside.probability)).array[airways.box]
         tips, certain = tip_probability(tree, branch_map, on_axes), certain_fragments(tree, branch_map, on_axes)
-    if pieces is not None:
-        tree, of_pieces = with_pieces(tree, pieces)
+    if beside.pieces is not None:
+        tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
     return find_suspects(tree, tips, certain)
 

@@ -177,7 +177,7 @@ def run_case(
 
 
 def _files(batch: Batch) -> tuple[str, ...]:
-    return FILES + (measure.result_files(batch.voxels) if batch.measure else ())
+    return FILES + (measure.result_files(batch.voxels, ct=True) if batch.measure else ())
 
 
 def _run_case(
@@ -283,8 +283,11 @@ def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report:
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    tree = measure.measure(mask, folder, airways.probability, progress, voxels, pieces).tree
+    beside = measure.Beside(ct, airways.probability, pieces)
+    tree = measure.measure(mask, folder, beside, progress, voxels).tree
     run_report.warnings += tree.warnings
+    if tree.wall_scan is not None and tree.wall_scan.warning:
+        run_report.warnings.append(tree.wall_scan.warning)
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 

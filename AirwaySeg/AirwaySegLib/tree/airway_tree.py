@@ -105,7 +105,7 @@ class Branch:
         return 2 * float(self.own_radii_mm.max())
 
     @cached_property
-    def _own(self) -> NDArray[np.bool_]:
+    def own_points(self) -> NDArray[np.bool_]:
         """Which points (P,) lie outside the parent's lumen and not in the rounding of a free end, at least one.
 
         The parent's lumen reaches as far as the radius at the first point, but is taken for no more than half of the
@@ -120,12 +120,12 @@ class Branch:
     @property
     def own_radii_mm(self) -> NDArray[np.float64]:
         """The radii (Q,) outside the parent's lumen and the rounding of free ends; never empty."""
-        return self.radii_mm[self._own]
+        return self.radii_mm[self.own_points]
 
     @property
     def tapering(self) -> float:
         """Loss of diameter in mm for each mm of length (positive: thinner towards the tip), by a straight fit."""
-        radii, along = self.own_radii_mm, self.along_mm[self._own]
+        radii, along = self.own_radii_mm, self.along_mm[self.own_points]
         if len(radii) < 3 or along[-1] <= along[0]:
             return 0.0
         return -2 * float(np.polyfit(along, radii, 1)[0])

@@ -115,15 +115,17 @@ class Pi10:
 
 @dataclass(frozen=True)
 class WallScan:
-    """What the walls were measured with: blur of the CT, densities in HU, the warning, and Pi10 (None: too few walls).
+    """What the walls were measured with: blur of the CT, densities in HU, a warning; and Pi10 (None: too few walls).
 
-    ``blur_mm`` are the standard deviations of the blur within a slice and across slices.
+    ``blur_mm`` are the standard deviations of the blur within a slice and across slices. ``pi10_half_maximum`` is that
+    of walls from half height to half height, as most published figures are; blur makes it larger.
     """
 
     blur_mm: tuple[float, float]
     air_hu: float
     wall_hu: float
     pi10: Pi10 | None = None
+    pi10_half_maximum: Pi10 | None = None
     warning: str = ""
 
     def to_plain(self) -> dict[str, Any]:
@@ -144,12 +146,7 @@ def wall_scan_from_plain(plain: dict[str, Any] | None) -> WallScan | None:
     """What `WallScan.to_plain` wrote."""
     if plain is None:
         return None
-    pi10 = plain["pi10"]
-    first, second = plain["blur_mm"]
-    return WallScan(
-        (float(first), float(second)),
-        float(plain["air_hu"]),
-        float(plain["wall_hu"]),
-        None if pi10 is None else Pi10(**pi10),
-        str(plain["warning"]),
-    )
+    within, across = plain["blur_mm"]
+    pi10, half = (None if plain[name] is None else Pi10(**plain[name]) for name in ("pi10", "pi10_half_maximum"))
+    densities = float(plain["air_hu"]), float(plain["wall_hu"])
+    return WallScan((float(within), float(across)), *densities, pi10, half, str(plain["warning"]))

@@ -41,7 +41,10 @@ TOGETHER_DEG = 50.0
 
 @dataclass(frozen=True)
 class Artery:
-    """The artery of a branch: its diameter, the share (0..1) of sections that show it, its middles (n, 3) and theirs."""
+    """The artery of a branch: its diameter, and the share (0..1) of sections that show it.
+
+    ``middles_mm`` (n, 3) and ``radii_mm`` (n,) are those in the sections ``rows`` (n,).
+    """
 
     diameter_mm: float
     sections: float
@@ -130,7 +133,12 @@ def _chosen(
     bearing = np.arctan2(middles[:, 1], middles[:, 0])
     outer = np.array([_outer_at(outer_mm[row], np.array([angle]))[0] for row, angle in zip(rows, bearing, strict=True)])
     gap = np.hypot(*middles.T) - typical - outer
-    good = (typical >= np.maximum(LEAST_RADIUS_MM, LEAST_RADII * outer)) & (uneven <= ROUND) & (gap <= np.maximum(GAP_MM, GAP_PART * typical)) & (gap >= -0.5 * typical)
+    good = (
+        (typical >= np.maximum(LEAST_RADIUS_MM, LEAST_RADII * outer))
+        & (uneven <= ROUND)
+        & (gap <= np.maximum(GAP_MM, GAP_PART * typical))
+        & (gap >= -0.5 * typical)
+    )
     return _together(sections, rows[good], middles[good], typical[good], gap[good], blur_mm)
 
 
@@ -163,7 +171,12 @@ def _shift(radii: Floats, free: NDArray[np.bool_], turns: Floats) -> Floats:
 
 
 def _together(
-    sections: Sections, rows: NDArray[np.intp], middles: Floats, radii: Floats, gap: Floats, blur_mm: tuple[float, float]
+    sections: Sections,
+    rows: NDArray[np.intp],
+    middles: Floats,
+    radii: Floats,
+    gap: Floats,
+    blur_mm: tuple[float, float],
 ) -> Artery | None:
     """The artery that runs along: one candidate of each section, all in about one direction from the branch."""
     if not len(rows):
@@ -183,7 +196,11 @@ def _together(
     share = len(best) / len(sections.middles_mm)
     if share < LEAST_SECTIONS or len(best) < min(2, len(sections.middles_mm)):
         return None
-    places = sections.middles_mm[rows[best]] + middles[best, :1] * sections.across[rows[best]] + middles[best, 1:] * sections.over[rows[best]]
+    places = (
+        sections.middles_mm[rows[best]]
+        + middles[best, :1] * sections.across[rows[best]]
+        + middles[best, 1:] * sections.over[rows[best]]
+    )
     true = unblurred(radii[best], float(np.mean(blur_mm)))
     return Artery(2 * float(np.median(true)), share, places, true, rows[best])
 

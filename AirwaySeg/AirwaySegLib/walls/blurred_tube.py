@@ -1,4 +1,4 @@
-"""How a CT shows a tube: the profile from the middle outwards, blurred by the scanner, and its fit to measured profiles.
+"""How a CT shows a tube: the blurred profile from its middle outwards, and the tube that fits measured profiles.
 
 Letters in shapes: R rays, K samples of a ray. Radii are in mm, values in HU. The blur is Gaussian.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chndtr, i0e, ndtr
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 FARTHEST, STEPS = 6.0, 481
 """The tables of a disc's edge reach so many standard deviations of the blur to both sides, in so many steps."""
@@ -29,7 +29,7 @@ NOISE_HU = 60.0
 
 @cache
 def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Value at ``d`` standard deviations outside the edge of a blurred disc of value 1, and its derivative by the radius.
+    """Value of a blurred disc at ``d`` standard deviations outside its edge, and its derivative by the radius.
 
     A disc of radius R blurred by a Gaussian of standard deviation s has at r from its middle the probability that a
     point, displaced by the blur, is within the disc: the noncentral chi-squared distribution of R^2 / s^2 with two
@@ -90,7 +90,9 @@ class Rays:
 
 
 def fit_tubes(rays: Rays, start: Tubes, air_hu: float, wall_hu: float) -> Tubes:
-    """The blurred tube that is nearest to each ray, by Gauss and Newton, from inner radius, thickness and lung of ``start``.
+    """The blurred tube that is nearest to each ray by least squares (Gauss-Newton).
+
+    ``start`` gives the first inner radius, thickness and lung.
 
     Where the wall is thinner than the blur only the product of its thickness and its contrast is seen, so its density
     is held near the scan's ``wall_hu`` by a prior. A thick wall shows its own density. This is the model-based
@@ -106,12 +108,15 @@ def fit_tubes(rays: Rays, start: Tubes, air_hu: float, wall_hu: float) -> Tubes:
         contrast, drop = ((wall - base)[:, None].astype(np.float32) for base in (lung, air_hu))
         rest = (hu - (lung[:, None].astype(np.float32) + contrast * in_tube - drop * in_lumen)) * weight
         gradient = np.stack(
-            [contrast * tube_slope - drop * lumen_slope, contrast * tube_slope, in_tube - in_lumen, 1 - in_tube], axis=-1
+            [contrast * tube_slope - drop * lumen_slope, contrast * tube_slope, in_tube - in_lumen, 1 - in_tube],
+            axis=-1,
         )
         gradient *= weight[..., None]
         turned = gradient.swapaxes(1, 2)
         normal, right = (turned @ gradient).astype(float), (turned @ rest[..., None])[..., 0].astype(float)
-        for column, (value, usual, sd) in enumerate(((wall, wall_hu, WALL_SD_HU), (lung, start.lung_hu, LUNG_SD_HU)), 2):
+        for column, (value, usual, sd) in enumerate(
+            ((wall, wall_hu, WALL_SD_HU), (lung, start.lung_hu, LUNG_SD_HU)), 2
+        ):
             stiff = (NOISE_HU / sd) ** 2
             normal[:, column, column] += stiff
             right[:, column] += stiff * (usual - value)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 STEP_MM = 0.2
+"""Between two samples of a ray."""
+
 FALL = 0.3
 """The wall's peak is over where the profile has fallen by so much of its height above the air."""
 
@@ -23,15 +25,14 @@ LEAST_RISE_HU = 200.0
 
 @dataclass(frozen=True)
 class Edges:
-    """The wall on each ray (rows R): radii of its edges at half height and of its peak, their HU; NaN where not found.
+    """The wall on each ray, (R,): the radii of its edges at half height in mm; NaN where not found.
 
     ``inner_mm`` is known where the lumen has a wall at all, ``outer_mm`` and ``valley_hu`` only where the profile falls
-    to less than half of the peak behind it. ``end`` is the sample of the lowest value behind the wall.
+    to less than half of the peak behind it. ``end`` is the sample of the lowest value behind the wall, ``valley_hu``.
     """
 
     inner_mm: Floats
     outer_mm: Floats
-    peak_hu: Floats
     valley_hu: Floats
     end: NDArray[np.intp]
 
@@ -56,28 +57,33 @@ def find_edges(hu: Floats, first: NDArray[np.intp], air_hu: float, most: int) ->
     last = np.where(falls, over.argmax(axis=1), hu.shape[1] - 1)
     peak_at = np.where(samples <= last[:, None], values, -np.inf).argmax(axis=1)
     peak = values[rows, peak_at]
+    middle = (air_hu + peak) / 2
+    below = (values < middle[:, None]) & (samples <= peak_at[:, None])
+    last_below = np.where(below.any(axis=1), hu.shape[1] - 1 - below[:, ::-1].argmax(axis=1), 0)
     has_wall = peak > air_hu + LEAST_RISE_HU
-    below = (values < ((air_hu + peak) / 2)[:, None]) & (samples <= peak_at[:, None])
-    inner = _crossing(values, np.where(below.any(axis=1), hu.shape[1] - 1 - below[:, ::-1].argmax(axis=1), 0), (air_hu + peak) / 2)
-    behind = np.where((samples >= peak_at[:, None]) & (samples <= peak_at[:, None] + most), values, np.inf)
-    lowest = np.minimum.accumulate(behind, axis=1)
-    fallen = lowest < ((air_hu + peak) / 2)[:, None]
-    rises = fallen & np.isfinite(behind) & (behind > lowest + RISE * (peak[:, None] - lowest))
-    stop = np.where(rises.any(axis=1), rises.argmax(axis=1), hu.shape[1])
-    behind[samples >= stop[:, None]] = np.inf
-    end = behind.argmin(axis=1)
-    valley = behind[rows, end]
+    end = _valley(values, peak_at, middle, most)
+    valley = values[rows, end]
     half = (peak + valley) / 2
     under = (values < half[:, None]) & (samples >= peak_at[:, None]) & (samples <= end[:, None])
     has_outer = has_wall & falls & under.any(axis=1)
     outer = _crossing(values, np.maximum(under.argmax(axis=1) - 1, 0), half)
     return Edges(
-        np.where(has_wall, inner, np.nan),
+        np.where(has_wall, _crossing(values, last_below, middle), np.nan),
         np.where(has_outer, outer, np.nan),
-        peak,
         np.where(has_outer, valley, np.nan),
         end,
     )
+
+
+def _valley(values: Floats, peak_at: NDArray[np.intp], middle: Floats, most: int) -> NDArray[np.intp]:
+    """The sample of the lowest value behind the peak, before the profile rises again to another structure, (R,)."""
+    rows, samples = np.arange(len(values)), np.arange(values.shape[1])
+    peak = values[rows, peak_at][:, None]
+    behind = (samples >= peak_at[:, None]) & (samples <= peak_at[:, None] + most)
+    lowest = np.minimum.accumulate(np.where(behind, values, peak), axis=1)
+    rises = behind & (lowest < middle[:, None]) & (values > lowest + RISE * (peak - lowest))
+    stop = np.where(rises.any(axis=1), rises.argmax(axis=1), values.shape[1])
+    return np.where(behind & (samples < stop[:, None]), values, np.inf).argmin(axis=1)
 
 
 def _crossing(values: Floats, before: NDArray[np.intp], level: Floats) -> Floats:

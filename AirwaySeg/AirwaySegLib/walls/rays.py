@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.tree.build import ParsedAirways
 from AirwaySegLib.walls.blurred_tube import Floats, Rays, Tubes, fit_tubes
-from AirwaySegLib.walls.profiles import find_edges
-from AirwaySegLib.walls.sections import BEYOND_MM, RAYS, STEP_MM, Sections, sample
+from AirwaySegLib.walls.profiles import STEP_MM, find_edges
+from AirwaySegLib.walls.sections import BEYOND_MM, RAYS, Sections, sample
 
 LUNG_HU = -500.0
 """Behind a wall that borders on lung the CT falls below this."""
 
 INSIDE_MM, OUTSIDE_MM = 1.6, 4.8
 """The part of a profile that is fitted begins and ends so far from the wall's inner edge."""
+
+WINDOW = round((INSIDE_MM + OUTSIDE_MM) / STEP_MM)
+"""Samples of the part that is fitted."""
 
 MOST_THICK_MM = 4.0
 """A wall that seems thicker at half height has a vessel or other tissue behind it."""
@@ -50,6 +53,10 @@ class Profiles:
     thickness_mm: Floats
     valley_hu: Floats
 
+    def usable_part(self) -> "Profiles":
+        """The rays whose wall borders on lung."""
+        return self.part(np.flatnonzero(self.usable))
+
     def part(self, rows: NDArray) -> "Profiles":
         """Some of the rays."""
         return Profiles(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
@@ -73,7 +80,17 @@ def profiles_of(airways: ParsedAirways, ct: NDArray, sections: list[Sections], a
         found = _of_branch(airways, ct, one, air_hu)
         parts.append(replace(found, section=found.section + first))
         first += len(one.middles_mm)
-    return Profiles(*(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__dataclass_fields__))
+    if not parts:
+        return _no_rays()
+    return Profiles(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__dataclass_fields__)
+    )
+
+
+def _no_rays() -> Profiles:
+    none, window = np.empty(0), np.empty((0, WINDOW))
+    numbers = np.empty(0, np.intp)
+    return Profiles(numbers, none, none, none, window, window > 0, none > 0, none, none)
 
 
 def _of_branch(airways: ParsedAirways, ct: NDArray, sections: Sections, air_hu: float) -> Profiles:
@@ -90,9 +107,8 @@ def _of_branch(airways: ParsedAirways, ct: NDArray, sections: Sections, air_hu: 
     near = np.abs(edges.inner_mm - radii) < np.maximum(FAR_MM, FAR_PART * radii)
     usable = near & (edges.valley_hu < LUNG_HU) & (thick < MOST_THICK_MM)
     usable &= ~_meets_airway(airways, points.reshape(-1, len(r_mm), 3), edges.outer_mm, sections.branch)
-    window = int((INSIDE_MM + OUTSIDE_MM) / STEP_MM)
-    start = np.clip(np.nan_to_num(edges.inner_mm - INSIDE_MM) / STEP_MM, 0, len(r_mm) - window).astype(int)
-    columns = start[:, None] + np.arange(window)
+    start = np.clip(np.nan_to_num(edges.inner_mm - INSIDE_MM) / STEP_MM, 0, len(r_mm) - WINDOW).astype(int)
+    columns = start[:, None] + np.arange(WINDOW)
     return Profiles(
         np.repeat(np.arange(count), RAYS),
         np.abs(directions[..., 0]).ravel(),

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, spline_filter
 
+from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
 from AirwaySegLib.tree.centerline import tangents
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 RAYS = 36
 MOST_SECTIONS, APART_MM = 8, 1.0
@@ -26,16 +27,13 @@ FORK_RADII, LEAST_PART = 1.0, 0.25
 BEYOND_MM = 7.0
 """Rays go on so far beyond the lumen: a thick wall and some lung."""
 
-STEP_MM = 0.2
-"""Between two samples of a ray."""
-
 
 @dataclass(frozen=True)
 class Sections:
     """The cross-sections of one branch: middles and three unit vectors (S, 3), radii of the mask's lumen (S,).
 
     ``along`` is the direction of the line, ``across`` and ``over`` span the section. They hardly turn from one section
-    to the next.
+    to the next. ``at_mm`` (S,) is the distance of each from the branch's first point.
     """
 
     branch: int
@@ -61,26 +59,35 @@ def sections_of(airways: ParsedAirways) -> Iterator[Sections]:
     """The sections of each branch that is longer than a point, away from its forks and its tip."""
     for index, branch in enumerate(airways.tree.branches):
         part = airways.lines.of(index)
-        points, radii = airways.lines.places_mm[part], airways.lines.radii_mm[part]
-        along_mm = airways.lines.along_mm[part]
-        if len(points) < 2:
+        if part.stop - part.start < 2:
             continue
-        own = len(points) - len(branch.own_radii_mm)
-        first_mm = float(along_mm[np.searchsorted(along_mm, along_mm[-1] - branch.along_mm[-1] + branch.along_mm[own])]) if own else 0.0
-        last_mm = float(along_mm[-1]) - min(FORK_RADII * float(radii[-1]), LEAST_PART * float(along_mm[-1]))
-        if last_mm < first_mm:
-            first_mm = last_mm = 0.5 * (first_mm + last_mm)
-        count = int(np.clip((last_mm - first_mm) / APART_MM + 1, 1, MOST_SECTIONS))
-        at_mm = np.linspace(first_mm, last_mm, count) if count > 1 else np.array([0.5 * (first_mm + last_mm)])
-        directions = tangents(points)
-        middles, along = (np.column_stack([np.interp(at_mm, along_mm, column) for column in values.T]) for values in (points, directions))
+        points, radii, along_mm = (
+            values[part] for values in (airways.lines.places_mm, airways.lines.radii_mm, airways.lines.along_mm)
+        )
+        at_mm = _positions(branch, along_mm)
+        middles, along = (_between(at_mm, along_mm, values) for values in (points, tangents(points)))
         along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-        mean = along.mean(axis=0)
-        reference = np.eye(3)[np.abs(mean).argmin()]
-        over = np.cross(along, reference)
+        over = np.cross(along, np.eye(3)[np.abs(along.mean(axis=0)).argmin()])
         over /= np.maximum(np.linalg.norm(over, axis=1, keepdims=True), 1e-9)
-        across = np.cross(over, along)
-        yield Sections(branch.id, middles, along, across, over, np.interp(at_mm, along_mm, radii), at_mm)
+        radii_mm = np.interp(at_mm, along_mm, radii)
+        yield Sections(branch.id, middles, along, np.cross(over, along), over, radii_mm, at_mm)
+
+
+def _positions(branch: Branch, along_mm: Floats) -> Floats:
+    """Where along a branch its sections are, (S,) in mm: outside the parent's lumen and that of the fork at its end."""
+    length_mm = float(along_mm[-1])
+    own = branch.own_points
+    first_mm, last_mm = float(along_mm[own][0]), float(along_mm[own][-1])
+    if branch.children:
+        last_mm = min(last_mm, length_mm - min(FORK_RADII * float(branch.radii_mm[-1]), LEAST_PART * length_mm))
+    last_mm = max(first_mm, last_mm)
+    count = int(np.clip((last_mm - first_mm) / APART_MM + 1, 1, MOST_SECTIONS))
+    return np.linspace(first_mm, last_mm, count) if count > 1 else np.array([(first_mm + last_mm) / 2])
+
+
+def _between(at_mm: Floats, along_mm: Floats, values: Floats) -> Floats:
+    """The values (P, 3) along a line at other positions, (S, 3)."""
+    return np.column_stack([np.interp(at_mm, along_mm, column) for column in values.T])
 
 
 def sample(values: NDArray, corner: NDArray, points_mm: Floats, spacing_mm: Floats, order: int = 3) -> Floats:
