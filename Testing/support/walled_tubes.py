@@ -3,11 +3,12 @@
 Points and directions are (z, y, x); points in mm from the middle of the CT.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from AirwaySegLib.files.volume import Volume
 
@@ -20,7 +21,7 @@ FINE_MM = 0.2
 class Pipe:
     """An endless straight pipe through ``through_mm``; without a wall (thickness 0, full) it is a vessel.
 
-    ``squeezed`` makes the lumen an ellipse with semi-axes of the radius times and divided by its root; the wall has the
+    ``tapering`` is how much radius it loses for each mm along its direction. ``squeezed`` makes the lumen an ellipse with semi-axes of the radius times and divided by its root; the wall has the
     same thickness all around.
     """
 
@@ -29,6 +30,7 @@ class Pipe:
     direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
     through_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     squeezed: float = 1.0
+    tapering: float = 0.0
 
     @property
     def is_vessel(self) -> bool:
@@ -47,7 +49,7 @@ class Scanner:
     seed: int = 0
     lung_hu: float = LUNG_HU
     wall_hu: float = WALL_HU
-    tissue_beyond_mm: float = field(default=np.inf)
+    tissue_beyond_mm: float = np.inf
     """From this x on there is soft tissue instead of lung."""
 
 
@@ -92,16 +94,15 @@ def _outside(pipe: Pipe, points: NDArray) -> NDArray[np.float32]:
     """Distance of each point from the pipe's lumen (or blood), negative within."""
     along = np.array(pipe.direction, np.float32) / np.float32(np.linalg.norm(pipe.direction))
     away = points - np.array(pipe.through_mm, np.float32)
-    away = away - (away @ along)[..., None] * along
+    forward = away @ along
+    away = away - forward[..., None] * along
     if pipe.squeezed == 1:
-        return np.linalg.norm(away, axis=-1) - np.float32(pipe.radius_mm)
+        return np.linalg.norm(away, axis=-1) - (pipe.radius_mm - pipe.tapering * forward)
     wide = np.cross(along, np.eye(3, dtype=np.float32)[np.abs(along).argmin()])
     wide /= np.linalg.norm(wide)
     u, v = away @ wide, away @ np.cross(along, wide)
     turns = np.linspace(0, 2 * np.pi, 720)
     a, b = pipe.radius_mm * pipe.squeezed**0.5, pipe.radius_mm / pipe.squeezed**0.5
-    from scipy.spatial import cKDTree
-
     rim = cKDTree(np.column_stack([a * np.cos(turns), b * np.sin(turns)]))
     distance = rim.query(np.stack([u, v], axis=-1))[0]
     return np.where((u / a) ** 2 + (v / b) ** 2 <= 1, -distance, distance)

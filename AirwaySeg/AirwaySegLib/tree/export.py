@@ -70,8 +70,8 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
     mean_diameter_mm, angle_deg (NaN for a root), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the
-    order of `LOBES`), and as text name and lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and
-    ``trees`` which components are trees.
+    order of `LOBES`), and as text name and lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS
+    (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------

@@ -100,7 +100,7 @@ def wall_from_plain(plain: dict[str, Any]) -> Wall | None:
 class Pi10:
     """The square root of the wall area at an inner perimeter of 10 mm, by a straight line through the branches.
 
-    ``branches`` entered; their inner perimeters reach from ``least_perimeter_mm`` to ``most_perimeter_mm``. The line is
+    ``branches`` entered, and ``outliers`` far from the line were left out; their inner perimeters reach from ``least_perimeter_mm`` to ``most_perimeter_mm``. The line is
     ``intercept_mm`` + ``slope`` times the perimeter, with the correlation ``r``.
     """
 
@@ -109,6 +109,7 @@ class Pi10:
     intercept_mm: float
     r: float
     branches: int
+    outliers: int
     least_perimeter_mm: float
     most_perimeter_mm: float
 

@@ -31,6 +31,9 @@ MOST_ERROR, MOST_WALL_HU = 3.0, 150.0
 OUTLIER_MM = 0.4
 """A ray is left out if its wall is this much more than twice as thick as the branch's 20th percentile: a vessel."""
 
+MOST_THICK = 0.8
+"""A wall thicker than so much of the inner diameter (wall area fraction 0.85) is none: vessels lie along the branch."""
+
 LEAST_LUMEN, LEAST_USABLE = 0.5, 0.15
 """Share of rays that a section's lumen area, and that a branch's thickness needs."""
 
@@ -127,10 +130,11 @@ def _wall(sections: Sections, inner_mm: Floats, thickness_mm: Floats) -> Wall:
     values = across[np.isfinite(across)]
     if len(values):
         values = values[values <= 2 * float(np.percentile(values, 20)) + OUTLIER_MM]
-    share = len(values) / thickness_mm.size
+    share, diameter = len(values) / thickness_mm.size, float(np.median(diameters))
+    thickness = float(np.median(values)) if share >= LEAST_USABLE else None
     return Wall(
-        inner_diameter_mm=float(np.median(diameters)),
-        thickness_mm=float(np.median(values)) if share >= LEAST_USABLE else None,
+        inner_diameter_mm=diameter,
+        thickness_mm=thickness if thickness is not None and thickness <= MOST_THICK * diameter else None,
         usable_rays=share,
         lumen_rays=float(seen.mean()),
         intra_tapering_percent_per_mm=_tapering(sections.at_mm[known], diameters),
