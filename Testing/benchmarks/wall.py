@@ -142,7 +142,7 @@ def _pi10(tree: AirwayTree) -> str:
 
 
 def draw_sections(airways: ParsedAirways, ct: NDArray, folder: Path) -> None:
-    """Pictures of the middle cross-sections of 40 branches of each generation: inner edges, outer edges, rays left out."""
+    """Pictures of middle cross-sections by generation: inner edges, outer edges, edges on rays that are left out."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -21,13 +21,14 @@ FINE_MM = 0.2
 class Pipe:
     """An endless straight pipe through ``through_mm``; without a wall (thickness 0, full) it is a vessel.
 
-    ``tapering`` is how much radius it loses for each mm along its direction. ``squeezed`` makes the lumen an ellipse with semi-axes of the radius times and divided by its root; the wall has the
-    same thickness all around.
+    ``tapering`` is how much radius it loses for each mm along its direction. ``squeezed`` makes the lumen an ellipse
+    with semi-axes of the radius times and divided by its root; the wall has the same thickness all around. The usual
+    direction is hardly oblique: a pipe that lies exactly along the grid has rows of equal voxels.
     """
 
     radius_mm: float
     thickness_mm: float
-    direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    direction: tuple[float, float, float] = (1.0, 0.1, 0.05)
     through_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     squeezed: float = 1.0
     tapering: float = 0.0
