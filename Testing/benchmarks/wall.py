@@ -3,8 +3,8 @@
     .venv/bin/python Testing/benchmarks/wall.py [--fast]
     .venv/bin/python Testing/benchmarks/wall.py --ct CT --mask MASK [--pictures FOLDER]
 
-Tubes with lumens of 1 to 3.5 mm of radius, along, across and oblique to the slices, by four scanners: voxels of 0.6 to
-1.25 mm, blur of 0.5 to 0.8 mm, noise of 30 HU. With a CT its branches are measured, and measured again after it was
+Tubes with lumens of 1.25 to 3.5 mm of radius, along, across and oblique to the slices, by four scanners: voxels of 0.6
+to 1.25 mm, blur of 0.5 to 0.8 mm, noise of 30 HU. With a CT its branches are measured, and measured again after it was
 made worse: thicker slices, noise, blur. The pictures show cross-sections with the edges of every ray.
 """
 
@@ -66,7 +66,7 @@ class Row:
 def drawn_cases(fast: bool) -> list[Case]:
     """All combinations; with ``fast`` one scanner only."""
     scanners = SCANNERS[3:] if fast else SCANNERS
-    return [Case(radius, way, one) for one in scanners for way in DIRECTIONS for radius in (1.0, 2.0, 3.5)]
+    return [Case(radius, way, one) for one in scanners for way in DIRECTIONS for radius in (1.25, 2.0, 3.5)]
 
 
 def row_of(thickness_mm: float, cases: list[Case]) -> Row:

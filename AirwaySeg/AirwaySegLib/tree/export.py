@@ -348,7 +348,11 @@ def _wall_lines(tree: AirwayTree, total: SummaryRow) -> list[str]:
     if tree.wall_scan is None:
         return []
     ratios = sum(branch.wall is not None and branch.wall.airway_artery_ratio is not None for branch in tree.main())
-    artery = f"; mean airway-to-artery ratio {total.mean_airway_artery_ratio:.2f} (arteries found: {ratios})" if ratios else ""
+    artery = (
+        f"; mean airway-to-artery ratio {total.mean_airway_artery_ratio:.2f} (arteries found: {ratios})"
+        if ratios
+        else ""
+    )
     lines = [f"Walls of {total.walls} branches{artery}; {_pi10_text(tree.wall_scan.pi10)}"]
     return [*lines, f"Warning: {tree.wall_scan.warning}"] if tree.wall_scan.warning else lines
 

@@ -100,8 +100,9 @@ def wall_from_plain(plain: dict[str, Any]) -> Wall | None:
 class Pi10:
     """The square root of the wall area at an inner perimeter of 10 mm, by a straight line through the branches.
 
-    ``branches`` entered, and ``outliers`` far from the line were left out; their inner perimeters reach from ``least_perimeter_mm`` to ``most_perimeter_mm``. The line is
-    ``intercept_mm`` + ``slope`` times the perimeter, with the correlation ``r``.
+    ``branches`` entered, and ``outliers`` far from the line were left out; their inner perimeters reach from
+    ``least_perimeter_mm`` to ``most_perimeter_mm``. The line is ``intercept_mm`` + ``slope`` times the perimeter, with
+    the correlation ``r``.
     """
 
     value_mm: float

@@ -227,8 +227,16 @@ def test_the_table_the_summary_and_the_centerline_have_the_walls(a_tree, tmp_pat
     tree = walled(a_tree)
     write_table(tmp_path / "branches.csv", tree)
     second, third, fourth = table(tmp_path / "branches.csv")[1:4]
-    assert (second["outer_diameter_mm"], second["wall_area_mm2"], second["wall_area_fraction"]) == ("10.0", "28.274", "0.36")
-    assert (second["usable_rays"], second["inter_tapering_percent"], second["artery_diameter_mm"]) == ("0.5", "20.0", "")
+    assert (second["outer_diameter_mm"], second["wall_area_mm2"], second["wall_area_fraction"]) == (
+        "10.0",
+        "28.274",
+        "0.36",
+    )
+    assert (second["usable_rays"], second["inter_tapering_percent"], second["artery_diameter_mm"]) == (
+        "0.5",
+        "20.0",
+        "",
+    )
     assert (third["airway_artery_ratio"], third["artery_sections"]) == ("0.8", "0.75")
     assert (fourth["lumen_area_mm2"], fourth["wall_thickness_mm"], fourth["wall_area_fraction"]) == ("7.069", "", "")
     total = next(row for row in summarise(tree) if (row.group, row.value) == ("total", "tree"))
@@ -240,7 +248,9 @@ def test_the_table_the_summary_and_the_centerline_have_the_walls(a_tree, tmp_pat
     of_branch = dict(zip(data["branch_id"], data["wall_thickness_mm"], strict=True))
     assert of_branch[2] == 1 and of_branch[3] == 0.5 and math.isnan(of_branch[4])
     text = summary_text(tree)
-    assert "Walls of 2 branches; mean airway-to-artery ratio 0.80 (arteries found: 1); Pi10 3.25 mm (12 branches" in text
+    assert (
+        "Walls of 2 branches; mean airway-to-artery ratio 0.80 (arteries found: 1); Pi10 3.25 mm (12 branches" in text
+    )
     assert "Warning: Thick slices." in text
 
 
