@@ -78,8 +78,9 @@ class MeasureRequest:
     """The mask to measure, the folder for the results, and the options.
 
     ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` walls and arteries are measured and, unless
-    ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's markups curves, ``force`` replaces results,
-    ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels`` writes `VOXELS` instead of the maps.
+    ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's
+    markups curves, ``force`` replaces results, ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels``
+    writes `VOXELS` instead of the maps.
     """
 
     mask: Path

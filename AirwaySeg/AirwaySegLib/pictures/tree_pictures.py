@@ -251,6 +251,7 @@ def _wrapped(warnings: tuple[str, ...], font: ImageFont.FreeTypeFont, wide: int)
 
 
 def write_head(pen: ImageDraw.ImageDraw, title: str, line: str, wide: int) -> None:
+    """Write a picture's title, at most ``wide`` pixels, and a line of facts below it."""
     pen.text((_MARGIN, 22), _fitting(title, _font(19), wide), fill=TEXT, font=_font(19))
     pen.text((_MARGIN, 52), line, fill=DIM_TEXT, font=_font(13))
 

@@ -1,6 +1,6 @@
 """What the CT shows of a branch's wall and of the artery beside it, and of all branches together (Pi10), as data."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -91,9 +91,20 @@ def wall_from_plain(plain: dict[str, Any]) -> Wall | None:
     """The wall of a branch from its `wall_measures`; None where there are none."""
     if plain.get("usable_rays") is None:
         return None
-    known = {field.name: plain[field.name] for field in fields(Wall) if field.name != "thickness_mm"}
-    values = known | {"thickness_mm": plain["wall_thickness_mm"]}
-    return Wall(**{name: None if value is None else float(value) for name, value in values.items()})  # type: ignore[arg-type]
+
+    def figure(name: str) -> float | None:
+        return None if plain[name] is None else float(plain[name])
+
+    return Wall(
+        figure("inner_diameter_mm"),
+        figure("wall_thickness_mm"),
+        float(plain["usable_rays"]),
+        float(plain["lumen_rays"]),
+        figure("intra_tapering_percent_per_mm"),
+        figure("inter_tapering_percent"),
+        figure("artery_diameter_mm"),
+        float(plain["artery_sections"]),
+    )
 
 
 @dataclass(frozen=True)
