@@ -43,7 +43,7 @@ def test_the_line_of_pi10_is_drawn_where_there_is_one():
 def test_the_medians_of_the_wall_area_stand_at_their_height():
     low, high = (draw_wall_plot(a_tree([Wall(4.0, part, 0.8, 1.0)], None), "case") for part in (0.3, 1.2))
     rows = [
-        np.argwhere((np.abs(np.asarray(one).astype(int) - LINE).sum(axis=2) < 12))[:, 0].mean() for one in (low, high)
+        np.argwhere(np.abs(np.asarray(one).astype(int) - LINE).sum(axis=2) < 12)[:, 0].mean() for one in (low, high)
     ]
     assert rows[0] > rows[1] + 60  # pictures count rows from the top
 
