@@ -100,7 +100,7 @@ def fit_tubes(rays: Rays, start: Tubes, air_hu: float, wall_hu: float) -> Tubes:
     """
     weight = rays.counts.astype(np.float32)
     hu, r_mm = rays.hu.astype(np.float32), rays.r_mm.astype(np.float32)
-    inner, thick = start.inner_mm.copy(), start.thickness_mm.copy()
+    inner, thick = np.maximum(start.inner_mm, LEAST_RADIUS_MM), start.thickness_mm.copy()
     wall, lung = np.full(len(inner), wall_hu), start.lung_hu.copy()
     for _ in range(ITERATIONS):
         in_lumen, lumen_slope = disc(r_mm, inner, rays.blur_mm)
