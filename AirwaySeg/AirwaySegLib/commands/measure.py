@@ -33,7 +33,9 @@ from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
-from AirwaySegLib.tree.suspects import Suspect, find_suspects, suspects_to_json, tip_probability
+from AirwaySegLib.tree.missing import LungVolumes
+from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
+from AirwaySegLib.tree.suspects import find_suspects, tip_probability
 from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -61,19 +63,6 @@ REPLACED = (*FILES, VOXELS, WALL_PLOT)
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What is known beside a mask, on its grid; each may be missing.
-
-    ``ct`` is the CT, in which walls are measured, ``probability`` (0..255, Z, Y, X) the network's, and ``pieces`` are
-    airway for certain and not in the mask.
-    """
-
-    ct: Volume | None = None
-    probability: NDArray[np.uint8] | None = None
-    pieces: Pieces | None = None
-
-
-@dataclass(frozen=True)
 class MeasureRequest:
     """The mask to measure, the folder for the results, and the options.
 
@@ -91,6 +80,22 @@ class MeasureRequest:
     force: bool = False
     spacing_mm: Spacing | None = None
     voxels: bool = False
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is known besides a mask.
+
+    Pieces that are airway for certain and not in it, the lungs' volumes, and the CT on its grid, in which walls are
+    measured.
+    """
+
+    pieces: Pieces | None = None
+    volumes: LungVolumes | None = None
+    ct: Volume | None = None
+
+
+NOTHING_BESIDE = Beside()
 
 
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
@@ -118,7 +123,7 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
-        airways = measure(mask, unfinished, Beside(ct, probability), progress, request.voxels)
+        airways = measure(mask, unfinished, probability, progress, request.voxels, Beside(ct=ct))
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
@@ -128,10 +133,17 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     return summary_text(airways.tree)
 
 
-def measure(mask: Volume, folder: Path, beside: Beside, progress: Progress, voxels: bool = False) -> ParsedAirways:
+def measure(
+    mask: Volume,
+    folder: Path,
+    probability: NDArray[np.uint8] | None,
+    progress: Progress,
+    voxels: bool = False,
+    beside: Beside = NOTHING_BESIDE,
+) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    The pieces beside the mask are among the suspects.
+    ``beside`` is what is known besides the mask, for walls and suspects.
     """
     steps = len(FILES) + 2
     progress("measure", 0, steps)
@@ -161,7 +173,7 @@ def measure(mask: Volume, folder: Path, beside: Beside, progress: Progress, voxe
     if beside.ct is not None:
         draw_wall_plot(tree, title).save(folder / WALL_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, mask, beside)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, beside)))
     write_centerline(folder / CENTERLINE, tree)
     write_table(folder / TABLE, tree)
     write_summary(folder / SUMMARY, tree)
@@ -187,18 +199,27 @@ def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArra
     np.savez(path, **arrays)
 
 
-def suspects_of(airways: ParsedAirways, branch_map: NDArray[np.uint16], mask: Volume, beside: Beside) -> list[Suspect]:
-    """The suspects of a parsed mask, and of the pieces beside it; ``branch_map`` is on the parsed box."""
+def suspects_of(
+    airways: ParsedAirways,
+    branch_map: NDArray[np.uint16],
+    probability: NDArray[np.uint8] | None,
+    mask: Volume,
+    beside: Beside = NOTHING_BESIDE,
+) -> list[Suspect]:
+    """The suspects of a parsed mask, and of what is beside it.
+
+    ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
+    """
     tree = airways.tree
     tips: dict[int, float] = {}
     certain: dict[int, Piece] = {}
-    if beside.probability is not None:
-        on_axes = to_canonical(replace(mask, array=beside.probability)).array[airways.box]
+    if probability is not None:
+        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
         tips, certain = tip_probability(tree, branch_map, on_axes), certain_fragments(tree, branch_map, on_axes)
     if beside.pieces is not None:
         tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, tips, certain)
+    return find_suspects(tree, tips, certain, beside.volumes)
 
 
 def certain_fragments(

@@ -48,7 +48,7 @@ GAS_HU, TISSUE_HU = -500, 0
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
-WORDS = {"name", "lobe"}
+WORDS = {"name", "lobe", "segment"}
 
 
 def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:
