@@ -7,8 +7,11 @@ are (outward, back, up) in the patient's own axes, the same in both lungs.
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from AirwaySegLib.tree.shape import LEFT, RIGHT, Findings, Shape, Vector
+
+Numbers = NDArray[np.int64]
 
 SEGMENTS: dict[str, tuple[str, str, tuple[float, float, float]]] = {
     "RB1": ("right upper lobe", "apical", (0.25, 0.05, 0.97)),
@@ -180,12 +183,17 @@ def _new_cost(lobe: _Lobe, first: int) -> float:
     return NEW_COST + SMALL_COST * float(np.exp(-length_mm / (SMALL_SHARE * max(float(lobe.length_mm.sum()), 1e-6))))
 
 
+def _members(sets: Numbers) -> Numbers:
+    """How many segments each set holds."""
+    return np.array([int(one).bit_count() for one in range(int(sets.max()) + 1)])[sets]
+
+
 def _together(tables: list[Vector], segments: int) -> Vector:
     """The least cost of several subtrees that together hold each set, (M,)."""
     total = np.full(1 << segments, np.inf)
     total[0] = 0.0
     sets = np.arange(1 << segments)
-    shared = np.bitwise_count(sets[:, None] & sets) * AGAIN_COST
+    shared = _members(sets[:, None] & sets) * AGAIN_COST
     for table in tables:
         pairs = total[:, None] + table + shared
         total = np.full(1 << segments, np.inf)
@@ -195,7 +203,7 @@ def _together(tables: list[Vector], segments: int) -> Vector:
 
 def _with_missing(table: Vector, segments: int) -> Vector:
     """A whole lobe's table with the cost of what it lacks."""
-    return table + MISSING_COST * (segments - np.bitwise_count(np.arange(len(table))))
+    return table + MISSING_COST * (segments - _members(np.arange(len(table))))
 
 
 def _total(lobe: _Lobe, cost: Vector) -> float:
@@ -227,7 +235,7 @@ def _shared_out(lobe: _Lobe, tables: list[tuple[int, Vector]], wanted: int) -> l
         child, table = tables[-1]
         before = _together([other for _, other in tables[:-1]], len(lobe.names))
         sets = np.arange(len(table))
-        pairs = before[:, None] + table + np.bitwise_count(sets[:, None] & sets) * AGAIN_COST
+        pairs = before[:, None] + table + _members(sets[:, None] & sets) * AGAIN_COST
         pairs[(sets[:, None] | sets) != wanted] = np.inf
         first, second = np.unravel_index(int(pairs.argmin()), pairs.shape)
         found.append((child, int(second)))
