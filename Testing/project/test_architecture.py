@@ -31,12 +31,13 @@ MAY_IMPORT = {
         "chest": LIBRARY_BASE | {"masks"},
         "networks": LIBRARY_BASE | {"files"},
         "tree": LIBRARY_BASE | {"files", "masks"},
+        "walls": LIBRARY_BASE | {"tree"},
         "evaluation": LIBRARY_BASE | {"masks"},
         "repair": LIBRARY_BASE | {"files", "masks", "chest", "networks", "tree"},
         "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline"},
+        | {"files", "masks", "networks", "tree", "walls", "evaluation", "repair", "pictures", "pipeline"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},
