@@ -182,7 +182,7 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
 def _add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid: adds a picture of slices with the outline")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid: adds walls, Pi10, arteries and pictures")
     parser.add_argument(
         "--probability",
         type=Path,

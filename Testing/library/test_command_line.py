@@ -73,7 +73,7 @@ def _segment(*arguments: object) -> int:
 def test_a_ct_gives_its_files_on_its_own_grid(a_ct, some_weights, a_trained_network, a_chest, tmp_path, capsys):
     result = tmp_path / "result"
     assert _segment(a_ct, "-o", result, "--weights", some_weights) == 0
-    assert {path.name for path in result.iterdir()} == {*batches.FILES, *measuring.FILES}
+    assert {path.name for path in result.iterdir()} == {*batches.FILES, *measuring.FILES, measuring.WALL_PLOT}
     ct, mask = sitk.ReadImage(str(a_ct)), sitk.ReadImage(str(result / "airways.nrrd"))
     probability = sitk.ReadImage(str(result / "probability.nrrd"))
     for image in (mask, probability):

@@ -6,6 +6,7 @@ import module_scenes as scenes
 import numpy as np
 import pytest
 import slicer
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from AirwaySegSlicer.commands import measure as measuring
 from AirwaySegSlicer.commands import segment as segmentation
@@ -56,6 +57,19 @@ def take_in_again(airways, measured, maps, tmp_path):
 
 def values_of_surface(airways, key):
     return slicer.util.arrayFromModelPointData(nodes.companion(airways, nodes.SURFACE), key)
+
+
+@pytest.fixture
+def a_walled_ct(slicer_host, tmp_path, monkeypatch):
+    """A CT of a tree whose airways have walls of 1.5 mm in the lung, its segmentation, and the real command."""
+    monkeypatch.setenv("PATH", os.pathsep.join([scenes.python_slicer(tmp_path), os.environ["PATH"]]))
+    ct, mask = scenes.a_ct()
+    spacing = np.array(ct.GetSpacing())[::-1]
+    outside = distance_transform_edt(~mask, sampling=spacing)
+    hu = np.where(mask, -1000.0, np.where(outside <= 1.5, 40.0, -850.0))
+    hu[:, :6] = 300  # bone
+    slicer.util.updateVolumeFromArray(ct, np.rint(gaussian_filter(hu, 0.6 / spacing)).astype(np.int16))
+    return ct, segmentation.take_in(scenes.write_result(tmp_path / "result", ct, mask), ct)
 
 
 # The tree ------------------------------------------------------------------------------------------------------------
@@ -353,3 +367,47 @@ def test_a_second_plot_replaces_the_first(a_tree):
     second = radius_plot.show_radius_plot(airways, 5)
     assert first.GetScene() is None and slicer.mrmlScene.GetNumberOfNodes() == count
     assert second.GetTitle().endswith("branch 5") and second.GetNumberOfPlotSeriesNodes() == 1
+
+
+# Walls ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_walls_are_measured_in_the_ct_and_shown_as_an_overlay(a_walled_ct):
+    _ct, airways = a_walled_ct
+    maps = measuring.Maps()
+    assert scenes.end_of(measuring.measuring_job(airways, maps)) == (airways, "")
+    table = nodes.companion(airways, nodes.TABLE).GetTable()
+    column = table.GetColumnByName("wall_thickness_mm")
+    found = np.array([column.GetValue(row) for row in range(column.GetNumberOfValues())])
+    known = found[np.isfinite(found)]
+    assert len(known) >= 4 and ((known > 0.9) & (known < 1.6)).all()  # the drawn wall ends within half a voxel
+    overlays.show_overlay(airways, "wallThickness", overlays.OverlayLook(True, True), maps)
+    shown = np.unique(values_of_surface(airways, "wallThickness")).round(3)
+    assert len(shown[shown > 0]) > 1 and set(shown[shown > 0]) <= set(found.astype(np.float32).round(3))
+    lookup = nodes.companion(airways, nodes.SURFACE).GetDisplayNode().GetColorNode().GetLookupTable()
+    assert lookup.GetUseBelowRangeColor() and lookup.GetTableRange()[1] == pytest.approx(np.nanmax(found))
+    maps.clear()
+
+
+def test_without_its_ct_the_airways_are_measured_without_walls(a_walled_ct):
+    ct, airways = a_walled_ct
+    slicer.mrmlScene.RemoveNode(ct)
+    maps = measuring.Maps()
+    assert scenes.end_of(measuring.measuring_job(airways, maps)) == (airways, "")
+    column = nodes.companion(airways, nodes.TABLE).GetTable().GetColumnByName("wall_thickness_mm")
+    assert all(np.isnan(column.GetValue(row)) for row in range(column.GetNumberOfValues()))
+    before = scenes.snapshot()
+    with pytest.raises(RuntimeError, match="Wall thickness: no branch was measured. Its CT must be in the scene"):
+        overlays.show_overlay(airways, "wallThickness", overlays.OverlayLook(), maps)
+    assert scenes.snapshot() == before
+    maps.clear()
+
+
+def test_a_volume_without_gas_is_not_taken_for_the_ct(a_walled_ct):
+    ct, airways = a_walled_ct
+    array, matrix = measuring.airways_box(airways, measuring.airway_segment_id(airways))
+    array, matrix = measuring.with_margin(array, matrix, measuring.scan_of(airways))
+    part = measuring.ct_part(airways, matrix, array.shape)
+    assert part.shape == array.shape and part[array > 0].max() < -300
+    slicer.util.updateVolumeFromArray(ct, np.abs(slicer.util.arrayFromVolume(ct)))
+    assert measuring.ct_part(airways, matrix, array.shape) is None

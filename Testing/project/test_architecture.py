@@ -31,13 +31,14 @@ MAY_IMPORT = {
         "chest": LIBRARY_BASE | {"masks"},
         "networks": LIBRARY_BASE | {"files"},
         "tree": LIBRARY_BASE | {"files", "masks"},
+        "walls": LIBRARY_BASE | {"tree"},
         "evaluation": LIBRARY_BASE | {"masks"},
         "repair": LIBRARY_BASE | {"files", "masks", "chest", "networks", "tree"},
         "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
         "cohort": LIBRARY_BASE | {"files", "tree"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline", "cohort", "chest"},
+        | {"files", "masks", "networks", "tree", "walls", "evaluation", "repair", "pictures", "pipeline", "cohort"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},

@@ -26,6 +26,7 @@ from AirwaySegLib.files.volume import (
 from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
+from AirwaySegLib.pictures.wall_plot import draw_wall_plot
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
@@ -35,10 +36,11 @@ from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
 from AirwaySegLib.tree.suspects import find_suspects, tip_probability
+from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
-TREE_PICTURE, RADIUS_PLOT, PREVIEW = "tree.png", "radius.png", "preview.png"
+TREE_PICTURE, RADIUS_PLOT, WALL_PLOT, PREVIEW = "tree.png", "radius.png", "walls.png", "preview.png"
 DISTANCES = {
     "distance-centerline.nrrd": to_centerline,
     "distance-wall.nrrd": to_wall,
@@ -48,14 +50,15 @@ MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
 """The maps, and the file that can be written instead of them: their values at the airway voxels only."""
 
 
-def result_files(voxels: bool) -> tuple[str, ...]:
-    """Names of the files that every measurement writes; `TREE` is the last."""
+def result_files(voxels: bool, ct: bool = False) -> tuple[str, ...]:
+    """Names of the files that a measurement writes, with or without a CT; `TREE` is the last."""
     values = (VOXELS,) if voxels else MAPS
-    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, TREE_PICTURE, RADIUS_PLOT, TREE)
+    pictures = (TREE_PICTURE, RADIUS_PLOT, *((WALL_PLOT,) if ct else ()))
+    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, *pictures, TREE)
 
 
 FILES = result_files(voxels=False)
-REPLACED = (*FILES, VOXELS)
+REPLACED = (*FILES, VOXELS, WALL_PLOT)
 """Files that are removed when a result replaces an older one."""
 
 
@@ -63,9 +66,10 @@ REPLACED = (*FILES, VOXELS)
 class MeasureRequest:
     """The mask to measure, the folder for the results, and the options.
 
-    ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` a picture of slices is drawn as well, with
-    ``probability`` doubtful tips are found. ``curves`` adds Slicer's markups curves, ``force`` replaces results,
-    ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels`` writes `VOXELS` instead of the maps.
+    ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` walls and arteries are measured and, unless
+    ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's
+    markups curves, ``force`` replaces results, ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels``
+    writes `VOXELS` instead of the maps.
     """
 
     mask: Path
@@ -80,10 +84,15 @@ class MeasureRequest:
 
 @dataclass(frozen=True)
 class Beside:
-    """What is known besides a mask: pieces that are airway for certain and not in it, and the lungs' volumes."""
+    """What is known besides a mask.
+
+    Pieces that are airway for certain and not in it, the lungs' volumes, and the CT on its grid, in which walls are
+    measured.
+    """
 
     pieces: Pieces | None = None
     volumes: LungVolumes | None = None
+    ct: Volume | None = None
 
 
 NOTHING_BESIDE = Beside()
@@ -103,8 +112,8 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
 
 
 def _run_measure(request: MeasureRequest, progress: Progress) -> str:
-    others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct else ())
-    check_free(request.output, result_files(request.voxels) + others, request.force)
+    others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct and not request.voxels else ())
+    check_free(request.output, result_files(request.voxels, request.ct is not None) + others, request.force)
     progress("read", 0, 1)
     mask = read_mask(request.mask, request.spacing_mm)
     ct = None
@@ -114,11 +123,11 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
-        airways = measure(mask, unfinished, probability, progress, request.voxels)
+        airways = measure(mask, unfinished, probability, progress, request.voxels, Beside(ct=ct))
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
-        if ct is not None:
+        if ct is not None and not request.voxels:
             picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
             picture.save(unfinished / PREVIEW)
     return summary_text(airways.tree)
@@ -134,13 +143,16 @@ def measure(
 ) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    ``beside`` is what is known besides the mask, for the suspects.
+    ``beside`` is what is known besides the mask, for walls and suspects.
     """
-    steps = len(FILES) + 1
+    steps = len(FILES) + 2
     progress("measure", 0, steps)
     airways = parse_airways(to_canonical(mask))
+    if beside.ct is not None:
+        progress("measure", 1, steps)
+        airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array))
     tree, grid = airways.tree, airways.grid
-    done = 1
+    done = 2
     progress("measure", done, steps)
     where = voxels_from_canonical(airways.voxels_of_mask(), mask)
     branch_of_voxel = airways.branch_of_voxel()
@@ -158,6 +170,8 @@ def measure(
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
+    if beside.ct is not None:
+        draw_wall_plot(tree, title).save(folder / WALL_PLOT)
     progress("measure", done + 2, steps)
     write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, beside)))
     write_centerline(folder / CENTERLINE, tree)

@@ -219,7 +219,7 @@ def run_case(
 
 
 def _files(batch: Batch) -> tuple[str, ...]:
-    return FILES + (measure.result_files(batch.voxels) if batch.measure else ())
+    return FILES + (measure.result_files(batch.voxels, ct=True) if batch.measure else ())
 
 
 def _segment_and_write(
@@ -283,9 +283,12 @@ def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report:
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    beside = Beside(pieces, None if airways.lungs_ml is None else LungVolumes(*airways.lungs_ml))
+    volumes = None if airways.lungs_ml is None else LungVolumes(*airways.lungs_ml)
+    beside = Beside(pieces, volumes, ct)
     tree = measure.measure(mask, folder, airways.probability, progress, voxels, beside).tree
     run_report.warnings += tree.warnings
+    if tree.wall_scan is not None and tree.wall_scan.warning:
+        run_report.warnings.append(tree.wall_scan.warning)
     if beside.volumes is not None:
         lacks = missing_lobes(tree, beside.volumes)
         run_report.warnings += [lack.warning for lack in lacks if lack.warning not in tree.warnings]

@@ -91,7 +91,7 @@ def draw_generations(tree: AirwayTree, branch_map: NDArray[np.uint16], spacing_m
     size = (_VIEWS_WIDE + _LEGEND_WIDE + 3 * _MARGIN, head + _CAPTION + tall + _MARGIN)
     canvas = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(canvas)
-    _write_head(pen, title, facts(tree), canvas.width - 2 * _MARGIN)
+    write_head(pen, title, facts(tree), canvas.width - 2 * _MARGIN)
     for number, line in enumerate(warnings):
         pen.text((_MARGIN, _HEAD - 8 + number * _WARNING_ROW), line, fill=WARNING_TEXT, font=_font(13))
     _write_legend(pen, legend, (canvas.width - _MARGIN - _LEGEND_WIDE, head))
@@ -250,7 +250,8 @@ def _wrapped(warnings: tuple[str, ...], font: ImageFont.FreeTypeFont, wide: int)
     return lines
 
 
-def _write_head(pen: ImageDraw.ImageDraw, title: str, line: str, wide: int) -> None:
+def write_head(pen: ImageDraw.ImageDraw, title: str, line: str, wide: int) -> None:
+    """Write a picture's title, at most ``wide`` pixels, and a line of facts below it."""
     pen.text((_MARGIN, 22), _fitting(title, _font(19), wide), fill=TEXT, font=_font(19))
     pen.text((_MARGIN, 52), line, fill=DIM_TEXT, font=_font(13))
 
@@ -299,7 +300,7 @@ def _draw_bar(pen: ImageDraw.ImageDraw, canvas_size: tuple[int, int], scale: flo
 # The lumen's radius --------------------------------------------------------------------------------------------------
 
 
-def _unit(colour: Colour) -> tuple[float, float, float]:
+def unit_colour(colour: Colour) -> tuple[float, float, float]:
     """The colour as matplotlib wants it, 0..1."""
     red, green, blue = (part / 255 for part in colour)
     return red, green, blue
@@ -314,7 +315,7 @@ _PATH_COLOURS: dict[str, Colour] = {
     LONGEST_PATH: TEXT,
 }
 _DASH = 3.0
-_DOT: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": _unit(BACKGROUND), "markeredgewidth": 0.8}
+_DOT: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": unit_colour(BACKGROUND), "markeredgewidth": 0.8}
 _BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0, "frameon": False}
 
 
@@ -357,14 +358,14 @@ def draw_radius_plot(tree: AirwayTree, title: str) -> Image.Image:
 
     paths = longest_paths(tree)
     with style.context("default"):  # a user's settings must not change the picture; they are restored afterwards
-        figure = Figure(figsize=(11.6, 6.4), dpi=100, facecolor=_unit(BACKGROUND))
+        figure = Figure(figsize=(11.6, 6.4), dpi=100, facecolor=unit_colour(BACKGROUND))
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes(_PLOT_AREA)
         _draw_paths(axes, paths)
         _dress(axes, paths)
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    _write_head(ImageDraw.Draw(image), title, facts(tree), image.width - 2 * _MARGIN)
+    write_head(ImageDraw.Draw(image), title, facts(tree), image.width - 2 * _MARGIN)
     return image
 
 
@@ -374,13 +375,13 @@ def _draw_paths(axes: "Axes", paths: dict[str, list[Branch]]) -> None:
         for branch in path:
             through.setdefault(branch.id, []).append(name)
     for name, path in paths.items():
-        own = _unit(_PATH_COLOURS[name])
+        own = unit_colour(_PATH_COLOURS[name])
         stretches = _stretches(path)
         for branch, (x_mm, radii_mm) in zip(path, stretches, strict=True):
             names = through[branch.id]
             axes.plot(x_mm, radii_mm, color=own, linewidth=2.2, linestyle=_turns(names.index(name), len(names)))
             if branch is not path[-1]:
-                axes.plot(x_mm[-1:], radii_mm[-1:], "o", color=own if len(names) == 1 else _unit(TEXT), **_DOT)
+                axes.plot(x_mm[-1:], radii_mm[-1:], "o", color=own if len(names) == 1 else unit_colour(TEXT), **_DOT)
         length_mm = stretches[-1][0][-1] if stretches else 0.0
         label = f"{name}\n{length_mm:.0f} mm, branches: {len(path)}"
         axes.plot([], [], "o-", color=own, linewidth=2.2, label=label, **_DOT)
@@ -414,21 +415,21 @@ def _dress(axes: "Axes", paths: dict[str, list[Branch]]) -> None:
     radii_mm = [float(branch.own_radii_mm.max()) for path in paths.values() for branch in path]
     if length_mm == 0:
         what = f"The tree is a single point (radius {max(radii_mm):.1f} mm)" if radii_mm else "There is no airway"
-        axes.text(0.5, 0.5, f"{what}: no path to plot.", transform=axes.transAxes, ha="center", color=_unit(TEXT))
+        axes.text(0.5, 0.5, f"{what}: no path to plot.", transform=axes.transAxes, ha="center", color=unit_colour(TEXT))
         axes.set_axis_off()
         return
     axes.set_xlim(0, 1.02 * length_mm)
     axes.set_ylim(0, 1.06 * max(radii_mm))
-    words = _unit(DIM_TEXT)
+    words = unit_colour(DIM_TEXT)
     axes.set_xlabel(f"Distance from the {'root' if LONGEST_PATH in paths else 'carina'} (mm)", color=words, labelpad=8)
     axes.set_ylabel("Lumen radius (mm)", color=words, labelpad=8)
-    axes.set_facecolor(_unit(BACKGROUND))
+    axes.set_facecolor(unit_colour(BACKGROUND))
     axes.tick_params(colors=words)
-    axes.grid(color=_unit((46, 51, 59)), linewidth=0.8)
+    axes.grid(color=unit_colour((46, 51, 59)), linewidth=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(words)
     heading = None if LONGEST_PATH in paths else "Lobe (estimated)"
-    legend = axes.legend(title=heading, labelcolor=_unit(TEXT), labelspacing=1.0, alignment="left", **_BESIDE)
+    legend = axes.legend(title=heading, labelcolor=unit_colour(TEXT), labelspacing=1.0, alignment="left", **_BESIDE)
     legend.get_title().set_color(words)

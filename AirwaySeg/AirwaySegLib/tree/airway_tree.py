@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.tree.wall import Wall, WallScan, wall_from_plain, wall_measures, wall_scan_from_plain
 
 FORMAT = "AirwaySeg tree 1"
 
@@ -60,6 +61,8 @@ class Branch:
         One of `LOBES`, estimated by rule, with a confidence 0..1; empty and 0 where no lobe is meant or known.
     segment, segment_confidence
         The same for the bronchopulmonary segment, by its code such as "RB6" (`segments.SEGMENTS`).
+    wall
+        What the CT shows of its wall; None where no CT was measured.
     """
 
     id: int
@@ -77,6 +80,7 @@ class Branch:
     lobe_confidence: float = 0.0
     segment: str = ""
     segment_confidence: float = 0.0
+    wall: Wall | None = None
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -105,7 +109,7 @@ class Branch:
         return 2 * float(self.own_radii_mm.max())
 
     @cached_property
-    def _own(self) -> NDArray[np.bool_]:
+    def own_points(self) -> NDArray[np.bool_]:
         """Which points (P,) lie outside the parent's lumen and not in the rounding of a free end, at least one.
 
         The parent's lumen reaches as far as the radius at the first point, but is taken for no more than half of the
@@ -120,12 +124,12 @@ class Branch:
     @property
     def own_radii_mm(self) -> NDArray[np.float64]:
         """The radii (Q,) outside the parent's lumen and the rounding of free ends; never empty."""
-        return self.radii_mm[self._own]
+        return self.radii_mm[self.own_points]
 
     @property
     def tapering(self) -> float:
         """Loss of diameter in mm for each mm of length (positive: thinner towards the tip), by a straight fit."""
-        radii, along = self.own_radii_mm, self.along_mm[self._own]
+        radii, along = self.own_radii_mm, self.along_mm[self.own_points]
         if len(radii) < 3 or along[-1] <= along[0]:
             return 0.0
         return -2 * float(np.polyfit(along, radii, 1)[0])
@@ -143,7 +147,8 @@ class AirwayTree:
 
     ``trees`` are the components that are trees: 1, and where the mask shows no carina those that the scan's edge cuts.
     ``loops_cut`` and ``spurs_pruned`` count what was taken off the skeleton; ``carina_mm`` is the point (3,) in LPS
-    where the main bronchi begin, None where the mask shows none; ``voxel_mm`` (z, y, x) is the mask's spacing.
+    where the main bronchi begin, None where the mask shows none; ``voxel_mm`` (z, y, x) is the mask's spacing;
+    ``wall_scan`` says how the walls were measured and holds Pi10, None without a CT.
     """
 
     branches: tuple[Branch, ...]
@@ -153,6 +158,7 @@ class AirwayTree:
     spurs_pruned: int = 0
     warnings: tuple[str, ...] = field(default=())
     trees: tuple[int, ...] = (1,)
+    wall_scan: WallScan | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches that are not numbered 1, 2, ... with parents first, or do not know their children."""
@@ -224,6 +230,7 @@ class AirwayTree:
             "spurs_pruned": self.spurs_pruned,
             "trees": list(self.trees),
             "warnings": list(self.warnings),
+            "walls": None if self.wall_scan is None else self.wall_scan.to_plain(),
             "branches": [_branch_to_plain(branch) for branch in self.branches],
         }
         return json.dumps(document, indent=1)
@@ -250,6 +257,7 @@ class AirwayTree:
             spurs_pruned=int(document["spurs_pruned"]),
             warnings=tuple(map(str, document["warnings"])),
             trees=tuple(map(int, document.get("trees", [1]))),
+            wall_scan=wall_scan_from_plain(document.get("walls")),
         )
 
 
@@ -304,6 +312,7 @@ def _branch_to_plain(branch: Branch) -> dict[str, Any]:
         **{name: getattr(branch, name) for name in (*_PLAIN, *_SEGMENT)},
         "children": list(branch.children),
         **measures_of(branch),
+        **(wall_measures(branch.wall) if branch.wall else {}),
         "points_mm": np.round(branch.points_mm, 3).tolist(),
         "radii_mm": np.round(branch.radii_mm, 3).tolist(),
     }
@@ -333,4 +342,5 @@ def _branch_from_plain(plain: dict[str, Any]) -> Branch:
         lobe_confidence=float(plain["lobe_confidence"]),
         segment=str(plain.get("segment", "")),
         segment_confidence=float(plain.get("segment_confidence", 0.0)),
+        wall=wall_from_plain(plain),
     )

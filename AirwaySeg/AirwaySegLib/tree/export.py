@@ -13,7 +13,7 @@ import struct
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, di
 from AirwaySegLib.tree.colours import generation_colours
 from AirwaySegLib.tree.segments import SEGMENTS, full_name
 from AirwaySegLib.tree.shape import length_weights, mean_diameter_mm
+from AirwaySegLib.tree.wall import WALL_MEASURES, Pi10, wall_measures
 
 Floats = NDArray[np.float64]
 
@@ -33,9 +34,13 @@ TABLE_COLUMNS = (
     *("segment", "segment_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
     *("angle_deg", "tortuosity", "volume_mm3", "points"),
+    *WALL_MEASURES,
     *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
 )
 """The columns of `write_table`; l, p, s are the coordinates to the left, to the back (posterior), to the head."""
+
+WALL_ARRAYS = ("inner_diameter_mm", "wall_thickness_mm", "wall_area_fraction", "airway_artery_ratio", "usable_rays")
+"""Those figures of the wall that a centerline carries for each branch."""
 
 CURVE_TOLERANCE_MM = 0.5
 """How far a curve of `write_markups` may be from the centerline, and its radius from the measured one."""
@@ -66,9 +71,10 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
 
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
-    mean_diameter_mm, angle_deg (NaN for a root), lobe (0: none, 1... in the order of `LOBES`), segment (the same in
-    the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE`` tells 3D
-    Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
+    mean_diameter_mm, angle_deg (NaN for a root), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the
+    order of `LOBES`), segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The
+    field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components
+    are trees.
 
     Raises
     ------
@@ -135,6 +141,9 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
         ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
     ):
         _add_numbers(data, name, np.array(measures, "<f4"))
+    for name in WALL_ARRAYS:
+        walls = [wall_measures(branch.wall)[name] for branch in branches]
+        _add_numbers(data, name, np.array([math.nan if value is None else value for value in walls], "<f4"))
     _add_text(data, "name", [branch.name for branch in branches])
     _add_text(data, "lobe_name", [branch.lobe for branch in branches])
     _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
@@ -169,7 +178,8 @@ def _packed(content: bytes) -> str:
 def write_table(path: Path, tree: AirwayTree) -> None:
     """Write one row for each branch, comma-separated, with the columns `TABLE_COLUMNS`.
 
-    A root has an empty ``parent`` and ``angle_deg``. Lengths and volumes have 3 decimals.
+    A root has an empty ``parent`` and ``angle_deg``, and without a CT the columns `WALL_MEASURES` are empty. Lengths
+    and volumes have 3 decimals.
 
     Raises
     ------
@@ -198,6 +208,7 @@ def table_row(branch: Branch) -> dict[str, Any]:
         "tapering_mm_per_mm": measures.pop("tapering"),
         "points": len(branch.points_mm),
         **measures,
+        **wall_measures(branch.wall),
     }
 
 
@@ -208,8 +219,9 @@ class SummaryRow:
     ``group`` is "generation", "lobe", "segment" or "total" and ``value`` which one: a generation's number, one of
     `LOBES` or `SEGMENTS` or "none", "tree" or "fragments". The mean length is that of the group's branches. The mean
     diameter and its standard deviation between branches weigh each branch by its length (with equal lengths: that of
-    the sample, n - 1),
-    so that short stretches between branching points count little. NaN where there are too few.
+    the sample, n - 1), so that short stretches between branching points count little. NaN where there are too few. The
+    figures of the wall are means over those of the group's branches, ``walls`` of them, that have one; ``pi10_mm`` is
+    the tree's.
     """
 
     group: str
@@ -220,6 +232,11 @@ class SummaryRow:
     mean_diameter_mm: float
     sd_diameter_mm: float
     volume_mm3: float
+    walls: int = 0
+    mean_wall_thickness_mm: float = math.nan
+    mean_wall_area_fraction: float = math.nan
+    mean_airway_artery_ratio: float = math.nan
+    pi10_mm: float = math.nan
 
 
 def summarise(tree: AirwayTree) -> list[SummaryRow]:
@@ -238,7 +255,9 @@ def summarise(tree: AirwayTree) -> list[SummaryRow]:
         rows.append(_summary_row("lobe", lobe or "none", [branch for branch in main if branch.lobe == lobe]))
     for segment in (*SEGMENTS, ""):
         rows.append(_summary_row("segment", segment or "none", [b for b in main if b.segment == segment]))
-    rows.append(_summary_row("total", "tree", main))
+    total = _summary_row("total", "tree", main)
+    pi10 = tree.wall_scan.pi10 if tree.wall_scan else None
+    rows.append(replace(total, pi10_mm=pi10.value_mm) if pi10 else total)
     fragments = tree.loose()
     return [*rows, _summary_row("total", "fragments", fragments)] if fragments else rows
 
@@ -254,7 +273,18 @@ def _summary_row(group: str, value: str, branches: list[Branch]) -> SummaryRow:
         mean_diameter_mm=mean_diameter_mm(branches),
         sd_diameter_mm=_sd_diameter_mm(branches),
         volume_mm3=float(sum(branch.volume_mm3 for branch in branches)),
+        walls=sum(branch.wall is not None and branch.wall.thickness_mm is not None for branch in branches),
+        mean_wall_thickness_mm=_mean_of(branches, "thickness_mm"),
+        mean_wall_area_fraction=_mean_of(branches, "wall_area_fraction"),
+        mean_airway_artery_ratio=_mean_of(branches, "airway_artery_ratio"),
     )
+
+
+def _mean_of(branches: list[Branch], figure: str) -> float:
+    """Mean of a figure of `Wall` over the branches that have it; NaN where none has."""
+    values = [getattr(branch.wall, figure) for branch in branches if branch.wall is not None]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _sd_diameter_mm(branches: list[Branch]) -> float:
@@ -294,6 +324,7 @@ def summary_text(tree: AirwayTree) -> str:
         f"{_what(tree)}: {total.branches} branches, {total.length_mm:.0f} mm, "
         f"{total.volume_mm3 / 1000:.1f} ml, down to generation {generations[-1].value if generations else '-'}",
         _trachea_line(tree),
+        *_wall_lines(tree, total),
         f"{_fragments_part(tree)}Loops cut: {tree.loops_cut}; spurs pruned: {tree.spurs_pruned}",
         "Generation  Branches  Length (mm)  Mean diameter (mm, weighted by length)",
     ]
@@ -322,6 +353,27 @@ def _trachea_line(tree: AirwayTree) -> str:
         return "Trachea: none found"
     length_mm = sum(branch.length_mm for branch in trachea)
     return f"Trachea: mean diameter {mean_diameter_mm(trachea):.1f} mm, {length_mm:.0f} mm long"
+
+
+def _wall_lines(tree: AirwayTree, total: SummaryRow) -> list[str]:
+    """What was measured of the walls and arteries, and the warning about thick slices; nothing without a CT."""
+    if tree.wall_scan is None:
+        return []
+    ratios = sum(branch.wall is not None and branch.wall.airway_artery_ratio is not None for branch in tree.main())
+    artery = (
+        f"; mean airway-to-artery ratio {total.mean_airway_artery_ratio:.2f} (arteries found: {ratios})"
+        if ratios
+        else ""
+    )
+    lines = [f"Walls of {total.walls} branches{artery}; {_pi10_text(tree.wall_scan.pi10)}"]
+    return [*lines, f"Warning: {tree.wall_scan.warning}"] if tree.wall_scan.warning else lines
+
+
+def _pi10_text(pi10: Pi10 | None) -> str:
+    if pi10 is None:
+        return "Pi10: too few branches, or too similar ones"
+    span = f"inner perimeters {pi10.least_perimeter_mm:.1f} to {pi10.most_perimeter_mm:.1f} mm"
+    return f"Pi10 {pi10.value_mm:.2f} mm ({pi10.branches} branches, {span})"
 
 
 def write_markups(path: Path, tree: AirwayTree) -> None:

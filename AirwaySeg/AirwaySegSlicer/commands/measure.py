@@ -17,12 +17,35 @@ from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
-from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, shifted, undone_on_failure
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    ROLE,
+    TABLE,
+    add_companion,
+    check_ct,
+    ijk_to_ras,
+    shifted,
+    undone_on_failure,
+)
 from AirwaySegSlicer.scene.scans import Scan, scan_of
-from AirwaySegSlicer.scene.segments import Array, airway_segment_id, airways_box, check_airways
+from AirwaySegSlicer.scene.segments import (
+    Array,
+    airway_segment_id,
+    airways_box,
+    check_airways,
+    ct_of,
+    first_voxel_between,
+    part_of,
+)
 
 MARGIN_VOXELS = 3
 """More than the distance at which the command takes airways for cut by the edge."""
+CT_MARGIN_MM = 16.0
+"""More than the length of the rays beyond the lumen along which the command looks for walls and arteries."""
+
+GAS_HU, TISSUE_HU = -500, 0
+"""A volume whose part around the airways does not reach from here to there is no CT."""
+
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
 WORDS = {"name", "lobe", "segment"}
@@ -32,7 +55,8 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
     """Measure the airways of the segmentation; the job's result is the segmentation.
 
     Only their bounding box is written, which keeps the command fast, with a margin inside the scan: the command takes
-    what the edge of the file cuts for cut by that of the scan. Raises RuntimeError when there are no airways.
+    what the edge of the file cuts for cut by that of the scan. The same part of the CT is written for the walls where
+    the CT is known and has the airways' grid. Raises RuntimeError when there are no airways.
     """
     check_airways(segmentation_node)
     measured: list[str] = []
@@ -43,7 +67,12 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         measured.append(mask_signature(array, matrix, segment_id))
         array, matrix = with_margin(array, matrix, scan_of(segmentation_node))
         yield from write_pieces(array, matrix, path)
-        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
+        part = ct_part(segmentation_node, matrix, array.shape)
+        if part is not None:
+            yield
+            yield from write_pieces(part, matrix, os.path.join(folder, "ct.nrrd"))
+        walls = [] if part is None else ["--ct", os.path.join(folder, "ct.nrrd")]
+        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json", *walls]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
@@ -53,9 +82,10 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
 
 
 def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tuple[Array, vtk.vtkMatrix4x4]:
-    """The mask (Z, Y, X) with `MARGIN_VOXELS` of background around it, as far as the scan reaches, and its matrix.
+    """The mask (Z, Y, X) with background around it, as far as the scan reaches, and its matrix.
 
-    Without a scan, or where the mask lies on another grid, it stays as it is.
+    The margin is `MARGIN_VOXELS`, or `CT_MARGIN_MM` if that is more. Without a scan, or where the mask lies on another
+    grid, it stays as it is.
     """
     import numpy as np
 
@@ -63,9 +93,31 @@ def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tu
     if scan is None or first is None:
         return array, matrix
     pads = []
-    for low, count, (start, stop) in zip(first, array.shape[::-1], scan.box, strict=True):
-        pads.append((min(max(low - start, 0), MARGIN_VOXELS), min(max(stop - low - count, 0), MARGIN_VOXELS)))
+    for axis, (low, count, (start, stop)) in enumerate(zip(first, array.shape[::-1], scan.box, strict=True)):
+        voxel_mm = float(np.linalg.norm([matrix.GetElement(row, axis) for row in range(3)]))
+        margin = max(MARGIN_VOXELS, int(np.ceil(CT_MARGIN_MM / voxel_mm)))
+        pads.append((min(max(low - start, 0), margin), min(max(stop - low - count, 0), margin)))
     return np.pad(array, pads[::-1]), shifted(matrix, [-before for before, _after in pads])
+
+
+def ct_part(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, matrix: vtk.vtkMatrix4x4, shape: tuple[int, int, int]
+) -> Array | None:
+    """The part (Z, Y, X) of the airways' CT on a grid of its own voxels; None without such a CT."""
+    try:
+        ct = ct_of(segmentation_node)
+        check_ct(ct)
+    except RuntimeError:
+        return None
+    first = first_voxel_between(matrix, ijk_to_ras(ct))
+    if first is None:
+        return None
+    i, j, k = ((low, low + count) for low, count in zip(first, shape[::-1], strict=True))
+    size = ct.GetImageData().GetDimensions()
+    if any(low < 0 or high > count for (low, high), count in zip((i, j, k), size, strict=True)):
+        return None
+    part = part_of(slicer.util.arrayFromVolume(ct), (i, j, k))
+    return part if part.min() < GAS_HU and part.max() > TISSUE_HU else None
 
 
 def take_in_tree(

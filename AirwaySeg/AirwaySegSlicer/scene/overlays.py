@@ -1,4 +1,4 @@
-"""Overlays: airways coloured by generation, lobe, segment, diameter or distance, in 3D and in the slices.
+"""Overlays: airways coloured by generation, lobe, segment, diameter, wall or distance, in 3D and in the slices.
 
 The surface is a model with a point array named like the overlay, so that it stays coloured in a saved scene. Slice
 views get a volume of the airways' bounding box as their foreground.
@@ -54,6 +54,9 @@ SEGMENT_NAMES = (
     *("LB9 lateral basal, left lower lobe", "LB10 posterior basal, left lower lobe"),
 )
 """The segments in the order of their numbers, in the words of the library."""
+UNKNOWN = (0.6, 0.6, 0.6)
+"""Colour of a surface where its branch has no value."""
+
 NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 
@@ -105,6 +108,9 @@ OVERLAYS = {
             "segment", _("Segment (estimate)"), _("Segment (estimate)"), BRANCHES, "segment", SEGMENT_COLOURS, _segments
         ),
         Overlay("diameter", _("Diameter"), _("Mean diameter (mm)"), BRANCHES, "mean_diameter_mm"),
+        Overlay("wallThickness", _("Wall thickness"), _("Wall thickness (mm)"), BRANCHES, "wall_thickness_mm"),
+        Overlay("wallArea", _("Wall area fraction"), _("Wall area fraction"), BRANCHES, "wall_area_fraction"),
+        Overlay("artery", _("Airway-to-artery ratio"), _("Airway-to-artery ratio"), BRANCHES, "airway_artery_ratio"),
         Overlay("toCenterline", _("Distance to the centerline"), _("To the centerline (mm)"), TO_CENTERLINE),
         Overlay("toWall", _("Distance to the wall"), _("To the wall (mm)"), TO_WALL),
         Overlay("fromCarina", _("Distance from the carina"), _("From the carina (mm)"), FROM_CARINA),
@@ -128,7 +134,7 @@ def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Map
 
 
 def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
-    """Show an overlay instead of an earlier one; raises RuntimeError when the airways were not measured."""
+    """Show an overlay instead of an earlier one; raises RuntimeError when its measure is not known."""
     overlay = OVERLAYS[key]
     check_airways(segmentation_node)
     path = maps.path(segmentation_node)
@@ -181,13 +187,22 @@ def shown_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
 
 
 def values_of(voxels: AirwayVoxels, overlay: Overlay, centerline_node: slicer.vtkMRMLModelNode) -> Array:
-    """The overlay's value of each voxel, (N,) float32."""
+    """The overlay's value of each voxel, (N,) float32; `NOTHING` where its branch has none.
+
+    Raises RuntimeError where no branch has one, because the measurement had no CT.
+    """
     column = voxels.columns[overlay.values]
-    return branch_values(centerline_node, overlay.column)[column] if overlay.column else column
+    if not overlay.column:
+        return column
+    values = branch_values(centerline_node, overlay.column)
+    if (values == NOTHING).all():
+        sentence = _("{overlay}: no branch was measured. Its CT must be in the scene when the airways are measured.")
+        raise RuntimeError(sentence.format(overlay=overlay.title))
+    return values[column]
 
 
 def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Array:
-    """A measure of the branches, indexed by their id, float32; `NOTHING` for id 0."""
+    """A measure of the branches, indexed by their id, float32; `NOTHING` for id 0 and where it is unknown."""
     import numpy as np
 
     if centerline_node.GetPolyData().GetCellData().GetAbstractArray(column) is None:
@@ -196,7 +211,7 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
         )
     ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
     values = np.full(int(ids.max(initial=0)) + 1, NOTHING, np.float32)
-    values[ids] = slicer.util.arrayFromModelCellData(centerline_node, column)
+    values[ids] = np.nan_to_num(slicer.util.arrayFromModelCellData(centerline_node, column), nan=NOTHING)
     return values
 
 
@@ -263,7 +278,10 @@ def _show_surface(
     table, (low, high) = colours
     display = model.GetDisplayNode()
     display.SetAndObserveColorNodeID(_colour_table(overlay, table))
-    display.GetColorNode().GetLookupTable().SetTableRange(low, high)
+    lookup = display.GetColorNode().GetLookupTable()
+    lookup.SetTableRange(low, high)
+    lookup.SetBelowRangeColor(*UNKNOWN, 1.0)
+    lookup.SetUseBelowRangeColor(True)
     display.SetActiveScalar(overlay.key, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarRangeFlag(display.UseManualScalarRange)
     display.SetScalarRange(low, high)

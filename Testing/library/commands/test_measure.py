@@ -89,7 +89,7 @@ def test_ct_probability_and_curves_add_their_files(a_mask_file, tmp_path):
     )
     run_measure(request, silent)
     names = {path.name for path in request.output.iterdir()}
-    assert names == {*FILES, measuring.CURVES, measuring.PREVIEW}
+    assert names == {*FILES, measuring.WALL_PLOT, measuring.CURVES, measuring.PREVIEW}
     assert len(json.loads((request.output / measuring.CURVES).read_text())["markups"]) == 7
 
 

@@ -28,6 +28,7 @@ from AirwaySegLib.tree.export import (
     write_table,
 )
 from AirwaySegLib.tree.segments import SEGMENTS
+from AirwaySegLib.tree.wall import WALL_MEASURES, Pi10, Wall, WallScan
 
 WRITERS = (write_centerline, write_table, write_summary, write_markups)
 AN_EMPTY_TREE = AirwayTree(branches=(), voxel_mm=(1.0, 1.0, 1.0))
@@ -208,6 +209,58 @@ def test_the_tables_tapering_is_the_diameter_lost_for_each_mm(tmp_path):
     tapered = a_branch(1, None, [[0, 0, z] for z in range(11)], [5 - 0.1 * z for z in range(11)])
     write_table(tmp_path / "branches.csv", AirwayTree((tapered,), (1.0, 1.0, 1.0)))
     assert table(tmp_path / "branches.csv")[0]["tapering_mm_per_mm"] == "0.2"
+
+
+def walled(tree: AirwayTree) -> AirwayTree:
+    """The tree with walls of three of its branches, as a CT would give them."""
+    walls = {2: Wall(8.0, 1.0, 0.5, 0.9, 0.5, 20.0), 3: Wall(4.0, 0.5, 0.8, 1.0, None, 50.0, 5.0, 0.75), 4: Wall(3.0)}
+    branches = [replace(branch, wall=walls.get(branch.id, Wall())) for branch in tree.branches]
+    pi10 = Pi10(3.25, 0.3, 0.25, 0.9, 12, 1, 4.0, 28.0)
+    return tree.with_branches(branches, wall_scan=WallScan((0.5, 0.75), -990.0, 40.0, pi10, None, "Thick slices."))
+
+
+def test_without_a_ct_the_columns_of_the_wall_are_empty(a_tree, tmp_path):
+    write_table(tmp_path / "branches.csv", a_tree)
+    assert {row[name] for row in table(tmp_path / "branches.csv") for name in WALL_MEASURES} == {""}
+
+
+def test_the_table_the_summary_and_the_centerline_have_the_walls(a_tree, tmp_path):
+    tree = walled(a_tree)
+    write_table(tmp_path / "branches.csv", tree)
+    second, third, fourth = table(tmp_path / "branches.csv")[1:4]
+    assert (second["outer_diameter_mm"], second["wall_area_mm2"], second["wall_area_fraction"]) == (
+        "10.0",
+        "28.274",
+        "0.36",
+    )
+    assert (second["usable_rays"], second["inter_tapering_percent"], second["artery_diameter_mm"]) == (
+        "0.5",
+        "20.0",
+        "",
+    )
+    assert (third["airway_artery_ratio"], third["artery_sections"]) == ("0.8", "0.75")
+    assert (fourth["lumen_area_mm2"], fourth["wall_thickness_mm"], fourth["wall_area_fraction"]) == ("7.069", "", "")
+    total = next(row for row in summarise(tree) if (row.group, row.value) == ("total", "tree"))
+    assert (total.walls, total.mean_wall_thickness_mm, total.pi10_mm) == (2, 0.75, 3.25)
+    assert total.mean_wall_area_fraction == pytest.approx((0.36 + 0.36) / 2)
+    assert total.mean_airway_artery_ratio == pytest.approx(0.8)
+    write_centerline(tmp_path / "centerline.vtp", tree)
+    data = part(tmp_path / "centerline.vtp", "CellData")
+    of_branch = dict(zip(data["branch_id"], data["wall_thickness_mm"], strict=True))
+    assert of_branch[2] == 1 and of_branch[3] == 0.5 and math.isnan(of_branch[4])
+    text = summary_text(tree)
+    assert (
+        "Walls of 2 branches; mean airway-to-artery ratio 0.80 (arteries found: 1); Pi10 3.25 mm (12 branches" in text
+    )
+    assert "Warning: Thick slices." in text
+
+
+def test_walls_survive_the_way_through_json(a_tree):
+    tree = walled(a_tree)
+    again = AirwayTree.from_json(tree.to_json())
+    assert [branch.wall for branch in again.branches] == [branch.wall for branch in tree.branches]
+    assert again.wall_scan == tree.wall_scan
+    assert AirwayTree.from_json(a_tree.to_json()).wall_scan is None
 
 
 def test_generations_lobes_and_the_total_add_up(a_tree):

@@ -1,0 +1,1 @@
+"""The wall of each branch and the artery beside it, measured in the CT."""
