@@ -191,7 +191,7 @@ def _dicom_of(output: Path, case: Case) -> Path:
 def _check_case(case: Case, request: CohortRequest, model: Model) -> None:
     """Raise AirwaySegError unless the case's folder holds its complete result."""
     folder = result_folder(request.output, case.id)
-    names: tuple[str, ...] = (*segmenting.FILES, *result_files(voxels=False))
+    names: tuple[str, ...] = (*segmenting.FILES, *result_files(voxels=False, ct=True))
     sha256 = model.sha256
     if case.mask is not None:
         names, sha256 = given_mask.FILES, str(given_mask.source_of(case.mask)["sha256"])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from AirwaySegLib.commands import measure
+from AirwaySegLib.commands.measure import Beside
 from AirwaySegLib.commands.provenance import REPORT, file_sha256, make_report
 from AirwaySegLib.commands.segment import MASK, PREVIEW, Read
 from AirwaySegLib.errors import AirwaySegError
@@ -15,7 +16,7 @@ from AirwaySegLib.pipeline import RunReport
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
 
-FILES = (MASK, PREVIEW, *measure.FILES, REPORT)
+FILES = (MASK, PREVIEW, *measure.result_files(voxels=False, ct=True), REPORT)
 
 
 def run_given_mask(
@@ -43,7 +44,7 @@ def run_given_mask(
             with run_report.stage("write"):
                 write_nrrd(unfinished / MASK, mask.array, ct)
             with run_report.stage("measure"):
-                airways = measure.measure(mask, unfinished, None, progress)
+                airways = measure.measure(mask, unfinished, None, progress, beside=Beside(ct=ct))
             canonical, title = to_canonical(ct), folder.name
             draw_preview(canonical.array, airways.grid.array != 0, canonical.spacing_mm, title).save(
                 unfinished / PREVIEW
