@@ -20,6 +20,7 @@ from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, shifted, undone_on_failure
 from AirwaySegSlicer.scene.scans import Scan, scan_of
 from AirwaySegSlicer.scene.segments import Array, airway_segment_id, airways_box, check_airways
+from AirwaySegSlicer.scene.suspects import keep_suspects, read_suspects
 
 MARGIN_VOXELS = 3
 """More than the distance at which the command takes airways for cut by the edge."""
@@ -71,7 +72,7 @@ def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tu
 def take_in_tree(
     folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
 ) -> None:
-    """Read the centerline and the table of a measured folder into the scene, instead of earlier ones.
+    """Read centerline, table and suspects of a measured folder into the scene, instead of earlier ones.
 
     ``measured`` is the signature of the measured mask; by default that of the current airways.
     """
@@ -80,6 +81,7 @@ def take_in_tree(
         raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
     model = read_model(os.path.join(folder, CENTERLINE_FILE))
     rows = read_rows(os.path.join(folder, TABLE_FILE))
+    suspects = read_suspects(folder)
     visible = centerline_is_visible(segmentation_node)
     for node in (model, rows):
         sign(node, measured or current_signature(segmentation_node))
@@ -96,6 +98,7 @@ def take_in_tree(
     display.SetLighting(False)
     display.SetScalarVisibility(False)
     display.SetVisibility(visible)
+    keep_suspects(segmentation_node, suspects)
     update_marks(segmentation_node)
 
 

@@ -17,14 +17,11 @@ from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
-    CENTERLINE,
-    HIGHLIGHT,
     INITIAL,
-    PLOT_CHART,
-    PLOT_SERIES,
-    PLOT_TABLE,
+    OF_THE_TREE,
     ROLE,
-    TABLE,
+    SLICES,
+    SURFACE,
     add_companion,
     check_ct,
     check_size,
@@ -56,9 +53,6 @@ FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "repor
 UNCONNECTED = "unconnected.nrrd"
 NOT_MEASURED = "not_measured"
 """Key among the decisions in report.json: why there is no tree."""
-OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
-"""Companions that are removed with the old voxels; overlays are removed by `hide_overlay`."""
-
 SURFACE_OPACITY = 0.6
 """Lets the centerline be seen."""
 
@@ -156,7 +150,8 @@ def take_in(
     with undone_on_failure():
         node = old or _new_result(volume_node)
         for role in OF_THE_TREE if old is not None else ():
-            remove_companion(node, role)
+            if role not in (SURFACE, SLICES):  # `hide_overlay` removes these, and restores what they replaced.
+                remove_companion(node, role)
         put_segment(node, SEGMENT_ID, segment)
         put_segment(node, UNCONNECTED_ID, pieces)
         _note_provenance(node, report)

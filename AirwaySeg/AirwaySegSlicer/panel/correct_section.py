@@ -1,4 +1,4 @@
-"""The section Correct: Slicer's Segment Editor on the airways, and updates of the tree after edits."""
+"""The Segment Editor in the tab Review: Slicer's Segment Editor on the airways, and updates of the tree after edits."""
 
 from __future__ import annotations
 
@@ -106,11 +106,23 @@ class CorrectSection(Section):
 
     def is_editing(self) -> bool:
         """Whether the editor is open."""
-        return self.editor is not None and not self.ui.correctSection.collapsed and self.panel.parameters is not None
+        return self.editor is not None and self.is_open() and self.panel.parameters is not None
+
+    def is_open(self) -> bool:
+        """Whether the editor's section is open in the shown tab."""
+        return not self.ui.correctSection.collapsed and self.panel.tab() == "reviewTab"
+
+    def tab_changed(self) -> None:
+        """Release the views for another tab, and start editing again in this one."""
+        if self.editor is not None:
+            if self.is_open():
+                self.start_editing()
+            else:
+                self.stop_editing()
 
     def enter(self) -> None:
         """Start editing again when the section is open."""
-        if self.editor is not None and not self.ui.correctSection.collapsed:
+        if self.editor is not None and self.is_open():
             self.start_editing()
 
     def exit(self) -> None:
@@ -150,7 +162,7 @@ class CorrectSection(Section):
         known = airways is not None and companion(airways, INITIAL) is not None
         self.ui.updateButton.enabled = airways is not None and not busy
         self.ui.takeBackButton.enabled = known
-        self.ui.outOfDateLabel.visible = airways is not None and is_marked(companion(airways, CENTERLINE))
+        self.ui.outOfDateFrame.visible = airways is not None and is_marked(companion(airways, CENTERLINE))
         if self._waits and not busy:
             self._waits = False
             self._timer.start()
