@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.scene.evidence import probability_on
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, ROLE, TABLE, add_companion, shifted, undone_on_failure
@@ -44,7 +45,12 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         measured.append(mask_signature(array, matrix, segment_id))
         array, matrix = with_margin(array, matrix, scan_of(segmentation_node))
         yield from write_pieces(array, matrix, path)
-        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
+        command = ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
+        probability = probability_on(segmentation_node, array.shape, matrix)
+        if probability is not None:
+            yield from write_pieces(probability, matrix, os.path.join(folder, "probability.nrrd"))
+            command += ["--probability", os.path.join(folder, "probability.nrrd")]
+        return command
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.commands.jobs import Job, Partial, Steps, one_line, result_folder
 from AirwaySegSlicer.commands.measure import take_in_tree
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.scene.evidence import Evidence
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
@@ -47,6 +48,7 @@ from AirwaySegSlicer.scene.segments import (
     put_segment,
     unconnected_segment,
 )
+from AirwaySegSlicer.scene.tags import forget_tags
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
@@ -145,7 +147,7 @@ def take_in(
     segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
     pieces = _unconnected(os.path.join(folder, UNCONNECTED), volume_node)
     report = _read_report(os.path.join(folder, "report.json"))
-    left_out = read_left_out(folder, report)
+    left_out, evidence = read_left_out(folder, report), Evidence(folder)
     old = replace if replace is not None and _has_airways(replace) else None
     with undone_on_failure():
         node = old or _new_result(volume_node)
@@ -158,6 +160,8 @@ def take_in(
         for key, value in left_out.items():
             node.SetAttribute(key, value)
         _keep_initial(node, volume_node)
+        evidence.keep(node)
+        forget_tags(node)
         node.CreateClosedSurfaceRepresentation()
     return node
 

@@ -8,6 +8,7 @@ from AirwaySegSlicer.panel.install_section import InstallSection
 from AirwaySegSlicer.panel.overlay_section import OverlaySection
 from AirwaySegSlicer.panel.panel import Panel, Section
 from AirwaySegSlicer.panel.result_section import ResultSection
+from AirwaySegSlicer.panel.review_section import ReviewSection
 from AirwaySegSlicer.panel.segment_section import SegmentSection
 
 
@@ -16,6 +17,7 @@ def make_sections(panel: Panel) -> list[Section]:
     kinds = (
         FrameSection,
         SegmentSection,
+        ReviewSection,
         ResultSection,
         OverlaySection,
         CorrectSection,

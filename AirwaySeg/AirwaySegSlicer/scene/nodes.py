@@ -23,7 +23,9 @@ OF_THE_RUN = (INITIAL, REPAIRS, PROBABILITY)
 """Roles of what the segmentation left, which no edit makes out of date."""
 OF_THE_TREE = (CENTERLINE, TABLE, SUSPECTS, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
 """Roles of what was made from a measurement."""
-ROLES = (*OF_THE_RUN, *OF_THE_TREE)
+REVIEWED = ROLE + "reviewed"
+"""Role of the temporary model that shows what a decision would change."""
+ROLES = (*OF_THE_RUN, *OF_THE_TREE, REVIEWED)
 
 PRIVATE = (INITIAL, SLICES, SUSPECTS, REPAIRS, PROBABILITY)
 """Roles that are hidden from Slicer's selectors: they are neither airways nor a CT. They are saved with the scene."""

@@ -28,7 +28,13 @@ def read_suspects(folder: str) -> dict[str, Any]:
 
 
 def keep_suspects(segmentation_node: slicer.vtkMRMLSegmentationNode, document: dict[str, Any]) -> None:
-    """Keep the suspects of the result's tree, instead of earlier ones."""
+    """Keep the suspects of the result's tree, instead of earlier ones.
+
+    A measurement looks at the airways alone, so unconnected pieces beside them stay from before.
+    """
+    if not any("piece" in suspect["facts"] for suspect in document["suspects"]):
+        earlier = [suspect for suspect in suspects_of(segmentation_node) if "piece" in suspect["facts"]]
+        document = document | {"suspects": [*document["suspects"], *earlier]}
     sign_like_tree(segmentation_node, put_document(segmentation_node, SUSPECTS, document, "suspects"))
 
 

@@ -33,11 +33,12 @@ def document_of(segmentation_node: slicer.vtkMRMLSegmentationNode, role: str) ->
 def note_hardened(node: slicer.vtkMRMLTextNode, to_world: vtk.vtkMatrix4x4) -> None:
     """The result was moved for good by this matrix, and the document's points were not."""
     moved = vtk.vtkMatrix4x4()
-    vtk.vtkMatrix4x4.Multiply4x4(to_world, _moved(node), moved)
+    vtk.vtkMatrix4x4.Multiply4x4(to_world, moved_by(node), moved)
     node.SetAttribute(MOVED, " ".join(repr(moved.GetElement(row, col)) for row in range(4) for col in range(4)))
 
 
-def _moved(node: slicer.vtkMRMLTextNode) -> vtk.vtkMatrix4x4:
+def moved_by(node: slicer.vtkMRMLTextNode) -> vtk.vtkMatrix4x4:
+    """The matrix by which the result was moved for good since the document was made."""
     matrix = vtk.vtkMatrix4x4()
     if node.GetAttribute(MOVED):
         matrix.DeepCopy([float(number) for number in node.GetAttribute(MOVED).split()])
@@ -47,5 +48,5 @@ def _moved(node: slicer.vtkMRMLTextNode) -> vtk.vtkMatrix4x4:
 def own_ras(node: slicer.vtkMRMLTextNode, lps: tuple[float, float, float]) -> tuple[float, float, float]:
     """A document's point (LPS, mm) in the result's own space (RAS, mm), without the transform above it."""
     x, y, z = lps
-    right, front, up = _moved(node).MultiplyPoint([-x, -y, z, 1.0])[:3]
+    right, front, up = moved_by(node).MultiplyPoint([-x, -y, z, 1.0])[:3]
     return right, front, up
