@@ -153,14 +153,11 @@ def _repair_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator
 
 def _repair_reason(repair: Repair) -> str:
     text = {
-        "applied": _(
-            "A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree (score {score})."
-        ),
-        "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree (score {score})."),
-        "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused (score {score})."),
-    }[repair.state]
-    numbers = {"gap": f"{repair.length_mm:.1f}", "brought": f"{repair.brought_mm:.1f}", "score": f"{repair.score:.2f}"}
-    return " ".join(filter(None, (text.format(**numbers), repair.reason)))
+        "applied": _("A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree."),
+        "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree."),
+        "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused."),
+    }[repair.state].format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
+    return f"{text} " + (repair.reason or _("Its score is {score}.").format(score=f"{repair.score:.2f}"))
 
 
 def _suspect_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator[ReviewItem]:
