@@ -9,7 +9,7 @@ import slicer
 import slicerhost
 
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, tags, texts
+from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, surfaces, tags, texts
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, PIECE, PROPOSED, TIP
 
 
@@ -272,6 +272,25 @@ def test_the_list_can_be_filtered_and_shows_decisions(a_review):
     assert table.rowCount == 6 and {table.item(row, 3).text() for row in range(6)} == {"", "accepted"}
     desk.choose("reviewFilterComboBox", PROPOSED)
     assert table.rowCount == 2
+
+
+def test_the_surface_in_3d_follows_decisions_undo_redo_and_discarding(a_review):
+    desk = a_review
+
+    def points() -> int:
+        desk.host.pump(lambda: surfaces.has_surface(desk.airways))
+        return segments.closed_surface(desk.airways).GetNumberOfPoints()
+
+    before = points()
+    desk.logic.decide(desk.airways, item_of(desk, PROPOSED, 2), "accept")
+    after = points()
+    assert after > before
+    desk.logic.undo(desk.airways)
+    assert points() == before
+    desk.logic.redo(desk.airways)
+    assert points() == after
+    desk.section("Correct").on_take_back()
+    assert points() == before
 
 
 def test_closing_the_scene_in_the_middle_of_a_review_leaves_nothing_behind(a_review):

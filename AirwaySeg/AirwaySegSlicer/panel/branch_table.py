@@ -11,16 +11,19 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.scene.branches import BranchRow, hide_branches
 
+ROW_HEIGHT = 22
+"""In pixels, so that a dozen rows fit."""
+
 UNKNOWN = -1.0
 """A probability that is not known, so that it can be sorted; it is shown as nothing."""
 
 COLUMNS: tuple[tuple[int, Callable[[BranchRow], Any], str], ...] = (
-    (50, lambda row: row.id, "{}"),
-    (40, lambda row: row.generation, "{}"),
-    (80, lambda row: row.length_mm, "{:.1f}"),
-    (72, lambda row: row.diameter_mm, "{:.1f}"),
-    (42, lambda row: UNKNOWN if row.probability is None else row.probability, "{:.2f}"),
-    (86, lambda row: row.name or row.lobe, "{}"),
+    (58, lambda row: row.id, "{}"),
+    (38, lambda row: row.generation, "{}"),
+    (88, lambda row: row.length_mm, "{:.1f}"),
+    (80, lambda row: row.diameter_mm, "{:.1f}"),
+    (44, lambda row: UNKNOWN if row.probability is None else row.probability, "{:.2f}"),
+    (70, lambda row: row.name or row.lobe, "{}"),
 )
 """Width in pixels, so that a name fits into a narrow panel; value; format."""
 
@@ -34,6 +37,7 @@ class BranchTable:
         self._suspects: set[int] = set()
         self._sorted_by, self._descending = 0, False
         self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         header = self.table.horizontalHeader()
         header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
