@@ -197,6 +197,15 @@ def test_decisions_survive_a_new_measurement_and_pieces_beside_the_airways_stay_
     assert not decisions.decisions_of(desk.airways) and np.array_equal(voxels(desk), desk.mask)
 
 
+def test_the_line_of_the_result_counts_the_pieces_that_are_left(a_review):
+    desk, label = a_review, a_review.ui.summaryLabel
+    assert "Unconnected airways: 3 pieces, 0.27 ml" in label.text
+    desk.logic.decide(desk.airways, item_of(desk, PIECE, 5), "accept")
+    desk.host.pump(lambda: "Unconnected airways: 2 pieces, 0.24 ml" in label.text)
+    desk.logic.undo(desk.airways)
+    desk.host.pump(lambda: "Unconnected airways: 3 pieces" in label.text)
+
+
 # The tab -------------------------------------------------------------------------------------------------------------
 
 

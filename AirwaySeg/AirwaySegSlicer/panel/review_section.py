@@ -58,7 +58,7 @@ class ReviewSection(Section):
         button.text = f"{button.text} ({key})"
         button.connect("clicked(bool)", slot)
         # The views have the keyboard while the user looks at them, so the key is the window's.
-        shortcut = qt.QShortcut(slicer.util.mainWindow())
+        shortcut = qt.QShortcut(slicer.util.mainWindow() or self.ui.tabs)
         shortcut.setKey(qt.QKeySequence(key))
         shortcut.enabled = False
         shortcut.connect("activated()", lambda: slot() if button.enabled else None)
@@ -240,7 +240,7 @@ class ReviewSection(Section):
         """List the decisions as they are now."""
         self._waits = False
         if not self.panel.closed and not slicer.mrmlScene.IsClosing():
-            self.update()
+            self.panel.update()
 
     def measured(self) -> None:
         """The list may be another one."""
