@@ -89,6 +89,7 @@ class Surroundings:
 
     ``seeds`` (N, 3) are voxels of the box that are certainly in the trachea, ``sections`` (M, 3) its lumen up to the
     wall. ``edges`` says which sides of the box are the scan's; None where the scan holds the carina.
+    ``lungs_ml`` are the volumes right and left of the trachea's lower end; None without a trachea.
     """
 
     box: Box
@@ -97,6 +98,7 @@ class Surroundings:
     seeds: NDArray[np.intp]
     sections: NDArray[np.intp]
     edges: Edges | None = None
+    lungs_ml: tuple[float, float] | None = None
 
     def lacking(self, probability: NDArray[np.uint8]) -> NDArray[np.intp]:
         """The seeds, and those sections of the trachea that the network (0..255) missed in part, as voxels (K, 3)."""
@@ -120,13 +122,15 @@ class Airways:
     """The result: ``mask`` bool and raw ``probability`` uint8 (0..255), both on the CT's own grid (Z, Y, X).
 
     ``repaired`` describes the repair; None if no repair was run. ``open_lumen`` (bool) marks the voxels that the growth
-    through open lumens added to the network's; None if it was not run.
+    through open lumens added to the network's; None if it was not run. ``lungs_ml`` are the volumes of the right and
+    the left lung; None if no trachea was found.
     """
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.uint8]
     repaired: Repaired | None = None
     open_lumen: NDArray[np.bool_] | None = None
+    lungs_ml: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,8 @@ def segment(
     probability = in_whole(probability, around.box, ct)
     if grown is not None:
         grown = from_canonical(in_whole(grown, around.box, ct), volume)
-    return Airways(from_canonical(mask, volume), from_canonical(probability, volume), repaired, grown)
+    whole = from_canonical(mask, volume), from_canonical(probability, volume)
+    return Airways(*whole, repaired, grown, around.lungs_ml)
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:
@@ -217,7 +222,17 @@ def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surrounding
     if trachea is None or _cut_above_carina(trachea, ct.spacing_mm):
         z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(box, ct.array.shape, strict=True))
         edges = z, y, x
-    return Surroundings(box, region, trachea, seeds, sections, edges)
+    return Surroundings(box, region, trachea, seeds, sections, edges, volumes_ml(lungs, trachea, ct.spacing_mm))
+
+
+def volumes_ml(lungs: NDArray[np.bool_], trachea: Trachea | None, spacing_mm: Spacing) -> tuple[float, float] | None:
+    """Volumes of the lungs right and left of the trachea's lower end on canonical axes; None without a trachea."""
+    if trachea is None:
+        return None
+    lowest = trachea.centers_zyx[trachea.centers_zyx[:, 0].argmin()]
+    middle = round(float(lowest[2]))
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    return float(lungs[:, :, :middle].sum()) * voxel_ml, float(lungs[:, :, middle:].sum()) * voxel_ml
 
 
 def _cut_above_carina(trachea: Trachea, spacing_mm: Spacing) -> bool:

@@ -394,7 +394,7 @@ Shape alone tells little: with less, nothing would be joined by it. With a CT a 
 WITHOUT_PROBABILITY = {BROKEN: (1.0, 2.0), LEFT: (0.3, 0.6), JUDGED: (2.0, 4.0)}
 """How often a piece of a source counts, airway and none, for the score of a mask that no probability came with. False
 pieces count twice, for nothing but the CT speaks against them; those that the network left were probable to it, and
-pieces of other masks are seldom like them. `piece_score` has a lower constant than comes out."""
+pieces of other masks are seldom like them."""
 
 SHAPE_TERMS = ["one", "long", "slender", "blunt"]
 PIECE_TERMS = [*SHAPE_TERMS, "probability", "decile", "open", "ring", "darker", "lumen", "soft", "pocket", "behind"]

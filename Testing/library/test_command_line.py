@@ -26,7 +26,7 @@ from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Airways
 from AirwaySegLib.repair.repair import Repaired, RepairModel
 from AirwaySegLib.tree.airway_tree import AirwayTree
-from AirwaySegLib.tree.suspects import suspects_from_json
+from AirwaySegLib.tree.suspect import suspects_from_json
 
 TREE = ROOT
 

@@ -287,6 +287,28 @@ def test_the_legend_names_what_the_colours_mean(a_tree):
     assert not slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
 
 
+def test_segments_have_the_names_and_numbers_of_the_library():
+    from AirwaySegLib.tree.segments import SEGMENTS, full_name
+
+    assert list(overlays.SEGMENT_NAMES) == [full_name(segment) for segment in SEGMENTS]
+    colours = overlays.ramp(overlays.SEGMENT_COLOURS, len(SEGMENTS) + 1)
+    assert len(set(colours)) == len(SEGMENTS) + 1
+
+
+def test_the_segment_overlay_has_a_colour_for_each_segment(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    overlays.show_overlay(airways, "segment", overlays.OverlayLook(surface=True), maps)
+    colours = nodes.companion(airways, nodes.SURFACE).GetDisplayNode().GetColorNode()
+    assert colours.GetNumberOfColors() == 19 and colours.GetColorName(1) == "RB1 apical, right upper lobe"
+
+
+def test_a_centerline_of_an_older_version_must_be_measured_again(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    nodes.companion(airways, nodes.CENTERLINE).GetPolyData().GetCellData().RemoveArray("segment")
+    with pytest.raises(RuntimeError, match="measured by an older version: measure it again"):
+        overlays.show_overlay(airways, "segment", overlays.OverlayLook(), maps)
+
+
 def test_generations_have_the_colours_of_the_library():
     from AirwaySegLib.tree import colours
 

@@ -21,7 +21,7 @@ from AirwaySegLib.commands import measure as measure_command
 from AirwaySegLib.commands import segment as segment_command
 from AirwaySegLib.repair.proposal import STATES
 from AirwaySegLib.tree.export import TABLE_COLUMNS, SummaryRow
-from AirwaySegLib.tree.suspects import KINDS
+from AirwaySegLib.tree.suspect import KINDS
 
 DOCS = ROOT / "docs"
 PAGES = sorted(

@@ -78,6 +78,16 @@ class Drawing:
         return Drawing(name_branches(AirwayTree(tuple(branches), UNIT_VOXEL)), self.ids, self.lobes)
 
 
+def turn(axis: int, degrees: float) -> np.ndarray:
+    """The rotation (3, 3) about the x, y or z axis."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    first, second = (other for other in range(3) if other != axis)
+    matrix = np.eye(3)
+    matrix[[first, second], [first, second]] = cosine
+    matrix[first, second], matrix[second, first] = -sine, sine
+    return matrix
+
+
 def straight(parent: Branch | None, number: int, way: np.ndarray, radius_mm: float, start: np.ndarray) -> Branch:
     """A straight branch of even width, a point each 2 mm or so."""
     count = max(3, int(np.linalg.norm(way) / 2))

@@ -32,7 +32,9 @@ from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
-from AirwaySegLib.tree.suspects import Suspect, branch_probability, find_suspects, suspects_to_json
+from AirwaySegLib.tree.missing import LungVolumes
+from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
+from AirwaySegLib.tree.suspects import branch_probability, find_suspects
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
@@ -78,6 +80,17 @@ class MeasureRequest:
     voxels: bool = False
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known besides a mask: pieces that are airway for certain and not in it, and the lungs' volumes."""
+
+    pieces: Pieces | None = None
+    volumes: LungVolumes | None = None
+
+
+NOTHING_BESIDE = Beside()
+
+
 def run_measure(request: MeasureRequest, progress: Progress) -> str:
     """Measure a mask file and return a summary of its tree.
 
@@ -119,11 +132,11 @@ def measure(
     probability: NDArray[np.uint8] | None,
     progress: Progress,
     voxels: bool = False,
-    pieces: Pieces | None = None,
+    beside: Beside = NOTHING_BESIDE,
 ) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    ``pieces`` are airway for certain and not in the mask; they are among the suspects.
+    ``beside`` is what is known besides the mask, for the suspects.
     """
     steps = len(FILES) + 1
     progress("measure", 0, steps)
@@ -153,7 +166,7 @@ def measure(
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, pieces)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside)))
     write_centerline(folder / CENTERLINE, tree, likely)
     write_table(folder / TABLE, tree, likely)
     write_summary(folder / SUMMARY, tree)
@@ -185,9 +198,9 @@ def suspects_of(
     branch_map: NDArray[np.uint16],
     probability: NDArray[np.uint8] | None,
     of_branches: dict[int, float] | None,
-    pieces: Pieces | None = None,
+    beside: Beside = NOTHING_BESIDE,
 ) -> list[Suspect]:
-    """The suspects of a parsed mask, and of ``pieces`` beside it.
+    """The suspects of a parsed mask, and of what is beside it.
 
     ``branch_map`` and ``probability`` (0..255, or None) are on the parsed box, ``of_branches`` is the mean by branch.
     """
@@ -195,10 +208,10 @@ def suspects_of(
     certain: dict[int, Piece] = {}
     if probability is not None:
         certain = certain_fragments(tree, branch_map, probability)
-    if pieces is not None:
-        tree, of_pieces = with_pieces(tree, pieces)
+    if beside.pieces is not None:
+        tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, of_branches, certain)
+    return find_suspects(tree, of_branches, certain, beside.volumes)
 
 
 def certain_fragments(

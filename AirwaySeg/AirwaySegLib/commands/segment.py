@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
 from AirwaySegLib.commands import measure, repair
+from AirwaySegLib.commands.measure import Beside
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
@@ -43,6 +44,7 @@ from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.repair import unrepaired
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.loose_pieces import Pieces
+from AirwaySegLib.tree.missing import LungVolumes, missing_lobes
 
 log = logging.getLogger("airwayseg")
 
@@ -283,8 +285,12 @@ def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report:
         run_report.warnings.append("No airway was found, so nothing was measured.")
         return
     mask = replace(ct, array=airways.mask)
-    tree = measure.measure(mask, folder, airways.probability, progress, voxels, pieces).tree
+    beside = Beside(pieces, None if airways.lungs_ml is None else LungVolumes(*airways.lungs_ml))
+    tree = measure.measure(mask, folder, airways.probability, progress, voxels, beside).tree
     run_report.warnings += tree.warnings
+    if beside.volumes is not None:
+        lacks = missing_lobes(tree, beside.volumes)
+        run_report.warnings += [lack.warning for lack in lacks if lack.warning not in tree.warnings]
     run_report.decisions |= {"branches": len(tree.main()), "loops_cut": tree.loops_cut}
 
 

@@ -77,7 +77,7 @@ def bridges_by_origin(found: Found) -> list[Bridge]:
     The score of the bridge by which a piece comes is P(airway) of the piece (`piece_score`) times P(one of the ways
     that were found is right): what is airway comes from somewhere, and doubt between two origins is no doubt of the
     piece. That of another bridge, and of one whose origin is less likely than `LEAST_ORIGIN`, is P(airway) * P(this is
-    where it comes from).
+    where it comes from); so is that of all bridges of a mask alone, whose shape tells little of what is airway.
     """
     candidates = found.candidates
     if not candidates:
@@ -105,8 +105,9 @@ def bridges_by_origin(found: Found) -> list[Bridge]:
     certain = {piece: origin[best[edge]] for piece, parent in parents.items() if (edge := (parent, piece)) in best}
     airway = _with_what_springs(airway, parents, certain)
     scores = origin * airway[pieces]
-    joining = np.array([row in chosen and origin[row] >= LEAST_ORIGIN for row in range(len(candidates))])
-    scores[joining] = (some[pieces] * airway[pieces])[joining]
+    if {"open_share", "probability"} & found.pieces.keys():
+        joining = np.array([row in chosen and origin[row] >= LEAST_ORIGIN for row in range(len(candidates))])
+        scores[joining] = (some[pieces] * airway[pieces])[joining]
     order = sorted(range(len(candidates)), key=lambda row: (row not in chosen, -scores[row]))
     return [
         _bridge(candidates[row], float(scores[row]), float(airway[candidates[row].piece]), float(origin[row]))

@@ -58,6 +58,8 @@ class Branch:
         Such as "trachea"; empty for most.
     lobe, lobe_confidence
         One of `LOBES`, estimated by rule, with a confidence 0..1; empty and 0 where no lobe is meant or known.
+    segment, segment_confidence
+        The same for the bronchopulmonary segment, by its code such as "RB6" (`segments.SEGMENTS`).
     """
 
     id: int
@@ -73,6 +75,8 @@ class Branch:
     name: str = ""
     lobe: str = ""
     lobe_confidence: float = 0.0
+    segment: str = ""
+    segment_confidence: float = 0.0
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -283,6 +287,7 @@ def distances_from_carina(tree: AirwayTree) -> list[NDArray[np.float64]]:
 
 
 _PLAIN = ("id", "parent", "component", "generation", "strahler", "name", "lobe", "lobe_confidence")
+_SEGMENT = ("segment", "segment_confidence")
 _DERIVED = ("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering", "tortuosity")
 
 
@@ -296,7 +301,7 @@ def measures_of(branch: Branch) -> dict[str, float | None]:
 
 def _branch_to_plain(branch: Branch) -> dict[str, Any]:
     return {
-        **{name: getattr(branch, name) for name in _PLAIN},
+        **{name: getattr(branch, name) for name in (*_PLAIN, *_SEGMENT)},
         "children": list(branch.children),
         **measures_of(branch),
         "points_mm": np.round(branch.points_mm, 3).tolist(),
@@ -326,4 +331,6 @@ def _branch_from_plain(plain: dict[str, Any]) -> Branch:
         name=str(plain["name"]),
         lobe=str(plain["lobe"]),
         lobe_confidence=float(plain["lobe_confidence"]),
+        segment=str(plain.get("segment", "")),
+        segment_confidence=float(plain.get("segment_confidence", 0.0)),
     )

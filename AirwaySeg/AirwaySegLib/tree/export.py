@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from AirwaySegLib.files.atomic_output import write_text
 from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
 from AirwaySegLib.tree.colours import generation_colours
+from AirwaySegLib.tree.segments import SEGMENTS, full_name
 from AirwaySegLib.tree.shape import length_weights, mean_diameter_mm
 
 Floats = NDArray[np.float64]
 
 TABLE_COLUMNS = (
     *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
+    *("segment", "segment_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
     *("angle_deg", "tortuosity", "volume_mm3", "points", "mean_probability"),
     *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
@@ -65,9 +67,9 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
     mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
-    where it is not known), lobe (0: none, 1... in the order of `LOBES`), and as text name and
-    lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and
-    ``trees`` which components are trees.
+    where it is not known), lobe (0: none, 1... in the order of `LOBES`), segment (the same in the order of `SEGMENTS`),
+    and as text name, lobe_name and segment_name. The field ``SPACE`` tells 3D Slicer that the points are LPS
+    (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------
@@ -117,6 +119,7 @@ def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch])
 
 def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[int, float]) -> None:
     data = ET.SubElement(piece, "CellData")
+    numbers_of = {segment: number for number, segment in enumerate(("", *SEGMENTS))}
     for name, numbers in (
         ("branch_id", [branch.id for branch in branches]),
         ("parent_id", [branch.parent or 0 for branch in branches]),
@@ -124,6 +127,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
         ("generation", [branch.generation for branch in branches]),
         ("strahler", [branch.strahler for branch in branches]),
         ("lobe", [LOBES.index(branch.lobe) + 1 if branch.lobe in LOBES else 0 for branch in branches]),
+        ("segment", [numbers_of[branch.segment] for branch in branches]),
     ):
         _add_numbers(data, name, np.array(numbers, "<i4"))
     for name, measures in (
@@ -135,6 +139,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
         _add_numbers(data, name, np.array(measures, "<f4"))
     _add_text(data, "name", [branch.name for branch in branches])
     _add_text(data, "lobe_name", [branch.lobe for branch in branches])
+    _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
 
 
 def _add_numbers(parent: ET.Element, name: str, values: NDArray[Any]) -> None:
@@ -192,6 +197,8 @@ def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
         "strahler": branch.strahler,
         "lobe": branch.lobe,
         "lobe_confidence": round(branch.lobe_confidence, 3),
+        "segment": branch.segment,
+        "segment_confidence": round(branch.segment_confidence, 3),
         "tapering_mm_per_mm": measures.pop("tapering"),
         "points": len(branch.points_mm),
         "mean_probability": None if probability is None else round(probability, 3),
@@ -203,9 +210,10 @@ def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
 class SummaryRow:
     """What a group of branches adds up to.
 
-    ``group`` is "generation", "lobe" or "total" and ``value`` which one: a generation's number, one of `LOBES` or
-    "none", "tree" or "fragments". The mean length is that of the group's branches. The mean diameter and its standard
-    deviation between branches weigh each branch by its length (with equal lengths: the deviation of the sample, n - 1),
+    ``group`` is "generation", "lobe", "segment" or "total" and ``value`` which one: a generation's number, one of
+    `LOBES` or `SEGMENTS` or "none", "tree" or "fragments". The mean length is that of the group's branches. The mean
+    diameter and its standard deviation between branches weigh each branch by its length (with equal lengths: that of
+    the sample, n - 1),
     so that short stretches between branching points count little. NaN where there are too few.
     """
 
@@ -220,9 +228,9 @@ class SummaryRow:
 
 
 def summarise(tree: AirwayTree) -> list[SummaryRow]:
-    """Sum the branches up by generation, by lobe and in total.
+    """Sum the branches up by generation, by lobe, by segment and in total.
 
-    Generations and lobes are those of the main tree: a fragment's generations start anywhere. Every lobe has a row,
+    All but the total are of the main tree: a fragment's generations start anywhere. Every lobe and segment has a row,
     also without branches; "none" are branches without a lobe, such as the trachea. Of generations, those that occur.
     The total has a row for the tree and, if there are any, one for all fragments together.
     """
@@ -233,6 +241,8 @@ def summarise(tree: AirwayTree) -> list[SummaryRow]:
     ]
     for lobe in (*LOBES, ""):
         rows.append(_summary_row("lobe", lobe or "none", [branch for branch in main if branch.lobe == lobe]))
+    for segment in (*SEGMENTS, ""):
+        rows.append(_summary_row("segment", segment or "none", [b for b in main if b.segment == segment]))
     rows.append(_summary_row("total", "tree", main))
     fragments = tree.loose()
     return [*rows, _summary_row("total", "fragments", fragments)] if fragments else rows

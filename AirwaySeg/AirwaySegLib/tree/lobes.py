@@ -4,6 +4,7 @@ Rules of thumb about adult chests. Letters in shapes: S sides, the subtrees of o
 up), the same in both lungs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,8 +37,11 @@ DIRECTIONS = {
 LEFT_UPPER_DIRECTIONS = (*DIRECTIONS[UPPER], *DIRECTIONS[MIDDLE])
 """The lingula lies where the middle lobe does on the other side."""
 
-REACH_MM = np.array([20.0, 45.0, np.inf])
-"""The bronchi of upper, middle and lower lobe leave within this distance of the first branching."""
+REACH_MM, BEYOND_REACH_MM = np.array([20.0, 45.0, np.inf]), 15.0
+"""The bronchi of upper, middle and lower lobe leave within this distance of the first branching; out of reach is what
+leaves farther on by the second distance, and in part what lies between."""
+NO_LOWER_LOBE = 0.02
+"""What the mean cosine must gain if the lower lobe is said to be missing."""
 INTERMEDIUS_MM = 40.0
 """A bronchus intermedius that ends without a branching may be this long before it counts as lower lobe."""
 MOST_FORKS = 8
@@ -121,37 +125,65 @@ def name_lung(lung: Lung, trust: float, found: Findings) -> None:
 def choose_lobes(lung: Lung) -> tuple[NDArray[np.int64], Vector]:
     """The kind of lobe of each of the lung's S sides, and the confidence 0..1, both (S,).
 
-    A side fits a kind as well as its direction fits the best of the kind's `DIRECTIONS` (cosine, weighted by length).
-    Of all assignments in which no upper lobe leaves below another lobe, and the middle lobe leaves at one branching
-    only, the best fitting one is taken. The confidence grows with its lead over the best assignment in which the side
-    is of another kind (no lead: 0.5), and with the side's length.
+    A side fits a kind as well as its direction fits the best of the kind's `DIRECTIONS` (cosine, weighted by length),
+    less up to 1 if the lobe's bronchus leaves out of reach. Of all `_assignments` the best fitting one is taken. The
+    confidence grows with its lead over the best assignment in which the side is of another kind (no lead: 0.5), and
+    with the side's length.
     """
-    fit = _fit(lung)
+    cosine = _cosines(lung)
     weight = lung.length_mm / lung.length_mm.sum()
-    best = np.full(fit.shape, -np.inf)
-    numbers = range(len(lung.runs) + 1)
-    for last_upper in numbers:
-        for middle in (-1, *numbers[last_upper:]):
-            is_middle = (lung.branching == middle) & (lung.side == RIGHT)
-            allowed = np.stack([lung.branching <= last_upper, is_middle, lung.branching >= last_upper], axis=1)
-            score = np.where(allowed, fit * weight[:, None], -np.inf)
-            own = score.max(axis=1, keepdims=True)
-            best = np.maximum(best, own.sum() - own + score)
+    best = np.full(cosine.shape, -np.inf)
+    for possible in _assignments(lung):
+        fit = cosine - _out_of_reach(lung, possible.leaves)
+        score = np.where(possible.kinds, fit * weight[:, None], -np.inf)
+        own = score.max(axis=1, keepdims=True)
+        best = np.maximum(best, own.sum() - own + score - possible.unlikely)
     ranked = np.sort(best, axis=1)
-    lead = (ranked[:, -1] - ranked[:, -2]) / weight
+    lead = (ranked[:, -1] - np.maximum(ranked[:, -2], ranked[:, -1] - 9)) / weight
     seen = lung.length_mm / (lung.length_mm + SURE_MM)
     return best.argmax(axis=1), (1 - 0.5 * np.exp(-lead / SURE_LEAD)) * seen
 
 
-def _fit(lung: Lung) -> Vector:
-    """Cosine between each side's direction and the nearest one of each kind of lobe, (S, 3); 1 less out of reach."""
+@dataclass(frozen=True)
+class _Assignment:
+    """Which kinds each side may be of, (S, 3), the branching at which its lobe leaves the way, (S,), and a penalty."""
+
+    kinds: NDArray[np.bool_]
+    leaves: NDArray[np.int64]
+    unlikely: float = 0.0
+
+
+def _assignments(lung: Lung) -> Iterator[_Assignment]:
+    """No upper lobe leaves below another lobe, and the middle lobe at one branching.
+
+    Or the lower lobe is missing; then the way to the base leads into the last lobe that is left.
+    """
+    numbers = range(len(lung.runs) + 1)
+    none, every = np.zeros(len(lung.sides), bool), np.ones(len(lung.sides), bool)
+    for last_upper in numbers:
+        upper, below = lung.branching <= last_upper, lung.branching >= last_upper
+        yield _Assignment(np.stack([upper, none, below], axis=1), lung.branching)
+        if lung.side == RIGHT:
+            for middle in numbers[last_upper:]:
+                yield _Assignment(np.stack([upper, lung.branching == middle, below], axis=1), lung.branching)
+            leaves = np.minimum(lung.branching, last_upper + 1)
+            yield _Assignment(np.stack([upper, below, none], axis=1), leaves, NO_LOWER_LOBE)
+    yield _Assignment(np.stack([every, none, none], axis=1), np.minimum(lung.branching, 1), NO_LOWER_LOBE)
+
+
+def _cosines(lung: Lung) -> Vector:
+    """Cosine between each side's direction and the nearest one of each kind of lobe, (S, 3)."""
     ways = np.array([lung.shape.towards(first, lung.side) for first, _ in lung.sides])
     ways /= np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-9)
     directions = [LEFT_UPPER_DIRECTIONS if lung.side == LEFT and kind == UPPER else DIRECTIONS[kind] for kind in KINDS]
     units = [np.array(kind) / np.linalg.norm(kind, axis=1, keepdims=True) for kind in directions]
-    cosine = np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
-    way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(lung.branching, len(lung.runs) - 1)]
-    return cosine - (way_mm[:, None] - lung.run_mm[0] > REACH_MM)
+    return np.stack([(ways @ kind.T).max(axis=1) for kind in units], axis=1)
+
+
+def _out_of_reach(lung: Lung, leaves: NDArray[np.int64]) -> Vector:
+    """How far, 0..1, each kind of lobe is out of reach where a side's lobe leaves, (S, 3)."""
+    way_mm = np.cumsum([0.0, *lung.run_mm])[np.minimum(leaves, len(lung.runs) - 1)]
+    return np.clip((way_mm[:, None] - lung.run_mm[0] - REACH_MM) / BEYOND_REACH_MM, 0, 1)
 
 
 def _name_the_way(lung: Lung, kinds: NDArray[np.int64], found: Findings) -> int:

@@ -9,6 +9,9 @@ import numpy as np
 
 from AirwaySegLib.tree.airway_tree import TRACHEA, AirwayTree
 from AirwaySegLib.tree.lobes import MAIN_NAME, SIDE_NAME, Lung, name_lung, walk_to_the_base
+from AirwaySegLib.tree.missing import missing_lobes
+from AirwaySegLib.tree.patient_axes import Carina, patient_axes, turned
+from AirwaySegLib.tree.segments import name_segments
 from AirwaySegLib.tree.shape import LEFT, RIGHT, Findings, Shape, mean_diameter_mm, measure_shape
 
 MAIN_SHARE, STUMP_THICKNESS = 0.10, 0.4
@@ -40,7 +43,7 @@ MOST_GENERATIONS = 23
 
 
 def name_branches(tree: AirwayTree) -> AirwayTree:
-    """Find trachea, carina and main bronchi, estimate the lobes, count generations and orders.
+    """Find trachea, carina and main bronchi, estimate lobes and segments, count generations and orders.
 
     Parameters
     ----------
@@ -51,14 +54,15 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     Returns
     -------
     AirwayTree
-        With ``carina_mm``, each branch's ``generation``, ``strahler``, ``name``, ``lobe`` and ``lobe_confidence``, and
-        a warning for each thing that was looked for and not found, or that is not `plausibility`. It never fails: an
-        empty tree gets a warning too.
+        With ``carina_mm``, each branch's ``generation``, ``strahler``, ``name``, ``lobe``, ``segment`` and their
+        confidences, and a warning for each thing that was looked for and not found, that is scarce
+        (`missing.missing_lobes`), or that is not `plausibility`. It never fails: an empty tree gets a warning too.
 
     Notes
     -----
     A spur (`shape.SPUR_MM`) has the next generation, but does not advance that of the branch that it leaves. All
-    stretches above the carina are the trachea, whatever leaves it. Right and left are told by x alone: a mirrored
+    stretches above the carina are the trachea, whatever leaves it. Lobes are looked for in the patient's own axes
+    (`patient_axes`), so that nobody need lie straight. Right and left are told by the image's x alone: a mirrored
     patient is named by side, with lower confidence where the main bronchi's shape contradicts.
     """
     found = Findings()
@@ -75,6 +79,7 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
     branches = []
     for branch in tree.branches:
         lobe, confidence = found.lobes.get(branch.id, ("", 0.0))
+        segment, segment_confidence = found.segments.get(branch.id, ("", 0.0))
         branches.append(
             replace(
                 branch,
@@ -83,17 +88,22 @@ def name_branches(tree: AirwayTree) -> AirwayTree:
                 name=found.names.get(branch.id, ""),
                 lobe=lobe,
                 lobe_confidence=round(confidence, 3),
+                segment=segment,
+                segment_confidence=round(segment_confidence, 3),
             )
         )
     named = tree.with_branches(branches, carina_mm=found.carina_mm)
-    new = [text for text in (*found.warnings, *plausibility(named)) if text not in tree.warnings]
+    lacking = [lack.warning for lack in missing_lobes(named)]
+    new = [
+        text for text in dict.fromkeys((*found.warnings, *lacking, *plausibility(named))) if text not in tree.warnings
+    ]
     return replace(named, warnings=(*tree.warnings, *new))
 
 
 # Trachea and carina ---------------------------------------------------------------------------------------------------
 
 
-def _find_carina(shape: Shape) -> tuple[list[int], int, int] | None:
+def _find_carina(shape: Shape) -> Carina | None:
     """The trachea's stretches, the right and the left main bronchus; None if no branching parts two sides.
 
     Of the branchings along the heaviest way from the root that lead to both sides, it is the one that leaves most
@@ -187,7 +197,7 @@ def _median_radius_mm(shape: Shape, run: list[int]) -> float:
     return float(np.median(np.concatenate([shape.branch(part).own_radii_mm for part in run])))
 
 
-def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: Findings) -> None:
+def _name_from_carina(shape: Shape, carina: Carina, found: Findings) -> None:
     """Name trachea, main bronchi and both lungs."""
     trachea, right, left = carina
     found.name(trachea, TRACHEA)
@@ -196,12 +206,13 @@ def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: F
     length_mm = float(shape.own_mm[trachea].sum())
     if length_mm < TRACHEA_SEEN_MM:
         found.warnings.append(f"Only {length_mm:.0f} mm of the trachea are in the mask.")
+    own = turned(shape, patient_axes(shape, carina))
     lungs = [
-        walk_to_the_base(shape, side, main, _leaving_high(shape, carina, side))
+        walk_to_the_base(own, side, main, _leaving_high(own, carina, side))
         for side, main in ((RIGHT, right), (LEFT, left))
     ]
     trust = 1.0
-    if _looks_mirrored(*lungs):
+    if _looks_mirrored(shape, *lungs):
         trust = 0.7
         found.warnings.append(
             "The left main bronchus is shorter, wider or steeper than the right one: the patient or the image may be "
@@ -209,9 +220,10 @@ def _name_from_carina(shape: Shape, carina: tuple[list[int], int, int], found: F
         )
     for lung in lungs:
         name_lung(lung, trust, found)
+    name_segments(own, found)
 
 
-def _leaving_high(shape: Shape, carina: tuple[list[int], int, int], side: int) -> list[int]:
+def _leaving_high(shape: Shape, carina: Carina, side: int) -> list[int]:
     """Bronchi that leave the trachea towards a side, at the carina or above."""
     trachea, right, left = carina
     children = [child for stretch in trachea for child in shape.branch(stretch).children]
@@ -224,13 +236,13 @@ def _leaving_high(shape: Shape, carina: tuple[list[int], int, int], side: int) -
     ]
 
 
-def _looks_mirrored(right: Lung, left: Lung) -> bool:
+def _looks_mirrored(shape: Shape, right: Lung, left: Lung) -> bool:
     """Whether two of shortness, width and steepness speak for the left main bronchus, and none for the right one."""
     if len(right.runs) < 2 or len(left.runs) < 2:
         return False
     traits = []
     for lung in (right, left):
-        run, shape = lung.runs[0], lung.shape
+        run = lung.runs[0]
         way = shape.end_mm(run[-1]) - shape.start_mm(run[0])
         radius_mm = float(np.concatenate([shape.branch(part).own_radii_mm for part in run]).mean())
         steepness = max(-way[2], 0.0) / max(float(np.linalg.norm(way)), 1e-9)
@@ -256,6 +268,7 @@ def _name_without_carina(shape: Shape, found: Findings) -> None:
         side = RIGHT if sideways < 0 else LEFT
         found.warnings.append(f"No carina was found: only airways of the {SIDE_NAME[side]} lung are in the mask.")
         name_lung(walk_to_the_base(shape, side, root, []), 0.5, found)
+        name_segments(shape, found)
     else:
         found.warnings.append("No carina was found: the tree does not part into a right and a left side.")
     way = shape.end_mm(run[-1]) - shape.start_mm(root)

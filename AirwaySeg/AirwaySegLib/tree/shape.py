@@ -97,10 +97,11 @@ def length_weights(branches: list[Branch]) -> Vector:
 
 @dataclass
 class Findings:
-    """What is known so far: names by id, lobe and confidence by id, warnings, and the carina."""
+    """What is known so far: names, lobe and segment, each with its confidence, by id; warnings, and the carina."""
 
     names: dict[int, str] = field(default_factory=dict)
     lobes: dict[int, tuple[str, float]] = field(default_factory=dict)
+    segments: dict[int, tuple[str, float]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     carina_mm: tuple[float, float, float] | None = None
 

@@ -1,34 +1,40 @@
-"""Points of an airway tree to look at: unconnected pieces, fragments, sudden ends, leaks, doubtful tips.
+"""Points of an airway tree to look at: unconnected pieces, fragments, what is missing, sudden ends, leaks, tips.
 
 Lengths are in mm. ``ramp(x, a, b)`` in formulas is 0 at a, 1 at b, straight between them and flat outside. All kinds
 have one scale of scores: from 0.5 on more likely than not worth a look, 1 means certain.
 """
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.tree.fragment_ends import ramp
-from AirwaySegLib.tree.fragment_joints import Joint, Point, far_radius_mm, rounded_point
+from AirwaySegLib.tree.fragment_joints import Joint, far_radius_mm, rounded_point
 from AirwaySegLib.tree.loose_pieces import Piece, joints_of_pieces
-
-FORMAT = "AirwaySeg suspects 1"
-FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP = "fragment", "sudden end", "leak", "doubtful tip"
-UNCONNECTED = "unconnected piece"
-KINDS = (UNCONNECTED, FRAGMENT, SUDDEN_END, LEAK, DOUBTFUL_TIP)
+from AirwaySegLib.tree.missing import Lack, LungVolumes, cut_off_branches, is_stump, missing_lobes
+from AirwaySegLib.tree.suspect import (
+    DOUBTFUL_TIP,
+    FRAGMENT,
+    KINDS,
+    LEAK,
+    MISSING_BRANCH,
+    MISSING_LOBE,
+    SUDDEN_END,
+    UNCONNECTED,
+    Suspect,
+)
 
 MOST_OF_A_KIND = 10
 """A person looks at five to twenty suspects of a case."""
+MOST_MISSING_BRANCHES = 2
+"""A whole tree has about one point that looks like this."""
 LEAST_SCORE = 0.2
 """What scores less is counted, not listed."""
 NOTE_SCORE = 0.01
@@ -43,6 +49,8 @@ TIP_SPREADS = 3.0
 """Robust standard deviations above the tree's median tip."""
 EARLY_GENERATION, LATE_GENERATION = 3, 8
 """Lobar and segmental bronchi never end; around generation 8 CT loses the airways."""
+
+STUMP_SCORE = 0.6
 
 WIDENING, SURE_WIDENING = 1.3, 2.0
 """A daughter's lumen has 0.8 of its mother's (2 ** (-1/3); Weibel, 1963) and no healthy airway widens; 1.3 leaves room
@@ -66,49 +74,44 @@ THICK_TIP_MM, THIN_TIP_MM = 2.0, 1.0
 """Radii: false branches are as thin as the noise."""
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A point to look at.
-
-    ``kind`` is one of `KINDS`; ``place_mm`` is in LPS (x, y, z); ``score`` 0..1, higher first; ``branch`` the id of the
-    branch it belongs to, of a piece outside the mask of the one that it would join; ``reason`` a sentence for the user,
-    ``facts`` its numbers by name. A fragment or piece names the branch of the tree that it would join, and the
-    point on that branch's centerline. A note about what the list leaves out has the fact ``left_out``, their number,
-    and stands at the first of them.
-    """
-
-    kind: str
-    place_mm: Point
-    score: float
-    branch: int
-    reason: str
-    facts: dict[str, float]
-    other_branch: int | None = None
-    other_place_mm: Point | None = None
-
-
 def find_suspects(
-    tree: AirwayTree, probability: dict[int, float] | None = None, certain: dict[int, Piece] | None = None
+    tree: AirwayTree,
+    probability: dict[int, float] | None = None,
+    certain: dict[int, Piece] | None = None,
+    volumes: LungVolumes | None = None,
 ) -> list[Suspect]:
     """Unconnected pieces, the longest first, then all other kinds, the highest score first.
 
     Of each kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain`` says which loose components are
     airway for certain.
 
-    ``probability`` comes from `branch_probability`; without it no tip is doubtful. An empty tree has no suspects.
-    A branch that is more likely a leak is not listed as a sudden end too; leaks close to each other are merged.
+    ``volumes`` are those of the lungs, if they are known. ``probability`` comes from `branch_probability`; without
+    it no tip is doubtful. An empty tree has no suspects. A branch that is more likely a leak is not listed as a sudden
+    end too, and none with a leak as a missing branch; leaks close to each other are merged.
     """
     leaks = possible_leaks(tree)
     leaking = {leak.branch: leak.score for leak in leaks}
     ends = [end for end in sudden_ends(tree) if end.score > leaking.get(end.branch, 0)]
     loose = loose_fragments(tree, certain)
     pieces = [suspect for suspect in loose if suspect.kind == UNCONNECTED]
-    kinds = [loose[len(pieces) :], ends, _merged_leaks(leaks), doubtful_tips(tree, probability or {})]
+    ended = [suspect.place_mm for suspect in ends]
+    cut_off = [
+        _lacking(MISSING_BRANCH, lack)
+        for lack in cut_off_branches(tree)
+        if lack.branch.id not in leaking and all(math.dist(lack.point_mm, end) > ONE_LEAK_MM for end in ended)
+    ]
+    lobes = [_lacking(MISSING_LOBE, lack) for lack in missing_lobes(tree, volumes)]
+    kinds = [loose[len(pieces) :], lobes, ends, cut_off[:MOST_MISSING_BRANCHES], _merged_leaks(leaks)]
+    kinds.append(doubtful_tips(tree, probability or {}))
     return [*_shortened(pieces), *_sorted(suspect for found in kinds for suspect in _shortened(found))]
 
 
 def _sorted(suspects: Iterable[Suspect]) -> list[Suspect]:
     return sorted(suspects, key=lambda suspect: (-suspect.score, KINDS.index(suspect.kind), suspect.branch))
+
+
+def _lacking(kind: str, lack: Lack) -> Suspect:
+    return _suspect(kind, lack.branch, lack.point_mm, lack.score, lack.reason, lack.facts)
 
 
 def _shortened(found: list[Suspect]) -> list[Suspect]:
@@ -172,9 +175,9 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
     limit = median + `TIP_SPREADS` * 1.4826 * MAD of r over the tree's tips, but never below `SMALL_TIP_MM` or
     `SMALL_TIP_VOXELS`, and always above `LARGE_TIP_MM`: an obstruction, mucus, or a breakage of the segmentation.
     Score = 0.3 + 0.5 ramp(r, limit, 2 limit) + 0.2 ramp(generation, `LATE_GENERATION`, `EARLY_GENERATION`).
-    A main bronchus without children scores 1 whatever its radius, and so does a trachea without any, which one of
-    several trees is not. The root's upper end never counts, nor does a bump: a branch whose centerline does not leave
-    its parent's lumen.
+    A stump (`missing.is_stump`) scores at least `STUMP_SCORE`. A main bronchus without children scores 1 whatever its
+    radius, and so does a trachea without any, which one of several trees is not. The root's upper end never counts, nor
+    does a bump: a branch whose centerline does not leave its parent's lumen.
     """
     tips = [branch for branch in tree.main() if not branch.children]
     radii = {branch.id: _tip_radius_mm(branch) for branch in tips}
@@ -188,12 +191,17 @@ def sudden_ends(tree: AirwayTree) -> list[Suspect]:
         alone = branch.parent is None and len(tree.trees) == 1
         if alone or branch.name in (RIGHT_MAIN, LEFT_MAIN):
             score = 1.0
+        elif is_stump(branch, tree.voxel_mm):
+            score = max(score, STUMP_SCORE)
         elif branch.id not in branching or radius <= limit_mm:
             continue
         reason = (
             f"The airway ends {2 * radius:.1f} mm wide in generation {branch.generation}; "
             f"tips up to {2 * limit_mm:.1f} mm are usual here."
         )
+        if radius <= limit_mm and score == STUMP_SCORE:
+            out_mm = branch.length_mm - branch.radii_mm[0]
+            reason = f"The airway ends {out_mm:.1f} mm beyond its parent though it is {2 * radius:.1f} mm wide."
         facts = {"radius_mm": radius, "usual_radius_mm": limit_mm, "generation": branch.generation}
         found.append(_suspect(SUDDEN_END, branch, branch.points_mm[-1], score, reason, facts))
     return _sorted(found)
@@ -400,43 +408,3 @@ def _suspect(
 ) -> Suspect:
     rounded = {name: round(float(value), 3) for name, value in facts.items()}
     return Suspect(kind, rounded_point(point), round(score, 3), branch.id, reason, rounded)
-
-
-def suspects_to_json(suspects: list[Suspect]) -> str:
-    """Text for `suspects_from_json`."""
-    document = {"format": FORMAT, "space": "LPS", "unit": "mm", "suspects": [asdict(suspect) for suspect in suspects]}
-    return json.dumps(document, indent=1)
-
-
-def suspects_from_json(text: str) -> list[Suspect]:
-    """Read what `suspects_to_json` wrote.
-
-    Raises
-    ------
-    AirwaySegError
-        If it is something else.
-    """
-    return read_document(
-        text, FORMAT, "list of suspects", lambda document: [_from_plain(plain) for plain in document["suspects"]]
-    )
-
-
-def _from_plain(plain: dict[str, Any]) -> Suspect:
-    if plain["kind"] not in KINDS or not 0 <= plain["score"] <= 1:
-        raise ValueError(f"a {plain['kind']!r} of score {plain['score']}")
-    other, other_point = plain["other_branch"], plain["other_place_mm"]
-    return Suspect(
-        kind=plain["kind"],
-        place_mm=_triple(plain["place_mm"]),
-        score=float(plain["score"]),
-        branch=int(plain["branch"]),
-        reason=str(plain["reason"]),
-        facts={str(name): float(value) for name, value in plain["facts"].items()},
-        other_branch=None if other is None else int(other),
-        other_place_mm=None if other_point is None else _triple(other_point),
-    )
-
-
-def _triple(values: list[float]) -> Point:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

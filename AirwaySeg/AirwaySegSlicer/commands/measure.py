@@ -27,7 +27,7 @@ MARGIN_VOXELS = 3
 """More than the distance at which the command takes airways for cut by the edge."""
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
-WORDS = {"name", "lobe"}
+WORDS = {"name", "lobe", "segment"}
 
 
 def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:

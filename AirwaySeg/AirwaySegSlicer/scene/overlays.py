@@ -1,4 +1,4 @@
-"""Overlays: the airways coloured by generation, lobe, diameter, distance or probability, in 3D and in the slices.
+"""Overlays: airways coloured by generation, lobe, segment, diameter, distance or probability, in 3D and in the slices.
 
 The surface is a model with a point array named like the overlay, so that it stays coloured in a saved scene. Slice
 views get a volume of the airways' bounding box as their foreground.
@@ -39,6 +39,21 @@ COVERING = ("Visibility3D", "Visibility2DFill")
 # As in the library. From white over yellow, red, violet and blue to green: safe for colour-blind readers.
 GENERATION_RAMP = "e6fafa f8df58 fa8c1e dc533c b75880 806bb9 249efa 65dccd bdd992"
 LOBE_COLOURS = "9aa0a6 4e9fe0 57c08b e5c04d e07a5f a678c9"
+SEGMENT_COLOURS = (
+    "9aa0a6 08519c 4e9fe0 9ecae1 238b45 a1d99b b30000 ef6548 fdbb84 8c510a dfc27d "
+    "54278f 807dba c994c7 e7298a e5c04d a63603 fd8d3c 525252"
+)
+SEGMENT_NAMES = (
+    *("RB1 apical, right upper lobe", "RB2 posterior, right upper lobe", "RB3 anterior, right upper lobe"),
+    *("RB4 lateral, right middle lobe", "RB5 medial, right middle lobe", "RB6 superior, right lower lobe"),
+    *("RB7 medial basal, right lower lobe", "RB8 anterior basal, right lower lobe"),
+    *("RB9 lateral basal, right lower lobe", "RB10 posterior basal, right lower lobe"),
+    *("LB1+2 apicoposterior, left upper lobe", "LB3 anterior, left upper lobe"),
+    *("LB4 superior lingular, left upper lobe", "LB5 inferior lingular, left upper lobe"),
+    *("LB6 superior, left lower lobe", "LB8 anteromedial basal, left lower lobe"),
+    *("LB9 lateral basal, left lower lobe", "LB10 posterior basal, left lower lobe"),
+)
+"""The segments in the order of their numbers, in the words of the library."""
 NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 
@@ -52,6 +67,10 @@ def lobe_names(centerline_node: slicer.vtkMRMLModelNode) -> list[str]:
 
 def _lobes(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
     return [_("no lobe"), *lobe_names(centerline_node)]
+
+
+def _segments(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
+    return [_("no segment"), *SEGMENT_NAMES]
 
 
 def _generations(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
@@ -82,6 +101,9 @@ OVERLAYS = {
     for overlay in (
         Overlay("generation", _("Generation"), _("Generation"), BRANCHES, "generation", GENERATION_RAMP, _generations),
         Overlay("lobe", _("Lobe (estimate)"), _("Lobe (estimate)"), BRANCHES, "lobe", LOBE_COLOURS, _lobes),
+        Overlay(
+            "segment", _("Segment (estimate)"), _("Segment (estimate)"), BRANCHES, "segment", SEGMENT_COLOURS, _segments
+        ),
         Overlay("diameter", _("Diameter"), _("Mean diameter (mm)"), BRANCHES, "mean_diameter_mm"),
         Overlay("toCenterline", _("Distance to the centerline"), _("To the centerline (mm)"), TO_CENTERLINE),
         Overlay("toWall", _("Distance to the wall"), _("To the wall (mm)"), TO_WALL),
@@ -172,6 +194,10 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
     """A measure of the branches, indexed by their id, float32; `NOTHING` for id 0."""
     import numpy as np
 
+    if centerline_node.GetPolyData().GetCellData().GetAbstractArray(column) is None:
+        raise RuntimeError(
+            _("{name} was measured by an older version: measure it again.").format(name=centerline_node.GetName())
+        )
     ids = slicer.util.arrayFromModelCellData(centerline_node, "branch_id")
     values = np.full(int(ids.max(initial=0)) + 1, NOTHING, np.float32)
     values[ids] = slicer.util.arrayFromModelCellData(centerline_node, column)

@@ -30,6 +30,8 @@ from AirwaySegSlicer.scene.review_kinds import (
     APPLIED,
     END,
     FRAGMENT,
+    MISSING_BRANCH,
+    MISSING_LOBE,
     PIECE,
     PROPOSED,
     REFUSED,
@@ -164,7 +166,10 @@ def _suspect_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterato
 def _suspect_mm(suspect: dict[str, Any], below: dict[int, float]) -> float:
     """The length of airway that a suspect is about, mm."""
     facts = suspect["facts"]
-    if suspect["kind"] == END:
+    if suspect["kind"] == MISSING_LOBE:  # Half of the airways of its lung, or what this lung lacks of the other.
+        whole = float(facts.get("other_lung_mm", facts.get("lung_mm", 0.0)))
+        return max(0.0, whole - float(facts["length_mm"])) / (1 if "other_lung_mm" in facts else 2)
+    if suspect["kind"] in (END, MISSING_BRANCH):
         return NEXT_GENERATION * 2 * float(facts["radius_mm"])
     if suspect["kind"] in (PIECE, FRAGMENT):
         return float(facts["length_mm"])

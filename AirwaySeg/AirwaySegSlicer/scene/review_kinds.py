@@ -11,6 +11,7 @@ from AirwaySegSlicer.scene.decisions import ACCEPT, REFUSE
 
 PROPOSED, APPLIED, REFUSED = "proposed repair", "applied repair", "refused repair"
 PIECE, FRAGMENT, END, LEAK, TIP = "unconnected piece", "fragment", "sudden end", "leak", "doubtful tip"
+MISSING_LOBE, MISSING_BRANCH = "missing lobe", "missing branch"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ KINDS = {
         Kind(PIECE, "piece", _("Unconnected piece"), _("Accept adds it without a bridge, Refuse removes it.")),
         Kind(FRAGMENT, "piece", _("Loose fragment"), _("Accept keeps it, Refuse removes it.")),
         Kind(END, "end", _("Sudden end"), _("Accept: it ends here. Refuse: it goes on, and more is to be added.")),
+        Kind(MISSING_LOBE, "missing", _("Missing lobe"), _("Accept: it is complete. Refuse: more is to be added.")),
+        Kind(MISSING_BRANCH, "missing", _("Missing branch"), _("Accept: it is complete. Refuse: more is to be added.")),
         Kind(
             LEAK, "leak", _("Possible leak"), _("Accept keeps it, Refuse removes the branch and all that follows it.")
         ),

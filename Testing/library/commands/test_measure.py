@@ -13,7 +13,7 @@ from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.commands.measure import FILES, TREE, MeasureRequest, run_measure
 from AirwaySegLib.progress import silent
 from AirwaySegLib.tree.airway_tree import AirwayTree
-from AirwaySegLib.tree.suspects import suspects_from_json
+from AirwaySegLib.tree.suspect import suspects_from_json
 
 SHAPE, SPACING_MM = (160, 64, 144), (1.25, 1.25, 1.25)
 

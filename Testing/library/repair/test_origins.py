@@ -181,6 +181,15 @@ def test_doubt_between_two_origins_is_no_doubt_of_the_piece():
     assert other.score == pytest.approx(other.facts["airway"] * other.facts["origin"], abs=1e-3)
 
 
+def test_a_mask_alone_needs_a_sure_origin():
+    """The shape of a piece tells little of what it is, so that only one sure way speaks for it."""
+    ways = [a_way(1, 10.0, 20.0), a_way(1, 60.0, 22.0)]
+    shape = {"length_mm": 20.0, "slenderness": 8.0, "radius_mm": 1.2, "forks": 0.0, "taper": 0.1, "voxels": 90.0}
+    bridges = bridges_by_origin(Found({name: np.full(3, value) for name, value in shape.items()}, ways))
+    for one in bridges:
+        assert one.score == pytest.approx(one.facts["airway"] * one.facts["origin"], abs=1e-3) and one.score < 0.5
+
+
 def test_a_piece_is_not_joined_by_one_of_many_ways_of_which_none_stands_out():
     ways = [a_way(1, 30.0 * number, 20.0) for number in range(8)]
     bridges = two_ways(300.0, *ways)

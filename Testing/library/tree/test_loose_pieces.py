@@ -8,7 +8,8 @@ from AirwaySegLib.files.volume import Volume, part_of
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.loose_pieces import Pieces, joints_of_pieces, with_pieces
-from AirwaySegLib.tree.suspects import find_suspects, suspects_from_json, suspects_to_json
+from AirwaySegLib.tree.suspect import suspects_from_json, suspects_to_json
+from AirwaySegLib.tree.suspects import find_suspects
 
 SHAPE, SPACING_MM = (200, 100, 225), (1.0, 0.8, 0.8)
 

@@ -22,6 +22,7 @@ from lungtrees import (
     attached,
     draw,
     grown,
+    turn,
     with_side_branch,
     without,
 )
@@ -32,6 +33,8 @@ from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, Airway
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.lobes import INTERMEDIUS, LOBAR_BRONCHUS
 from AirwaySegLib.tree.naming import name_branches, plausibility
+from AirwaySegLib.tree.patient_axes import patient_axes, turned
+from AirwaySegLib.tree.shape import measure_shape
 
 # The whole tree -------------------------------------------------------------------------------------------------------
 
@@ -91,16 +94,30 @@ def test_a_wrong_lobe_has_a_low_confidence():
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_a_patient_who_lies_askew_has_the_same_names_and_lobes(axis):
-    cosine, sine = math.cos(math.radians(15)), math.sin(math.radians(15))
-    first, second = (other for other in range(3) if other != axis)
-    turn = np.eye(3)
-    turn[[first, second], [first, second]] = cosine
-    turn[first, second], turn[second, first] = -sine, sine
-    for matrix in (turn, turn.T):
-        turned = draw(WHOLE).moved(matrix)
-        assert [turned.of(name).name for name in LOBAR] == [draw(WHOLE).of(name).name for name in LOBAR]
-        assert turned.lobes_right() == 1
+@pytest.mark.parametrize("degrees", [-25, -15, 15, 25])
+def test_a_patient_who_lies_askew_has_the_same_names_and_lobes(axis, degrees):
+    turned = draw(WHOLE).moved(turn(axis, degrees))
+    assert [turned.of(name).name for name in LOBAR] == [draw(WHOLE).of(name).name for name in LOBAR]
+    assert turned.lobes_right() == 1
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("degrees", [-20, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tilt_of_20_degrees_changes_no_lobe_of_a_grown_tree(axis, degrees, seed):
+    straight, askew = grown(seed), grown(seed).moved(turn(axis, degrees))
+    same = [one.lobe == other.lobe for one, other in zip(straight.tree.branches, askew.tree.branches, strict=True)]
+    assert np.mean(same) >= 0.92
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_the_patient_is_turned_back_most_of_the_way(axis):
+    shape = measure_shape(draw(WHOLE).tree)
+    askew = turned(shape, turn(axis, 20))
+    main = draw(WHOLE).ids["RMB"], draw(WHOLE).ids["LMB"]
+    back = patient_axes(askew, ([1], *main)) @ turn(axis, 20)
+    rest = math.degrees(math.acos((np.trace(back) - 1) / 2))
+    assert rest < 12 and np.linalg.det(back) == pytest.approx(1)
 
 
 def test_a_mirrored_patient_is_named_by_side_with_a_warning_and_less_confidence():

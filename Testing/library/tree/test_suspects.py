@@ -15,17 +15,15 @@ from AirwaySegLib.tree.airway_tree import LEFT_MAIN, AirwayTree, Branch
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.fragment_joints import joints_of_fragments
 from AirwaySegLib.tree.loose_pieces import Piece
+from AirwaySegLib.tree.suspect import Suspect, suspects_from_json, suspects_to_json
 from AirwaySegLib.tree.suspects import (
     MOST_OF_A_KIND,
-    Suspect,
     branch_probability,
     doubtful_tips,
     find_suspects,
     loose_fragments,
     possible_leaks,
     sudden_ends,
-    suspects_from_json,
-    suspects_to_json,
 )
 
 VOXEL_MM = (0.7, 0.7, 0.7)
