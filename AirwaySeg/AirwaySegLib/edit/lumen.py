@@ -16,8 +16,8 @@ from AirwaySegLib.masks.rays import RAY_STEP_MM, profiles_around
 
 Floats = NDArray[np.float64]
 
-_WALL_MM = 2.5
-"""How far beyond the widest lumen a wall is looked for."""
+_WALL_MM, _REACH_MM = 2.5, 8.0
+"""How far beyond the widest lumen a wall is looked for, and how far from the middle in any case."""
 
 _WALL_PERCENTILE = 35
 """The wall is where this percentile of the rays is brightest: a vessel on one side is none, nor is noise."""
@@ -84,7 +84,7 @@ class Brightness:
 
 def rings_along(hu: NDArray, spacing_mm: Spacing, line_mm: Floats, widest_mm: float) -> Rings:
     """Measure lumen and wall along a line (P, 3) of mm in a box of HU (Z, Y, X); no lumen is wider than the given."""
-    steps_mm = np.arange(0, widest_mm + _WALL_MM, RAY_STEP_MM)
+    steps_mm = np.arange(0, max(widest_mm + _WALL_MM, _REACH_MM), RAY_STEP_MM)
     profiles = profiles_around(hu, np.asarray(spacing_mm), line_mm, _directions(line_mm), steps_mm)
     lumen_hu = ndimage.gaussian_filter1d(profiles[:, :, :2].mean(axis=(1, 2)).astype(float), _ALONG, mode="nearest")
     ring_hu = ndimage.gaussian_filter1d(np.percentile(profiles, _WALL_PERCENTILE, axis=1), _ALONG, axis=0)
@@ -152,6 +152,21 @@ def lumen_around(
     lumen[tuple(path.T)] = True
     labels, _ = ndimage.label(lumen)
     return np.isin(labels, np.unique(labels[tuple(path.T)]))
+
+
+def centered(lumen: NDArray[np.bool_], path: NDArray, line_mm: Floats, spacing_mm: Spacing) -> Floats:
+    """The line (P, 3) moved into the middle of its lumen: to the mean of the voxels nearest to each position, smoothed.
+
+    The cheapest path takes the inner side of a bend.
+    """
+    near, nearest = nearest_of(path, line_mm, _REACH_MM, lumen.shape, spacing_mm)
+    inside = lumen[tuple(near.T)]
+    voxels_mm, nearest = near[inside] * np.asarray(spacing_mm), nearest[inside]
+    count = len(line_mm)
+    sums = np.stack([np.bincount(nearest, voxels_mm[:, axis], minlength=count) for axis in range(3)], axis=1)
+    weights = np.bincount(nearest, minlength=count).astype(float)[:, None]
+    smooth, counts = (ndimage.gaussian_filter1d(each, _ALONG, axis=0, mode="nearest") for each in (sums, weights))
+    return np.where(counts > 1e-3, smooth / np.maximum(counts, 1e-3), line_mm)
 
 
 def nearest_of(

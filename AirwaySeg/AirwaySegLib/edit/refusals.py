@@ -3,20 +3,30 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.edit.scan import Crop, Scan
 from AirwaySegLib.errors import AirwaySegError
 
 _BRIGHT_HU, _EMPTY_HU = -600.0, -930.0
 """Brighter is tissue; darker on all sides is the air around the patient."""
 
-_AROUND_MM, _EMPTY_SHARE = 6.0, 0.97
+_AROUND_MM, _EMPTY_SHARE = 8.0, 0.97
 """Cube around a point, by its half side, and the share of it that is empty outside the patient."""
 
 _AT_WALL_MM = 2.0
+
+EMPTY = "has nothing but air around it: it lies outside the body or in a bulla"
 
 
 def refuse(row: int, count: int, what: str) -> AirwaySegError:
     """The error about one of ``count`` points: "The point ..." or "Point 2 ..."."""
     return AirwaySegError(f"{'The point' if count == 1 else f'Point {row + 1}'} {what}.")
+
+
+def is_empty(scan: Scan, voxel: NDArray) -> bool:
+    """Whether a voxel (3,) of a scan has nothing but air around it; False without a CT."""
+    if scan.hu is None or scan.airways_in(Crop.around(voxel[None], _AROUND_MM, scan.spacing_mm, scan.shape)).any():
+        return False
+    return float((_cube(scan.hu, voxel, _AROUND_MM, scan.spacing_mm) < _EMPTY_HU).mean()) >= _EMPTY_SHARE
 
 
 def why_not_lumen(
@@ -27,9 +37,6 @@ def why_not_lumen(
         return "shows no airway: the probability within 3 mm is nearly 0, and there is no CT"
     near = _cube(tree, point, _AT_WALL_MM, spacing_mm)
     here = float(smooth_hu[tuple(point)])
-    around = _cube(smooth_hu, point, _AROUND_MM, spacing_mm)
-    if float((around < _EMPTY_HU).mean()) >= _EMPTY_SHARE:
-        return "has nothing but air around it: it lies outside the body or in a bulla"
     if near.any():
         return "lies at the wall of the airways, and no other lumen is within 3 mm"
     if here > _BRIGHT_HU:
