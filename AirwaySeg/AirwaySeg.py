@@ -41,7 +41,9 @@ from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
+from AirwaySegSlicer.scene.review import Progress, ReviewItem, decide, progress_of, review_items
 from AirwaySegSlicer.scene.segments import new_segmentation
+from AirwaySegSlicer.scene.steps import Steps
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
@@ -215,6 +217,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.runs = Runs(launch or slicer.util.launchConsoleProcess)
         self.maps = Maps()
+        self.steps = Steps()
         self._worksOn = ""  # id of the node that the work in AIRWAYS was started on
 
     def getParameterNode(self) -> AirwaySegParameterNode:
@@ -226,11 +229,13 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Stop the jobs on the scene, and remove its files; jobs on copied files and fine-tuning continue."""
         self.runs.cancel(AIRWAYS)
         self.maps.clear()
+        self.steps.clear()
 
     def forget(self, airways: vtkMRMLSegmentationNode) -> None:
         """The segmentation is removed: restore the slices' foreground from before its overlay, and remove its files."""
         restore_foreground(airways)
         self.maps.forget(airways)
+        self.steps.forget(airways)
 
     def stopWorkOn(self, node: vtkMRMLNode) -> None:
         """The node is removed: stop the job that was started on it, which then ends with a sentence."""
@@ -283,6 +288,26 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
         elif shown_overlay(airways):
             hide_overlay(airways)
+
+    def reviewItems(self, airways: vtkMRMLSegmentationNode, withRefused: bool = False) -> list[ReviewItem]:
+        """The points to look at, those that would change most first; see `scene.review.review_items`."""
+        return review_items(airways, withRefused)
+
+    def reviewProgress(self, airways: vtkMRMLSegmentationNode) -> Progress:
+        """How many points were decided, and what the decisions added and removed."""
+        return progress_of(airways)
+
+    def decide(self, airways: vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> ReviewItem:
+        """Apply "accept", "refuse" or "later" to a point of `reviewItems` as one step; see `scene.review.decide`."""
+        return decide(airways, item, decision, self.steps)
+
+    def undo(self, airways: vtkMRMLSegmentationNode) -> str:
+        """Take the last step back, voxels and decision; returns a sentence with its name."""
+        return self.steps.undo(airways)
+
+    def redo(self, airways: vtkMRMLSegmentationNode) -> str:
+        """Do the step again that was taken back; returns a sentence with its name."""
+        return self.steps.redo(airways)
 
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None

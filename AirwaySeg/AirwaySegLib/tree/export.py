@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 TABLE_COLUMNS = (
     *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
-    *("angle_deg", "tortuosity", "volume_mm3", "points"),
+    *("angle_deg", "tortuosity", "volume_mm3", "points", "mean_probability"),
     *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
 )
 """The columns of `write_table`; l, p, s are the coordinates to the left, to the back (posterior), to the head."""
@@ -56,7 +56,7 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any
     write_text(path, text.getvalue())
 
 
-def write_centerline(path: Path, tree: AirwayTree) -> None:
+def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
     """Write the centerline as VTK XML PolyData (.vtp) that ParaView and 3D Slicer colour by its arrays.
 
     One polyline for each branch, and one vertex for a branch of a single point (filters that draw tubes refuse a line
@@ -64,7 +64,8 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
 
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
-    mean_diameter_mm, angle_deg (NaN for a root), lobe (0: none, 1... in the order of `LOBES`), and as text name and
+    mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
+    where it is not known), lobe (0: none, 1... in the order of `LOBES`), and as text name and
     lobe_name. The field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and
     ``trees`` which components are trees.
 
@@ -86,7 +87,7 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     number_of = {"Points": int(counts.sum()), "Verts": single, "Lines": len(branches) - single, "Strips": 0, "Polys": 0}
     piece = ET.SubElement(data, "Piece", {f"NumberOf{name}": str(count) for name, count in number_of.items()})
     _add_point_data(piece, tree, branches)
-    _add_cell_data(piece, branches)
+    _add_cell_data(piece, branches, probability or {})
     points = np.concatenate([np.empty((0, 3)), *(branch.points_mm for branch in branches)])
     _add_numbers(ET.SubElement(piece, "Points"), "Points", points.astype("<f4"))
     index = np.arange(counts.sum())
@@ -114,7 +115,7 @@ def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch])
     _add_numbers(data, "generation", generations.astype("<i4"))
 
 
-def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
+def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[int, float]) -> None:
     data = ET.SubElement(piece, "CellData")
     for name, numbers in (
         ("branch_id", [branch.id for branch in branches]),
@@ -129,6 +130,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
         ("length_mm", [branch.length_mm for branch in branches]),
         ("mean_diameter_mm", [branch.mean_diameter_mm for branch in branches]),
         ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
+        ("mean_probability", [probability.get(branch.id, math.nan) for branch in branches]),
     ):
         _add_numbers(data, name, np.array(measures, "<f4"))
     _add_text(data, "name", [branch.name for branch in branches])
@@ -161,20 +163,23 @@ def _packed(content: bytes) -> str:
     return (base64.b64encode(header) + base64.b64encode(block)).decode()
 
 
-def write_table(path: Path, tree: AirwayTree) -> None:
+def write_table(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
     """Write one row for each branch, comma-separated, with the columns `TABLE_COLUMNS`.
 
-    A root has an empty ``parent`` and ``angle_deg``. Lengths and volumes have 3 decimals.
+    A root has an empty ``parent`` and ``angle_deg``. Lengths and volumes have 3 decimals. ``probability`` is the mean
+    probability (0..1) of a branch's voxels by its id; what it lacks is an empty field.
 
     Raises
     ------
     AirwaySegError
         If the file cannot be written.
     """
-    _write_rows(path, TABLE_COLUMNS, [_table_row(branch) for branch in tree.branches])
+    _write_rows(
+        path, TABLE_COLUMNS, [_table_row(branch, (probability or {}).get(branch.id)) for branch in tree.branches]
+    )
 
 
-def _table_row(branch: Branch) -> dict[str, Any]:
+def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
     measures = measures_of(branch)
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {
@@ -189,6 +194,7 @@ def _table_row(branch: Branch) -> dict[str, Any]:
         "lobe_confidence": round(branch.lobe_confidence, 3),
         "tapering_mm_per_mm": measures.pop("tapering"),
         "points": len(branch.points_mm),
+        "mean_probability": None if probability is None else round(probability, 3),
         **measures,
     }
 

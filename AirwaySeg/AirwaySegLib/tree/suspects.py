@@ -88,14 +88,14 @@ class Suspect:
 
 
 def find_suspects(
-    tree: AirwayTree, tip_probabilities: dict[int, float] | None = None, certain: dict[int, Piece] | None = None
+    tree: AirwayTree, probability: dict[int, float] | None = None, certain: dict[int, Piece] | None = None
 ) -> list[Suspect]:
     """Unconnected pieces, the longest first, then all other kinds, the highest score first.
 
     Of each kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain`` says which loose components are
     airway for certain.
 
-    ``tip_probabilities`` comes from `tip_probability`; without it no tip is doubtful. An empty tree has no suspects.
+    ``probability`` comes from `branch_probability`; without it no tip is doubtful. An empty tree has no suspects.
     A branch that is more likely a leak is not listed as a sudden end too; leaks close to each other are merged.
     """
     leaks = possible_leaks(tree)
@@ -103,7 +103,7 @@ def find_suspects(
     ends = [end for end in sudden_ends(tree) if end.score > leaking.get(end.branch, 0)]
     loose = loose_fragments(tree, certain)
     pieces = [suspect for suspect in loose if suspect.kind == UNCONNECTED]
-    kinds = [loose[len(pieces) :], ends, _merged_leaks(leaks), doubtful_tips(tree, tip_probabilities or {})]
+    kinds = [loose[len(pieces) :], ends, _merged_leaks(leaks), doubtful_tips(tree, probability or {})]
     return [*_shortened(pieces), *_sorted(suspect for found in kinds for suspect in _shortened(found))]
 
 
@@ -348,7 +348,7 @@ def _merged_leaks(leaks: list[Suspect]) -> list[Suspect]:
     return kept
 
 
-def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list[Suspect]:
+def doubtful_tips(tree: AirwayTree, probabilities: dict[int, float]) -> list[Suspect]:
     """Terminal branches of the tree that the network was unsure of, highest score first.
 
     Score = ramp(mean probability, `DOUBTFUL`, `VERY_DOUBTFUL`) * (0.6 + 0.4 ramp(radius, `THICK_TIP_MM`,
@@ -356,7 +356,7 @@ def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list
     """
     found = []
     for branch in tree.main():
-        probability = 1.0 if branch.children else tip_probabilities.get(branch.id, 1.0)
+        probability = 1.0 if branch.children else probabilities.get(branch.id, 1.0)
         if probability >= DOUBTFUL:
             continue
         radius = far_radius_mm(branch)
@@ -368,10 +368,10 @@ def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list
     return _sorted(found)
 
 
-def tip_probability(
+def branch_probability(
     tree: AirwayTree, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8]
 ) -> dict[int, float]:
-    """Mean probability 0..1 over the voxels of each terminal branch, by its id; a branch without voxels is left out.
+    """Mean probability 0..1 over the voxels of each branch, by its id; a branch without voxels is left out.
 
     ``branch_map`` and ``probability`` (0..255) are (Z, Y, X) on one grid.
 
@@ -391,8 +391,8 @@ def tip_probability(
     numbers = branch_map[box][inside]
     sums = np.bincount(numbers, probability[box][inside], minlength=len(tree.branches) + 1)
     counts = np.bincount(numbers, minlength=len(tree.branches) + 1)
-    tips = [branch.id for branch in tree.branches if not branch.children and counts[branch.id]]
-    return {number: float(sums[number] / counts[number] / 255) for number in tips}
+    found = [branch.id for branch in tree.branches if counts[branch.id]]
+    return {number: float(sums[number] / counts[number] / 255) for number in found}
 
 
 def _suspect(

@@ -43,6 +43,9 @@ class Section:
     def exit(self) -> None:
         """Another module is shown."""
 
+    def tab_changed(self) -> None:
+        """Another tab is shown."""
+
     def close_scene(self) -> None:
         """The scene is about to be closed."""
 
@@ -69,6 +72,10 @@ class Panel:
     def ct(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """The chosen CT."""
         return self.parameters.inputVolume if self.parameters else None
+
+    def tab(self) -> str:
+        """The name of the shown tab, such as "reviewTab"."""
+        return str(self.ui.tabs.currentWidget().objectName)
 
     def log(self, line: str) -> None:
         """Add a line of a command's output to the log."""
