@@ -37,7 +37,8 @@ from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
-from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, Proposed, apply, propose
+from AirwaySegSlicer.scene.branches import Point, branch_rows
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
@@ -300,6 +301,26 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
     def decide(self, airways: vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> ReviewItem:
         """Apply "accept", "refuse" or "later" to a point of `reviewItems` as one step; see `scene.review.decide`."""
         return decide(airways, item, decision, self.steps)
+
+    def proposeEdit(self, airways: vtkMRMLSegmentationNode, tool: str, points: list[Point]) -> Proposed:
+        """What a tool of `scene.branch_edits` would do at points (RAS, world); nothing is changed."""
+        return propose(airways, tool, points)
+
+    def applyEdit(self, airways: vtkMRMLSegmentationNode, proposed: Proposed) -> None:
+        """Apply what `proposeEdit` found, as one step."""
+        apply(airways, proposed, self.steps)
+
+    def grow(self, airways: vtkMRMLSegmentationNode, points: list[Point]) -> Proposed:
+        """Add the missed airway on which some points (RAS, world) lie, as one step."""
+        proposed = propose(airways, ADD, points)
+        apply(airways, proposed, self.steps)
+        return proposed
+
+    def cut(self, airways: vtkMRMLSegmentationNode, points: list[Point], tool: str = BEYOND) -> Proposed:
+        """Delete what lies beyond a point (RAS, world), or what another tool of `scene.branch_edits` says."""
+        proposed = propose(airways, tool, points)
+        apply(airways, proposed, self.steps)
+        return proposed
 
     def undo(self, airways: vtkMRMLSegmentationNode) -> str:
         """Take the last step back, voxels and decision; returns a sentence with its name."""

@@ -63,7 +63,7 @@ class Rings:
 
 @dataclass(frozen=True, eq=False)
 class Brightness:
-    """What tells lumen from wall: ``values`` (Z, Y, X), darker in lumen, and how bright it may be along a line, (P,)."""
+    """What tells lumen from wall: ``values`` (Z, Y, X), lower in lumen, and how high they may be along a line, (P,)."""
 
     values: NDArray
     core: Floats

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from phantoms import Tube, draw_tubes
 
-from AirwaySegLib.edit.cut import beyond, between
+from AirwaySegLib.edit.cut import between, beyond
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
 

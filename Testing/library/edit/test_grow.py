@@ -147,7 +147,9 @@ def test_refusals_say_what_is_at_the_point_and_change_nothing(drawn):
     assert refusal(scan, (45.0, 31.0, 20.0)) == "The point lies in the airways already."
     assert "outside the scan" in refusal(scan, (45.0, 31.0, 200.0))
     assert "outside the body" in refusal(scan, (45.0, 58.0, 40.0))
-    assert "lung tissue" in refusal(scan, (20.0, 10.0, 60.0)) or "No airway is seen" in refusal(scan, (20.0, 10.0, 60.0))
+    assert "lung tissue" in refusal(scan, (20.0, 10.0, 60.0)) or "No airway is seen" in refusal(
+        scan, (20.0, 10.0, 60.0)
+    )
     everywhere = replace(scan, hu=np.full(SHAPE, 30, np.int16))
     assert "tissue or a vessel" in refusal(everywhere, (20.0, 15.0, 60.0))
     assert refusal(scan, TIP_MM, (45.0, 31.0, 200.0)).startswith("Point 2 lies outside the scan")
