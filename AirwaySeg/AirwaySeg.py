@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import qt
@@ -45,6 +46,7 @@ from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_fo
 from AirwaySegSlicer.scene.review import Progress, ReviewItem, decide, progress_of, review_items
 from AirwaySegSlicer.scene.segments import new_segmentation
 from AirwaySegSlicer.scene.steps import Steps
+from AirwaySegSlicer.scene.surfaces import renew_surface
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
@@ -300,7 +302,9 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def decide(self, airways: vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> ReviewItem:
         """Apply "accept", "refuse" or "later" to a point of `reviewItems` as one step; see `scene.review.decide`."""
-        return decide(airways, item, decision, self.steps)
+        decided = decide(airways, item, decision, self.steps)
+        call_later(partial(renew_surface, airways))
+        return decided
 
     def proposeEdit(self, airways: vtkMRMLSegmentationNode, tool: str, points: list[Point]) -> Proposed:
         """What a tool of `scene.branch_edits` would do at points (RAS, world); nothing is changed."""
@@ -324,11 +328,15 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
 
     def undo(self, airways: vtkMRMLSegmentationNode) -> str:
         """Take the last step back, voxels and decision; returns a sentence with its name."""
-        return self.steps.undo(airways)
+        sentence = self.steps.undo(airways)
+        call_later(partial(renew_surface, airways))
+        return sentence
 
     def redo(self, airways: vtkMRMLSegmentationNode) -> str:
         """Do the step again that was taken back; returns a sentence with its name."""
-        return self.steps.redo(airways)
+        sentence = self.steps.redo(airways)
+        call_later(partial(renew_surface, airways))
+        return sentence
 
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None

@@ -135,6 +135,13 @@ def test_every_selector_is_given_the_scene(tree):
     assert sorted(connected) == sorted(wanted)
 
 
+def test_the_tabs_are_in_the_order_of_their_names(tree):
+    from AirwaySegSlicer.panel.panel import TABS
+
+    [tabs] = [item for item in widgets(tree) if item.get("class") == "QTabWidget"]
+    assert tuple(item.get("name") for item in tabs.findall("widget")) == TABS
+
+
 @pytest.mark.parametrize("tab", ["segmentTab", "reviewTab", "measureTab", "exportTab", "trainTab"])
 def test_every_tab_fits_into_900_pixels_below_the_table(slicer_host, tab):
     """With the branches below the tabs that show them, but with Slicer's own editor closed."""

@@ -138,17 +138,17 @@ def measure(
         done += 1
         progress("measure", done, steps)
         values[name] = distances(airways)[airways.in_mask]
-    if voxels:
-        write_voxels(folder / VOXELS, where, values, mask)
-    else:
-        for name in MAPS:
-            write_sparse_nrrd(folder / name, where, values[name], mask)
     branch_map = airways.in_box(branch_of_voxel)
     on_axes, likely = None, None
     if probability is not None:
         values[PROBABILITY] = probability[tuple(where.T)].astype(np.float32) / 255
         on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
         likely = branch_probability(tree, branch_map, on_axes)
+    if voxels:
+        write_voxels(folder / VOXELS, where, values, mask)
+    else:
+        for name in MAPS:
+            write_sparse_nrrd(folder / name, where, values[name], mask)
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)

@@ -11,12 +11,19 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.scene.branches import BranchRow, hide_branches
 
+ROW_HEIGHT = 22
+"""In pixels, so that a dozen rows fit."""
+
+UNKNOWN = -1.0
+"""A probability that is not known, so that it can be sorted; it is shown as nothing."""
+
 COLUMNS: tuple[tuple[int, Callable[[BranchRow], Any], str], ...] = (
-    (52, lambda row: row.id, "{}"),
-    (40, lambda row: row.generation, "{}"),
-    (82, lambda row: row.length_mm, "{:.1f}"),
-    (74, lambda row: row.diameter_mm, "{:.1f}"),
-    (90, lambda row: row.name or row.lobe, "{}"),
+    (58, lambda row: row.id, "{}"),
+    (38, lambda row: row.generation, "{}"),
+    (88, lambda row: row.length_mm, "{:.1f}"),
+    (80, lambda row: row.diameter_mm, "{:.1f}"),
+    (44, lambda row: UNKNOWN if row.probability is None else row.probability, "{:.2f}"),
+    (70, lambda row: row.name or row.lobe, "{}"),
 )
 """Width in pixels, so that a name fits into a narrow panel; value; format."""
 
@@ -30,6 +37,7 @@ class BranchTable:
         self._suspects: set[int] = set()
         self._sorted_by, self._descending = 0, False
         self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         header = self.table.horizontalHeader()
         header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
@@ -71,7 +79,7 @@ class BranchTable:
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             for column, (_width, value, words) in enumerate(COLUMNS):
-                item = qt.QTableWidgetItem(words.format(value(row)))
+                item = qt.QTableWidgetItem("" if value(row) == UNKNOWN else words.format(value(row)))
                 if not isinstance(value(row), str):
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(number, column, item)

@@ -19,6 +19,9 @@ Jobs on the scene; jobs on files that were copied from it, which continue when i
 the installation.
 """
 
+TABS = ("segmentTab", "reviewTab", "measureTab", "exportTab", "trainTab")
+"""Names of the tabs' pages, in their order."""
+
 MOST_ROUNDS = 3
 """Maximum number of passes in one update; a limit in case two sections keep changing each other's choices."""
 
@@ -75,7 +78,7 @@ class Panel:
 
     def tab(self) -> str:
         """The name of the shown tab, such as "reviewTab"."""
-        return str(self.ui.tabs.currentWidget().objectName)
+        return TABS[self.ui.tabs.currentIndex]
 
     def log(self, line: str) -> None:
         """Add a line of a command's output to the log."""

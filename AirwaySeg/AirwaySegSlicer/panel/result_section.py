@@ -6,13 +6,23 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.commands.segment import FINISHED
 from AirwaySegSlicer.panel.branch_table import BranchTable
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
-from AirwaySegSlicer.scene.branches import Point, branch_rows, hide_branch, nearest_branch, show_branch, summary
+from AirwaySegSlicer.scene.branches import (
+    BranchRow,
+    Point,
+    branch_rows,
+    hide_branch,
+    nearest_branch,
+    show_branch,
+    summary,
+)
 from AirwaySegSlicer.scene.left_out import left_out_sentence
 from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, PLOT_CHART, companion
 from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.radius_plot import hide_radius_plot, show_radius_plot
+from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, labelmap_name
 from AirwaySegSlicer.scene.suspects import suspect_branches
 
 
@@ -22,6 +32,8 @@ class ResultSection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self._shown: tuple | None = None
+        self._rows: list[BranchRow] = []
+        self._counted: tuple[tuple, str] = ((), "")
         self._picking: Picking | None = None
         self.table = BranchTable(self.ui, self.on_selection)
         self.ui.measureButton.connect("clicked(bool)", self.on_measure)
@@ -33,16 +45,26 @@ class ResultSection(Section):
         airways = self.panel.airways()
         centerline = companion(airways, CENTERLINE) if airways else None
         self.ui.measureButton.enabled = airways is not None and not self.panel.is_busy()
-        left_out = left_out_sentence(airways) if airways else ""
-        state = (left_out, *((centerline.GetID(), centerline.GetPolyData().GetMTime()) if centerline else ()))
+        state = (centerline.GetID(), centerline.GetPolyData().GetMTime()) if centerline else ()
         if state != self._shown:
-            self._shown = state
-            rows = branch_rows(centerline)
-            self.table.fill(rows, suspect_branches(airways) if rows else set())
-            self.ui.summaryLabel.text = "\n".join(filter(None, (summary(rows), left_out)))
-            self.ui.summaryLabel.visible = bool(self.ui.summaryLabel.text)
+            self._shown, self._rows = state, branch_rows(centerline)
+            self.table.fill(self._rows, suspect_branches(airways) if self._rows else set())
+        self.ui.summaryLabel.text = "\n".join(filter(None, (summary(self._rows), self.left_out())))
+        self.ui.summaryLabel.visible = bool(self.ui.summaryLabel.text)
         self.ui.pickButton.enabled = centerline is not None
         self.show_plot_button()
+
+    def left_out(self) -> str:
+        """What the airways lack; the unconnected pieces are counted again only when their voxels have changed."""
+        airways = self.panel.airways()
+        if airways is None:
+            return ""
+        segment = airways.GetSegmentation().GetSegment(UNCONNECTED_ID)
+        image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
+        key = (airways.GetID(), airways.GetAttribute(FINISHED), image.GetMTime() if image is not None else None)
+        if key != self._counted[0]:
+            self._counted = (key, left_out_sentence(airways))
+        return self._counted[1]
 
     def show_plot_button(self) -> None:
         """Whether a press plots, or closes the plot."""
@@ -121,7 +143,8 @@ class ResultSection(Section):
             self._picking.cancel()
 
     def close_scene(self) -> None:
-        """Cancel the pick, whose markup is removed with the scene."""
+        """Cancel the pick, whose markup is removed with the scene, and forget the count."""
+        self._counted = ((), "")
         self.exit()
 
     def close(self) -> None:

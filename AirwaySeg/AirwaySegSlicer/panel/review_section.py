@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.event_loop import call_later
+from AirwaySegSlicer.panel.branch_table import ROW_HEIGHT
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
@@ -18,7 +19,7 @@ from AirwaySegSlicer.scene.review_views import ReviewViews
 from AirwaySegSlicer.scene.steps import last_step
 from AirwaySegSlicer.scene.tags import DECISIONS, read_tag
 
-COLUMN_WIDTHS = (130, 90, 55)
+COLUMN_WIDTHS = (130, 96, 52)
 OPEN = "open"
 """Filter: every kind, without those that have a decision."""
 KEYS = {"previous": "P", "next": "N", "later": "L", "accept": "A", "refuse": "R"}
@@ -39,6 +40,7 @@ class ReviewSection(Section):
         self._waits = False
         table = self.ui.reviewTable
         table.verticalHeader().setVisible(False)
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         table.horizontalHeader().setStretchLastSection(True)
         for column, width in enumerate(COLUMN_WIDTHS):
             table.setColumnWidth(column, width)
@@ -56,7 +58,7 @@ class ReviewSection(Section):
         button.text = f"{button.text} ({key})"
         button.connect("clicked(bool)", slot)
         # The views have the keyboard while the user looks at them, so the key is the window's.
-        shortcut = qt.QShortcut(slicer.util.mainWindow())
+        shortcut = qt.QShortcut(slicer.util.mainWindow() or self.ui.tabs)
         shortcut.setKey(qt.QKeySequence(key))
         shortcut.enabled = False
         shortcut.connect("activated()", lambda: slot() if button.enabled else None)
@@ -238,7 +240,7 @@ class ReviewSection(Section):
         """List the decisions as they are now."""
         self._waits = False
         if not self.panel.closed and not slicer.mrmlScene.IsClosing():
-            self.update()
+            self.panel.update()
 
     def measured(self) -> None:
         """The list may be another one."""

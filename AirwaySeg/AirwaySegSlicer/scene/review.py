@@ -14,7 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.branches import Point, branch_rows
-from AirwaySegSlicer.scene.changes import change_of
+from AirwaySegSlicer.scene.changes import Change, change_of
 from AirwaySegSlicer.scene.decisions import (
     ACCEPT,
     LATER,
@@ -29,6 +29,7 @@ from AirwaySegSlicer.scene.proposals import Repair, Repairs
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, FRAGMENT, PIECE, PROPOSED, REFUSED, kind_of
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, check_airways
 from AirwaySegSlicer.scene.steps import Steps
+from AirwaySegSlicer.scene.surfaces import surface_noted
 from AirwaySegSlicer.scene.suspects import suspects_of
 from AirwaySegSlicer.scene.texts import own_ras
 from AirwaySegSlicer.scene.voxel_changes import change, slivers
@@ -118,13 +119,20 @@ def decide(
         raise RuntimeError(_("This point has a decision already; Undo takes it back."))
     found = change_of(segmentation_node, item, decision)
     steps.begin(segmentation_node, step_name(item, decision))
-    change(segmentation_node, found.add, found.remove)
-    if len(found.remove):
-        change(segmentation_node, found.remove[:0], slivers(segmentation_node, found.remove))
-    change(segmentation_node, found.add_loose, found.remove_loose, UNCONNECTED_ID)
+    with surface_noted(segmentation_node):
+        _apply(segmentation_node, found)
     gained = found.gained_mm + (earlier.gained_mm if earlier is not None else 0.0)
     write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained))
     return replace(item, decision=decision)
+
+
+def _apply(segmentation_node: slicer.vtkMRMLSegmentationNode, found: Change) -> None:
+    if len(found.add) or len(found.remove):
+        change(segmentation_node, found.add, found.remove)
+    if len(found.remove):
+        change(segmentation_node, found.remove[:0], slivers(segmentation_node, found.remove))
+    if len(found.add_loose) or len(found.remove_loose):
+        change(segmentation_node, found.add_loose, found.remove_loose, UNCONNECTED_ID)
 
 
 def step_name(item: ReviewItem, decision: str) -> str:
@@ -153,14 +161,11 @@ def _repair_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator
 
 def _repair_reason(repair: Repair) -> str:
     text = {
-        "applied": _(
-            "A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree (score {score})."
-        ),
-        "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree (score {score})."),
-        "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused (score {score})."),
-    }[repair.state]
-    numbers = {"gap": f"{repair.length_mm:.1f}", "brought": f"{repair.brought_mm:.1f}", "score": f"{repair.score:.2f}"}
-    return " ".join(filter(None, (text.format(**numbers), repair.reason)))
+        "applied": _("A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree."),
+        "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree."),
+        "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused."),
+    }[repair.state].format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
+    return f"{text} " + (repair.reason or _("Its score is {score}.").format(score=f"{repair.score:.2f}"))
 
 
 def _suspect_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator[ReviewItem]:

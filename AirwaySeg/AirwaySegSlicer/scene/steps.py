@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.scene.surfaces import surface_noted
 from AirwaySegSlicer.scene.tags import STEP, read_tag, write_tag
 
 MOST_STATES = 20
@@ -75,14 +76,12 @@ class Steps:
         heard: list[bool] = []
         event = slicer.vtkSegmentation.SegmentModified
         tag = airways.GetSegmentation().AddObserver(event, lambda caller, event: heard.append(True))
+        editor, history = self.editor_of(airways), None
         try:
-            editor = self.editor_of(airways)
-            if editor is not None:
-                getattr(editor, slot)()
-            else:
-                history = self._history(airways)
-                available = getattr(history, f"Is{method}Available")()
-                if available:
+            with surface_noted(airways):
+                if editor is not None:
+                    getattr(editor, slot)()
+                elif getattr(history := self._history(airways), f"Is{method}Available")():
                     getattr(history, method)()
         finally:
             airways.GetSegmentation().RemoveObserver(tag)
