@@ -30,13 +30,14 @@ MAY_IMPORT = {
         "masks": LIBRARY_BASE,
         "chest": LIBRARY_BASE | {"masks"},
         "networks": LIBRARY_BASE | {"files"},
+        "edit": LIBRARY_BASE | {"masks"},
         "tree": LIBRARY_BASE | {"files", "masks"},
         "evaluation": LIBRARY_BASE | {"masks"},
         "repair": LIBRARY_BASE | {"files", "masks", "chest", "networks", "tree"},
         "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "evaluation", "repair", "pictures", "pipeline"},
+        | {"files", "masks", "networks", "tree", "edit", "evaluation", "repair", "pictures", "pipeline"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},

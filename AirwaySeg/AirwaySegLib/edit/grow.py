@@ -41,6 +41,9 @@ more than this. From the second on no other way is searched."""
 _PARENT_MM = 6.0
 """The parent is as wide as the tree's widest ball with its centre so near to where the branch joins."""
 
+_JOIN_MM = 10.0
+"""A point in the airways says where the branch joins, to within so many mm along each axis: the radius of a trachea."""
+
 _LEAST_WIDE, _WIDEST_MM = 1.0, 10.0
 """Radius allowed in any case, in voxels; and the greatest in mm."""
 
@@ -120,13 +123,13 @@ def _best(
 ) -> Growth:
     """The branch of the best score in a box, or the one found before."""
     seeds = _seeds(around, voxels - around.box.low)
-    for strict in strictness:
-        other = _grown(around, seeds, strict)
-        if found is None or other.score > found.score:
-            found = other
-        if found.score >= _GOOD:
+    best = found or _grown(around, seeds, strictness[0])
+    for strict in strictness if found is not None else strictness[1:]:
+        if best.score >= _GOOD:
             break
-    return found
+        other = _grown(around, seeds, strict)
+        best = other if other.score > best.score else best
+    return best
 
 
 def _checked(scan: Scan, points: NDArray) -> NDArray[np.intp]:
@@ -237,8 +240,8 @@ def _path(
     """
     starts_in_tree = bool(tree[tuple(seeds[0])])
     targets = seeds[:1] if starts_in_tree else _surface(tree)
-    through = cost if not starts_in_tree else np.where(tree, _through_tree(cost), cost)
-    stretches = []
+    through = cost if not starts_in_tree else _leaving_near(seeds[0], cost, tree, scan)
+    stretches: list[NDArray[np.intp]] = []
     for seed in seeds[1:] if starts_in_tree else seeds:
         if stretches and (np.concatenate(stretches) == seed).all(axis=1).any():
             continue
@@ -251,9 +254,18 @@ def _path(
     return stretches
 
 
-def _through_tree(cost: NDArray[np.float32]) -> float:
-    """The cost of a mm in the airways themselves: none to speak of."""
-    return float(cost.min()) / 10
+def _leaving_near(
+    seed: NDArray[np.intp], cost: NDArray[np.float32], tree: NDArray[np.bool_], scan: Scan
+) -> NDArray[np.float32]:
+    """The cost of a way that starts at a voxel of the tree: within `_JOIN_MM` of it the tree costs next to nothing.
+
+    Farther off the tree is closed, so that the branch joins near the point.
+    """
+    through = np.where(tree, np.float32(np.inf), cost)
+    reach = np.ceil(_JOIN_MM / np.asarray(scan.spacing_mm)).astype(int)
+    near = tuple(map(slice, np.maximum(seed - reach, 0), seed + reach + 1))
+    through[near] = np.where(tree[near], cost.min() / 10, through[near])
+    return through
 
 
 def _outside(way: NDArray, tree: NDArray[np.bool_]) -> NDArray:

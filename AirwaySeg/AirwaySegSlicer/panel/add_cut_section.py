@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import one_line
+from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
-from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, MOST_POINTS, MOVE, POINTS, SUBTREE, Proposed
+from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, MOST_POINTS, POINTS, SUBTREE, Proposed
 from AirwaySegSlicer.scene.branches import Point
 from AirwaySegSlicer.scene.nodes import REVIEWED, remove_companion
 from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.review_views import show_change
 from AirwaySegSlicer.scene.steps import last_step
+from AirwaySegSlicer.scene.surfaces import renew_surface
 
 KEYS = {"apply": "Return", "discard": "Escape"}
 """Of the buttons; they work in the whole window while a tool waits for clicks."""
@@ -35,7 +39,6 @@ class AddCutSection(Section):
             (_("Delete a branch and its subtree"), SUBTREE),
             (_("Delete beyond a point"), BEYOND),
             (_("Cut a leak between two points"), BETWEEN),
-            (_("Join a branch to another one"), MOVE),
         ]
         fill(self.ui.toolComboBox, tools, ADD)
         self.ui.toolComboBox.connect("currentIndexChanged(int)", self.on_tool)
@@ -139,6 +142,7 @@ class AddCutSection(Section):
             return
         with errors_shown():
             self.logic.applyEdit(airways, proposed)
+            call_later(partial(renew_surface, airways))
             self.ui.statusLabel.text = _("{step}.").format(step=last_step(airways).capitalize())
             self.forget_preview()
             if self._picking is None:
@@ -161,7 +165,9 @@ class AddCutSection(Section):
             remove_companion(self._airways, REVIEWED)
 
     def stop(self) -> None:
-        """Wait no longer; what was not applied is discarded."""
+        """Wait no longer; what was not applied is discarded, and that is said."""
+        if self.proposed is not None:
+            self.ui.statusLabel.text = _("Not applied: {step}.").format(step=self.proposed.name)
         picking, self._picking = self._picking, None
         self.forget_preview()
         self._airways = None
@@ -180,11 +186,7 @@ class AddCutSection(Section):
             shortcut.enabled = False
 
     def close_scene(self) -> None:
-        """The scene is about to be closed; an edit that was not applied is said to be lost."""
-        if self.proposed is not None:
-            self.ui.statusLabel.text = _("The scene was closed before this was applied: {step}.").format(
-                step=self.proposed.name
-            )
+        """The scene is about to be closed."""
         self.stop()
 
     def close(self) -> None:
@@ -203,5 +205,4 @@ def how_to(tool: str) -> str:
         SUBTREE: _("Click a branch: it and all that spring from it are deleted with Enter."),
         BEYOND: _("Click a point of a branch: the smaller side is deleted. A second click says which side stays."),
         BETWEEN: _("Click the airway that stays, then the leak: it is cut at its narrowest place."),
-        MOVE: _("Click the branch to move, then the branch that it springs from."),
     }[tool]

@@ -1,4 +1,4 @@
-"""Edits whose unit is the branch: a missed airway grown from clicks, and branches cut off or moved to another parent.
+"""Edits whose unit is the branch: a missed airway grown from clicks, and branches cut off.
 
 Each is proposed first, as voxels and a sentence, and changes nothing; `apply` makes it one step that can be undone. The
 library computes on the arrays of the scene, in Slicer's own process, in a fraction of a second.
@@ -20,16 +20,17 @@ from AirwaySegSlicer.scene.freshness import is_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, companion, ijk_to_ras
 from AirwaySegSlicer.scene.segments import Array, airways_box, check_airways, ct_of, first_voxel_between, segment_voxels
 from AirwaySegSlicer.scene.steps import Steps
-from AirwaySegSlicer.scene.voxel_changes import change, which_are_in
+from AirwaySegSlicer.scene.surfaces import surface_noted
+from AirwaySegSlicer.scene.voxel_changes import change
 
 if TYPE_CHECKING:
     from AirwaySegLib.edit.scan import Scan
 
-ADD, SUBTREE, BEYOND, BETWEEN, MOVE = "add", "subtree", "beyond", "between", "move"
-"""Tools: add an airway; delete a branch with its subtree, what is beyond a point, or a leak; join to another branch."""
-POINTS = {ADD: 1, SUBTREE: 1, BEYOND: 1, BETWEEN: 2, MOVE: 2}
+ADD, SUBTREE, BEYOND, BETWEEN = "add", "subtree", "beyond", "between"
+"""Tools: add an airway; delete a branch with its subtree, what is beyond a point, or a leak."""
+POINTS = {ADD: 1, SUBTREE: 1, BEYOND: 1, BETWEEN: 2}
 """How many points each needs; more steer an added airway, and a second one says which side of `BEYOND` stays."""
-MOST_POINTS = {SUBTREE: 1, BEYOND: 2, BETWEEN: 2, MOVE: 2}
+MOST_POINTS = {SUBTREE: 1, BEYOND: 2, BETWEEN: 2}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,6 @@ def propose(airways: slicer.vtkMRMLSegmentationNode, tool: str, points: Sequence
         SUBTREE: _without_subtree,
         BEYOND: _without_beyond,
         BETWEEN: _without_leak,
-        MOVE: _moved,
     }
     if len(points) < POINTS[tool]:
         raise RuntimeError(_("Click {count} points first.").format(count=POINTS[tool]))
@@ -75,7 +75,8 @@ def apply(airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed, steps: St
     """Add and remove the voxels as one step."""
     check_airways(airways)
     steps.begin(airways, proposed.name)
-    change(airways, proposed.add, proposed.remove)
+    with surface_noted(airways):
+        change(airways, proposed.add, proposed.remove)
 
 
 # The scene as arrays -------------------------------------------------------------------------------------------------
@@ -101,10 +102,6 @@ class _Grid:
     def on_airways(self, voxels: Array) -> Array:
         """Voxels (N, 3) of the scan as i, j, k on the airways' grid."""
         return voxels[:, ::-1].astype(int) + self.to_airways
-
-    def from_airways(self, voxels: Array) -> Array:
-        """The inverse."""
-        return (voxels - self.to_airways)[:, ::-1]
 
 
 def _grid_of(airways: slicer.vtkMRMLSegmentationNode) -> _Grid:
@@ -206,41 +203,6 @@ def _without_leak(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Poin
     voxels = grid.on_airways(cut.voxels)
     words = _("The side of the second point, cut through {count} voxels").format(count=cut.section)
     return Proposed(_("cut a leak"), _cut_sentence(words, voxels), remove=voxels)
-
-
-def _moved(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> Proposed:
-    """The branch at the first point is parted from its parent and grown to the second point, in another branch."""
-    from dataclasses import replace
-
-    import numpy as np
-    from scipy.spatial import cKDTree
-
-    from AirwaySegLib.edit.grow import grow
-    from AirwaySegLib.edit.scan import Part
-
-    number, own = _subtree_at(airways, points[0])
-    grid = _grid_of(airways)
-    target = np.rint(grid.voxel(points[1])).astype(int)
-    mine, scan = grid.from_airways(own), grid.scan
-    rest = scan.airways.array.copy()
-    rest[tuple((mine - scan.airways.corner).T)] = False
-    spacing = np.array(scan.spacing_mm)
-    others = np.argwhere(rest) + scan.airways.corner
-    gap, nearest = cKDTree(others * spacing).query(target * spacing)
-    if gap > 3 * float(spacing.max()):
-        raise RuntimeError(_("The second point does not lie in another branch."))
-    touching, _rows = cKDTree(others).query(mine, distance_upper_bound=1.8)
-    start = mine[np.linalg.norm((mine - others[nearest]) * spacing, axis=1).argmin()]
-    old = mine[np.isfinite(touching)]
-    growth = grow(replace(scan, airways=Part(rest, scan.airways.corner)), np.array([start, others[nearest]]))
-    away, _rows = cKDTree(growth.voxels).query(old, distance_upper_bound=2.5)
-    loosened = grid.on_airways(old[~np.isfinite(away)])
-    added = grid.on_airways(growth.voxels)
-    added = added[~which_are_in(airways, added)]
-    name = _("join branch {number} to another branch").format(number=number)
-    text = _("Branch {number} would be joined by {length} mm of airway, score {score}. {reason}")
-    numbers = {"length": f"{growth.length_mm:.1f}", "score": f"{growth.score:.2f}", "reason": growth.reason}
-    return Proposed(name, text.format(number=number, **numbers), added, loosened, growth.length_mm, growth.score)
 
 
 def _cut_sentence(words: str, voxels: Array) -> str:
