@@ -25,7 +25,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -284,10 +284,16 @@ def balanced(examples: Examples) -> Floats:
     return counts
 
 
-def fit_pieces(examples: Examples, names: list[str]) -> dict[str, float]:
+def counted(examples: Examples) -> Floats:
+    """Weights of the pieces where no probability is known, by `WITHOUT_PROBABILITY`."""
+    kinds = list(zip(examples.sources, examples.airway, strict=True))
+    return np.array([WITHOUT_PROBABILITY[source][0 if airway else 1] for source, airway in kinds])
+
+
+def fit_pieces(examples: Examples, names: list[str], counts: Floats | None = None) -> dict[str, float]:
     """The first question: a logistic regression."""
     terms = columns(examples.pieces, piece_score.terms_of, names)
-    airway, counts = np.array(examples.airway, float), balanced(examples)
+    airway, counts = np.array(examples.airway, float), balanced(examples) if counts is None else counts
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         logit = terms @ weights
@@ -340,6 +346,18 @@ def print_weights(title: str, new: Mapping[str, float], old: Mapping[str, float]
         print(f"| {name} | {value:.2f} | {old.get(name, 0.0):.2f} |")
 
 
+def report_unseen(examples: Examples) -> None:
+    """Fit the first question for masks without a probability, and print it."""
+    known = ("probability", "upper_decile")
+    pieces = [{name: value for name, value in facts.items() if name not in known} for facts in examples.pieces]
+    unseen = replace(examples, pieces=pieces)
+    weights = fit_pieces(unseen, UNSEEN_TERMS, counted(unseen))
+    terms = columns(pieces, piece_score.terms_of, UNSEEN_TERMS)
+    score, airway = terms @ list(weights.values()), np.array(examples.airway, float)
+    title = f"CT and mask, no probability: AUC {area_under_curve(score, airway):.3f}"
+    print_weights(title, weights, piece_score.WITHOUT_PROBABILITY)
+
+
 def report(examples: Examples, with_ct: bool) -> None:
     """Fit both questions and print them."""
     evidence = "CT and mask" if with_ct else "mask alone"
@@ -350,6 +368,8 @@ def report(examples: Examples, with_ct: bool) -> None:
     current = piece_score.WITH_CT if with_ct else fragment_joints.SHAPE_ALONE
     title = f"{evidence}: {len(airway)} pieces, {int(airway.sum())} airway, AUC "
     print_weights(title + f"{area_under_curve(terms @ list(weights.values()), airway):.3f}", weights, current)
+    if with_ct:
+        report_unseen(examples)
     names = WAY_TERMS if with_ct else JOINT_TERMS
     weights = fit_ways(examples, names)
     best = [
@@ -371,8 +391,14 @@ AIRWAY_SHARE = {False: 0.62, True: 0.74}
 """Of the pieces, with a CT and (True) of a mask alone. Assumed; of those judged on four real CTs 0.71 were airway.
 Shape alone tells little: with less, nothing would be joined by it. With a CT a false join weighs more."""
 
+WITHOUT_PROBABILITY = {BROKEN: (1.0, 2.0), LEFT: (0.3, 0.6), JUDGED: (2.0, 4.0)}
+"""How often a piece of a source counts, airway and none, for the score of a mask that no probability came with. False
+pieces count twice, for nothing but the CT speaks against them; those that the network left were probable to it, and
+pieces of other masks are seldom like them. `piece_score` has a lower constant than comes out."""
+
 SHAPE_TERMS = ["one", "long", "slender", "blunt"]
 PIECE_TERMS = [*SHAPE_TERMS, "probability", "decile", "open", "ring", "darker", "lumen", "soft", "pocket", "behind"]
+UNSEEN_TERMS = [*SHAPE_TERMS, "open", "ring", "lumen", "soft", "pocket", "behind"]
 JOINT_TERMS = [
     "one", "gap", "far", "bend", "aside", "turn", "beside", "backwards", "wider", "thinner", "proximal", "wrong_way",
     "long",

@@ -8,6 +8,7 @@ broken `--draws` times with seeds of their own: gaps in half of the peripheral b
 Printed is a table in Markdown:
 
 - rejoined: share of the loose pieces of airway that are part of the tree after the repair, by width of the gap;
+- length: share of the skeleton of all loose pieces that is;
 - false joins: share of the false pieces that are;
 - TLD: share of the whole tree's skeleton in the tree before and after, and in how many masks it became less;
 - stray: of the voxels that bridges add, the share farther than a voxel from the true airway;
@@ -75,6 +76,8 @@ class Figures:
 
     pieces: list[int] = field(default_factory=lambda: [0] * (len(GAPS_MM) - 1))
     rejoined: list[int] = field(default_factory=lambda: [0] * (len(GAPS_MM) - 1))
+    loose_line: int = 0
+    rejoined_line: int = 0
     distractors: int = 0
     false_joins: int = 0
     tld_before: list[float] = field(default_factory=list)
@@ -87,7 +90,7 @@ class Figures:
         """Add the figures of another mask."""
         self.pieces = [a + b for a, b in zip(self.pieces, other.pieces)]
         self.rejoined = [a + b for a, b in zip(self.rejoined, other.rejoined)]
-        for name in ("distractors", "false_joins", "added", "stray"):
+        for name in ("loose_line", "rejoined_line", "distractors", "false_joins", "added", "stray"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("tld_before", "tld_after", "seconds"):
             getattr(self, name).extend(getattr(other, name))
@@ -97,7 +100,8 @@ class Figures:
         up_to_ten = share(sum(self.rejoined[:2]), sum(self.pieces[:2]))
         worse = sum(after < before for before, after in zip(self.tld_before, self.tld_after))
         rates = [share(a, b) for a, b in zip(self.rejoined, self.pieces)]
-        percent = [*rates[:2], up_to_ten, rates[2], share(self.false_joins, self.distractors)]
+        length = share(self.rejoined_line, self.loose_line)
+        percent = [*rates[:2], up_to_ten, rates[2], length, share(self.false_joins, self.distractors)]
         tld = [float(np.mean(self.tld_before)), float(np.mean(self.tld_after))]
         cells = [f"{100 * value:.1f}" for value in [*percent, *tld]]
         stray = f"{100 * share(self.stray, self.added):.1f}"
@@ -106,7 +110,7 @@ class Figures:
 
 HEAD = (
     "evidence", "method", "rejoined, gap up to 5 mm, %", "5 to 10 mm, %", "up to 10 mm, %", "wider, %",
-    "false joins, %", "TLD before, %", "after, %", "worse masks", "stray, %", "s",
+    "length, %", "false joins, %", "TLD before, %", "after, %", "worse masks", "stray, %", "s",
 )  # fmt: skip
 
 
@@ -170,6 +174,8 @@ def judge(task: Task, repair_model: RepairModel, with_ct: bool) -> Figures:
         place = int(np.searchsorted(GAPS_MM, one.gap_mm)) - 1
         figures.pieces[place] += 1
         figures.rejoined[place] += bool(result[one.beyond])
+    loose = task.line & broken.mask & ~before & ~broken.distractors
+    figures.loose_line, figures.rejoined_line = int(loose.sum()), int(result[loose].sum())
     distractors = label_components(broken.distractors)
     figures.distractors = int(distractors.max())
     figures.false_joins = len(np.unique(distractors[result & broken.distractors]))

@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
     _add_pseudolabel(commands.add_parser("pseudolabel", help="make a case from a real CT and an incomplete mask"))
     _add_paste(commands.add_parser("paste", help="draw simulated airways into the lungs of real cases"))
+    _add_thicken(commands.add_parser("thicken", help="average the slices of real cases to thick ones"))
     _add_rehearsal(commands.add_parser("rehearsal", help="make the bundled rehearsal patches, against forgetting"))
     return parser
 
@@ -350,6 +351,26 @@ def _run_paste(options: argparse.Namespace, progress: Bar) -> int:
 
     _check_least(options, cases=1, seed=0)
     folders = paste(options.data, options.output, options.cases, options.seed, progress)
+    progress.close()
+    print(f"{len(folders)} cases in {options.output / 'cases'}")
+    return 0
+
+
+def _add_thicken(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with cases/<id>/{ct,label}.nrrd, thin slices")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder; cases go into OUTPUT/cases/<id>-<mm>mm"
+    )
+    parser.add_argument(
+        "--slices", type=float, nargs="+", default=[2.5, 3.0, 5.0], metavar="MM", help="thicknesses (default 2.5 3 5)"
+    )
+    parser.set_defaults(run=_run_thicken)
+
+
+def _run_thicken(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.data.thick_slices import thicken
+
+    folders = thicken(options.data, options.output, options.slices, progress)
     progress.close()
     print(f"{len(folders)} cases in {options.output / 'cases'}")
     return 0

@@ -10,8 +10,9 @@ from scipy.ndimage import binary_dilation
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.arborescence import arborescence
+from AirwaySegLib.repair.bridge import PATH, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
-from AirwaySegLib.repair.origins import Found, bridges_by_origin, find_origins
+from AirwaySegLib.repair.origins import LEAST_ORIGIN, Candidate, Found, bridges_by_origin, find_origins
 from AirwaySegLib.repair.path_bridges import Evidence
 from AirwaySegLib.repair.piece_score import airway_probability
 from AirwaySegLib.repair.proposal import APPLIED, Proposal
@@ -149,3 +150,55 @@ def test_the_arborescence_is_the_best_of_all(seed):
     assert set(parents) == {2, 3, 4, 5} and all(reaches_the_root(parents, node) for node in parents)
     total = sum(weights[parent, node] for node, parent in parents.items())
     assert total == pytest.approx(by_trying(weights, nodes))
+
+
+def a_way(parent: int, arrives_z: float, turn_deg: float) -> Candidate:
+    """A way to piece 2 across 2 mm of lumen, the less likely the more it bends."""
+    facts = {
+        "distance_mm": 2.0, "angle_deg": turn_deg, "turn_deg": turn_deg, "at_end": 1.0, "radius_ratio": 0.8,
+        "at_tree": 1.0, "at_root": 1.0, "proximal": 0.2, "length_mm": 20.0, "mean_cost": 0.5, "most_cost": 0.8,
+    }  # fmt: skip
+    voxels = np.array([[int(arrives_z), 5, 5]], np.int32)
+    return Candidate(2, parent, np.array([arrives_z, 5.0, 5.0]), (1, 2), voxels, 2.0, PATH, facts)
+
+
+def two_ways(ring_hu: float, *ways: Candidate) -> list[Bridge]:
+    """Bridges of piece 2, 20 mm long, whose wall is so much denser than its lumen."""
+    of_piece = {
+        "length_mm": 20.0, "slenderness": 8.0, "open_share": 0.8, "ring_hu": ring_hu, "around_hu": 0.0,
+        "lumen_hu": -900.0, "soft_share": 0.0, "far_mm": 3.0, "behind": 0.0, "forks": 0.0, "taper": 0.1,
+        "radius_mm": 1.2, "voxels": 90.0,
+    }  # fmt: skip
+    return bridges_by_origin(Found({name: np.full(3, value) for name, value in of_piece.items()}, list(ways)))
+
+
+def test_doubt_between_two_origins_is_no_doubt_of_the_piece():
+    """Two ways about as likely: neither is sure, but one of them is right, and the piece is surely airway."""
+    best, other = two_ways(300.0, a_way(1, 10.0, 20.0), a_way(1, 60.0, 22.0))
+    assert 0.4 < best.facts["origin"] < 0.6 and 0.4 < other.facts["origin"] < best.facts["origin"]
+    some = best.facts["origin"] + other.facts["origin"]
+    assert best.score == pytest.approx(best.facts["airway"] * some, abs=1e-3) and best.score > 0.7
+    assert other.score == pytest.approx(other.facts["airway"] * other.facts["origin"], abs=1e-3)
+
+
+def test_a_piece_is_not_joined_by_one_of_many_ways_of_which_none_stands_out():
+    ways = [a_way(1, 30.0 * number, 20.0) for number in range(8)]
+    bridges = two_ways(300.0, *ways)
+    assert max(one.facts["origin"] for one in bridges) < LEAST_ORIGIN
+    assert max(one.score for one in bridges) < LEAST_ORIGIN
+
+
+def test_what_is_hardly_airway_is_not_joined_however_sure_its_origin():
+    [bridge] = two_ways(-100.0, a_way(1, 10.0, 0.0))
+    assert bridge.facts["origin"] > 0.9 and bridge.score < 0.5
+
+
+def test_without_a_probability_the_ct_has_to_show_more():
+    """The same piece, vague in the CT; a network that called it airway makes the difference."""
+    facts = {
+        "length_mm": 20.0, "slenderness": 8.0, "open_share": 0.3, "ring_hu": 60.0, "around_hu": 0.0,
+        "lumen_hu": -900.0, "soft_share": 0.0, "far_mm": 3.0, "behind": 0.0, "radius_mm": 1.2,
+    }  # fmt: skip
+    seen = {name: np.array([value]) for name, value in facts.items()}
+    probable = seen | {"probability": np.array([0.9]), "upper_decile": np.array([0.95])}
+    assert airway_probability(seen)[0] < 0.5 < airway_probability(probable)[0]
