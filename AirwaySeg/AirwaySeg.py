@@ -8,7 +8,6 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any
 
 import qt
@@ -38,15 +37,14 @@ from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
-from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, Proposed, apply, propose
-from AirwaySegSlicer.scene.branches import Point, branch_rows
+from AirwaySegSlicer.scene.branch_edit_logic import BranchEditLogic
+from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
-from AirwaySegSlicer.scene.review import Progress, ReviewItem, decide, progress_of, review_items
+from AirwaySegSlicer.scene.review_logic import ReviewLogic
 from AirwaySegSlicer.scene.segments import new_segmentation
 from AirwaySegSlicer.scene.steps import Steps
-from AirwaySegSlicer.scene.surfaces import renew_surface
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
@@ -208,7 +206,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.update()
 
 
-class AirwaySegLogic(ScriptedLoadableModuleLogic):
+class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
     """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
     The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on
@@ -291,52 +289,6 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
         elif shown_overlay(airways):
             hide_overlay(airways)
-
-    def reviewItems(self, airways: vtkMRMLSegmentationNode, withRefused: bool = False) -> list[ReviewItem]:
-        """The points to look at, those that would change most first; see `scene.review.review_items`."""
-        return review_items(airways, withRefused)
-
-    def reviewProgress(self, airways: vtkMRMLSegmentationNode) -> Progress:
-        """How many points were decided, and what the decisions added and removed."""
-        return progress_of(airways)
-
-    def decide(self, airways: vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> ReviewItem:
-        """Apply "accept", "refuse" or "later" to a point of `reviewItems` as one step; see `scene.review.decide`."""
-        decided = decide(airways, item, decision, self.steps)
-        call_later(partial(renew_surface, airways))
-        return decided
-
-    def proposeEdit(self, airways: vtkMRMLSegmentationNode, tool: str, points: list[Point]) -> Proposed:
-        """What a tool of `scene.branch_edits` would do at points (RAS, world); nothing is changed."""
-        return propose(airways, tool, points)
-
-    def applyEdit(self, airways: vtkMRMLSegmentationNode, proposed: Proposed) -> None:
-        """Apply what `proposeEdit` found, as one step."""
-        apply(airways, proposed, self.steps)
-
-    def grow(self, airways: vtkMRMLSegmentationNode, points: list[Point]) -> Proposed:
-        """Add the missed airway on which some points (RAS, world) lie, as one step."""
-        proposed = propose(airways, ADD, points)
-        apply(airways, proposed, self.steps)
-        return proposed
-
-    def cut(self, airways: vtkMRMLSegmentationNode, points: list[Point], tool: str = BEYOND) -> Proposed:
-        """Delete what lies beyond a point (RAS, world), or what another tool of `scene.branch_edits` says."""
-        proposed = propose(airways, tool, points)
-        apply(airways, proposed, self.steps)
-        return proposed
-
-    def undo(self, airways: vtkMRMLSegmentationNode) -> str:
-        """Take the last step back, voxels and decision; returns a sentence with its name."""
-        sentence = self.steps.undo(airways)
-        call_later(partial(renew_surface, airways))
-        return sentence
-
-    def redo(self, airways: vtkMRMLSegmentationNode) -> str:
-        """Do the step again that was taken back; returns a sentence with its name."""
-        sentence = self.steps.redo(airways)
-        call_later(partial(renew_surface, airways))
-        return sentence
 
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import one_line
-from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, MOST_POINTS, POINTS, SUBTREE, Proposed
@@ -19,7 +16,6 @@ from AirwaySegSlicer.scene.nodes import REVIEWED, remove_companion
 from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.review_views import show_change
 from AirwaySegSlicer.scene.steps import last_step
-from AirwaySegSlicer.scene.surfaces import renew_surface
 
 KEYS = {"apply": "Return", "discard": "Escape"}
 """Of the buttons; they work in the whole window while a tool waits for clicks."""
@@ -142,7 +138,6 @@ class AddCutSection(Section):
             return
         with errors_shown():
             self.logic.applyEdit(airways, proposed)
-            call_later(partial(renew_surface, airways))
             self.ui.statusLabel.text = _("{step}.").format(step=last_step(airways).capitalize())
             self.forget_preview()
             if self._picking is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import qt
@@ -12,7 +11,6 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
 from AirwaySegSlicer.scene.following import follow_transform
@@ -20,7 +18,7 @@ from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_ma
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
 from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
 from AirwaySegSlicer.scene.steps import MOST_STATES
-from AirwaySegSlicer.scene.surfaces import renew_surface, surface_noted
+from AirwaySegSlicer.scene.surfaces import surface_kept
 
 EDITOR_TAG = "AirwaySeg"
 PAUSE_MS = 2000
@@ -257,9 +255,8 @@ class CorrectSection(Section):
         """Restore the network's mask, as one step that can be undone."""
         with errors_shown():
             self.logic.steps.begin(self.panel.airways(), _("discard all corrections"))
-            with surface_noted(self.panel.airways()):
+            with surface_kept(self.panel.airways()):
                 take_back(self.panel.airways())
-            call_later(partial(renew_surface, self.panel.airways()))
 
 
 def reason_against(

@@ -13,8 +13,8 @@ from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.edits import EditWatch
 from AirwaySegSlicer.scene.nodes import REPAIRS, SUSPECTS, companion
-from AirwaySegSlicer.scene.review import Progress, ReviewItem
-from AirwaySegSlicer.scene.review_kinds import KINDS, kind_of
+from AirwaySegSlicer.scene.review import Progress
+from AirwaySegSlicer.scene.review_kinds import KINDS, ReviewItem, kind_of
 from AirwaySegSlicer.scene.review_views import ReviewViews
 from AirwaySegSlicer.scene.steps import last_step
 from AirwaySegSlicer.scene.tags import DECISIONS, read_tag

@@ -18,10 +18,18 @@ from AirwaySegSlicer.scene.branches import Point, nearest_branch
 from AirwaySegSlicer.scene.changes import no_voxels
 from AirwaySegSlicer.scene.freshness import is_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, companion, ijk_to_ras
-from AirwaySegSlicer.scene.segments import Array, airways_box, check_airways, ct_of, first_voxel_between, segment_voxels
+from AirwaySegSlicer.scene.segments import (
+    UNCONNECTED_ID,
+    Array,
+    airways_box,
+    check_airways,
+    ct_of,
+    first_voxel_between,
+    segment_voxels,
+)
 from AirwaySegSlicer.scene.steps import Steps
-from AirwaySegSlicer.scene.surfaces import surface_noted
-from AirwaySegSlicer.scene.voxel_changes import change
+from AirwaySegSlicer.scene.surfaces import surface_kept
+from AirwaySegSlicer.scene.voxel_changes import change, which_are_in
 
 if TYPE_CHECKING:
     from AirwaySegLib.edit.scan import Scan
@@ -72,11 +80,14 @@ def propose(airways: slicer.vtkMRMLSegmentationNode, tool: str, points: Sequence
 
 
 def apply(airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed, steps: Steps) -> None:
-    """Add and remove the voxels as one step."""
+    """Add and remove the voxels as one step; what is added is no longer an unconnected piece."""
     check_airways(airways)
+    loose = proposed.add[which_are_in(airways, proposed.add, UNCONNECTED_ID)]
     steps.begin(airways, proposed.name)
-    with surface_noted(airways):
+    with surface_kept(airways):
         change(airways, proposed.add, proposed.remove)
+        if len(loose):
+            change(airways, no_voxels(), loose, UNCONNECTED_ID)
 
 
 # The scene as arrays -------------------------------------------------------------------------------------------------

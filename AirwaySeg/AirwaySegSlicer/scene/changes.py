@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
@@ -13,12 +12,9 @@ from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
 from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
-from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, kind_of
+from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, ReviewItem, kind_of
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array, segment_voxels
 from AirwaySegSlicer.scene.voxel_changes import which_are_in
-
-if TYPE_CHECKING:
-    from AirwaySegSlicer.scene.review import ReviewItem
 
 MOST = 0.5
 """A bridge or piece is in the airways if more than this part of it is."""

@@ -13,7 +13,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.branches import Point, branch_rows
+from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.changes import Change, change_of
 from AirwaySegSlicer.scene.decisions import (
     ACCEPT,
@@ -26,51 +26,25 @@ from AirwaySegSlicer.scene.decisions import (
 )
 from AirwaySegSlicer.scene.nodes import CENTERLINE, REPAIRS, SUSPECTS, companion
 from AirwaySegSlicer.scene.proposals import Repair, Repairs
-from AirwaySegSlicer.scene.review_kinds import APPLIED, END, FRAGMENT, PIECE, PROPOSED, REFUSED, kind_of
+from AirwaySegSlicer.scene.review_kinds import (
+    APPLIED,
+    END,
+    FRAGMENT,
+    PIECE,
+    PROPOSED,
+    REFUSED,
+    ReviewItem,
+    kind_of,
+)
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, check_airways
 from AirwaySegSlicer.scene.steps import Steps
-from AirwaySegSlicer.scene.surfaces import surface_noted
+from AirwaySegSlicer.scene.surfaces import surface_kept
 from AirwaySegSlicer.scene.suspects import suspects_of
 from AirwaySegSlicer.scene.texts import own_ras
 from AirwaySegSlicer.scene.voxel_changes import change, slivers
 
 NEXT_GENERATION = 3.0
 """Length of an airway over its diameter (Weibel's model, 1963): what is missing at least beyond a sudden end."""
-
-
-@dataclass(frozen=True)
-class ReviewItem:
-    """A point to look at.
-
-    ``point`` is in the airways' own space (RAS, mm). ``score`` is the program's certainty (0..1) of what Accept does
-    with a repair or piece, and of the suspicion otherwise. ``change_mm`` is the length of airway that a decision adds,
-    keeps or removes. ``number`` is that of the repair or piece, ``branch`` the id of a branch in the last measurement;
-    both 0 where there is none. ``decision`` is accept, refuse, later, or empty.
-    """
-
-    kind: str
-    point: Point
-    score: float
-    change_mm: float
-    reason: str
-    number: int = 0
-    branch: int = 0
-    decision: str = ""
-
-    @property
-    def key(self) -> str:
-        """The family and the point; the same in every measurement that finds the point again exactly."""
-        return " ".join([kind_of(self.kind).family, *(f"{mm:.1f}" for mm in self.point)])
-
-    @property
-    def urgency(self) -> float:
-        """Millimetres of tree times how likely they change."""
-        return self.change_mm * (1 - self.score if self.kind == APPLIED else self.score)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has neither been accepted nor refused."""
-        return self.decision not in (ACCEPT, REFUSE)
 
 
 @dataclass(frozen=True)
@@ -119,7 +93,7 @@ def decide(
         raise RuntimeError(_("This point has a decision already; Undo takes it back."))
     found = change_of(segmentation_node, item, decision)
     steps.begin(segmentation_node, step_name(item, decision))
-    with surface_noted(segmentation_node):
+    with surface_kept(segmentation_node):
         _apply(segmentation_node, found)
     gained = found.gained_mm + (earlier.gained_mm if earlier is not None else 0.0)
     write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained))

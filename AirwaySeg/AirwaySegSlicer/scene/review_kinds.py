@@ -1,10 +1,13 @@
-"""The kinds of points that are reviewed: their names, the family that a decision belongs to, and what decisions do."""
+"""A point of the review, and the kinds of points: their names, families, and what decisions do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.branches import Point
+from AirwaySegSlicer.scene.decisions import ACCEPT, REFUSE
 
 PROPOSED, APPLIED, REFUSED = "proposed repair", "applied repair", "refused repair"
 PIECE, FRAGMENT, END, LEAK, TIP = "unconnected piece", "fragment", "sudden end", "leak", "doubtful tip"
@@ -48,3 +51,38 @@ def kind_of(key: str) -> Kind:
         key, key, key.capitalize(), _("Accept: it is right as it is. Refuse: it is to be corrected by hand.")
     )
     return KINDS.get(key, unknown)
+
+
+@dataclass(frozen=True)
+class ReviewItem:
+    """A point to look at.
+
+    ``point`` is in the airways' own space (RAS, mm). ``score`` is the program's certainty (0..1) of what Accept does
+    with a repair or piece, and of the suspicion otherwise. ``change_mm`` is the length of airway that a decision adds,
+    keeps or removes. ``number`` is that of the repair or piece, ``branch`` the id of a branch in the last measurement;
+    both 0 where there is none. ``decision`` is accept, refuse, later, or empty.
+    """
+
+    kind: str
+    point: Point
+    score: float
+    change_mm: float
+    reason: str
+    number: int = 0
+    branch: int = 0
+    decision: str = ""
+
+    @property
+    def key(self) -> str:
+        """The family and the point; the same in every measurement that finds the point again exactly."""
+        return " ".join([kind_of(self.kind).family, *(f"{mm:.1f}" for mm in self.point)])
+
+    @property
+    def urgency(self) -> float:
+        """Millimetres of tree times how likely they change."""
+        return self.change_mm * (1 - self.score if self.kind == APPLIED else self.score)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither been accepted nor refused."""
+        return self.decision not in (ACCEPT, REFUSE)

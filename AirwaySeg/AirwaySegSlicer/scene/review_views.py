@@ -21,7 +21,7 @@ from AirwaySegSlicer.scene.nodes import (
     shifted,
     undone_on_failure,
 )
-from AirwaySegSlicer.scene.review import ReviewItem
+from AirwaySegSlicer.scene.review_kinds import ReviewItem
 from AirwaySegSlicer.scene.segments import Array, array_of, segment_voxels
 
 ADDED, REMOVED, LOOKED_AT = (0.2, 0.85, 0.3), (0.95, 0.2, 0.15), (1.0, 0.2, 0.6)

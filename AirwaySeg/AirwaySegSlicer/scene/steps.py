@@ -12,7 +12,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.surfaces import surface_noted
+from AirwaySegSlicer.scene.surfaces import surface_kept
 from AirwaySegSlicer.scene.tags import STEP, read_tag, write_tag
 
 MOST_STATES = 20
@@ -78,7 +78,7 @@ class Steps:
         tag = airways.GetSegmentation().AddObserver(event, lambda caller, event: heard.append(True))
         editor, history = self.editor_of(airways), None
         try:
-            with surface_noted(airways):
+            with surface_kept(airways):
                 if editor is not None:
                     getattr(editor, slot)()
                 elif getattr(history := self._history(airways), f"Is{method}Available")():

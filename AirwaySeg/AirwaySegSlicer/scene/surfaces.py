@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import slicer
 
+from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.scene.nodes import ROLE
 
 WANTED = ROLE + "surfaceWanted"
@@ -20,16 +21,17 @@ def has_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
 
 
 @contextmanager
-def surface_noted(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator[None]:
-    """If the block's new voxels remove the surface, note that it is wanted again."""
+def surface_kept(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterator[None]:
+    """If the block's new voxels remove the surface, make it again soon: it takes up to a second."""
     had = has_surface(segmentation_node)
     yield
     if had and not has_surface(segmentation_node):
         segmentation_node.SetAttribute(WANTED, "1")
+        call_later(lambda: renew_surface(segmentation_node))
 
 
 def renew_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Make the surface again where that was noted; it takes up to a second, so it is done after the edit is shown."""
+    """Make the surface again where it was lost."""
     if segmentation_node.GetScene() is not None and segmentation_node.GetAttribute(WANTED):
         segmentation_node.RemoveAttribute(WANTED)
         segmentation_node.CreateClosedSurfaceRepresentation()
