@@ -78,8 +78,8 @@ def main() -> None:
     found = [regrown(ct, labels, probability, branch) for branch in tips(tree, options.branches, options.seed)]
     recovered, outside, taken_ms = np.array(found)[~np.isnan(np.array(found)[:, 2])].T
     print(
-        f"{len(recovered)} branches: recovered {recovered.mean():.2f}, more than 0.9 in {(recovered > 0.9).mean():.0%}, "
-        f"outside {np.nanmean(outside):.2f}, refused {np.isnan(outside).sum()}, "
+        f"{len(recovered)} branches: recovered {recovered.mean():.2f}, "
+        f"more than 0.9 in {(recovered > 0.9).mean():.0%}, outside {np.nanmean(outside):.2f}, refused {np.isnan(outside).sum()}, "
         f"{np.median(taken_ms):.0f} ms (at most {taken_ms.max():.0f})"
     )
 
