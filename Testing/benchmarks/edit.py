@@ -79,7 +79,8 @@ def main() -> None:
     recovered, outside, taken_ms = np.array(found)[~np.isnan(np.array(found)[:, 2])].T
     print(
         f"{len(recovered)} branches: recovered {recovered.mean():.2f}, "
-        f"more than 0.9 in {(recovered > 0.9).mean():.0%}, outside {np.nanmean(outside):.2f}, refused {np.isnan(outside).sum()}, "
+        f"more than 0.9 in {(recovered > 0.9).mean():.0%}, outside {np.nanmean(outside):.2f}, "
+        f"refused {np.isnan(outside).sum()}, "
         f"{np.median(taken_ms):.0f} ms (at most {taken_ms.max():.0f})"
     )
 
