@@ -300,6 +300,8 @@ def test_the_surface_in_3d_follows_decisions_undo_redo_and_discarding(a_review):
     assert points() == after
     desk.section("Correct").on_take_back()
     assert points() == before
+    assert desk.logic.undo(desk.airways) == "Undone: discard all corrections."
+    assert points() == after and decisions.decisions_of(desk.airways)
 
 
 def test_closing_the_scene_in_the_middle_of_a_review_leaves_nothing_behind(a_review):

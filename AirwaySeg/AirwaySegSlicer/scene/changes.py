@@ -13,8 +13,8 @@ from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
 from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
 from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, ReviewItem, kind_of
-from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array, segment_voxels
-from AirwaySegSlicer.scene.voxel_changes import which_are_in
+from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array
+from AirwaySegSlicer.scene.voxel_changes import grid_of, which_are_in
 
 MOST = 0.5
 """A bridge or piece is in the airways if more than this part of it is."""
@@ -164,7 +164,7 @@ def _certain(
     for one in out:
         pieces = _without(repairs.pieces(one.fragments), kept)
         if one.state != APPLIED:
-            grid = segment_voxels(segmentation_node).matrix
+            grid = grid_of(segmentation_node)
             was = which_are_in(initial, pieces, UNCONNECTED_ID, grid) if initial is not None else []
             pieces = pieces[was] if len(was) else pieces[:0]
         found.append(pieces)

@@ -9,8 +9,9 @@ from typing import Any
 import slicer
 
 from AirwaySegSlicer.scene.nodes import REPAIRS, companion
-from AirwaySegSlicer.scene.segments import Array, segment_voxels
+from AirwaySegSlicer.scene.segments import Array
 from AirwaySegSlicer.scene.texts import document_of, moved_by
+from AirwaySegSlicer.scene.voxel_changes import grid_of
 
 APPLIED, PROPOSED, REFUSED = "applied", "proposed", "refused"
 TREE = 1
@@ -86,7 +87,7 @@ class Repairs:
 
         to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.array(self._document["ijk_to_lps"])
         own = slicer.util.arrayFromVTKMatrix(moved_by(self._node)) @ to_ras
-        grid = slicer.util.arrayFromVTKMatrix(segment_voxels(self._segmentation_node).matrix)
+        grid = slicer.util.arrayFromVTKMatrix(grid_of(self._segmentation_node))
         return np.linalg.solve(grid, own)
 
 

@@ -150,7 +150,8 @@ def _suspect_items(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Iterato
         if number and repairs.bringing(number, ("proposed",)) is not None:
             continue  # The proposed repair asks the same, with a bridge.
         yield ReviewItem(
-            kind=suspect["kind"],
+            # In a measured mask a loose piece that is airway for certain is part of the airways already.
+            kind=FRAGMENT if suspect["kind"] == PIECE and not number else suspect["kind"],
             point=own_ras(node, suspect["place_mm"]),
             score=suspect["score"],
             change_mm=_suspect_mm(suspect, below),

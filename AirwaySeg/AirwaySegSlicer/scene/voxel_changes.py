@@ -102,16 +102,33 @@ def which_are_in(
     import numpy as np
 
     segment_id = segment_id or airway_segment_id(segmentation_node)
-    found = np.zeros(len(voxels), bool)
-    if segmentation_node.GetSegmentation().GetSegment(segment_id) is None:
+    found, segment = np.zeros(len(voxels), bool), segmentation_node.GetSegmentation().GetSegment(segment_id)
+    image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
+    if image is None or not image.GetNumberOfPoints() or not len(voxels):
         return found
-    mine = _on_grid(segment_voxels(segmentation_node, segment_id), grid or segment_voxels(segmentation_node).matrix)
-    if mine is None:
+    low = first_voxel_between(matrix_of(image), grid or grid_of(segmentation_node), image.GetExtent()[::2])
+    if low is None:
         return found
-    local = voxels - np.array(mine.low)
-    inside = ((local >= 0) & (local < mine.array.shape[::-1])).all(axis=1)
-    found[inside] = mine.array[tuple(local[inside].T[::-1])]
+    local = voxels - np.array(low)
+    inside = ((local >= 0) & (local < image.GetDimensions())).all(axis=1)
+    found[inside] = array_of(image)[tuple(local[inside].T[::-1])] == segment.GetLabelValue()
     return found
+
+
+def grid_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtkMatrix4x4:
+    """The matrix of the airways' grid, without looking at their voxels; RuntimeError where there are none."""
+    segment = segmentation_node.GetSegmentation().GetSegment(airway_segment_id(segmentation_node))
+    image = segment.GetRepresentation(labelmap_name())
+    if image is None:
+        raise RuntimeError(_("{name} has no voxels.").format(name=segmentation_node.GetName()))
+    return matrix_of(image)
+
+
+def matrix_of(image: vtk.vtkImageData) -> vtk.vtkMatrix4x4:
+    """The matrix from the indices of an oriented image to its space."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return matrix
 
 
 def slivers(segmentation_node: slicer.vtkMRMLSegmentationNode, removed: Array) -> Array:
