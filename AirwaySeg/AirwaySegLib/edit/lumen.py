@@ -36,7 +36,7 @@ _OUT_OF_ROUND = 1.3
 
 _BLUR = 1.0
 """Blur draws the half level of narrow lumens inwards: the true radius is the root of the squares of this many voxels
-and the radius that is seen (within 0.1 mm on simulated airways of 0.9 to 1.5 mm, whose radius is known)."""
+and the radius that is seen. By hand, on simulated airways of 0.9 to 1.5 mm, whose radius is known."""
 
 _DARK_SHARE = 0.75
 """Within the radius a voxel is lumen up to this share of the way from lumen to wall: there, blur makes it brighter."""
