@@ -37,6 +37,7 @@ from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
+from AirwaySegSlicer.scene.branch_edit_logic import BranchEditLogic
 from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
@@ -205,7 +206,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.update()
 
 
-class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic):
+class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
     """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
     The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on

@@ -1,4 +1,4 @@
-"""The command `airwayseg`: segment, repair, measure, evaluate, weights. Bad input gives a sentence and exit code 2."""
+"""The command `airwayseg`: segment, repair, edit, measure, evaluate. Bad input gives a sentence and exit code 2."""
 
 import argparse
 import json
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_segment(commands.add_parser("segment", help="CT in, airway tree out"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
+    _add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
+    _add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
     _add_weights(commands.add_parser("weights", help="list, show or import weights"))
@@ -120,6 +122,30 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
             _add_setting(parser, setting)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_repair)
+
+
+def _add_grow(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "a point of the missed airway, best at its tip, in mm (LPS); more prolong, steer or fork it")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it --probability is needed")
+    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the path")
+    parser.set_defaults(run=_grow)
+
+
+def _add_cut(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "a point of the airway, in mm (LPS); the smaller side of its narrowest cross-section is removed")
+    parser.add_argument("--keep", metavar="X,Y,Z", help="a point of the side that stays (default: the larger side)")
+    parser.set_defaults(run=_cut)
+
+
+def _add_edit(parser: argparse.ArgumentParser, at: str) -> None:
+    """What the commands share that edit a mask at points."""
+    parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the new mask, a .nrrd file")
+    parser.add_argument("--at", metavar="X,Y,Z", action="append", required=True, help=at)
+    parser.add_argument("--voxel", action="store_true", help="points are voxel indices x, y, z of the mask's own grid")
+    _add_spacing(parser)
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    _add_verbose(parser)
 
 
 def _add_measure(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +262,42 @@ def _repair(options: argparse.Namespace) -> int:
     with _shown(options.progress) as progress:
         text = run_repair(request, progress)
     print(json.dumps({"result": str(options.output)}) if options.progress == "json" else text)
+    return 0
+
+
+def _grow(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_grow
+
+    request = EditRequest(
+        mask=options.mask,
+        output=options.output,
+        points=tuple(map(parse_point, options.at)),
+        ct=options.ct,
+        probability=options.probability,
+        voxels=options.voxel,
+        force=options.force,
+        spacing_mm=parse_spacing(options.spacing),
+    )
+    print(run_grow(request))
+    return 0
+
+
+def _cut(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_cut
+    from AirwaySegLib.errors import AirwaySegError
+
+    if len(options.at) > 1:
+        raise AirwaySegError("A cut is made at one point: give --at once.")
+    request = EditRequest(
+        mask=options.mask,
+        output=options.output,
+        points=(parse_point(options.at[0]),),
+        keep=None if options.keep is None else parse_point(options.keep),
+        voxels=options.voxel,
+        force=options.force,
+        spacing_mm=parse_spacing(options.spacing),
+    )
+    print(run_cut(request))
     return 0
 
 

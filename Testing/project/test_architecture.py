@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "masks": LIBRARY_BASE,
         "chest": LIBRARY_BASE | {"masks"},
         "networks": LIBRARY_BASE | {"files"},
+        "edit": LIBRARY_BASE | {"masks"},
         "tree": LIBRARY_BASE | {"files", "masks"},
         "walls": LIBRARY_BASE | {"tree"},
         "evaluation": LIBRARY_BASE | {"masks"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
         "pictures": LIBRARY_BASE | {"masks", "tree", "repair"},
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "walls", "evaluation", "repair", "pictures", "pipeline"},
+        | {"files", "masks", "networks", "tree", "walls", "edit", "evaluation", "repair", "pictures", "pipeline"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},

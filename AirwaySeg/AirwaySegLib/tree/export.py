@@ -73,8 +73,8 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
     mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
     where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
-    segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE`` tells
-    3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
+    segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE``
+    tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------

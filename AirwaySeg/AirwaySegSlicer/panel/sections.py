@@ -1,5 +1,6 @@
 """The sections of the panel, in the order of their tabs."""
 
+from AirwaySegSlicer.panel.add_cut_section import AddCutSection
 from AirwaySegSlicer.panel.correct_section import CorrectSection
 from AirwaySegSlicer.panel.export_section import ExportSection
 from AirwaySegSlicer.panel.finetune_section import FinetuneSection
@@ -18,6 +19,7 @@ def make_sections(panel: Panel) -> list[Section]:
         FrameSection,
         SegmentSection,
         ReviewSection,
+        AddCutSection,
         ResultSection,
         OverlaySection,
         CorrectSection,

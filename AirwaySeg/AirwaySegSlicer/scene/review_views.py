@@ -101,7 +101,18 @@ def slice_node(name: str) -> slicer.vtkMRMLSliceNode | None:
 
 def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels: Array, adds: bool) -> None:
     """Show these voxels (N, 3), or a ball at the point where there are none, instead of those of an earlier point."""
-    surface = surface_of(airways, voxels) if len(voxels) else _ball(item.point)
+    if len(voxels):
+        _show(airways, surface_of(airways, voxels), ADDED if adds else REMOVED)
+    else:
+        _show(airways, _ball(item.point), LOOKED_AT)
+
+
+def show_change(airways: slicer.vtkMRMLSegmentationNode, add: Array, remove: Array) -> None:
+    """Show what an edit would add (N, 3) or, where it adds nothing, remove; instead of what was shown before."""
+    _show(airways, surface_of(airways, add if len(add) else remove), ADDED if len(add) else REMOVED)
+
+
+def _show(airways: slicer.vtkMRMLSegmentationNode, surface: vtk.vtkPolyData, color: tuple[float, float, float]) -> None:
     with undone_on_failure():
         model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
         model.SetSaveWithScene(False)
@@ -111,7 +122,7 @@ def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels:
     add_companion(airways, REVIEWED, model, "reviewed")
     display = model.GetDisplayNode()
     display.SetSaveWithScene(False)
-    display.SetColor(*((ADDED if adds else REMOVED) if len(voxels) else LOOKED_AT))
+    display.SetColor(*color)
     display.SetAmbient(0.4)
     display.SetVisibility2D(True)
     display.SetSliceIntersectionThickness(3)
