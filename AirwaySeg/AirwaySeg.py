@@ -37,11 +37,14 @@ from AirwaySegSlicer.commands.training_cases import NewCase, adding_job
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
+from AirwaySegSlicer.scene.branch_edit_logic import BranchEditLogic
 from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
+from AirwaySegSlicer.scene.review_logic import ReviewLogic
 from AirwaySegSlicer.scene.segments import new_segmentation
+from AirwaySegSlicer.scene.steps import Steps
 
 try:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
@@ -203,7 +206,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.update()
 
 
-class AirwaySegLogic(ScriptedLoadableModuleLogic):
+class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
     """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
     The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on
@@ -215,6 +218,7 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.runs = Runs(launch or slicer.util.launchConsoleProcess)
         self.maps = Maps()
+        self.steps = Steps()
         self._worksOn = ""  # id of the node that the work in AIRWAYS was started on
 
     def getParameterNode(self) -> AirwaySegParameterNode:
@@ -226,11 +230,13 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic):
         """Stop the jobs on the scene, and remove its files; jobs on copied files and fine-tuning continue."""
         self.runs.cancel(AIRWAYS)
         self.maps.clear()
+        self.steps.clear()
 
     def forget(self, airways: vtkMRMLSegmentationNode) -> None:
         """The segmentation is removed: restore the slices' foreground from before its overlay, and remove its files."""
         restore_foreground(airways)
         self.maps.forget(airways)
+        self.steps.forget(airways)
 
     def stopWorkOn(self, node: vtkMRMLNode) -> None:
         """The node is removed: stop the job that was started on it, which then ends with a sentence."""

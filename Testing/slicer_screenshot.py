@@ -28,7 +28,6 @@ LARGE, SMALL = ((938, 750), (310, 310)), ((760, 560), (250, 250))
 ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
 """Direction (RAS) from the middle of the tree to the camera."""
-SECTIONS = ("input", "segment", "result", "overlay", "correct", "export", "finetune", "install")
 LIMIT_S = 600
 """For each command that the panel runs."""
 
@@ -49,11 +48,13 @@ class Session:
         """Until nothing runs in a slot of the logic."""
         self.host.pump(lambda: not self.logic.runs.is_running(slot), limit_s=LIMIT_S)
 
-    def open_only(self, *sections: str) -> None:
-        """Open these sections of the panel, and close the others, by their headers."""
-        for name in SECTIONS:
+    def turn_to(self, tab: str, *sections: str) -> None:
+        """Show a tab; open these sections of it, and close its others, by their headers."""
+        self.ui.tabs.setCurrentWidget(getattr(self.ui, f"{tab}Tab"))
+        self.host.pump()
+        for name in ("log", "install", "addCut", "correct"):
             section = getattr(self.ui, f"{name}Section")
-            if section.collapsed == (name in sections):
+            if section.isVisible() and section.collapsed == (name in sections):
                 slicerhost.click(section)
 
     def picture_of_panel(self, target: Path) -> None:
@@ -73,7 +74,7 @@ class Session:
 
     def check(self, target: Path) -> None:
         """The installation is checked."""
-        self.open_only("install")
+        self.turn_to("segment", "install")
         slicerhost.click(self.ui.checkButton)
         self.wait("probe")
         self.picture_of_panel(target)
@@ -89,7 +90,7 @@ class Session:
         volume.GetDisplayNode().SetAutoWindowLevel(False)
         volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW_HU)
         slicer.util.setSliceViewerLayers(background=volume)
-        self.open_only("input", "segment")
+        self.turn_to("segment")
         slicerhost.choose(self.ui.inputSelector, volume)
         for view in self.slices.values():
             view.fit()
@@ -125,16 +126,18 @@ class Session:
         bar = self.ui.progressBar
         self.host.pump(lambda: 0 < bar.value < bar.maximum, limit_s=LIMIT_S)
         self.picture(target)
-        slicerhost.click(self.ui.segmentButton)
+        slicerhost.click(self.ui.cancelButton)
         self.wait("airways")
 
     def take_result(self) -> None:
         """The given result instead of that of the cancelled run, measured by the panel."""
         from AirwaySegSlicer.commands import segment as segmentation
+        from AirwaySegSlicer.scene import suspects
 
-        ct = self.ui.inputSelector.currentNode()
-        self.widget._parameterNode.airways = segmentation.take_in(self.result, ct)
-        self.open_only("input", "segment", "result")
+        airways = segmentation.take_in(self.result, self.ui.inputSelector.currentNode())
+        suspects.keep_suspects(airways, suspects.read_suspects(self.result))  # those beside the airways stay
+        self.widget._parameterNode.airways = airways
+        self.turn_to("measure")
         slicerhost.click(self.ui.measureButton)
         self.wait("airways")
         self.view3d.fit(FROM_THE_FRONT, ZOOM_3D)
@@ -142,21 +145,30 @@ class Session:
     def result_shown(self, target: Path) -> None:
         """Outline, surface, centerline and table."""
         self.take_result()
-        self.open_only("segment", "result")
+        self.turn_to("measure")
         self.picture(target)
 
-    def review(self, target: Path) -> None:
+    def branch(self, target: Path) -> None:
         """A branch of the table is chosen, and the slices show it larger."""
-        self.open_only("result")
+        self.turn_to("measure")
         for view in self.slices.values():
             view.fit(2 * ZOOM)
         slicerhost.choose(self.ui.branchTable, 24)
         self.host.pump(0.2)
         self.picture(target)
 
+    def review(self, target: Path) -> None:
+        """The first point is accepted, and the second one is shown across and along."""
+        self.turn_to("review")
+        slicerhost.click(self.ui.nextButton)
+        slicerhost.click(self.ui.acceptButton)
+        self.host.pump(0.2)
+        self.picture(target)
+        slicerhost.click(self.ui.undoButton)
+
     def overlay(self, target: Path) -> None:
         """Lobes on the surface and over the slices."""
-        self.open_only("overlay")
+        self.turn_to("measure")
         for view in self.slices.values():
             view.fit(ZOOM)
         slicerhost.choose(self.ui.overlayComboBox, "lobe")
@@ -168,7 +180,7 @@ class Session:
         """Part of the airways is erased in the editor's segment; the tree is out of date."""
         from AirwaySegSlicer.scene import branches, nodes, segments
 
-        self.open_only("result", "correct")
+        self.turn_to("review", "correct")
         airways = self.widget.panel.airways()
         row = self.ui.branchTable.currentRow()
         number = int(self.ui.branchTable.item(row, 0).text())
@@ -190,7 +202,7 @@ class Session:
         """The tree is updated, and everything is written into a folder."""
         slicerhost.click(self.ui.updateButton)
         self.wait("airways")
-        self.open_only("export")
+        self.turn_to("export")
         slicerhost.choose(self.ui.exportComboBox, "case")
         self.ui.exportFolderEdit.currentPath = os.path.abspath("export")
         slicerhost.click(self.ui.exportButton)
@@ -199,7 +211,7 @@ class Session:
 
     def finetune(self, target: Path) -> None:
         """The corrected result is in the training folder."""
-        self.open_only("finetune")
+        self.turn_to("train")
         self.ui.trainingFolderEdit.currentPath = os.path.abspath("training")
         self.ui.patientEdit.setText("Patient 1")
         slicerhost.click(self.ui.addCaseButton)
@@ -214,6 +226,7 @@ STEPS: dict[str, Callable[[Session, Path], None]] = {
     "settings": Session.settings,
     "segment": Session.segment,
     "result": Session.result_shown,
+    "branch": Session.branch,
     "review": Session.review,
     "overlay": Session.overlay,
     "correct": Session.correct,
@@ -257,7 +270,6 @@ def overview(host: slicerhost.Host, ct: str, result: str, target: Path) -> None:
     session.take_result()
     for view in session.slices.values():
         view.fit(ZOOM)
-    slicerhost.click(session.ui.overlaySection)
     slicerhost.choose(session.ui.overlayComboBox, "generation")
     slicerhost.click(session.ui.slicesCheckBox)
     slicerhost.click(session.ui.centerlineCheckBox)

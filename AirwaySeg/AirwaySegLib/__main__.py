@@ -1,4 +1,4 @@
-"""The command `airwayseg`: segment, cohort, repair, measure... Bad input gives a sentence and exit code 2."""
+"""The command `airwayseg`: segment, cohort, repair, edit, measure... Bad input gives a sentence and exit code 2."""
 
 import argparse
 import json
@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
+from AirwaySegLib.cohort.options import add_cohort_options
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
-
-if TYPE_CHECKING:
-    from AirwaySegLib.cohort.cluster import Cluster
 
 log = logging.getLogger("airwayseg")
 
@@ -53,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_cohort(commands.add_parser("cohort", help="folder of a study in, one table and one page of all its CTs out"))
     _add_info(commands.add_parser("info", help="what is in a CT, what would be done, and how long it takes"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
+    _add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
+    _add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
     _add_weights(commands.add_parser("weights", help="list, show or import weights"))
@@ -88,38 +87,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cohort(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "input",
-        nargs="+",
-        type=Path,
-        help="folder that is searched for CTs (DICOM, NIfTI, NRRD, MetaImage), a file, a pattern such as */ct.nii, "
-        "or a CSV with the columns id and ct (and optionally series, mask, patient, date, group)",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for results, tables and report")
-    parser.add_argument("--list", action="store_true", help="only show what would be run, and what is left out and why")
-    parser.add_argument(
-        "--all-series", action="store_true", help="take every reconstruction of a scan, not only the best for airways"
-    )
-    parser.add_argument(
-        "--thickest", type=float, default=3.5, metavar="MM", help="leave out thicker slices (default: %(default)s mm)"
-    )
+    add_cohort_options(parser)
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
-    parser.add_argument(
-        "--dicom-seg",
-        choices=("airways", "lobes"),
-        default="",
-        help="for DICOM also a DICOM Segmentation, with a segment for each lobe if wanted (needs highdicom)",
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--scheduler", default="", metavar="ADDRESS", help="run the cases on this Dask cluster")
-    where.add_argument("--workers", type=int, default=0, metavar="N", help="run N cases at once here (needs Dask)")
-    parser.add_argument(
-        "--resources", default="", metavar="NAME=AMOUNT", help="what a case needs of a Dask worker, such as GPU=1"
-    )
-    parser.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="only every Nth case, starting with the Ith; writes no tables"
-    )
     _add_progress_and_force(parser)
     parser.set_defaults(run=_cohort)
 
@@ -177,6 +147,30 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
             _add_setting(parser, setting)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_repair)
+
+
+def _add_grow(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "a point of the missed airway, best at its tip, in mm (LPS); more prolong, steer or fork it")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it --probability is needed")
+    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the path")
+    parser.set_defaults(run=_grow)
+
+
+def _add_cut(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "a point of the airway, in mm (LPS); the smaller side of its narrowest cross-section is removed")
+    parser.add_argument("--keep", metavar="X,Y,Z", help="a point of the side that stays (default: the larger side)")
+    parser.set_defaults(run=_cut)
+
+
+def _add_edit(parser: argparse.ArgumentParser, at: str) -> None:
+    """What the commands share that edit a mask at points."""
+    parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the new mask, a .nrrd file")
+    parser.add_argument("--at", metavar="X,Y,Z", action="append", required=True, help=at)
+    parser.add_argument("--voxel", action="store_true", help="points are voxel indices x, y, z of the mask's own grid")
+    _add_spacing(parser)
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    _add_verbose(parser)
 
 
 def _add_measure(parser: argparse.ArgumentParser) -> None:
@@ -277,6 +271,7 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _cohort(options: argparse.Namespace) -> int:
+    from AirwaySegLib.cohort.cluster import cluster_of
     from AirwaySegLib.commands.cohort import CohortRequest, list_cohort, run_cohort
 
     values = {setting.name: getattr(options, setting.name) for setting in fields(SegmentSettings)}
@@ -289,7 +284,7 @@ def _cohort(options: argparse.Namespace) -> int:
         options.shard,
         options.force,
         options.dicom_seg,
-        _cluster(options),
+        cluster_of(options),
     )
     if options.list:
         print(list_cohort(request, options.progress))
@@ -298,17 +293,6 @@ def _cohort(options: argparse.Namespace) -> int:
     if options.progress == "json":
         print(json.dumps({"result": str(options.output)}))
     return EXIT_FAILED if blocked else 0
-
-
-def _cluster(options: argparse.Namespace) -> "Cluster | None":
-    """The cluster to run on; None: this process."""
-    from AirwaySegLib.cohort.cluster import Cluster, parse_resources
-
-    if options.workers < 0:
-        raise AirwaySegError(f"The number of workers is {options.workers}; it must be 1 or more.")
-    if not options.scheduler and not options.workers:
-        return None
-    return Cluster(options.scheduler, options.workers, parse_resources(options.resources))
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -337,6 +321,41 @@ def _repair(options: argparse.Namespace) -> int:
     with _shown(options.progress) as progress:
         text = run_repair(request, progress)
     print(json.dumps({"result": str(options.output)}) if options.progress == "json" else text)
+    return 0
+
+
+def _grow(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_grow
+
+    request = EditRequest(
+        mask=options.mask,
+        output=options.output,
+        points=tuple(map(parse_point, options.at)),
+        ct=options.ct,
+        probability=options.probability,
+        voxels=options.voxel,
+        force=options.force,
+        spacing_mm=parse_spacing(options.spacing),
+    )
+    print(run_grow(request))
+    return 0
+
+
+def _cut(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_cut
+
+    if len(options.at) > 1:
+        raise AirwaySegError("A cut is made at one point: give --at once.")
+    request = EditRequest(
+        mask=options.mask,
+        output=options.output,
+        points=(parse_point(options.at[0]),),
+        keep=None if options.keep is None else parse_point(options.keep),
+        voxels=options.voxel,
+        force=options.force,
+        spacing_mm=parse_spacing(options.spacing),
+    )
+    print(run_cut(request))
     return 0
 
 

@@ -99,11 +99,11 @@ def steps_at(desk: Desk, folder: Path) -> dict[str, Callable[[], object]]:
         return press
 
     def training() -> None:
-        desk.open("finetuneSection")
+        desk.open("trainTab")
         desk.ui.trainingFolderEdit.currentPath = str(folder / "training")
 
     def exporting() -> None:
-        desk.open("exportSection")
+        desk.open("exportTab")
         desk.ui.exportFolderEdit.currentPath = str(folder / "out")
 
     overlays = {key: (lambda key=key: desk.choose("overlayComboBox", key)) for key in ("generation", "fromCarina")}
@@ -112,7 +112,7 @@ def steps_at(desk: Desk, folder: Path) -> dict[str, Callable[[], object]]:
         "(of that, Slicer's own surface)": surface,
         "measure: mask out, tree in": lambda: desk.click("measureButton"),
         "choose a branch": lambda: desk.select_branch(9),
-        "open Overlays": lambda: desk.open("overlaySection"),
+        "open Overlays": lambda: desk.open("measureTab"),
         "overlay: generation on the surface": overlays["generation"],
         "overlay: distance on the surface": overlays["fromCarina"],
         "overlay: also over the slices": lambda: desk.click("slicesCheckBox"),

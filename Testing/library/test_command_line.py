@@ -81,6 +81,8 @@ def test_a_ct_gives_its_files_on_its_own_grid(a_ct, some_weights, a_trained_netw
         assert np.allclose(image.GetOrigin(), ct.GetOrigin()) and np.allclose(image.GetSpacing(), ct.GetSpacing())
         assert np.allclose(image.GetDirection(), ct.GetDirection())
     found, expected = sitk.GetArrayFromImage(mask) > 0, a_chest.trachea | a_chest.bronchi
+    origin = sitk.GetArrayFromImage(sitk.ReadImage(str(result / "origin.nrrd")))
+    assert np.array_equal(origin > 0, found) and (origin == 1).sum() > 0.5 * found.sum()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.9
     report = json.loads((result / "report.json").read_text())
     assert report["model"]["name"] == "some" and len(report["model"]["sha256"]) == 64

@@ -20,7 +20,7 @@ from AirwaySegSlicer.scene import nodes, scans
 @pytest.fixture
 def a_folder(a_measured_desk, tmp_path):
     """A panel with a measured result, and an empty training folder chosen."""
-    a_measured_desk.open("finetuneSection")
+    a_measured_desk.open("trainTab")
     a_measured_desk.ui.trainingFolderEdit.currentPath = str(tmp_path / "training")
     return a_measured_desk
 
@@ -303,8 +303,8 @@ def test_what_is_added_can_be_stopped_with_the_button(a_folder, monkeypatch):
     started = starts_of(a_folder)
     a_folder.click("addCaseButton")
     a_folder.host.pump(lambda: bool(started))
-    assert a_folder.ui.segmentButton.text == "Cancel" and not a_folder.ui.addCaseButton.enabled
-    a_folder.click("segmentButton")
+    assert a_folder.ui.cancelButton.visible and not a_folder.ui.addCaseButton.enabled
+    a_folder.click("cancelButton")
     a_folder.wait()
     assert a_folder.ui.finetuneLabel.text == "Cancelled." and not cases(a_folder)
 

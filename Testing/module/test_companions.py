@@ -18,7 +18,7 @@ def offered(selector) -> list[str]:
 @pytest.fixture
 def an_overlay(a_measured_desk):
     """A panel whose result is coloured by generation on the surface and over the slices."""
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
     a_measured_desk.choose("overlayComboBox", "generation")
     a_measured_desk.click("slicesCheckBox")
     return a_measured_desk
@@ -81,6 +81,7 @@ def test_the_editor_opens_a_foreign_segmentation_at_its_airways(a_desk):
     a_desk.click("replaceCheckBox")  # Every choice updates the panel.
     assert editor.currentSegmentID() == "heart"
     a_desk.choose("airwaysSelector", theirs)
+    a_desk.open("correctSection")
     assert editor.currentSegmentID() == "airways_of_theirs"
 
 
@@ -179,7 +180,7 @@ def test_a_hardened_transform_is_hardened_in_all_and_no_correction_of_the_user(a
 
 
 def test_a_centerline_that_was_hidden_elsewhere_stays_hidden_until_the_box_is_used(a_measured_desk):
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
 
     def display():
         return nodes.companion(a_measured_desk.airways, nodes.CENTERLINE).GetDisplayNode()
@@ -195,7 +196,7 @@ def test_a_centerline_that_was_hidden_elsewhere_stays_hidden_until_the_box_is_us
 
 
 def test_the_box_hides_the_centerline_of_airways_that_are_measured_later(a_desk):
-    a_desk.open("overlaySection")
+    a_desk.open("measureTab")
     a_desk.click("centerlineCheckBox")
     a_desk.segment()
     assert not nodes.companion(a_desk.airways, nodes.CENTERLINE).GetDisplayNode().GetVisibility()
@@ -223,7 +224,7 @@ def test_the_highlight_of_a_saved_scene_is_gone_as_no_row_is_chosen_in_it(a_meas
     slicer.util.loadScene(path)
     a_measured_desk.host.pump()
     assert a_measured_desk.ui.branchTable.rowCount == 7
-    assert a_measured_desk.section("Result").chosen_branch() is None and not highlights()
+    assert a_measured_desk.section("Result").table.chosen() is None and not highlights()
 
 
 def test_the_highlight_goes_when_the_tree_is_measured_in_another_module(a_measured_desk):
@@ -232,7 +233,7 @@ def test_the_highlight_goes_when_the_tree_is_measured_in_another_module(a_measur
     slicerhost.leave(a_measured_desk.widget)
     a_measured_desk.logic.measure(airways)
     slicerhost.enter(a_measured_desk.widget)
-    assert a_measured_desk.section("Result").chosen_branch() is None and not highlights()
+    assert a_measured_desk.section("Result").table.chosen() is None and not highlights()
 
 
 @pytest.mark.parametrize("persistent", [0, 1])

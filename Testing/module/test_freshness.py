@@ -18,7 +18,7 @@ MEASURED = (nodes.CENTERLINE, nodes.TABLE, nodes.SURFACE, nodes.SLICES, nodes.HI
 @pytest.fixture
 def a_shown_tree(a_measured_desk):
     """A panel with everything in the scene that comes of a measuring, and an editor that is open."""
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
     a_measured_desk.choose("overlayComboBox", "generation")
     a_measured_desk.click("slicesCheckBox")
     a_measured_desk.select_branch(5)

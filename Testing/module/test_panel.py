@@ -10,7 +10,7 @@ from module_desk import files
 
 from AirwaySegSlicer.commands import nrrd_writer
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, freshness, nodes, overlays, segments
+from AirwaySegSlicer.scene import branches, freshness, nodes, overlays, segments, texts
 
 # Input and segmentation ----------------------------------------------------------------------------------------------
 
@@ -44,9 +44,9 @@ def test_the_button_cancels_and_leaves_nothing(a_desk, monkeypatch):
     before, kept = scenes.snapshot(), files()
     a_desk.click("segmentButton")
     a_desk.host.pump(lambda: a_desk.ui.progressBar.value == 1)
-    assert a_desk.ui.segmentButton.text == "Cancel"
+    assert a_desk.ui.cancelButton.visible
     assert a_desk.ui.statusLabel.text == "Running the network, about 3 s left"
-    a_desk.click("segmentButton")
+    a_desk.click("cancelButton")
     a_desk.wait()
     assert a_desk.ui.statusLabel.text == "Cancelled." and not a_desk.host.messages
     assert files() == kept and set(scenes.snapshot()) == set(before)
@@ -195,17 +195,23 @@ def test_a_click_in_a_view_chooses_the_row(a_measured_desk):
     pick = a_measured_desk.section("Result")._picking
     pick.node.AddControlPointWorld(points[len(points) // 2].tolist())
     a_measured_desk.host.pump(lambda: not a_measured_desk.ui.pickButton.checked)
-    assert a_measured_desk.section("Result").chosen_branch() == 6
+    assert a_measured_desk.section("Result").table.chosen() == 6
     assert nodes.companion(a_measured_desk.airways, nodes.HIGHLIGHT) is not None
 
 
 def test_the_table_sorts_numbers_as_numbers_and_still_finds_its_branch(a_measured_desk):
     table = a_measured_desk.ui.branchTable
-    table.sortItems(2)
-    lengths = [float(table.item(row, 2).text()) for row in range(7)]
-    assert lengths == sorted(lengths)
+
+    def lengths() -> list[float]:
+        table.horizontalHeader().sectionClicked.emit(2)
+        texts = [table.item(row, 2).text() for row in range(7)]
+        assert all(len(text.partition(".")[2]) == 1 for text in texts)
+        return [float(text) for text in texts]
+
+    up, down = lengths(), lengths()
+    assert up == sorted(up) and down == up[::-1]
     a_measured_desk.select_branch(1)
-    assert a_measured_desk.section("Result").chosen_branch() == 1
+    assert a_measured_desk.section("Result").table.chosen() == 1
 
 
 def test_the_radius_plot_is_of_the_chosen_branch(a_measured_desk):
@@ -267,6 +273,69 @@ def test_the_check_lists_its_findings(a_desk):
     assert not a_desk.host.messages
 
 
+def test_the_table_lists_one_lobe_or_suspects_only_and_a_pick_shows_all_again(a_measured_desk):
+    desk, table = a_measured_desk, a_measured_desk.ui.branchTable
+    rows = branches.branch_rows(nodes.companion(desk.airways, nodes.CENTERLINE))
+    lobe = next(row.lobe for row in rows if row.lobe)
+    wanted = {str(row.id) for row in rows if row.lobe == lobe}
+    desk.choose("lobeComboBox", lobe)
+    assert {table.item(row, 0).text() for row in range(table.rowCount)} == wanted
+    other = next(row.id for row in rows if row.lobe != lobe)
+    assert desk.section("Result").table.choose_listing_all(other)
+    assert table.rowCount == 7 and desk.section("Result").table.chosen() == other
+    documents = texts.document_of(desk.airways, nodes.SUSPECTS)
+    documents["suspects"] = [{"kind": "leak", "branch": other, "facts": {}}]
+    texts.put_document(desk.airways, nodes.SUSPECTS, documents, "suspects")
+    desk.widget.panel.measured()
+    desk.click("suspectsCheckBox")
+    assert [table.item(row, 0).text() for row in range(table.rowCount)] == [str(other)]
+
+
+def test_the_plot_is_closed_by_the_same_button_and_the_layout_is_that_from_before(a_measured_desk):
+    desk, manager = a_measured_desk, slicer.app.layoutManager()
+    before = manager.layout
+    desk.select_branch(3)
+    desk.click("plotButton")
+    assert manager.layout != before and desk.ui.plotButton.text == "Close plot"
+    desk.select_branch(4)  # The plot follows.
+    assert "branch 4" in nodes.companion(desk.airways, nodes.PLOT_CHART).GetTitle()
+    desk.click("plotButton")
+    assert manager.layout == before and nodes.companion(desk.airways, nodes.PLOT_CHART) is None
+    assert desk.ui.plotButton.text == "Radius plot"
+
+
+def test_a_region_is_placed_round_the_lungs(a_desk):
+    hu = np.full((60, 80, 90), 40, np.int16)
+    hu[:, :3], hu[:, -3:] = -1000, -1000  # Air before and behind the patient.
+    hu[10:50, 20:60, 15:35] = hu[12:52, 22:58, 50:75] = -850
+    ct = slicer.util.addVolumeFromArray(hu, np.diag([-4.0, -4.0, 4.0, 1]), "Lungs")
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    slicer.util.updateTransformMatrixFromArray(transform, np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 100)
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+    a_desk.choose("inputSelector", ct)
+    a_desk.click("placeRegionButton")
+    region = a_desk.parameters.region
+    assert nodes.region_box(ct, region) == ((13, 77), (18, 62), (8, 54))  # with a margin of 2 or 3 voxels
+    flat = slicer.util.addVolumeFromArray(np.zeros((20, 20, 20), np.int16), name="Phantom")
+    a_desk.choose("inputSelector", flat)
+    a_desk.click("placeRegionButton")
+    assert a_desk.parameters.region is region and "No lungs were found in Phantom" in a_desk.ui.statusLabel.text
+    assert nodes.region_box(flat, region) == ((0, 20), (0, 20), (0, 20))
+
+
+def test_an_empty_scene_says_what_to_do_and_leads_to_the_sample(a_desk):
+    slicer.mrmlScene.Clear(0)
+    a_desk.host.pump()
+    label = a_desk.ui.emptyLabel
+    assert label.isVisible() and 'href="sample"' in label.text
+    label.linkActivated.emit("sample")
+    a_desk.host.pump(lambda: slicer.util.getNodes("SimulatedChestCT*"))
+    a_desk.host.pump()
+    assert "Segment airways" in label.text and not a_desk.host.messages
+    label.linkActivated.emit("dicom")
+    assert a_desk.host.main_window.selectedModule == "DICOM"
+
+
 # Scenes --------------------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +351,7 @@ def test_closing_the_scene_stops_the_work_and_empties_the_panel(a_measured_desk,
 
 
 def test_a_saved_and_reloaded_scene_shows_its_tree_without_any_work(a_measured_desk, tmp_path):
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
     a_measured_desk.choose("overlayComboBox", "generation")
     path = str(tmp_path / "case.mrb")
     assert slicer.util.saveScene(path)
@@ -312,7 +381,7 @@ def test_with_a_segmentation_goes_all_that_belongs_to_it_and_nothing_else(a_meas
     for composite in overlays.slice_composites():
         composite.SetForegroundVolumeID(below.GetID())
     kept = {node.GetID() for node in nodes.all_nodes() if "airways" not in node.GetName() and not node.IsA(DISPLAY)}
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
     a_measured_desk.choose("overlayComboBox", "generation")
     a_measured_desk.click("slicesCheckBox")
     a_measured_desk.select_branch(5)
@@ -336,13 +405,13 @@ def test_every_widget_that_a_person_uses_has_a_tooltip(a_desk):
     silent = [
         name
         for name, widget in vars(a_desk.ui).items()
-        if isinstance(widget, kinds) and not widget.toolTip and not name.startswith("qt_")
+        if isinstance(widget, kinds) and not widget.toolTip and not name.startswith(("qt_", "Scroll"))
     ]
     assert not silent
 
 
 def test_the_panel_fits_into_400_pixels(a_desk):
-    for name in ("overlaySection", "correctSection", "exportSection", "finetuneSection", "installSection"):
+    for name in ("measureTab", "correctSection", "exportTab", "trainTab", "installSection"):
         a_desk.open(name)
     a_desk.host.pump(0.05)
     assert a_desk.ui.AirwaySeg.minimumSizeHint.width() <= 400

@@ -15,8 +15,11 @@ DYNAMIC = {"SlicerParameterName"}
 # Of Qt Designer's files only: the widget that a label's shortcut leads to.
 BUDDY = ("QLabel", "buddy")
 # Of headers and tab pages: <attribute name="horizontalHeaderStretchLastSection">.
-HEADER = re.compile(r"(horizontal|vertical)Header(Visible|StretchLastSection|DefaultSectionSize|MinimumSectionSize)")
-WIDTH = 400
+HEADER = re.compile(
+    r"(horizontal|vertical)Header(Visible|StretchLastSection|DefaultSectionSize|MinimumSectionSize)|title"
+)
+WIDTH, HEIGHT, HEADERS = 400, 900, 120
+"""Pixels; of the height Slicer's own headers take a part."""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,23 @@ def test_every_selector_is_given_the_scene(tree):
         and connection.findtext("slot") == "setMRMLScene(vtkMRMLScene*)"
     ]
     assert sorted(connected) == sorted(wanted)
+
+
+def test_the_tabs_are_in_the_order_of_their_names(tree):
+    from AirwaySegSlicer.panel.panel import TABS
+
+    [tabs] = [item for item in widgets(tree) if item.get("class") == "QTabWidget"]
+    assert tuple(item.get("name") for item in tabs.findall("widget")) == TABS
+
+
+@pytest.mark.parametrize("tab", ["segmentTab", "reviewTab", "measureTab", "exportTab", "trainTab"])
+def test_every_tab_fits_into_900_pixels_below_the_table(slicer_host, tab):
+    """With the branches below the tabs that show them, but with Slicer's own editor closed."""
+    panel = slicer.util.loadUI(str(PANEL))
+    ui = slicer.util.childWidgetVariables(panel)
+    ui.tabs.setCurrentWidget(getattr(ui, tab))
+    ui.branchesFrame.visible = tab in ("reviewTab", "measureTab")
+    assert panel.minimumSizeHint.height() <= HEIGHT - HEADERS
 
 
 def test_the_panel_fits_into_a_narrow_dock_with_every_section_open(slicer_host, tree):

@@ -120,7 +120,7 @@ def test_a_result_that_is_removed_while_its_successor_is_made_is_said_to_be(a_re
 
 
 def test_an_overlay_of_the_replaced_airways_is_followed_by_one_of_the_new(a_replacing_desk):
-    a_replacing_desk.open("overlaySection")
+    a_replacing_desk.open("measureTab")
     a_replacing_desk.choose("overlayComboBox", "generation")
     a_replacing_desk.click("slicesCheckBox")
     old = a_replacing_desk.airways
@@ -137,7 +137,7 @@ def test_an_overlay_of_the_replaced_airways_is_followed_by_one_of_the_new(a_repl
 def test_of_replaced_airways_neither_tree_nor_colours_stay_where_the_new_ones_are_not_measured(
     a_replacing_desk, monkeypatch, caplog
 ):
-    a_replacing_desk.open("overlaySection")
+    a_replacing_desk.open("measureTab")
     a_replacing_desk.choose("overlayComboBox", "generation")
     monkeypatch.setenv("AIRWAYSEG_STAND_IN", "unmeasured")
     airways = a_replacing_desk.airways

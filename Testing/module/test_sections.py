@@ -18,7 +18,7 @@ from AirwaySegSlicer.scene import nodes, overlays
 @pytest.fixture
 def an_overlay(a_measured_desk):
     """A panel whose result is coloured by generation."""
-    a_measured_desk.open("overlaySection")
+    a_measured_desk.open("measureTab")
     a_measured_desk.choose("overlayComboBox", "generation")
     return a_measured_desk
 
@@ -55,9 +55,9 @@ def test_surface_slices_opacity_legend_and_centerline_follow_their_boxes(an_over
 def test_an_overlay_of_an_unmeasured_segmentation_is_measured_first(a_desk):
     mine = a_desk.draw("Mine")
     a_desk.choose("airwaysSelector", mine)
-    a_desk.open("overlaySection")
+    a_desk.open("measureTab")
     a_desk.choose("overlayComboBox", "lobe")
-    assert a_desk.ui.segmentButton.text == "Cancel"
+    assert a_desk.ui.cancelButton.visible
     a_desk.wait()
     assert overlays.shown_overlay(mine) == "lobe" and not a_desk.host.messages
 
@@ -90,9 +90,10 @@ def test_the_editor_is_made_when_its_section_opens(a_measured_desk):
 
 
 def test_after_an_edit_tree_and_overlay_follow_by_the_button(an_editor):
-    an_editor.open("overlaySection")
+    an_editor.open("measureTab")
     an_editor.choose("overlayComboBox", "generation")
     cut(an_editor)
+    an_editor.host.pump(lambda: an_editor.ui.updateButton.isVisible())
     an_editor.click("updateButton")
     an_editor.wait()
     assert an_editor.ui.branchTable.rowCount < 7 and not an_editor.host.messages
@@ -129,7 +130,7 @@ def test_leaving_the_module_lets_go_of_the_views(an_editor):
 @pytest.fixture
 def an_export(a_measured_desk, tmp_path):
     """A panel with the section Export open and a folder chosen."""
-    a_measured_desk.open("exportSection")
+    a_measured_desk.open("exportTab")
     assert not a_measured_desk.ui.exportButton.enabled
     a_measured_desk.ui.exportFolderEdit.currentPath = str(tmp_path / "out")
     return a_measured_desk
@@ -168,7 +169,7 @@ def test_airways_that_do_not_know_their_ct_are_exported_on_the_chosen_one(an_exp
 @pytest.fixture
 def a_training(a_measured_desk, tmp_path):
     """A panel with the section Fine-tune open and a folder with one case."""
-    a_measured_desk.open("finetuneSection")
+    a_measured_desk.open("trainTab")
     a_measured_desk.ui.trainingFolderEdit.currentPath = str(tmp_path / "training")
     a_measured_desk.click("addCaseButton")
     a_measured_desk.wait()

@@ -37,7 +37,7 @@ def a_real_desk(slicer_host, tmp_path, monkeypatch):
 def test_two_corrected_cases_are_added_and_trained_on(a_real_desk, tmp_path):
     second, _mask = scenes.a_ct("Second")
     slicer.util.arrayFromVolume(second)[0] += 10  # another scan
-    a_real_desk.open("finetuneSection")
+    a_real_desk.open("trainTab")
     a_real_desk.ui.trainingFolderEdit.currentPath = str(tmp_path / "data")
     for ct in (a_real_desk.ct, second):
         a_real_desk.ct = ct

@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "masks": LIBRARY_BASE,
         "chest": LIBRARY_BASE | {"masks"},
         "networks": LIBRARY_BASE | {"files"},
+        "edit": LIBRARY_BASE | {"masks"},
         "tree": LIBRARY_BASE | {"files", "masks"},
         "walls": LIBRARY_BASE | {"tree"},
         "evaluation": LIBRARY_BASE | {"masks"},
@@ -38,7 +39,8 @@ MAY_IMPORT = {
         "pipeline": LIBRARY_BASE | {"files", "masks", "chest", "networks", "repair"},
         "cohort": LIBRARY_BASE | {"files", "tree"},
         "commands": LIBRARY_BASE
-        | {"files", "masks", "networks", "tree", "walls", "evaluation", "repair", "pictures", "pipeline", "cohort"},
+        | {"files", "masks", "networks", "tree", "walls", "edit", "evaluation", "repair", "pictures", "pipeline"}
+        | {"cohort"},
     },
     "AirwaySegSlicer": {
         "scene": {"event_loop"},

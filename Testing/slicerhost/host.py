@@ -28,7 +28,7 @@ IDLE_TURNS = 5000
 """Of the event loop without a child process; what has not happened after them, ten seconds or more, does not happen."""
 
 # Modules that a panel may send the user to, but that have no logic to ask for.
-WITHOUT_LOGIC = ("Data", "SegmentEditor", "ExtensionsManager")
+WITHOUT_LOGIC = ("Data", "DICOM", "SegmentEditor", "ExtensionsManager")
 
 
 class Host:

@@ -37,17 +37,31 @@ class Desk:
         """The section of the panel whose class has this name, without `Section`."""
         return next(one for one in self.widget.panel.sections if type(one).__name__ == f"{name}Section")
 
+    def turn_to(self, name: str) -> None:
+        """Show the tab in which a widget is; the table of branches is below two of them."""
+        tabs, pages = self.ui.tabs, [self.ui.tabs.widget(index) for index in range(self.ui.tabs.count)]
+        widget = getattr(self.ui, name)
+        if self.ui.branchesFrame.isAncestorOf(widget) and not self.ui.branchesFrame.isVisible():
+            widget = self.ui.measureTab
+        for index, page in enumerate(pages):
+            if page is widget or page.isAncestorOf(widget):
+                tabs.currentIndex = index
+        self.host.pump()
+
     def click(self, name: str) -> None:
-        """Press a button."""
+        """Press a button, in its tab."""
+        self.turn_to(name)
         slicerhost.click(getattr(self.ui, name))
 
     def choose(self, name: str, value) -> None:
-        """Choose in a selector, combo box, table or list."""
+        """Choose in a selector, combo box, table or list, in its tab."""
+        self.turn_to(name)
         slicerhost.choose(getattr(self.ui, name), value)
 
     def open(self, name: str) -> None:
-        """Open a section."""
-        if getattr(self.ui, name).collapsed:
+        """Show a tab, or open a section in its tab."""
+        self.turn_to(name)
+        if hasattr(getattr(self.ui, name), "collapsed") and getattr(self.ui, name).collapsed:
             self.click(name)
 
     def segment(self) -> slicer.vtkMRMLSegmentationNode:
@@ -60,7 +74,7 @@ class Desk:
         """Choose the row of a branch."""
         table = self.ui.branchTable
         rows = [row for row in range(table.rowCount) if table.item(row, 0).text() == str(number)]
-        slicerhost.choose(table, rows[0])
+        self.choose("branchTable", rows[0])
 
     def draw(self, name: str, **masks: np.ndarray) -> slicer.vtkMRMLSegmentationNode:
         """A segmentation on the CT that another program made, with these segments; by default the tree."""

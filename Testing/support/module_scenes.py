@@ -52,6 +52,70 @@ def write_result(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: n
     return str(folder)
 
 
+def write_reviewed(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: np.ndarray) -> dict[int, np.ndarray]:
+    """A result as of `write_result` with a probability, repairs and unconnected pieces; returns these by number.
+
+    Repair 1 was applied and brought piece 2, all that lies at y of 64 and more. Repair 2 would bring piece 3 and repair
+    3, which springs from it, piece 4. Nothing brings piece 5. The bridges are `reviewed_bridges`.
+    """
+    write_result(folder, ct, mask)
+    pieces = {number: np.zeros(mask.shape, bool) for number in (2, 3, 4, 5)}
+    pieces[2][:, 64:] = mask[:, 64:]
+    pieces[3][70:75, 30:35, 5:9] = pieces[4][60:65, 30:35, 5:9] = pieces[5][50:53, 30:33, 5:8] = True
+    bridges = reviewed_bridges(mask)
+    facts = {1: ("applied", [1, 2], [2]), 2: ("proposed", [1, 3], [3]), 3: ("proposed", [3, 4], [4])}
+    repairs = [
+        {
+            "number": number,
+            "state": state,
+            "reason": "" if state == "applied" else f"Its score of 0.{4 - number} is below 0.5.",
+            "method": "path",
+            "score": 0.7 if state == "applied" else (4 - number) / 10,
+            "length_mm": 3.0,
+            "joins": joins,
+            "branch": 1,
+            "place_mm": lps_of(ct, bridges[number]),
+            "fragments": [{"number": n, "volume_mm3": 9.0, "length_mm": 10.0 * n, "radius_mm": 1.0} for n in brought],
+            "facts": {},
+            "voxel_runs": runs_of(bridges[number]),
+        }
+        for number, (state, joins, brought) in facts.items()
+    ]
+    fragments = [{"number": n, "joined": n == 2, "voxel_runs": runs_of(piece)} for n, piece in pieces.items()]
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ slicer.util.arrayFromVTKMatrix(ijk_to_ras(ct))
+    document = {"repairs": repairs, "fragments": fragments, "ijk_to_lps": to_lps.tolist()}
+    Path(folder, "repairs.json").write_text(json.dumps(document))
+    probability = np.where(mask, 240, 0).astype(np.uint8)
+    unconnected = sum(number * pieces[number].astype(np.uint8) for number in (3, 4, 5))
+    for name, values in (("probability", probability), ("unconnected", unconnected)):
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetIJKToRASMatrix(ijk_to_ras(ct))
+        node.SetAndObserveImageData(type(ct.GetImageData())())
+        slicer.util.updateVolumeFromArray(node, values)
+        write_volume(node, os.path.join(folder, f"{name}.nrrd"))
+    return pieces
+
+
+def reviewed_bridges(mask: np.ndarray) -> dict[int, np.ndarray]:
+    """The bridges of `write_reviewed` by the number of their repair."""
+    bridges = {number: np.zeros(mask.shape, bool) for number in (1, 2, 3)}
+    bridges[1][:, 60:64] = mask[:, 60:64]
+    bridges[2][70:72, 30:32, 9:12] = bridges[3][65:70, 31:33, 6:8] = True
+    return bridges
+
+
+def runs_of(voxels: np.ndarray) -> list[list[int]]:
+    """Voxels (Z, Y, X) as rows (z, y, x, 1)."""
+    return [[*voxel, 1] for voxel in np.argwhere(voxels).tolist()]
+
+
+def lps_of(ct: slicer.vtkMRMLScalarVolumeNode, voxels: np.ndarray) -> list[float]:
+    """The middle of voxels (Z, Y, X), in LPS."""
+    middle = np.append(np.argwhere(voxels).mean(axis=0)[::-1], 1.0)
+    x, y, z, _one = slicer.util.arrayFromVTKMatrix(ijk_to_ras(ct)) @ middle
+    return [-x, -y, z]
+
+
 def python_slicer(folder: Path, stand_ins: bool = False) -> str:
     """A folder for the PATH with an executable PythonSlicer that is this Python with its packages.
 

@@ -1,7 +1,7 @@
 """A wavefront that advances through the air of a CT, and rays from its middle to the wall.
 
 Voxels are numbers in the flattened array (Z, Y, X), so that a front of a few hundred voxels costs nothing beside it.
-Letters in shapes: N voxels, R rays, S samples on a ray.
+Letters in shapes: N voxels.
 """
 
 import itertools
@@ -11,24 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from AirwaySegLib.masks.rays import RAY_STEP_MM, profiles_around
+
 Spacing = tuple[float, float, float]
 Numbers = NDArray[np.intp]
 """Voxels (N,) as numbers in the flattened array."""
 
-_RAYS = 24
-"""Rays to the wall from the middle of a lumen, evenly around its axis. By hand."""
-
-_STEP_MM, _NOT_BEFORE_MM = 0.4, 0.8
-"""Distance of the samples on a ray, and how near to the middle no wall is looked for: noise is there too. By hand."""
+_NOT_BEFORE_MM = 0.8
+"""How near to the middle no wall is looked for: noise is there too. By hand."""
 
 _WALL_SAMPLES = 6
 """The wall's own brightness is the greatest within so many samples (2.4 mm) from where the ray meets it. By hand."""
 
 _WALL_PERCENTILE = 25
 """Of the rays' walls this one counts: towards lung a wall is thinner and darker than towards tissue. By hand."""
-
-_SMOOTHING = (0.25, 0.5, 0.25)
-"""Weights of neighbouring samples and rays: noise of 60 HU in single voxels is no wall."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +137,8 @@ class Wavefront:
         A ray meets the wall where the CT is brighter than the lumen by ``brighter_hu``.
         """
         center_mm, hu = self.middle_of(numbers), float(np.median(self._hu[numbers]))
-        steps_mm = np.arange(0, reach_mm, _STEP_MM)
-        profiles = self._profiles(center_mm, axis, steps_mm)
+        steps_mm = np.arange(0, reach_mm, RAY_STEP_MM)
+        profiles = profiles_around(self._volume, self.spacing_mm, center_mm[None], axis[None], steps_mm)[0]
         over = profiles > hu + brighter_hu
         over[:, steps_mm < _NOT_BEFORE_MM] = False
         met: NDArray[np.bool_] = np.any(over, axis=1)
@@ -154,23 +150,6 @@ class Wavefront:
         wall_hu = np.percentile(np.where(counts, profiles, -np.inf).max(axis=1), _WALL_PERCENTILE)
         closed = float((met & (from_mm <= 1.8 * max(radius_mm, 1.5) + 1)).mean())
         return Ring(center_mm, radius_mm, closed, hu, float(wall_hu))
-
-    def _profiles(
-        self, center_mm: NDArray[np.float64], axis: NDArray[np.float64], steps_mm: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """HU along rays around an axis, (R, S) from the middle outwards, lightly smoothed."""
-        other = np.array([0.0, 1.0, 0.0]) if abs(axis[1]) < 0.8 else np.array([0.0, 0.0, 1.0])
-        one = np.cross(axis, other)
-        one /= np.linalg.norm(one)
-        two = np.cross(axis, one)
-        angles = np.arange(_RAYS)[:, None] * 2 * np.pi / _RAYS
-        directions = np.cos(angles) * one + np.sin(angles) * two
-        points = (center_mm + directions[:, None] * steps_mm[:, None]) / self.spacing_mm
-        found = ndimage.map_coordinates(
-            self._volume, points.reshape(-1, 3).T, order=1, mode="nearest", output=np.float32
-        ).reshape(_RAYS, -1)
-        around = ndimage.convolve1d(found, _SMOOTHING, axis=0, mode="wrap")
-        return ndimage.convolve1d(around, _SMOOTHING, axis=1, mode="nearest")
 
 
 def _within(radius_mm: float, spacing_mm: Spacing) -> NDArray[np.intp]:

@@ -1,5 +1,6 @@
 """Running the cases on a Dask cluster: one case a task; only the case and its outcome go through the scheduler."""
 
+import argparse
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -46,6 +47,21 @@ def parse_resources(text: str) -> tuple[tuple[str, float], ...]:
         if not equals or not name.strip():
             raise AirwaySegError(f"The resources {text!r} are not of the form NAME=AMOUNT, such as GPU=1.")
     return tuple(found)
+
+
+def cluster_of(options: argparse.Namespace) -> Cluster | None:
+    """The cluster that the options name; None: this process.
+
+    Raises
+    ------
+    AirwaySegError
+        If the number of workers or the resources are not valid.
+    """
+    if options.workers < 0:
+        raise AirwaySegError(f"The number of workers is {options.workers}; it must be 1 or more.")
+    if not options.scheduler and not options.workers:
+        return None
+    return Cluster(options.scheduler, options.workers, parse_resources(options.resources))
 
 
 def import_distributed() -> Any:

@@ -27,7 +27,7 @@ from AirwaySegLib.cohort.records import FAILURE, FINISHED, WAITING, failure_of, 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.atomic_output import written_whole
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
-from AirwaySegLib.tree.export import summarise, table_row
+from AirwaySegLib.tree.export import summarise
 from AirwaySegLib.tree.shape import length_weights
 from AirwaySegLib.tree.suspect import suspects_from_json
 
@@ -55,8 +55,8 @@ def write_tables(output: Path, cases: Sequence[Case]) -> list[Row]:
             row = case_row(output, case, tree)
             rows.append(row)
             writers[CASES].writerow(_plain(row))
-            for branch in tree.branches if tree else ():
-                writers[BRANCHES].writerow(_plain(branch_row(case, branch)))
+            if tree:
+                writers[BRANCHES].writerows(map(_plain, branch_rows(case, tree, result_folder(output, case.id))))
             for generation in generation_rows(case, tree) if tree else ():
                 writers[GENERATIONS].writerow(_plain(generation))
     if importlib.util.find_spec("pyarrow"):
@@ -185,10 +185,14 @@ def mean_lumen_area_mm2(branches: Sequence[Branch]) -> float:
     return float(np.average([lumen_area_mm2(branch) for branch in branches], weights=length_weights(list(branches))))
 
 
-def branch_row(case: Case, branch: Branch) -> Row:
-    """The row of one branch with the columns `BRANCH_COLUMNS`."""
-    row = table_row(branch)
-    return {"case": case.id, "branch": row.pop("id"), **row, "mean_lumen_area_mm2": lumen_area_mm2(branch)}
+def branch_rows(case: Case, tree: AirwayTree, folder: Path) -> Iterator[Row]:
+    """The rows of the table in a result's folder with the columns `BRANCH_COLUMNS`; unknown columns are left out."""
+    known = {column.name for column in BRANCH_COLUMNS}
+    with (folder / BRANCHES).open(encoding="utf-8", newline="") as stream:
+        for own in csv.DictReader(stream):
+            branch = tree.branch(int(own["id"]))
+            row = {name: value for name, value in own.items() if name in known}
+            yield {"case": case.id, "branch": branch.id, **row, "mean_lumen_area_mm2": lumen_area_mm2(branch)}
 
 
 def generation_rows(case: Case, tree: AirwayTree) -> list[Row]:

@@ -35,7 +35,7 @@ from AirwaySegLib.tree.export import summary_text, write_centerline, write_marku
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
-from AirwaySegLib.tree.suspects import find_suspects, tip_probability
+from AirwaySegLib.tree.suspects import branch_probability, find_suspects
 from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -48,6 +48,8 @@ DISTANCES = {
 }
 MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
 """The maps, and the file that can be written instead of them: their values at the airway voxels only."""
+PROBABILITY = "probability"
+"""Name of the raw probability (0..1) in `VOXELS`, where it is known."""
 
 
 def result_files(voxels: bool, ct: bool = False) -> tuple[str, ...]:
@@ -161,21 +163,26 @@ def measure(
         done += 1
         progress("measure", done, steps)
         values[name] = distances(airways)[airways.in_mask]
+    branch_map = airways.in_box(branch_of_voxel)
+    on_axes, likely = None, None
+    if probability is not None:
+        values[PROBABILITY] = probability[tuple(where.T)].astype(np.float32) / 255
+        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
+        likely = branch_probability(tree, branch_map, on_axes)
     if voxels:
         write_voxels(folder / VOXELS, where, values, mask)
     else:
         for name in MAPS:
             write_sparse_nrrd(folder / name, where, values[name], mask)
-    branch_map = airways.in_box(branch_of_voxel)
     title = case_name(mask.path) if mask.path else "Airways"
     draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
     if beside.ct is not None:
         draw_wall_plot(tree, title).save(folder / WALL_PLOT)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, probability, mask, beside)))
-    write_centerline(folder / CENTERLINE, tree)
-    write_table(folder / TABLE, tree)
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside)))
+    write_centerline(folder / CENTERLINE, tree, likely)
+    write_table(folder / TABLE, tree, likely)
     write_summary(folder / SUMMARY, tree)
     write_text(folder / TREE, tree.to_json())
     progress("measure", steps, steps)
@@ -187,7 +194,8 @@ def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArra
 
     Only about 1 % of a chest's voxels are airway: a whole map takes a second to write, and another to read. The grid is
     the voxels' bounding box: ``shape`` (Z, Y, X) and ``ijk_to_ras`` (4, 4). ``where`` (N,) holds the voxels' indices in
-    the flattened box, ascending. The values, in this order, have the names of the maps.
+    the flattened box, ascending. The values, in this order, have the names of the maps; with a probability
+    `PROBABILITY` is one more.
     """
     low = voxels.min(axis=0)
     z, y, x = (slice(int(first), int(last) + 1) for first, last in zip(low, voxels.max(axis=0), strict=True))
@@ -203,23 +211,21 @@ def suspects_of(
     airways: ParsedAirways,
     branch_map: NDArray[np.uint16],
     probability: NDArray[np.uint8] | None,
-    mask: Volume,
+    of_branches: dict[int, float] | None,
     beside: Beside = NOTHING_BESIDE,
 ) -> list[Suspect]:
     """The suspects of a parsed mask, and of what is beside it.
 
-    ``branch_map`` is on the parsed box, ``probability`` (0..255) on the mask's own grid, or None.
+    ``branch_map`` and ``probability`` (0..255, or None) are on the parsed box, ``of_branches`` is the mean by branch.
     """
     tree = airways.tree
-    tips: dict[int, float] = {}
     certain: dict[int, Piece] = {}
     if probability is not None:
-        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
-        tips, certain = tip_probability(tree, branch_map, on_axes), certain_fragments(tree, branch_map, on_axes)
+        certain = certain_fragments(tree, branch_map, probability)
     if beside.pieces is not None:
         tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, tips, certain, beside.volumes)
+    return find_suspects(tree, of_branches, certain, beside.volumes)
 
 
 def certain_fragments(

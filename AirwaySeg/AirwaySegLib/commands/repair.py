@@ -17,6 +17,7 @@ from AirwaySegLib.files.volume import (
     Volume,
     check_same_grid,
     from_canonical,
+    ijk_to_ras,
     read_ct,
     read_mask,
     read_probability,
@@ -28,7 +29,7 @@ from AirwaySegLib.files.volume import (
 from AirwaySegLib.masks.contacts import joined_by_faces
 from AirwaySegLib.pictures.repair_pictures import draw_repairs
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.proposal import Proposal, facts, repairs_map, to_plain
+from AirwaySegLib.repair.proposal import Proposal, facts, fragments_to_plain, repairs_map, to_plain
 from AirwaySegLib.repair.repair import Repaired, Source, open_repair_model, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.build import tree_voxels
@@ -147,8 +148,17 @@ def write_repairs(folder: Path, repaired: Repaired, like: Volume, hu: NDArray | 
     near = None if hu is None else hu[repaired.box]
     draw_repairs(labels, repaired.proposals, repaired.grid.spacing_mm, near, title).save(folder / PICTURE)
     document = to_plain([_moved(proposal, repaired.corner) for proposal in repaired.proposals])
+    document["ijk_to_lps"] = _whole_ijk_to_lps(repaired).tolist()
+    document["fragments"] = fragments_to_plain(labels, repaired.corner, repaired.proposals)
     made = {"program": f"AirwaySeg {__version__}", "summary": repaired.summary()}
     write_text(folder / PROPOSALS, json.dumps(document | made, indent=1))
+
+
+def _whole_ijk_to_lps(repaired: Repaired) -> NDArray[np.float64]:
+    """The matrix (4, 4) from voxel indices (x, y, z) on the whole canonical grid to LPS mm."""
+    back = np.eye(4)
+    back[:3, 3] = -repaired.corner[::-1]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras(repaired.grid) @ back
 
 
 def _moved(proposal: Proposal, corner: NDArray[np.int32]) -> Proposal:

@@ -24,6 +24,7 @@ from AirwaySegLib.commands.provenance import (
     is_described,
     make_report,
 )
+from AirwaySegLib.edit.origin import origin_of
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
@@ -42,7 +43,8 @@ from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
-from AirwaySegLib.repair.repair import unrepaired
+from AirwaySegLib.repair.proposal import APPLIED
+from AirwaySegLib.repair.repair import Repaired, unrepaired
 from AirwaySegLib.settings import SegmentSettings
 from AirwaySegLib.tree.loose_pieces import Pieces
 from AirwaySegLib.tree.missing import LungVolumes, missing_lobes
@@ -54,7 +56,9 @@ NOT_MEASURED = "not_measured"
 """Key of the report's sentence that says why there is no tree."""
 UNCONNECTED = "unconnected.nrrd"
 """Certain pieces of airway for which no attachment was found, with their numbers in `repair.LOOSE`."""
-FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, *repair.FILES, REPORT)
+ORIGIN = "origin.nrrd"
+"""What added each voxel of the mask: `edit.origin`."""
+FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, ORIGIN, *repair.FILES, REPORT)
 
 Result = tuple[Airways, Pieces]
 """The airways, and the certain pieces beside them."""
@@ -319,6 +323,7 @@ def write_images(folder: Path, ct: Volume, result: Result, title: str, progress:
     where = voxels_from_canonical(voxels + repaired.corner, ct)
     write_sparse_nrrd(folder / UNCONNECTED, where, numbers[tuple(voxels.T)], ct)
     progress("write", 3, len(FILES))
+    _write_origin(folder / ORIGIN, airways, repaired, ct)
     unconnected = np.zeros(mask.array.shape, bool)
     unconnected[repaired.box] = numbers > 0
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
@@ -328,6 +333,15 @@ def write_images(folder: Path, ct: Volume, result: Result, title: str, progress:
     repair.write_repairs(folder, repaired, ct, canonical.array, title)
     count = len(np.unique(numbers[numbers > 0]))
     return {"pieces": count, "voxels": len(voxels), "millilitres": round(len(voxels) * voxel_ml, 3)}
+
+
+def _write_origin(path: Path, airways: Airways, repaired: Repaired, ct: Volume) -> None:
+    """Write what added each voxel of the mask."""
+    applied = [proposal.bridge.voxels for proposal in repaired.proposals if proposal.state == APPLIED]
+    bridges = np.concatenate([np.empty((0, 3), np.int32), *applied]) + repaired.corner
+    origin = origin_of(airways.mask, airways.open_lumen, voxels_from_canonical(bridges.astype(np.int32), ct))
+    voxels = np.argwhere(origin)
+    write_sparse_nrrd(path, voxels, origin[tuple(voxels.T)], ct)
 
 
 def last_lines(folder: Path) -> str:

@@ -189,6 +189,12 @@ def points_to_lps(points_mm: np.ndarray, grid: Volume) -> np.ndarray:
     return np.asarray(grid.origin_mm) + points_mm[:, ::-1] @ matrix.T
 
 
+def lps_to_voxels(points_mm: np.ndarray, grid: Volume) -> NDArray[np.float64]:
+    """Points (N, 3) as (x, y, z) in LPS mm -> voxels (N, 3) as (z, y, x) of the grid, with fractions."""
+    matrix = np.asarray(grid.direction, float).reshape(3, 3) * np.asarray(grid.spacing_mm[::-1])
+    return np.linalg.solve(matrix, (points_mm - np.asarray(grid.origin_mm)).T).T[:, ::-1]
+
+
 def ijk_to_ras(grid: Volume) -> NDArray[np.float64]:
     """The matrix (4, 4) from voxel indices (i, j, k), that is (x, y, z), to RAS mm, the axes of 3D Slicer."""
     matrix = np.eye(4)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects, gaussian_filter1d
 from scipy.spatial import cKDTree
-from skimage.graph import MCP_Geometric
 
 from AirwaySegLib.masks.components import Box
+from AirwaySegLib.masks.least_cost import cheapest_way
 from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.tree.fragment_ends import Floats, Points, ramp, unit
 from AirwaySegLib.tree.fragment_joints import Pairs
@@ -148,10 +148,7 @@ class PathSearch:
         if not len(starts) or not len(stops):
             return None
         mine = (labels == pair.ends.components[0]) | (labels == pair.others.components[0])
-        search = MCP_Geometric(np.where(self.joinable[labels] & ~mine, np.inf, cost), sampling=self.spacing_mm)
-        costs, _ = search.find_costs(starts.tolist(), stops.tolist(), find_all_ends=False)
-        last = stops[np.argmin(costs[tuple(stops.T)])]
-        return np.array(search.traceback(last)) if np.isfinite(costs[tuple(last)]) else None
+        return cheapest_way(np.where(self.joinable[labels] & ~mine, np.inf, cost), starts, stops, self.spacing_mm)
 
     def _lumen_at(self, points: Points, labels: NDArray, corner: NDArray) -> NDArray[np.int64]:
         """Voxels of the point's component in the box within its radius and a voxel, or the nearest one."""

@@ -149,6 +149,24 @@ def _voxels(runs: list[list[int]]) -> NDArray[np.int32]:
     return np.array(found, np.int32).reshape(-1, 3)
 
 
+def fragments_to_plain(
+    labels: NDArray[np.integer], corner: NDArray[np.int32], proposals: list[Proposal]
+) -> list[dict[str, Any]]:
+    """Every fragment with its number, whether it was joined, and its voxels as runs, as `to_plain` has them.
+
+    ``labels`` (Z, Y, X) are the components' numbers on the part of the canonical grid that begins at ``corner``.
+    """
+    voxels = np.argwhere(labels > MAIN)
+    numbers = labels[tuple(voxels.T)]
+    order = np.argsort(numbers, kind="stable")
+    found, first = np.unique(numbers[order], return_index=True)
+    joined = fragments_of(proposals)
+    return [
+        {"number": number, "joined": number in joined, "voxel_runs": _runs((part + corner).astype(np.int32))}
+        for number, part in zip(found.tolist(), np.split(voxels[order], first)[1:], strict=True)
+    ]
+
+
 def facts(labels: NDArray[np.integer], proposals: list[Proposal]) -> str:
     """One line: fragments, proposals by state, and the voxels that the tree gained."""
     states = [proposal.state for proposal in proposals]

@@ -33,7 +33,7 @@ TABLE_COLUMNS = (
     *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
     *("segment", "segment_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
-    *("angle_deg", "tortuosity", "volume_mm3", "points"),
+    *("angle_deg", "tortuosity", "volume_mm3", "points", "mean_probability"),
     *WALL_MEASURES,
     *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
 )
@@ -63,7 +63,7 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any
     write_text(path, text.getvalue())
 
 
-def write_centerline(path: Path, tree: AirwayTree) -> None:
+def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
     """Write the centerline as VTK XML PolyData (.vtp) that ParaView and 3D Slicer colour by its arrays.
 
     One polyline for each branch, and one vertex for a branch of a single point (filters that draw tubes refuse a line
@@ -71,10 +71,10 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
 
     Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
-    mean_diameter_mm, angle_deg (NaN for a root), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the
-    order of `LOBES`), segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The
-    field ``SPACE`` tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components
-    are trees.
+    mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
+    where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
+    segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE``
+    tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def write_centerline(path: Path, tree: AirwayTree) -> None:
     number_of = {"Points": int(counts.sum()), "Verts": single, "Lines": len(branches) - single, "Strips": 0, "Polys": 0}
     piece = ET.SubElement(data, "Piece", {f"NumberOf{name}": str(count) for name, count in number_of.items()})
     _add_point_data(piece, tree, branches)
-    _add_cell_data(piece, branches)
+    _add_cell_data(piece, branches, probability or {})
     points = np.concatenate([np.empty((0, 3)), *(branch.points_mm for branch in branches)])
     _add_numbers(ET.SubElement(piece, "Points"), "Points", points.astype("<f4"))
     index = np.arange(counts.sum())
@@ -122,7 +122,7 @@ def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch])
     _add_numbers(data, "generation", generations.astype("<i4"))
 
 
-def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
+def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[int, float]) -> None:
     data = ET.SubElement(piece, "CellData")
     numbers_of = {segment: number for number, segment in enumerate(("", *SEGMENTS))}
     for name, numbers in (
@@ -139,6 +139,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch]) -> None:
         ("length_mm", [branch.length_mm for branch in branches]),
         ("mean_diameter_mm", [branch.mean_diameter_mm for branch in branches]),
         ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
+        ("mean_probability", [probability.get(branch.id, math.nan) for branch in branches]),
     ):
         _add_numbers(data, name, np.array(measures, "<f4"))
     for name in WALL_ARRAYS:
@@ -175,22 +176,24 @@ def _packed(content: bytes) -> str:
     return (base64.b64encode(header) + base64.b64encode(block)).decode()
 
 
-def write_table(path: Path, tree: AirwayTree) -> None:
+def write_table(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
     """Write one row for each branch, comma-separated, with the columns `TABLE_COLUMNS`.
 
     A root has an empty ``parent`` and ``angle_deg``, and without a CT the columns `WALL_MEASURES` are empty. Lengths
-    and volumes have 3 decimals.
+    and volumes have 3 decimals. ``probability`` is the mean probability (0..1) of a branch's voxels by its id; what it
+    lacks is an empty field.
 
     Raises
     ------
     AirwaySegError
         If the file cannot be written.
     """
-    _write_rows(path, TABLE_COLUMNS, [table_row(branch) for branch in tree.branches])
+    _write_rows(
+        path, TABLE_COLUMNS, [_table_row(branch, (probability or {}).get(branch.id)) for branch in tree.branches]
+    )
 
 
-def table_row(branch: Branch) -> dict[str, Any]:
-    """The row of a branch with the columns `TABLE_COLUMNS`; None where there is no value."""
+def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
     measures = measures_of(branch)
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {
@@ -207,6 +210,7 @@ def table_row(branch: Branch) -> dict[str, Any]:
         "segment_confidence": round(branch.segment_confidence, 3),
         "tapering_mm_per_mm": measures.pop("tapering"),
         "points": len(branch.points_mm),
+        "mean_probability": None if probability is None else round(probability, 3),
         **measures,
         **wall_measures(branch.wall),
     }

@@ -76,7 +76,7 @@ THICK_TIP_MM, THIN_TIP_MM = 2.0, 1.0
 
 def find_suspects(
     tree: AirwayTree,
-    tip_probabilities: dict[int, float] | None = None,
+    probability: dict[int, float] | None = None,
     certain: dict[int, Piece] | None = None,
     volumes: LungVolumes | None = None,
 ) -> list[Suspect]:
@@ -85,7 +85,7 @@ def find_suspects(
     Of each kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain`` says which loose components are
     airway for certain.
 
-    ``volumes`` are those of the lungs, if they are known. ``tip_probabilities`` comes from `tip_probability`; without
+    ``volumes`` are those of the lungs, if they are known. ``probability`` comes from `branch_probability`; without
     it no tip is doubtful. An empty tree has no suspects. A branch that is more likely a leak is not listed as a sudden
     end too, and none with a leak as a missing branch; leaks close to each other are merged.
     """
@@ -102,7 +102,7 @@ def find_suspects(
     ]
     lobes = [_lacking(MISSING_LOBE, lack) for lack in missing_lobes(tree, volumes)]
     kinds = [loose[len(pieces) :], lobes, ends, cut_off[:MOST_MISSING_BRANCHES], _merged_leaks(leaks)]
-    kinds.append(doubtful_tips(tree, tip_probabilities or {}))
+    kinds.append(doubtful_tips(tree, probability or {}))
     return [*_shortened(pieces), *_sorted(suspect for found in kinds for suspect in _shortened(found))]
 
 
@@ -356,7 +356,7 @@ def _merged_leaks(leaks: list[Suspect]) -> list[Suspect]:
     return kept
 
 
-def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list[Suspect]:
+def doubtful_tips(tree: AirwayTree, probabilities: dict[int, float]) -> list[Suspect]:
     """Terminal branches of the tree that the network was unsure of, highest score first.
 
     Score = ramp(mean probability, `DOUBTFUL`, `VERY_DOUBTFUL`) * (0.6 + 0.4 ramp(radius, `THICK_TIP_MM`,
@@ -364,7 +364,7 @@ def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list
     """
     found = []
     for branch in tree.main():
-        probability = 1.0 if branch.children else tip_probabilities.get(branch.id, 1.0)
+        probability = 1.0 if branch.children else probabilities.get(branch.id, 1.0)
         if probability >= DOUBTFUL:
             continue
         radius = far_radius_mm(branch)
@@ -376,10 +376,10 @@ def doubtful_tips(tree: AirwayTree, tip_probabilities: dict[int, float]) -> list
     return _sorted(found)
 
 
-def tip_probability(
+def branch_probability(
     tree: AirwayTree, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8]
 ) -> dict[int, float]:
-    """Mean probability 0..1 over the voxels of each terminal branch, by its id; a branch without voxels is left out.
+    """Mean probability 0..1 over the voxels of each branch, by its id; a branch without voxels is left out.
 
     ``branch_map`` and ``probability`` (0..255) are (Z, Y, X) on one grid.
 
@@ -399,8 +399,8 @@ def tip_probability(
     numbers = branch_map[box][inside]
     sums = np.bincount(numbers, probability[box][inside], minlength=len(tree.branches) + 1)
     counts = np.bincount(numbers, minlength=len(tree.branches) + 1)
-    tips = [branch.id for branch in tree.branches if not branch.children and counts[branch.id]]
-    return {number: float(sums[number] / counts[number] / 255) for number in tips}
+    found = [branch.id for branch in tree.branches if counts[branch.id]]
+    return {number: float(sums[number] / counts[number] / 255) for number in found}
 
 
 def _suspect(

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.scene.evidence import probability_on
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
@@ -37,6 +38,7 @@ from AirwaySegSlicer.scene.segments import (
     first_voxel_between,
     part_of,
 )
+from AirwaySegSlicer.scene.suspects import keep_suspects, read_suspects
 
 MARGIN_VOXELS = 3
 """More than the distance at which the command takes airways for cut by the edge."""
@@ -67,12 +69,17 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         measured.append(mask_signature(array, matrix, segment_id))
         array, matrix = with_margin(array, matrix, scan_of(segmentation_node))
         yield from write_pieces(array, matrix, path)
+        command = ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
         part = ct_part(segmentation_node, matrix, array.shape)
         if part is not None:
             yield
             yield from write_pieces(part, matrix, os.path.join(folder, "ct.nrrd"))
-        walls = [] if part is None else ["--ct", os.path.join(folder, "ct.nrrd")]
-        return ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json", *walls]
+            command += ["--ct", os.path.join(folder, "ct.nrrd")]
+        probability = probability_on(segmentation_node, array.shape, matrix)
+        if probability is not None:
+            yield from write_pieces(probability, matrix, os.path.join(folder, "probability.nrrd"))
+            command += ["--probability", os.path.join(folder, "probability.nrrd")]
+        return command
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
@@ -123,7 +130,7 @@ def ct_part(
 def take_in_tree(
     folder: str, segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps, measured: str = ""
 ) -> None:
-    """Read the centerline and the table of a measured folder into the scene, instead of earlier ones.
+    """Read centerline, table and suspects of a measured folder into the scene, instead of earlier ones.
 
     ``measured`` is the signature of the measured mask; by default that of the current airways.
     """
@@ -132,6 +139,7 @@ def take_in_tree(
         raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
     model = read_model(os.path.join(folder, CENTERLINE_FILE))
     rows = read_rows(os.path.join(folder, TABLE_FILE))
+    suspects = read_suspects(folder)
     visible = centerline_is_visible(segmentation_node)
     for node in (model, rows):
         sign(node, measured or current_signature(segmentation_node))
@@ -148,6 +156,7 @@ def take_in_tree(
     display.SetLighting(False)
     display.SetScalarVisibility(False)
     display.SetVisibility(visible)
+    keep_suspects(segmentation_node, suspects)
     update_marks(segmentation_node)
 
 

@@ -14,17 +14,15 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.commands.jobs import Job, Partial, Steps, one_line, result_folder
 from AirwaySegSlicer.commands.measure import take_in_tree
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
+from AirwaySegSlicer.scene.evidence import Evidence
 from AirwaySegSlicer.scene.left_out import read_left_out
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
-    CENTERLINE,
-    HIGHLIGHT,
     INITIAL,
-    PLOT_CHART,
-    PLOT_SERIES,
-    PLOT_TABLE,
+    OF_THE_TREE,
     ROLE,
-    TABLE,
+    SLICES,
+    SURFACE,
     add_companion,
     check_ct,
     check_size,
@@ -50,15 +48,13 @@ from AirwaySegSlicer.scene.segments import (
     put_segment,
     unconnected_segment,
 )
+from AirwaySegSlicer.scene.tags import forget_tags
 
 MODEL, MODEL_SHA256, DEVICE, PROGRAM = ROLE + "model", ROLE + "modelSha256", ROLE + "device", ROLE + "program"
 FINISHED, SETTINGS, REPORT = ROLE + "finished", ROLE + "settings", ROLE + "report"
 UNCONNECTED = "unconnected.nrrd"
 NOT_MEASURED = "not_measured"
 """Key among the decisions in report.json: why there is no tree."""
-OF_THE_TREE = (CENTERLINE, TABLE, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
-"""Companions that are removed with the old voxels; overlays are removed by `hide_overlay`."""
-
 SURFACE_OPACITY = 0.6
 """Lets the centerline be seen."""
 
@@ -151,18 +147,21 @@ def take_in(
     segment = airway_segment(read_volume(os.path.join(folder, "airways.nrrd")), volume_node)
     pieces = _unconnected(os.path.join(folder, UNCONNECTED), volume_node)
     report = _read_report(os.path.join(folder, "report.json"))
-    left_out = read_left_out(folder, report)
+    left_out, evidence = read_left_out(folder, report), Evidence(folder)
     old = replace if replace is not None and _has_airways(replace) else None
     with undone_on_failure():
         node = old or _new_result(volume_node)
         for role in OF_THE_TREE if old is not None else ():
-            remove_companion(node, role)
+            if role not in (SURFACE, SLICES):  # `hide_overlay` removes these, and restores what they replaced.
+                remove_companion(node, role)
         put_segment(node, SEGMENT_ID, segment)
         put_segment(node, UNCONNECTED_ID, pieces)
         _note_provenance(node, report)
         for key, value in left_out.items():
             node.SetAttribute(key, value)
         _keep_initial(node, volume_node)
+        evidence.keep(node)
+        forget_tags(node)
         node.CreateClosedSurfaceRepresentation()
     return node
 

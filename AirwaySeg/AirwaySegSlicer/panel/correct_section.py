@@ -1,4 +1,4 @@
-"""The section Correct: Slicer's Segment Editor on the airways, and updates of the tree after edits."""
+"""The Segment Editor in the tab Review: Slicer's Segment Editor on the airways, and updates of the tree after edits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from AirwaySegSlicer.scene.following import follow_transform
 from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_marks
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
 from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
+from AirwaySegSlicer.scene.steps import MOST_STATES
+from AirwaySegSlicer.scene.surfaces import surface_kept
 
 EDITOR_TAG = "AirwaySeg"
-UNDO_STATES = 10
 PAUSE_MS = 2000
 """Time from the last edit to the automatic measurement."""
 
@@ -46,6 +47,7 @@ class CorrectSection(Section):
         scene = slicer.mrmlScene  # It also changes while another module is shown.
         events = (scene.EndImportEvent, scene.NodeRemovedEvent)
         self._scene_tags = [scene.AddObserver(event, lambda caller, event: self.watch()) for event in events]
+        self.logic.steps.editor_of = self.editor_of
         self.ui.correctSection.connect("contentsCollapsed(bool)", self.on_collapsed)
         self.ui.updateButton.connect("clicked(bool)", self.on_update)
         self.ui.takeBackButton.connect("clicked(bool)", self.on_take_back)
@@ -67,18 +69,22 @@ class CorrectSection(Section):
     def make_editor(self) -> None:
         """Make Slicer's editor, without the selectors that the panel has already."""
         self.editor = slicer.qMRMLSegmentEditorWidget()
-        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+        self.editor.setMaximumNumberOfUndoStates(MOST_STATES)
         self.editor.setSegmentationNodeSelectorVisible(False)
         self.editor.setSourceVolumeNodeSelectorVisible(False)
         self.editor.setSwitchToSegmentationsButtonVisible(False)
         self.ui.editorFrame.layout().addWidget(self.editor)
 
     def start_editing(self) -> None:
+        """Set the editor's node and the chosen airways, and take the keys."""
+        self.set_up_editor()
+        self.editor.installKeyboardShortcuts()
+
+    def set_up_editor(self) -> None:
         """Set the editor's node and the chosen airways."""
         # The node before the scene, so that the editor stores its own choices in the node.
         self.editor.setMRMLSegmentEditorNode(editor_node())
         self.editor.setMRMLScene(slicer.mrmlScene)
-        self.editor.installKeyboardShortcuts()
         self.edit_chosen()
 
     def edit_chosen(self) -> None:
@@ -106,11 +112,33 @@ class CorrectSection(Section):
 
     def is_editing(self) -> bool:
         """Whether the editor is open."""
-        return self.editor is not None and not self.ui.correctSection.collapsed and self.panel.parameters is not None
+        return self.editor is not None and self.is_open() and self.panel.parameters is not None
+
+    def editor_of(self, airways: slicer.vtkMRMLSegmentationNode) -> Any:
+        """The editor of the chosen airways, made where it is missing, so that there is one undo; None for others."""
+        if self.panel.closed or airways is not self.panel.airways():
+            return None
+        if self.editor is None:
+            self.make_editor()
+        if self.editor.mrmlSegmentEditorNode() is None or self.editor.segmentationNode() is not airways:
+            self.set_up_editor()
+        return self.editor if self.editor.segmentationNode() is airways else None
+
+    def is_open(self) -> bool:
+        """Whether the editor's section is open in the shown tab."""
+        return not self.ui.correctSection.collapsed and self.panel.tab() == "reviewTab"
+
+    def tab_changed(self) -> None:
+        """Release the views for another tab, and start editing again in this one."""
+        if self.editor is not None:
+            if self.is_open():
+                self.start_editing()
+            else:
+                self.stop_editing()
 
     def enter(self) -> None:
         """Start editing again when the section is open."""
-        if self.editor is not None and not self.ui.correctSection.collapsed:
+        if self.editor is not None and self.is_open():
             self.start_editing()
 
     def exit(self) -> None:
@@ -150,7 +178,7 @@ class CorrectSection(Section):
         known = airways is not None and companion(airways, INITIAL) is not None
         self.ui.updateButton.enabled = airways is not None and not busy
         self.ui.takeBackButton.enabled = known
-        self.ui.outOfDateLabel.visible = airways is not None and is_marked(companion(airways, CENTERLINE))
+        self.ui.outOfDateFrame.visible = airways is not None and is_marked(companion(airways, CENTERLINE))
         if self._waits and not busy:
             self._waits = False
             self._timer.start()
@@ -226,9 +254,9 @@ class CorrectSection(Section):
     def on_take_back(self, checked: bool = False) -> None:
         """Restore the network's mask, as one step that can be undone."""
         with errors_shown():
-            if self.editor is not None:
-                self.editor.saveStateForUndo()
-            take_back(self.panel.airways())
+            self.logic.steps.begin(self.panel.airways(), _("discard all corrections"))
+            with surface_kept(self.panel.airways()):
+                take_back(self.panel.airways())
 
 
 def reason_against(

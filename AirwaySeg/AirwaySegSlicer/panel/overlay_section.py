@@ -10,7 +10,7 @@ from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.freshness import is_marked
-from AirwaySegSlicer.scene.nodes import CENTERLINE, SLICES, SURFACE, companion
+from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
     OVERLAYS,
     OverlayLook,
@@ -41,7 +41,9 @@ class OverlaySection(Section):
         parameters, airways = self.panel.parameters, self.panel.airways()
         if not parameters:
             return
-        items = [(overlay.title, overlay.key) for overlay in OVERLAYS.values()]
+        without = airways is None or companion(airways, PROBABILITY) is None
+        known = [overlay for overlay in OVERLAYS.values() if not (without and overlay.key == "probability")]
+        items = [(overlay.title, overlay.key) for overlay in known]
         fill(self.ui.overlayComboBox, [(_("Nothing"), ""), *items], parameters.overlay)
         self.ui.overlayComboBox.enabled = airways is not None
         self.ui.opacitySlider.enabled = parameters.overlayOnSlices

@@ -19,6 +19,9 @@ Jobs on the scene; jobs on files that were copied from it, which continue when i
 the installation.
 """
 
+TABS = ("segmentTab", "reviewTab", "measureTab", "exportTab", "trainTab")
+"""Names of the tabs' pages, in their order."""
+
 MOST_ROUNDS = 3
 """Maximum number of passes in one update; a limit in case two sections keep changing each other's choices."""
 
@@ -42,6 +45,9 @@ class Section:
 
     def exit(self) -> None:
         """Another module is shown."""
+
+    def tab_changed(self) -> None:
+        """Another tab is shown."""
 
     def close_scene(self) -> None:
         """The scene is about to be closed."""
@@ -69,6 +75,10 @@ class Panel:
     def ct(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """The chosen CT."""
         return self.parameters.inputVolume if self.parameters else None
+
+    def tab(self) -> str:
+        """The name of the shown tab, such as "reviewTab"."""
+        return TABS[self.ui.tabs.currentIndex]
 
     def log(self, line: str) -> None:
         """Add a line of a command's output to the log."""

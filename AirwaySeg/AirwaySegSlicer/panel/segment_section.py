@@ -1,4 +1,4 @@
-"""The sections Input and Segment airways: CT, model, device, one button that becomes Cancel, progress, log."""
+"""The tab Segment: region, model, device, the button that starts it all, and the log."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from AirwaySegSlicer.commands.segment import SegmentOptions, is_result_of, warni
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import PROBE, Panel, Section, errors_shown
 from AirwaySegSlicer.scene.edits import count_edits
-from AirwaySegSlicer.scene.nodes import INITIAL, companion, fit_region
+from AirwaySegSlicer.scene.lungs import fit_region_to_lungs
+from AirwaySegSlicer.scene.nodes import INITIAL, companion
 
 DEVICE_SETTING = "AirwaySeg/device"
 
 
 class SegmentSection(Section):
-    """Starts and cancels the segmentation, and shows its progress."""
+    """Starts the segmentation."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.installation = Installation()
         self._probed = False
         self.ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.on_new_region)
+        self.ui.placeRegionButton.connect("clicked(bool)", self.on_place_region)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.on_model)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.on_device)
         self.ui.segmentButton.connect("clicked(bool)", self.on_segment)
@@ -57,11 +59,10 @@ class SegmentSection(Section):
         self.panel.update()
 
     def update(self) -> None:
-        """Show on the button what a press does now."""
-        parameters, running = self.panel.parameters, self.panel.is_busy()
-        self.ui.segmentButton.text = _("Cancel") if running else _("Segment airways")
-        self.ui.segmentButton.enabled = running or self.panel.ct() is not None
-        self.ui.progressBar.visible = running
+        """Enable what can be done now, and offer models and devices."""
+        parameters, ready = self.panel.parameters, self.panel.ct() is not None
+        self.ui.segmentButton.enabled = ready and not self.panel.is_busy()
+        self.ui.placeRegionButton.enabled = ready
         if parameters:
             names = self.installation.models or ["default"]
             fill(self.ui.modelComboBox, [(name, name) for name in names], parameters.model)
@@ -69,9 +70,22 @@ class SegmentSection(Section):
         fill(self.ui.deviceComboBox, [(name, name) for name in self.installation.devices], device)
 
     def on_new_region(self, region: slicer.vtkMRMLMarkupsROINode) -> None:
-        """Fit a new region to the whole CT, for the user to make smaller; by default it would be empty."""
+        """Fit a new region to the lungs, for the user to make smaller; by default it would be empty."""
         if self.panel.ct() is not None:
-            fit_region(region, self.panel.ct())
+            fit_region_to_lungs(region, self.panel.ct())
+
+    def on_place_region(self, checked: bool = False) -> None:
+        """Put the chosen region round the lungs, or a new one."""
+        ct = self.panel.ct()
+        with errors_shown():
+            region = self.panel.parameters.region or slicer.mrmlScene.AddNewNodeByClass(
+                "vtkMRMLMarkupsROINode", slicer.mrmlScene.GenerateUniqueName(_("Region"))
+            )
+            region.CreateDefaultDisplayNodes()
+            if not fit_region_to_lungs(region, ct):
+                sentence = _("No lungs were found in {name}; the region covers all of it.")
+                self.ui.statusLabel.text = sentence.format(name=ct.GetName() if ct else "")
+            self.panel.parameters.region = region
 
     def on_model(self, row: int) -> None:
         """Save the model with the scene."""
@@ -83,10 +97,7 @@ class SegmentSection(Section):
         qt.QSettings().setValue(DEVICE_SETTING, chosen_key(self.ui.deviceComboBox))
 
     def on_segment(self, checked: bool = False) -> None:
-        """Segment, or cancel the running job."""
-        if self.panel.is_busy():
-            self.panel.cancel()
-            return
+        """Segment the chosen CT."""
         with errors_shown():
             options = self.options()
             if options.replace is None or self.may_replace(options.replace):

@@ -32,7 +32,10 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class BranchRow:
-    """A branch in the table; parent 0 means none, name and lobe may be empty; ``is_loose``: it is of no tree."""
+    """A branch in the table; parent 0 means none, name and lobe may be empty; ``is_loose``: it is of no tree.
+
+    ``probability`` is the mean of the network's probability over its voxels, None where it is not known.
+    """
 
     id: int
     parent: int
@@ -43,6 +46,7 @@ class BranchRow:
     length_mm: float
     diameter_mm: float
     is_loose: bool = False
+    probability: float | None = None
 
 
 def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchRow]:
@@ -58,8 +62,21 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
         BranchRow(*(column.GetValue(cell) for column in columns))
         for cell in range(centerline_node.GetPolyData().GetNumberOfCells())
     )
-    trees = _trees(centerline_node)
-    return [replace(row, is_loose=row.component not in trees) for row in sorted(found, key=lambda row: row.id)]
+    trees, likely = _trees(centerline_node), _probabilities(centerline_node)
+    return [
+        replace(row, is_loose=row.component not in trees, probability=likely.get(row.id))
+        for row in sorted(found, key=lambda row: row.id)
+    ]
+
+
+def _probabilities(centerline_node: slicer.vtkMRMLModelNode) -> dict[int, float]:
+    """The mean probability of each branch by its id, where it is known."""
+    cells = centerline_node.GetPolyData().GetCellData()
+    ids, values = cells.GetArray("branch_id"), cells.GetArray("mean_probability")
+    if values is None:
+        return {}
+    found = {int(ids.GetValue(cell)): float(values.GetValue(cell)) for cell in range(ids.GetNumberOfValues())}
+    return {number: value for number, value in found.items() if value == value}
 
 
 def _trees(centerline_node: slicer.vtkMRMLModelNode) -> set[int]:

@@ -20,6 +20,7 @@ from AirwaySegSlicer.scene.segments import (
     segment_voxels,
     stored_segment,
 )
+from AirwaySegSlicer.scene.tags import DECISIONS, write_tag
 
 Array = Any
 
@@ -81,6 +82,7 @@ def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     if airways is None:
         raise RuntimeError(_("{name} has no voxels.").format(name=initial.GetName()))
     put_segment(segmentation_node, airway_segment_id(segmentation_node), airways)
+    write_tag(segmentation_node, DECISIONS, "")
     # Painting over pieces takes them out of their segment.
     pieces = stored_segment(initial, UNCONNECTED_ID)
     if pieces is not None:

@@ -7,18 +7,22 @@ import vtk
 
 from AirwaySegSlicer.scene.nodes import INITIAL, ROLES, companion
 from AirwaySegSlicer.scene.segments import segment_voxels
+from AirwaySegSlicer.scene.texts import note_hardened
 
 
 def follow_transform(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Put every node of the result under the segmentation's transform, or harden it where that was hardened."""
     transform_id = segmentation_node.GetTransformNodeID()
-    nodes = [companion(segmentation_node, role) for role in ROLES]
+    nodes = [node for node in (companion(segmentation_node, role) for role in ROLES) if node is not None]
     moved = [
-        node
-        for node in nodes
-        if node is not None and node.IsA("vtkMRMLTransformableNode") and node.GetTransformNodeID() != transform_id
+        node for node in nodes if node.IsA("vtkMRMLTransformableNode") and node.GetTransformNodeID() != transform_id
     ]
     if moved and _was_hardened(segmentation_node):
+        to_world = vtk.vtkMatrix4x4()
+        moved[0].GetParentTransformNode().GetMatrixTransformToWorld(to_world)
+        for node in nodes:
+            if node.IsA("vtkMRMLTextNode"):
+                note_hardened(node, to_world)
         for node in moved:
             node.HardenTransform()
     for node in moved:

@@ -15,7 +15,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLE, ROLES, companion
+from AirwaySegSlicer.scene.nodes import CENTERLINE, OF_THE_TREE, ROLE, companion
 from AirwaySegSlicer.scene.segments import airway_segment_id, airways_box
 
 MASK = ROLE + "mask"
@@ -111,9 +111,9 @@ def is_marked(node: slicer.vtkMRMLNode | None) -> bool:
 def update_marks(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     """Mark the result's nodes that are out of date, and unmark the others."""
     now: dict[str, str] = {}
-    for role in ROLES:
+    for role in OF_THE_TREE:
         node = companion(segmentation_node, role)
-        if node is None or role == INITIAL:
+        if node is None:
             continue
         signature = signature_of(node)
         segment_id = _segment_of(signature)

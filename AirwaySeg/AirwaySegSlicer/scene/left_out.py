@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.nodes import ROLE
+from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, segment_voxels
 
 FRAGMENTS, VOXELS, PROPOSED = ROLE + "fragmentsLeftOut", ROLE + "voxelsLeftOut", ROLE + "proposedRepairs"
 UNCONNECTED, UNCONNECTED_VOXELS, UNCONNECTED_ML = (ROLE + f"unconnected{what}" for what in ("Pieces", "Voxels", "Ml"))
@@ -52,14 +53,38 @@ def _number(node: slicer.vtkMRMLSegmentationNode, key: str) -> int:
     return int(node.GetAttribute(key) or 0)
 
 
+def unconnected_now(node: slicer.vtkMRMLSegmentationNode) -> tuple[int, float]:
+    """The number of unconnected pieces and their millilitres, also after decisions and edits.
+
+    As long as their voxels are those of the run, its own count holds; then pieces that touch are one.
+    """
+    import numpy as np
+
+    pieces, millilitres = _number(node, UNCONNECTED), float(node.GetAttribute(UNCONNECTED_ML) or 0)
+    if not pieces and node.GetSegmentation().GetSegment(UNCONNECTED_ID) is None:
+        return 0, 0.0
+    try:
+        voxels = segment_voxels(node, UNCONNECTED_ID)
+    except RuntimeError:
+        return 0, 0.0
+    count = int(np.count_nonzero(voxels.array))
+    if count == _number(node, UNCONNECTED_VOXELS):
+        return pieces, millilitres
+    from scipy import ndimage
+
+    matrix = slicer.util.arrayFromVTKMatrix(voxels.matrix)[:3, :3]
+    found = int(ndimage.label(voxels.array, np.ones((3, 3, 3)))[1]) if count else 0
+    return found, count * abs(float(np.linalg.det(matrix))) / 1000
+
+
 def _unconnected_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
-    pieces = _number(node, UNCONNECTED)
+    pieces, millilitres = unconnected_now(node)
     if not pieces:
         return ""
     text = _("Unconnected airways: {count} piece, {volume} ml.")
     if pieces > 1:
         text = _("Unconnected airways: {count} pieces, {volume} ml.")
-    return text.format(count=pieces, volume=f"{float(node.GetAttribute(UNCONNECTED_ML) or 0):.2f}")
+    return text.format(count=pieces, volume=f"{millilitres:.2f}")
 
 
 def _fragments_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:

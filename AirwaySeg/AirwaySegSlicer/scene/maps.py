@@ -11,7 +11,8 @@ import slicer
 VOXELS = "voxels.npz"
 BRANCHES = "branches.nrrd"
 TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
-"""Names of the arrays in the file of voxels."""
+PROBABILITY = "probability"
+"""Names of the arrays in the file of voxels; the last one is there where the probability is known."""
 
 
 class Maps:

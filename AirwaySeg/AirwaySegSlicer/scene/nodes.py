@@ -18,9 +18,16 @@ ROLE = "AirwaySeg."
 INITIAL, CENTERLINE, TABLE = ROLE + "initial", ROLE + "centerline", ROLE + "table"
 SURFACE, SLICES, HIGHLIGHT = ROLE + "surface", ROLE + "slices", ROLE + "highlight"
 PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", ROLE + "plotChart"
-ROLES = (INITIAL, CENTERLINE, TABLE, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
+SUSPECTS, REPAIRS, PROBABILITY = ROLE + "suspects", ROLE + "repairs", ROLE + "probability"
+OF_THE_RUN = (INITIAL, REPAIRS, PROBABILITY)
+"""Roles of what the segmentation left, which no edit makes out of date."""
+OF_THE_TREE = (CENTERLINE, TABLE, SUSPECTS, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
+"""Roles of what was made from a measurement."""
+REVIEWED = ROLE + "reviewed"
+"""Role of the temporary model that shows what a decision would change."""
+ROLES = (*OF_THE_RUN, *OF_THE_TREE, REVIEWED)
 
-PRIVATE = (INITIAL, SLICES)
+PRIVATE = (INITIAL, SLICES, SUSPECTS, REPAIRS, PROBABILITY)
 """Roles that are hidden from Slicer's selectors: they are neither airways nor a CT. They are saved with the scene."""
 
 LEAST_VOXELS = 8
@@ -138,11 +145,18 @@ def region_box(volume_node: slicer.vtkMRMLScalarVolumeNode, roi_node: slicer.vtk
     return along_i, along_j, along_k
 
 
-def fit_region(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Fit the region to the whole volume, along the axes of the world."""
-    bounds = [0.0] * 6
-    volume_node.GetRASBounds(bounds)
-    lows, highs = bounds[::2], bounds[1::2]
+def fit_region(
+    roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode, box: Box | None = None
+) -> None:
+    """Fit the region to these voxels of the volume, by default to all, along the axes of the world."""
+    counts = volume_node.GetImageData().GetDimensions()
+    # Not quite the edges of the outer voxels, which `region_box` would round to their neighbours.
+    edges = [(low - 0.49, high - 0.51) for low, high in box or [(0, count) for count in counts]]
+    transform = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volume_node.GetParentTransformNode(), None, transform)
+    to_ras = ijk_to_ras(volume_node)
+    corners = [transform.TransformPoint(to_ras.MultiplyPoint([*corner, 1.0])[:3]) for corner in product(*edges)]
+    lows, highs = ([limit(axis) for axis in zip(*corners, strict=True)] for limit in (min, max))
     roi_node.SetCenterWorld([(low + high) / 2 for low, high in zip(lows, highs, strict=True)])
     roi_node.SetSizeWorld([high - low for low, high in zip(lows, highs, strict=True)])
 

@@ -1,4 +1,4 @@
-"""Overlays: airways coloured by generation, lobe, segment, diameter, wall or distance, in 3D and in the slices.
+"""Overlays: airways coloured by generation, lobe, segment, diameter, wall, distance or probability, in 3D and slices.
 
 The surface is a model with a point array named like the overlay, so that it stays coloured in a saved scene. Slice
 views get a volume of the airways' bounding box as their foreground.
@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.airway_voxels import NOTHING, AirwayVoxels
 from AirwaySegSlicer.scene.freshness import sign_drawn
-from AirwaySegSlicer.scene.maps import BRANCHES, FROM_CARINA, TO_CENTERLINE, TO_WALL, Maps
+from AirwaySegSlicer.scene.maps import BRANCHES, FROM_CARINA, PROBABILITY, TO_CENTERLINE, TO_WALL, Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     ROLE,
@@ -114,6 +114,7 @@ OVERLAYS = {
         Overlay("toCenterline", _("Distance to the centerline"), _("To the centerline (mm)"), TO_CENTERLINE),
         Overlay("toWall", _("Distance to the wall"), _("To the wall (mm)"), TO_WALL),
         Overlay("fromCarina", _("Distance from the carina"), _("From the carina (mm)"), FROM_CARINA),
+        Overlay("probability", _("Probability"), _("Probability (0 to 1)"), PROBABILITY),
     )
 }
 
@@ -141,6 +142,9 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
     if path is None or needs_measuring(segmentation_node, maps):
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
     voxels = AirwayVoxels.read(path)
+    if overlay.values not in voxels.columns:
+        sentence = _("The network's probability of {name} is not known.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
     values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
     with undone_on_failure():
         surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None

@@ -15,12 +15,16 @@ from AirwaySegSlicer.scene.nodes import (
     PLOT_CHART,
     PLOT_SERIES,
     PLOT_TABLE,
+    ROLE,
     add_companion,
     companion,
+    remove_companion,
     undone_on_failure,
 )
 
 DISTANCE, RADIUS = "Distance from the carina (mm)", "Radius (mm)"
+LAYOUT_BEFORE = ROLE + "layoutBefore"
+"""Attribute of a chart: the layout that was shown before the plot."""
 PLOT_COLOR = (0.16, 0.45, 0.75)
 
 Array = Any
@@ -52,6 +56,8 @@ def path_to(centerline_node: slicer.vtkMRMLModelNode, number: int) -> tuple[Arra
 def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: int) -> slicer.vtkMRMLPlotChartNode:
     """Plot the radius from the carina to a branch, instead of an earlier plot, in a layout with a plot view."""
     distance, radius = path_to(companion(segmentation_node, CENTERLINE), number)
+    earlier = companion(segmentation_node, PLOT_CHART)
+    layout = earlier.GetAttribute(LAYOUT_BEFORE) if earlier else str(slicer.app.layoutManager().layout)
     with undone_on_failure():
         table = slicer.mrmlScene.AddNode(_table(distance, radius))
         series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode")
@@ -66,6 +72,7 @@ def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: 
         chart.SetXAxisTitle(_("Distance from the carina (mm)"))
         chart.SetYAxisTitle(_("Radius (mm)"))
         chart.SetLegendVisibility(False)
+        chart.SetAttribute(LAYOUT_BEFORE, layout)
     add_companion(segmentation_node, PLOT_CHART, chart, "radius plot")
     add_companion(segmentation_node, PLOT_SERIES, series, "radius to the branch")
     add_companion(segmentation_node, PLOT_TABLE, table, "radii to the branch")
@@ -74,6 +81,18 @@ def show_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode, number: 
         sign_like_tree(segmentation_node, node)
     slicer.modules.plots.logic().ShowChartInLayout(chart)
     return chart
+
+
+def hide_radius_plot(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remove the plot, and show the layout from before it, unless the user has chosen another one meanwhile."""
+    chart, manager = companion(segmentation_node, PLOT_CHART), slicer.app.layoutManager()
+    if chart is None:
+        return
+    before = int(chart.GetAttribute(LAYOUT_BEFORE) or 0)
+    for role in (PLOT_CHART, PLOT_SERIES, PLOT_TABLE):
+        remove_companion(segmentation_node, role)
+    if before and manager.plotViewCount:
+        manager.setLayout(before)
 
 
 def _table(distance: Array, radius: Array) -> slicer.vtkMRMLTableNode:

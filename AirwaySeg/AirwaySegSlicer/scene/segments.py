@@ -60,6 +60,11 @@ def unconnected_segment(
     segment = _segment_of(pieces_node, volume_node)
     if segment is None:
         return None
+    return look_unconnected(segment)
+
+
+def look_unconnected(segment: slicer.vtkSegment) -> slicer.vtkSegment:
+    """Give a segment name, colour and code of unconnected airways, and return it."""
     return _looking(segment, "Unconnected airways", UNCONNECTED_COLOR, UNCONNECTED_TERMINOLOGY)
 
 

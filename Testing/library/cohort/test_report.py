@@ -14,7 +14,8 @@ from AirwaySegLib.cohort.case import Case
 from AirwaySegLib.cohort.columns import BRANCH_COLUMNS, CASE_COLUMNS
 from AirwaySegLib.cohort.figures import by_generation, histogram
 from AirwaySegLib.cohort.report import write_report
-from AirwaySegLib.cohort.tables import branch_row, write_parquet
+from AirwaySegLib.cohort.tables import branch_rows, write_parquet
+from AirwaySegLib.tree.export import write_table
 
 
 def a_row(number: int, **changes: Any) -> dict[str, Any]:
@@ -67,10 +68,12 @@ def test_a_histogram_counts_every_value_and_skips_what_does_not_exist():
     assert by_generation([[1.0, None], [2.0, None]], "G") == "" and "polyline" in by_generation([[1, 2], [3, 4]], "G")
 
 
-def test_a_row_of_a_branch_has_the_documented_columns():
+def test_a_row_of_a_branch_has_the_documented_columns(tmp_path):
     tree = draw(WHOLE).tree
-    row = branch_row(Case("one", Path("ct")), tree.branches[0])
-    assert tuple(row) != () and set(row) == {column.name for column in BRANCH_COLUMNS}
+    write_table(tmp_path / "branches.csv", tree)
+    rows = list(branch_rows(Case("one", Path("ct")), tree, tmp_path))
+    assert len(rows) == len(tree.branches) and set(rows[0]) == {column.name for column in BRANCH_COLUMNS}
+    assert float(rows[0]["length_mm"]) == pytest.approx(tree.branches[0].length_mm, abs=0.001)
     assert [column.name.startswith("seconds") for column in CASE_COLUMNS].index(True) == len(CASE_COLUMNS) - 8
 
 

@@ -84,3 +84,40 @@ def test_trees_that_the_scans_edge_cuts_are_no_fragments_and_a_broken_one_is_joi
     assert said.startswith("fragments: 1   ") and "fragments joined: 1" in said
     assert ndimage.label(repaired(tmp_path / "r"))[1] == 2
     assert json.loads((tmp_path / "r" / "repairs.json").read_text())["summary"]["fragments"] == 1
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["canonical axes", "turned axes"])
+def test_of_every_proposal_bridge_and_piece_are_in_the_document_joined_or_not(tmp_path, turned):
+    """A broken tube whose far half is joined, and a speck that is not: every fragment's voxels, in the patient."""
+    tubes = [
+        Tube((52.0, 12.0, 20.0), (30.0, 12.0, 20.0), 2.5, 2.4),
+        Tube((22.0, 12.0, 20.0), (8.0, 12.0, 20.0), 2.3, 2.0),
+    ]
+    mask = draw_tubes(tubes, SHAPE, SPACING_MM)
+    mask = mask.astype(np.uint8)
+    mask[3:5, 44:46, 70:72] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.SetSpacing(SPACING_MM[::-1])
+    if turned:
+        image = sitk.PermuteAxes(image[:, ::-1], [2, 0, 1])
+    sitk.WriteImage(image, str(tmp_path / "mask.nrrd"))
+    run_repair(RepairRequest(tmp_path / "mask.nrrd", tmp_path / "r", method="path", threshold=0.0), silent)
+    document = json.loads((tmp_path / "r/repairs.json").read_text())
+    to_lps, before = np.array(document["ijk_to_lps"]), sitk.GetArrayFromImage(image)
+    after = repaired(tmp_path / "r")
+
+    def found(runs: list) -> np.ndarray:
+        voxels = [(x + step, y, z, 1) for z, y, x, count in runs for step in range(count)]
+        points = (np.array(voxels) @ to_lps.T)[:, :3]
+        indices = [image.TransformPhysicalPointToIndex(point) for point in points.tolist()]
+        return tuple(np.array(indices).T[::-1])
+
+    pieces = {piece["number"]: piece for piece in document["fragments"]}
+    assert [piece["joined"] for piece in pieces.values()] == [True, False]
+    assert [len(found(piece["voxel_runs"])[0]) for piece in pieces.values()][1] == 8
+    for piece in pieces.values():
+        where = found(piece["voxel_runs"])
+        assert before[where].all() and after[where].all() == piece["joined"]
+    bridge = next(repair for repair in document["repairs"] if repair["state"] == "applied")
+    where = found(bridge["voxel_runs"])
+    assert not before[where].any() and after[where].all()

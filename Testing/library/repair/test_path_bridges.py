@@ -5,10 +5,10 @@ import pytest
 from counting import count_calls
 from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation
-from skimage.graph import MCP_Geometric
 
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.masks.least_cost import cheapest_way
 from AirwaySegLib.repair import path_bridges as paths
 from AirwaySegLib.repair.bridge import PATH, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
@@ -47,11 +47,11 @@ def boxes_searched(monkeypatch) -> list[int]:
     """Grows with each search for a path by the number of voxels in which it is searched."""
     boxes: list[int] = []
 
-    def counted(costs: np.ndarray, sampling: tuple) -> MCP_Geometric:
+    def counted(costs: np.ndarray, *places: object) -> np.ndarray | None:
         boxes.append(costs.size)
-        return MCP_Geometric(costs, sampling=sampling)
+        return cheapest_way(costs, *places)
 
-    monkeypatch.setattr(paths, "MCP_Geometric", counted)
+    monkeypatch.setattr(paths, "cheapest_way", counted)
     return boxes
 
 

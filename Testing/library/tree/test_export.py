@@ -186,6 +186,17 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def test_table_and_centerline_say_how_probable_a_branch_is_where_that_is_known(a_tree, tmp_path):
+    known = {1: 0.9764, 3: 0.25}
+    write_table(tmp_path / "branches.csv", a_tree, known)
+    rows = table(tmp_path / "branches.csv")
+    assert [row["mean_probability"] for row in rows] == ["0.976", "", "0.25", "", "", "", ""]
+    write_centerline(tmp_path / "centerline.vtp", a_tree, known)
+    cells = part(tmp_path / "centerline.vtp", "CellData")
+    found = dict(zip(cells["branch_id"].tolist(), cells["mean_probability"].tolist(), strict=True))
+    assert {branch: value for branch, value in found.items() if value == value} == pytest.approx(known)
+
+
 def test_the_table_has_a_row_for_each_branch(a_tree, tmp_path):
     write_table(tmp_path / "branches.csv", a_tree)
     rows = table(tmp_path / "branches.csv")

@@ -18,12 +18,12 @@ from AirwaySegLib.tree.loose_pieces import Piece
 from AirwaySegLib.tree.suspect import Suspect, suspects_from_json, suspects_to_json
 from AirwaySegLib.tree.suspects import (
     MOST_OF_A_KIND,
+    branch_probability,
     doubtful_tips,
     find_suspects,
     loose_fragments,
     possible_leaks,
     sudden_ends,
-    tip_probability,
 )
 
 VOXEL_MM = (0.7, 0.7, 0.7)
@@ -390,18 +390,18 @@ def test_tips_that_the_network_doubts_are_listed_thin_ones_first(a_healthy_tree)
     assert find_suspects(tree) == [] and find_suspects(tree, {thin.id: 0.6})[0].branch == thin.id
 
 
-def test_the_probability_of_a_tip_is_the_mean_over_its_voxels(a_healthy_tree):
+def test_the_probability_of_a_branch_is_the_mean_over_its_voxels(a_healthy_tree):
     tips = [branch.id for branch in a_healthy_tree.branches if not branch.children]
     branch_map, probability = np.zeros((4, 5, 6), np.uint16), np.full((4, 5, 6), 255, np.uint8)
     branch_map[1, 1, 1:5] = tips[0]
     probability[1, 1, 1:5] = (51, 102, 153, 204)
     branch_map[2, 2, 2] = tips[1]
     branch_map[3] = 1
-    found = tip_probability(a_healthy_tree, branch_map, probability)
-    assert found == pytest.approx({tips[0]: 0.5, tips[1]: 1.0})
-    assert tip_probability(a_healthy_tree, np.zeros_like(branch_map), probability) == {}
+    found = branch_probability(a_healthy_tree, branch_map, probability)
+    assert found == pytest.approx({1: 1.0, tips[0]: 0.5, tips[1]: 1.0})
+    assert branch_probability(a_healthy_tree, np.zeros_like(branch_map), probability) == {}
     with pytest.raises(AirwaySegError, match="grid"):
-        tip_probability(a_healthy_tree, branch_map, probability[1:])
+        branch_probability(a_healthy_tree, branch_map, probability[1:])
 
 
 # The whole -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,19 @@
+"""The cheapest way through a grid of costs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def cheapest_way(
+    cost: NDArray[np.floating], starts: NDArray, stops: NDArray, spacing_mm: tuple[float, float, float]
+) -> NDArray[np.int64] | None:
+    """The voxels (P, 3) of the cheapest way from one of ``starts`` (S, 3) to one of ``stops`` (T, 3), both included.
+
+    ``cost`` (Z, Y, X) is that of a mm in a voxel, infinite where there is no way. None where no way leads there.
+    """
+    from skimage.graph import MCP_Geometric  # in Slicer it is installed only when it is needed
+
+    search = MCP_Geometric(cost, sampling=spacing_mm)
+    costs, _ = search.find_costs(starts.tolist(), stops.tolist(), find_all_ends=False)
+    last = stops[np.argmin(costs[tuple(stops.T)])]
+    return np.array(search.traceback(last)) if np.isfinite(costs[tuple(last)]) else None

@@ -1,0 +1,35 @@
+"""The methods of `AirwaySegLogic` that add and cut branches; they need its ``steps``."""
+
+from __future__ import annotations
+
+import slicer
+
+from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, Proposed, apply, propose
+from AirwaySegSlicer.scene.branches import Point
+from AirwaySegSlicer.scene.steps import Steps
+
+
+class BranchEditLogic:
+    """Proposed and applied edits of branches; nothing of the panel is needed."""
+
+    steps: Steps
+
+    def proposeEdit(self, airways: slicer.vtkMRMLSegmentationNode, tool: str, points: list[Point]) -> Proposed:
+        """What a tool of `branch_edits` would do at points (RAS, world); nothing is changed."""
+        return propose(airways, tool, points)
+
+    def applyEdit(self, airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed) -> None:
+        """Apply what `proposeEdit` found, as one step."""
+        apply(airways, proposed, self.steps)
+
+    def grow(self, airways: slicer.vtkMRMLSegmentationNode, points: list[Point]) -> Proposed:
+        """Add the missed airway on which some points (RAS, world) lie, as one step."""
+        proposed = propose(airways, ADD, points)
+        apply(airways, proposed, self.steps)
+        return proposed
+
+    def cut(self, airways: slicer.vtkMRMLSegmentationNode, points: list[Point], tool: str = BEYOND) -> Proposed:
+        """Delete what lies beyond a point (RAS, world), or what another tool of `branch_edits` says, as one step."""
+        proposed = propose(airways, tool, points)
+        apply(airways, proposed, self.steps)
+        return proposed

@@ -1,0 +1,198 @@
+"""What a decision about a point adds to the airways and takes out of them, voxel by voxel, before it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import slicer
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
+from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
+from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
+from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
+from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, ReviewItem, kind_of
+from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array
+from AirwaySegSlicer.scene.voxel_changes import grid_of, which_are_in
+
+MOST = 0.5
+"""A bridge or piece is in the airways if more than this part of it is."""
+
+
+def no_voxels() -> Array:
+    """An array (0, 3)."""
+    import numpy as np
+
+    return np.empty((0, 3), np.int64)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Voxels (N, 3), as i, j, k on the airways' grid, that airways and unconnected airways gain and lose.
+
+    ``gained_mm`` is the length of airway that the tree gains, negative if it loses.
+    """
+
+    add: Array = field(default_factory=no_voxels)
+    remove: Array = field(default_factory=no_voxels)
+    add_loose: Array = field(default_factory=no_voxels)
+    remove_loose: Array = field(default_factory=no_voxels)
+    gained_mm: float = 0.0
+
+
+def change_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
+    """What a decision would change now; nothing where the airways are already as decided.
+
+    Raises RuntimeError, one sentence, where that cannot be said.
+    """
+    if decision == LATER:
+        return Change()
+    if kind_of(item.kind).family == "repair":
+        repairs = Repairs(segmentation_node)
+        repair = repairs.all[item.number]
+        if decision == ACCEPT:
+            return _joined(segmentation_node, repairs, repair)
+        return _taken_out(segmentation_node, repairs, repair)
+    if item.kind == PIECE:
+        return _piece(segmentation_node, item, decision)
+    if decision == REFUSE and item.kind in (FRAGMENT, LEAK, TIP):
+        return _cut(segmentation_node, item)
+    return Change()
+
+
+def preview_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> tuple[Array, bool]:
+    """The voxels (N, 3) that the point is about, and whether they would be added; otherwise they would be removed."""
+    accepted = change_of(segmentation_node, item, ACCEPT)
+    if len(accepted.add):
+        return accepted.add, True
+    refused = change_of(segmentation_node, item, REFUSE)
+    return (refused.remove if len(refused.remove) else refused.remove_loose), False
+
+
+def _concatenated(parts: list[Array]) -> Array:
+    import numpy as np
+
+    return np.concatenate([no_voxels(), *parts])
+
+
+def _without(voxels: Array, others: Array) -> Array:
+    """The voxels that are not among the others."""
+    if not len(others) or not len(voxels):
+        return voxels
+    kept = {tuple(voxel) for voxel in others.tolist()}
+    return voxels[[tuple(voxel) not in kept for voxel in voxels.tolist()]]
+
+
+# Repairs -------------------------------------------------------------------------------------------------------------
+
+
+def is_there(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> bool:
+    """Whether bridge and pieces of a repair are in the airways."""
+    parts = [repairs.bridge(repair.number), repairs.pieces(repair.fragments)]
+    return all(which_are_in(segmentation_node, part).mean() > MOST for part in parts if len(part))
+
+
+def _joined(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> Change:
+    """The repair, and before it those that bring what it springs from to the tree."""
+    chain = [one for one in _chain(segmentation_node, repairs, repair) if not is_there(segmentation_node, repairs, one)]
+    bridges = _concatenated([repairs.bridge(one.number) for one in chain])
+    pieces = _concatenated([repairs.pieces(one.fragments) for one in chain])
+    loose = pieces[which_are_in(segmentation_node, pieces, UNCONNECTED_ID)]
+    wanted = _concatenated([bridges, pieces])
+    new = wanted[~which_are_in(segmentation_node, wanted)]
+    return Change(add=new, remove_loose=loose, gained_mm=sum(one.length_mm + one.brought_mm for one in chain))
+
+
+def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> list[Repair]:
+    """The repair after those that it needs; RuntimeError where its other side leads nowhere."""
+    chain = [repair]
+    for one in chain:
+        hosts = set(one.joins) - set(one.fragments)
+        if TREE in hosts or any(_piece_is_in(segmentation_node, repairs, host) for host in hosts):
+            continue
+        brings = [repairs.bringing(host, (APPLIED, PROPOSED)) for host in sorted(hosts)]
+        needed = next((other for other in brings if other is not None and other not in chain), None)
+        if needed is None:
+            sentence = _("Repair {number} leads nowhere: nothing joins its other side to the tree.")
+            raise RuntimeError(sentence.format(number=repair.number))
+        chain.append(needed)
+    return chain[::-1]
+
+
+def _piece_is_in(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, number: int) -> bool:
+    voxels = repairs.piece(number)
+    return len(voxels) > 0 and which_are_in(segmentation_node, voxels).mean() > MOST
+
+
+def _taken_out(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> Change:
+    """Without the repair, and without those that hang on its pieces."""
+    there = [one for one in repairs.all.values() if is_there(segmentation_node, repairs, one)]
+    if repair not in there:
+        return Change()
+    out = [repair]
+    for one in out:
+        brought = set(one.fragments)
+        out += [
+            other
+            for other in there
+            if other not in out and TREE not in other.joins and brought & (set(other.joins) - set(other.fragments))
+        ]
+    kept = _concatenated(
+        [
+            part
+            for one in there
+            if one not in out
+            for part in (repairs.bridge(one.number), repairs.pieces(one.fragments))
+        ]
+    )
+    bridges = _concatenated([repairs.bridge(one.number) for one in out])
+    pieces = _without(_concatenated([repairs.pieces(one.fragments) for one in out]), kept)
+    gone = _concatenated([_without(bridges, kept), pieces])
+    return Change(
+        remove=gone[which_are_in(segmentation_node, gone)],
+        add_loose=_certain(segmentation_node, repairs, out, kept),
+        gained_mm=-sum(one.length_mm + one.brought_mm for one in out),
+    )
+
+
+def _certain(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, out: list[Repair], kept: Array
+) -> Array:
+    """The pieces that become unconnected airways: those the run had joined, and those it had left unconnected."""
+    found, initial = [], companion(segmentation_node, INITIAL)
+    for one in out:
+        pieces = _without(repairs.pieces(one.fragments), kept)
+        if one.state != APPLIED:
+            grid = grid_of(segmentation_node)
+            was = which_are_in(initial, pieces, UNCONNECTED_ID, grid) if initial is not None else []
+            pieces = pieces[was] if len(was) else pieces[:0]
+        found.append(pieces)
+    return _concatenated(found)
+
+
+# Pieces and branches -------------------------------------------------------------------------------------------------
+
+
+def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
+    voxels = Repairs(segmentation_node).piece(item.number)
+    loose = voxels[which_are_in(segmentation_node, voxels, UNCONNECTED_ID)]
+    there = voxels[which_are_in(segmentation_node, voxels)]
+    if decision == ACCEPT:
+        missing = voxels[~which_are_in(segmentation_node, voxels)]
+        return Change(add=missing, remove_loose=loose, gained_mm=item.change_mm if len(missing) else 0.0)
+    return Change(remove=there, remove_loose=loose, gained_mm=-item.change_mm if len(there) else 0.0)
+
+
+def _cut(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Change:
+    """Without the branch and what springs from it, or the whole fragment."""
+    rows = branch_rows(companion(segmentation_node, CENTERLINE))
+    component = next((row.component for row in rows if row.id == item.branch), None)
+    if component is None:
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
+    if item.kind == FRAGMENT:
+        numbers = [row.id for row in rows if row.component == component]
+    else:
+        numbers = subtree(segmentation_node, item.branch)
+    voxels = branch_voxels(segmentation_node, numbers)
+    return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0)

@@ -1,0 +1,102 @@
+"""`airwayseg grow` and `airwayseg cut`: files in, an edited mask out, and what is refused."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from phantoms import Tube, draw_tubes
+from scipy.ndimage import binary_dilation, gaussian_filter
+
+from AirwaySegLib.__main__ import main
+
+SPACING_MM = (0.8, 0.7, 0.7)
+SHAPE = (80, 60, 90)
+ORIGIN_MM = (10.0, -20.0, 30.0)
+TRUNK = Tube((58.0, 20.0, 15.0), (8.0, 20.0, 15.0), 4.0, 3.5)
+BRANCH = Tube((30.0, 20.0, 15.0), (40.0, 20.0, 45.0), 1.6, 1.4)
+TIP_ZYX = (39.2, 20.0, 43.0)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A mask without the branch, the whole one and the CT, with columns that run to the patient's right and back."""
+    part = draw_tubes([TRUNK], SHAPE, SPACING_MM)
+    whole = draw_tubes([TRUNK, BRANCH], SHAPE, SPACING_MM)
+    hu = np.where(binary_dilation(whole, iterations=2), -450.0, -860.0)
+    hu[whole] = -980
+    hu = gaussian_filter(hu, 0.6) + np.random.default_rng(1).normal(0, 20, SHAPE)
+    hu[:, :10] = 300
+    for name, array in (("part", part), ("whole", whole), ("ct", hu.astype(np.int16))):
+        image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
+        image.SetSpacing(SPACING_MM[::-1])
+        image.SetOrigin(ORIGIN_MM)
+        image.SetDirection((-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
+    return tmp_path
+
+
+def lps(point_zyx: tuple[float, float, float]) -> str:
+    z, y, x = point_zyx
+    return ",".join(str(mm) for mm in (ORIGIN_MM[0] - x, ORIGIN_MM[1] + y, ORIGIN_MM[2] + z))
+
+
+def voxel(point_zyx: tuple[float, float, float]) -> str:
+    return ",".join(str(mm / step) for mm, step in zip(point_zyx[::-1], SPACING_MM[::-1], strict=True))
+
+
+def array(path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))) > 0
+
+
+def test_a_point_in_mm_or_voxels_adds_the_missed_branch(files, capsys):
+    mask, ct = str(files / "part.nrrd"), str(files / "ct.nrrd")
+    assert main(["grow", mask, "--ct", ct, f"--at={lps(TIP_ZYX)}", "-o", str(files / "mm.nrrd")]) == 0
+    assert "Added: " in capsys.readouterr().out
+    assert main(["grow", mask, "--ct", ct, "--voxel", f"--at={voxel(TIP_ZYX)}", "-o", str(files / "voxel.nrrd")]) == 0
+    grown, whole, part = (array(files / f"{name}.nrrd") for name in ("mm", "whole", "part"))
+    assert np.array_equal(grown, array(files / "voxel.nrrd"))
+    assert grown[part].all() and grown[whole & ~part].mean() > 0.7
+    assert sitk.ReadImage(str(files / "mm.nrrd")).GetDirection()[0] == -1
+
+
+def test_a_point_cuts_what_lies_beyond_it(files):
+    middle = (35.0, 20.0, 30.0)
+    assert main(["cut", str(files / "whole.nrrd"), f"--at={lps(middle)}", "-o", str(files / "cut.nrrd")]) == 0
+    left, whole, part = (array(files / f"{name}.nrrd") for name in ("cut", "whole", "part"))
+    assert left[part].all() and not left[~whole].any()
+    assert 0.3 < left[whole & ~part].mean() < 0.6
+    out = ["-o", str(files / "kept.nrrd")]
+    assert main(["cut", str(files / "whole.nrrd"), f"--at={lps(middle)}", f"--keep={lps(TIP_ZYX)}", *out]) == 0
+    assert not array(files / "kept.nrrd")[part].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at=1,2"], "not of the form X,Y,Z"),
+        (["--at=nan,1,1"], "not of the form X,Y,Z"),
+        (["--at=500,500,500"], "outside the scan"),
+        (["--voxel", "--at=21,28,40"], "in the airways already"),
+    ],
+)
+def test_refusals_are_one_sentence_and_write_nothing(files, capsys, options, words):
+    out = files / "out.nrrd"
+    call = ["grow", str(files / "part.nrrd"), "--ct", str(files / "ct.nrrd"), "-o", str(out), *options]
+    assert main(call) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_without_ct_and_probability_nothing_is_grown(files, capsys):
+    assert main(["grow", str(files / "part.nrrd"), f"--at={lps(TIP_ZYX)}", "-o", str(files / "o.nrrd")]) == 2
+    assert "neither is given" in capsys.readouterr().err
+
+
+def test_a_file_is_replaced_only_with_force(files, capsys):
+    call = ["cut", str(files / "whole.nrrd"), f"--at={lps((35.0, 20.0, 30.0))}", "-o", str(files / "part.nrrd")]
+    before = (files / "part.nrrd").read_bytes()
+    assert main(call) == 2 and "--force" in capsys.readouterr().err
+    assert (files / "part.nrrd").read_bytes() == before
+    assert main([*call, "--force"]) == 0
+    assert main(["cut", str(files / "whole.nrrd"), "--at=1,1,1", "-o", str(files / "x.nii")]) == 2
+    assert ".nrrd" in capsys.readouterr().err
