@@ -82,12 +82,11 @@ def find_suspects(
 ) -> list[Suspect]:
     """Unconnected pieces, the longest first, then all other kinds, the highest score first.
 
-    Of each kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain`` says which loose components are
-    airway for certain.
-
-    ``volumes`` are those of the lungs, if they are known. ``probability`` comes from `branch_probability`; without
-    it no tip is doubtful. An empty tree has no suspects. A branch that is more likely a leak is not listed as a sudden
-    end too, and none with a leak as a missing branch; leaks close to each other are merged.
+    All unconnected pieces; of each other kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain``
+    says which loose components are airway for certain, ``volumes`` are those of the lungs, if they are known.
+    ``probability`` comes from `branch_probability`; without it no tip is doubtful. An empty tree has no suspects. A
+    branch that is more likely a leak is not listed as a sudden end too, and none with a leak as a missing branch; leaks
+    close to each other are merged.
     """
     leaks = possible_leaks(tree)
     leaking = {leak.branch: leak.score for leak in leaks}
@@ -103,7 +102,7 @@ def find_suspects(
     lobes = [_lacking(MISSING_LOBE, lack) for lack in missing_lobes(tree, volumes)]
     kinds = [loose[len(pieces) :], lobes, ends, cut_off[:MOST_MISSING_BRANCHES], _merged_leaks(leaks)]
     kinds.append(doubtful_tips(tree, probability or {}))
-    return [*_shortened(pieces), *_sorted(suspect for found in kinds for suspect in _shortened(found))]
+    return [*pieces, *_sorted(suspect for found in kinds for suspect in _shortened(found))]
 
 
 def _sorted(suspects: Iterable[Suspect]) -> list[Suspect]:
@@ -121,11 +120,9 @@ def _shortened(found: list[Suspect]) -> list[Suspect]:
     if not rest:
         return listed
     first, many = rest[0], len(rest) > 1
-    of_less = "that are shorter" if first.kind == UNCONNECTED and many else "of lower score"
-    of_less = "that is shorter" if first.kind == UNCONNECTED and not many else of_less
-    reason = f"{len(rest)} more {first.kind}{'s' if many else ''} {of_less} {'are' if many else 'is'} not listed"
+    reason = f"{len(rest)} more {first.kind}{'s' if many else ''} of lower score {'are' if many else 'is'} not listed"
     facts = {"left_out": float(len(rest)), "highest_score": first.score}
-    if first.kind in (UNCONNECTED, FRAGMENT):
+    if first.kind == FRAGMENT:
         facts["volume_mm3"] = round(sum(suspect.facts["volume_mm3"] for suspect in rest), 1)
         reason += f": {facts['volume_mm3']:.0f} mm3 in all"
     return [*listed, Suspect(first.kind, first.place_mm, NOTE_SCORE, first.branch, reason + ".", facts)]
