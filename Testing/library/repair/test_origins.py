@@ -12,7 +12,7 @@ from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.arborescence import arborescence
 from AirwaySegLib.repair.bridge import PATH, Bridge
 from AirwaySegLib.repair.decide import decide, repaired_mask
-from AirwaySegLib.repair.origins import LEAST_ORIGIN, Candidate, Found, bridges_by_origin, find_origins
+from AirwaySegLib.repair.origins import ALONE, LEAST_ORIGIN, Candidate, Found, bridges_by_origin, find_origins
 from AirwaySegLib.repair.path_bridges import Evidence
 from AirwaySegLib.repair.piece_score import airway_probability
 from AirwaySegLib.repair.proposal import APPLIED, Proposal
@@ -187,7 +187,8 @@ def test_a_mask_alone_needs_a_sure_origin():
     shape = {"length_mm": 20.0, "slenderness": 8.0, "radius_mm": 1.2, "forks": 0.0, "taper": 0.1, "voxels": 90.0}
     bridges = bridges_by_origin(Found({name: np.full(3, value) for name, value in shape.items()}, ways))
     for one in bridges:
-        assert one.score == pytest.approx(one.facts["airway"] * one.facts["origin"], abs=1e-3) and one.score < 0.5
+        assert one.score == pytest.approx(ALONE * one.facts["airway"] * one.facts["origin"], abs=1e-3)
+        assert one.score < 0.5
 
 
 def test_a_piece_is_not_joined_by_one_of_many_ways_of_which_none_stands_out():
