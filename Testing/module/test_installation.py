@@ -239,5 +239,5 @@ def test_a_new_region_lies_around_the_ct(a_desk):
     bounds, around = [0.0] * 6, [0.0] * 6
     a_desk.ct.GetRASBounds(bounds)
     region.GetRASBounds(around)
-    assert around == pytest.approx(bounds)
+    assert around == pytest.approx(bounds, abs=0.05), "within a tenth of a voxel"
     assert a_desk.parameters.region is region

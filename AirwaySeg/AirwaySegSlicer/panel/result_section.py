@@ -6,7 +6,6 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
-from AirwaySegSlicer.commands.segment import FINISHED
 from AirwaySegSlicer.panel.branch_table import BranchTable
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branches import (
@@ -18,7 +17,7 @@ from AirwaySegSlicer.scene.branches import (
     show_branch,
     summary,
 )
-from AirwaySegSlicer.scene.left_out import left_out_sentence
+from AirwaySegSlicer.scene.left_out import left_out_sentence, noted
 from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, PLOT_CHART, companion
 from AirwaySegSlicer.scene.picking import Picking
 from AirwaySegSlicer.scene.radius_plot import hide_radius_plot, show_radius_plot
@@ -61,7 +60,7 @@ class ResultSection(Section):
             return ""
         segment = airways.GetSegmentation().GetSegment(UNCONNECTED_ID)
         image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
-        key = (airways.GetID(), airways.GetAttribute(FINISHED), image.GetMTime() if image is not None else None)
+        key = (airways.GetID(), noted(airways), image.GetMTime() if image is not None else None)
         if key != self._counted[0]:
             self._counted = (key, left_out_sentence(airways))
         return self._counted[1]

@@ -49,6 +49,12 @@ def left_out_sentence(node: slicer.vtkMRMLSegmentationNode) -> str:
     return " ".join(filter(None, (_unconnected_sentence(node), _fragments_sentence(node))))
 
 
+def noted(node: slicer.vtkMRMLSegmentationNode) -> tuple[str, ...]:
+    """What was noted of the run; whoever keeps the sentence makes it anew when this has changed."""
+    keys = (FRAGMENTS, VOXELS, PROPOSED, UNCONNECTED, UNCONNECTED_VOXELS, UNCONNECTED_ML)
+    return tuple(node.GetAttribute(key) or "" for key in keys)
+
+
 def _number(node: slicer.vtkMRMLSegmentationNode, key: str) -> int:
     return int(node.GetAttribute(key) or 0)
 

@@ -95,8 +95,8 @@ def test_a_worker_that_outlives_a_killed_run_keeps_nobody_out(tmp_path):
         "with locked(Path(sys.argv[1]), 'airwayseg-train fit'):\n"
         "    worker = os.fork()\n"
         "    if worker == 0:\n"
-        "        sys.stdin.read(); os._exit(0)\n"
-        "    print('forked', flush=True); time.sleep(600)"
+        "        print('forked', flush=True); sys.stdin.read(); os._exit(0)\n"
+        "    time.sleep(600)"
     )
     with _child(program, tmp_path / "result") as child:
         assert child.stdout is not None and child.stdout.readline() == "forked\n"
