@@ -97,7 +97,7 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ct", type=Path, help="NIfTI, NRRD or MetaImage file, or a folder")
     for setting in fields(SegmentSettings):
-        if setting.name in ("weights", "device", "overlap"):
+        if setting.name in ("weights", "device", "overlap", "first_look"):
             _add_setting(parser, setting)
     _add_verbose(parser)
     parser.set_defaults(run=_info)
@@ -120,7 +120,7 @@ def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
 def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
     """The flag of one setting."""
     meaning = str(setting.metadata["meaning"])
-    default = "chosen per scan" if setting.default is None else setting.default
+    default = setting.metadata.get("chosen", "chosen per scan") if setting.default is None else setting.default
     parser.add_argument(
         "--" + setting.name.replace("_", "-"),
         type=str if isinstance(setting.default, str) else float,
@@ -298,7 +298,9 @@ def _cohort(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     from AirwaySegLib.commands.info import describe
 
-    settings = SegmentSettings(weights=options.weights, overlap=options.overlap, device=options.device)
+    settings = SegmentSettings(
+        weights=options.weights, overlap=options.overlap, device=options.device, first_look=options.first_look
+    )
     print(describe(options.ct, settings, silent))
     return 0
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +27,9 @@ from AirwaySegLib.masks.components import Box, fill_holes, label_components
 from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
 from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
 from AirwaySegLib.networks.device_plan import plan
-from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, Sliding, open_backend, predict
+from AirwaySegLib.networks.search import Area, search, work
+from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, open_backend
+from AirwaySegLib.networks.speed import duration, window_seconds
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.progress import Progress
@@ -57,7 +59,7 @@ class Model:
     """Weights that are loaded once for many CTs, with the backend that runs them and the repair model.
 
     Backend and repair model are opened for the first CT, by its settings, and kept: for other settings load another
-    model.
+    model. ``window_seconds`` is how long the backend takes for a window of 128^3 voxels.
     """
 
     net: WingsNet
@@ -65,15 +67,20 @@ class Model:
     sha256: str
     backend: Backend | None = None
     repair_model: RepairModel | None = None
+    window_seconds: float = 0.0
 
 
 @dataclass
 class RunReport:
-    """The report of one run: warnings, seconds of each stage, and decisions such as the threshold."""
+    """The report of one run: warnings, seconds of each stage, and decisions such as the threshold.
+
+    ``tell`` is called with a sentence for the user during the run.
+    """
 
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     decisions: dict[str, object] = field(default_factory=dict)
+    tell: Callable[[str], None] = log.info
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -109,12 +116,16 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scan:
-    """The network's input: HU (Z, Y, X) within the box, the offset to add to it, spacing, and search region (bool)."""
+    """The network's input: HU (Z, Y, X) within the box, the offset to add to it, spacing, and search region (bool).
+
+    ``certain`` (N, 3) are voxels of the trachea; empty if it was not found.
+    """
 
     hu: NDArray
     offset_hu: float
     spacing_mm: Spacing
     region: NDArray[np.bool_]
+    certain: NDArray[np.intp] = field(default_factory=lambda: np.empty((0, 3), np.intp))
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def segment(
         run_report.decisions["calibration_hu"] = round(offset_hu, 1)
     hu = ct.array[around.box]
     with run_report.stage("infer"):
-        scan = Scan(hu, offset_hu, ct.spacing_mm, around.region)
+        scan = Scan(hu, offset_hu, ct.spacing_mm, around.region, around.seeds)
         probability = airway_probability(scan, model, settings, run_report, progress)
     progress("select", 0, 1)
     with run_report.stage("select"):
@@ -246,29 +257,46 @@ def airway_probability(
 ) -> NDArray[np.uint8]:
     """The network's raw probability (0..255) on the scan's grid; the network itself may run on a resampled image."""
     info, hu, spacing_mm, region = model.info, scan.hu, scan.spacing_mm, scan.region
-    target_mm = target_spacing(spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
-    run_report.decisions["network_spacing_mm"] = [round(mm, 4) for mm in target_mm or spacing_mm]
-    shape = hu.shape
-    wanted = region
-    if target_mm is not None:
-        hu = resample(hu, spacing_mm, target_mm, order=1)
-        wanted = resample(region.astype(np.uint8), spacing_mm, target_mm, order=0) > 0
+    area = area_of(scan, info)
+    run_report.decisions["network_spacing_mm"] = [round(mm, 4) for mm in area.spacing_mm]
+    shape, is_resampled = hu.shape, area.spacing_mm != spacing_mm
+    if is_resampled:
+        hu = resample(hu, spacing_mm, area.spacing_mm, order=1)
     windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
     channels = [normalise(hu, (low - scan.offset_hu, high - scan.offset_hu)) for low, high in windows_hu]
     image = channels[0][None] if len(channels) == 1 else np.stack(channels)
-    backend = _opened(model, image.shape, settings, run_report)
-    sliding = Sliding(info.patch_zyx, settings.overlap, settings.window_weights)
-    probability = predict(image, backend, sliding, wanted, progress)
+    backend = opened(model, image.shape, settings, run_report)
+    _tell_expected(model, area, settings, run_report)
+    probability, ran = search(image, backend, area, info, settings, progress)
+    run_report.decisions |= ran
     if isinstance(backend, PlannedBackend):
-        ran = backend.plan
-        run_report.decisions |= {"device": ran.device, "backend": ran.backend, "precision": ran.precision}
-    if target_mm is not None:
-        probability = resample(probability, target_mm, spacing_mm, order=1, shape=shape)
+        how = backend.plan
+        run_report.decisions |= {"device": how.device, "backend": how.backend, "precision": how.precision}
+    if is_resampled:
+        probability = resample(probability, area.spacing_mm, spacing_mm, order=1, shape=shape)
         probability[~region] = 0
     return probability
 
 
-def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:
+def area_of(scan: Scan, info: ModelInfo) -> Area:
+    """Where the network searches, on its own grid, which has the outer corner of the scan's."""
+    target_mm = target_spacing(scan.spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
+    if target_mm is None:
+        return Area(scan.region, scan.certain, scan.spacing_mm)
+    region = resample(scan.region.astype(np.uint8), scan.spacing_mm, target_mm, order=0) > 0
+    factors = np.asarray(scan.spacing_mm) / np.asarray(target_mm)
+    return Area(region, ((scan.certain + 0.5) * factors).astype(np.intp), target_mm)
+
+
+def _tell_expected(model: Model, area: Area, settings: SegmentSettings, run_report: RunReport) -> None:
+    """Say how long the network will take on this computer."""
+    count, windows = work(model.info, settings, area)
+    seconds = windows * model.window_seconds
+    run_report.decisions["network_seconds_expected"] = round(seconds, 1)
+    run_report.tell(f"The network runs at most {count} windows: {duration(seconds)} on this computer.")
+
+
+def opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:
     """The backend, planned and opened for the first CT of a batch."""
     if model.backend is None:
         # With "auto", bfloat16 is chosen only for weights for which it was measured to make no difference.
@@ -276,6 +304,7 @@ def _opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run
         planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
         run_report.warnings += planned.warnings
         model.backend = open_backend(model.net, planned, model.info.patch_zyx, run_report.warnings.append)
+        model.window_seconds = window_seconds(model.backend, shape[0])
     elif isinstance(model.backend, PlannedBackend):
         model.backend.warn = run_report.warnings.append
     return model.backend

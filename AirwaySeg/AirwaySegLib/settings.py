@@ -18,8 +18,17 @@ class SegmentSettings:
     device: str = _setting("auto", "where the network runs", choices=("auto", "cpu", "cuda", "mps"))
     backend: str = _setting("auto", "library that runs the network on the CPU", choices=("auto", "torch", "openvino"))
     precision: str = _setting("auto", "number format of the network", choices=("auto", "float32", "bfloat16"))
-    overlap: float = _setting(
-        0.25, "overlap of neighbouring windows, as a fraction of their side", least=0.0, most=0.75
+    overlap: float | None = _setting(
+        None,
+        "least overlap of neighbouring windows, as a fraction of the side for which the weights were made",
+        chosen="by the weights",
+        least=0.0,
+        most=0.75,
+    )
+    first_look: str = _setting(
+        "yes",
+        "whether a look at half the resolution decides where the network runs, for weights that allow it",
+        choices=("yes", "no"),
     )
     window_weights: str = _setting("gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant"))
     threshold: float | None = _setting(None, "lowest probability of an airway voxel", least=0.05, most=0.95)

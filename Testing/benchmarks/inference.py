@@ -22,8 +22,9 @@ import torch
 from AirwaySegLib.files.volume import read_ct
 from AirwaySegLib.networks import openvino_backend
 from AirwaySegLib.networks.device_plan import Plan, plan
-from AirwaySegLib.networks.sliding_window import Sliding, axis_starts, open_backend, predict
+from AirwaySegLib.networks.sliding_window import open_backend, predict
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
+from AirwaySegLib.networks.windows import Sliding, axis_starts
 from AirwaySegLib.networks.wingsnet import WingsNet
 
 SIDE, STRIDE = 128, 64
@@ -114,7 +115,7 @@ def middle_of(path: Path | None, info: ModelInfo, windows: int) -> np.ndarray:
 
 def corners(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """First voxels of the windows."""
-    return list(itertools.product(*(axis_starts(size, SIDE, 0.5) for size in shape)))
+    return list(itertools.product(*(axis_starts(size, SIDE, SIDE - STRIDE) for size in shape)))
 
 
 def plain_loop(net: WingsNet, image: np.ndarray) -> tuple[np.ndarray, float]:

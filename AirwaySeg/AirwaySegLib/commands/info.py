@@ -2,28 +2,20 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from AirwaySegLib.cohort.case import Case
 from AirwaySegLib.cohort.discovery import Search, find_cases
-from AirwaySegLib.cohort.display import duration
 from AirwaySegLib.errors import AirwaySegError, one_sentence
 from AirwaySegLib.files.volume import Volume, to_canonical
-from AirwaySegLib.networks.device_plan import choose_cpu_backend, choose_device, choose_precision
-from AirwaySegLib.networks.sliding_window import Sliding, count_windows
-from AirwaySegLib.pipeline import Model, RunReport, Surroundings, load_model, survey, target_spacing
+from AirwaySegLib.networks.search import work
+from AirwaySegLib.networks.sliding_window import PlannedBackend
+from AirwaySegLib.networks.speed import OTHER_SECONDS, duration
+from AirwaySegLib.pipeline import Model, RunReport, Scan, Surroundings, area_of, load_model, opened, survey
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
 
-WINDOW_SECONDS = {("openvino", "bfloat16"): 0.91, ("openvino", "float32"): 1.71}
-"""Of a window of 128^3 voxels on two cores of a server, by `Testing/benchmarks/inference.py`."""
-
-OTHER_SECONDS = 26 / (512 * 512 * 600)
-"""Seconds for each voxel of all other stages, on the same computer, by `Testing/benchmarks/memory.py`."""
-
 
 def describe(path: Path, settings: SegmentSettings, progress: Progress) -> str:
-    """What is in a CT file or a folder, as text; no network is run and nothing is written.
+    """What is in a CT file or a folder, as text; nothing is written, and of the network only a small window is run.
 
     For a single CT the body and the trachea are searched, as `segment` would. For several, headers are all that is
     read.
@@ -74,26 +66,22 @@ def _of_trachea(around: Surroundings) -> str:
 
 
 def _work(ct: Volume, around: Surroundings, model: Model, settings: SegmentSettings) -> list[str]:
-    """What the network would have to do, and the seconds where they were measured."""
-    info = model.info
-    target_mm = target_spacing(ct.spacing_mm, info.spacing_mm_min, info.spacing_mm_max)
-    factors = np.asarray(ct.spacing_mm) / np.asarray(target_mm or ct.spacing_mm)
-    shape = tuple(max(1, round(count * factor)) for count, factor in zip(around.region.shape, factors, strict=True))
-    region = around.region if target_mm is None else None
-    windows = count_windows(shape, Sliding(info.patch_zyx, settings.overlap, settings.window_weights), region)
-    lines = [f"searched: a box of {' x '.join(str(side) for side in shape[::-1])} voxels, {windows} windows"]
-    if target_mm is not None:
-        lines[0] += f" after resampling to {' x '.join(f'{mm:.3g}' for mm in target_mm[::-1])} mm"
-    device = choose_device(settings.device)
-    if device != "cpu":
-        return [*lines, f"network: on {device}, in seconds that were not measured"]
-    backend = choose_cpu_backend(settings.backend)
-    wanted = "float32" if settings.precision == "auto" and not info.bfloat16 else settings.precision
-    precision = choose_precision(wanted, backend)
-    lines.append(f"network: {info.name}, on the CPU with {backend} in {precision}")
-    seconds = WINDOW_SECONDS.get((backend, precision))
-    if seconds is not None:
-        size = float(np.prod(info.patch_zyx)) / 128**3
-        total = duration(windows * size * seconds + ct.array.size * OTHER_SECONDS)
-        lines.append(f"expected: about {total} on two cores of a server; other computers differ")
+    """What the network would have to do, and how long that takes here, by a small window that is run."""
+    info, run_report = model.info, RunReport()
+    scan = Scan(ct.array[around.box], 0.0, ct.spacing_mm, around.region, around.seeds)
+    area = area_of(scan, info)
+    count, windows = work(info, settings, area)
+    shape = area.region.shape
+    lines = [f"searched: a box of {' x '.join(str(side) for side in shape[::-1])} voxels, at most {count} windows"]
+    if area.spacing_mm != ct.spacing_mm:
+        lines[0] += f" after resampling to {' x '.join(f'{mm:.3g}' for mm in area.spacing_mm[::-1])} mm"
+    backend = opened(model, (info.in_channels, *shape), settings, run_report)
+    lines += [f"warning: {text}" for text in run_report.warnings]
+    seconds = windows * model.window_seconds
+    if isinstance(backend, PlannedBackend):
+        how = backend.plan
+        library = f" with {how.backend}" if how.device == "cpu" else ""
+        lines.append(f"network: {info.name}, on {how.device}{library} in {how.precision}")
+    total = duration(seconds + ct.array.size * OTHER_SECONDS)
+    lines.append(f"expected: {total} on this computer, of which the network {duration(seconds)}")
     return lines

@@ -1,8 +1,7 @@
 """Sliding-window inference over a volume, and the backends that run a window: PyTorch, or OpenVINO on the CPU."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -11,29 +10,9 @@ import torch
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.device_plan import Plan, choose_cpu_backend
 from AirwaySegLib.networks.openvino_backend import OpenVinoBackend
+from AirwaySegLib.networks.windows import Corner, Sliding, Windows, padded_to, window_box
 from AirwaySegLib.networks.wingsnet import FastWingsNet, WingsNet, fast_form
 from AirwaySegLib.progress import Progress, silent
-
-Corner = tuple[int, int, int]
-
-GAUSSIAN_SIGMA = 0.125
-"""Standard deviation of the Gaussian weights as a fraction of the window's side, as in nnU-Net."""
-
-
-@dataclass(frozen=True)
-class Sliding:
-    """How windows cover a volume: size, overlap as a fraction of the side, and "constant" or "gaussian" weights."""
-
-    patch_zyx: tuple[int, int, int] = (128, 128, 128)
-    overlap: float = 0.5
-    weighting: str = "constant"
-
-    def __post_init__(self) -> None:
-        """Refuse an overlap or a weighting outside the limits."""
-        if not 0 <= self.overlap <= 0.75:
-            raise AirwaySegError(f"The overlap {self.overlap} is not from 0 to 0.75.")
-        if self.weighting not in ("constant", "gaussian"):
-            raise AirwaySegError(f"The weighting {self.weighting!r} is neither 'constant' nor 'gaussian'.")
 
 
 class Runner(Protocol):
@@ -74,8 +53,9 @@ def predict(
     sliding
         Size, overlap and weights of the windows.
     region
-        (Z, Y, X) bool: where the probability is needed. Windows outside it are skipped, and the result is 0 outside it.
-        Inside, every window that covers a voxel is run, so the mean is exact. None: everywhere.
+        (Z, Y, X) bool: where the probability is needed. Windows are placed on its box, those outside it are skipped,
+        and the result is 0 outside it. Inside, every window that covers a voxel is run, so the mean is exact. None:
+        everywhere.
     progress
         Callback, called as progress("infer", windows done, windows); may raise Cancelled.
 
@@ -89,10 +69,15 @@ def predict(
         raise AirwaySegError(
             f"The image has shape {image.shape}, its region {None if region is None else region.shape}."
         )
-    image, region = _mirrored_to(image, sliding.patch_zyx), _padded_to(region, sliding.patch_zyx)
-    grid = _Windows(image.shape[1:], sliding, region)
+    patch, whole = sliding.patch_zyx, np.zeros(shape, np.uint8)
+    if region is not None and not region.any():
+        return whole
+    box = window_box(region, shape, patch)
+    sides = [part.stop - part.start for part in box]
+    image = _mirrored_to(image[(slice(None), *box)], patch)
+    grid = Windows(image.shape[1:], sliding, None if region is None else padded_to(region[box], patch))
     result = np.zeros(image.shape[1:], np.uint8)
-    sums = np.zeros((sliding.patch_zyx[0], *image.shape[2:]), np.float32)
+    sums = np.zeros((patch[0], *image.shape[2:]), np.float32)
     done, total = 0, sum(len(row) for row in grid.rows)
     progress("infer", 0, total)
     for row, (start, stop) in zip(grid.rows, grid.finished_slices(), strict=True):
@@ -106,71 +91,10 @@ def predict(
         _finish(sums[:finished], grid.counts, slice(start, stop), result)
         sums[:-finished] = sums[finished:]
         sums[-finished:] = 0
+    whole[box] = result[: sides[0], : sides[1], : sides[2]]
     if region is not None:
-        result[~region] = 0
-    return result[: shape[0], : shape[1], : shape[2]]
-
-
-class _Windows:
-    """Positions of the windows, in rows of equal z, and the separable sum of their weights."""
-
-    def __init__(self, shape: Sequence[int], sliding: Sliding, region: np.ndarray | None) -> None:
-        self.patch = sliding.patch_zyx
-        self.shape = shape
-        axes = list(zip(shape, self.patch, strict=True))
-        self.starts = [axis_starts(size, side, sliding.overlap) for size, side in axes]
-        profiles = [axis_profile(side, sliding.weighting) for side in self.patch]
-        self.weight = np.multiply.outer(np.multiply.outer(profiles[0], profiles[1]), profiles[2])
-        self.counts = [
-            axis_count(size, starts, profile)
-            for size, starts, profile in zip(shape, self.starts, profiles, strict=True)
-        ]
-        self.rows = [
-            [
-                (z, y, x)
-                for y, x in itertools.product(self.starts[1], self.starts[2])
-                if region is None or region[self.box((z, y, x))].any()
-            ]
-            for z in self.starts[0]
-        ]
-
-    def box(self, corner: Corner) -> tuple[slice, ...]:
-        return tuple(slice(start, start + side) for start, side in zip(corner, self.patch, strict=True))
-
-    def finished_slices(self) -> list[tuple[int, int]]:
-        """For each row of windows, the slices that no later row covers."""
-        return list(itertools.pairwise([*self.starts[0], self.shape[0]]))
-
-
-def count_windows(shape: Sequence[int], sliding: Sliding, region: np.ndarray | None) -> int:
-    """How many windows `predict` runs for a volume (Z, Y, X), with ``region`` (bool) only those that meet it."""
-    padded = [max(size, side) for size, side in zip(shape, sliding.patch_zyx, strict=True)]
-    return sum(map(len, _Windows(padded, sliding, _padded_to(region, sliding.patch_zyx)).rows))
-
-
-def axis_starts(size: int, side: int, overlap: float) -> list[int]:
-    """First voxels of the windows along one axis.
-
-    For 110 voxels, windows of 64 and an overlap of 0.5 (a step of 32), an axis starts at 0, 32 and 46.
-    """
-    step = max(1, round(side * (1 - overlap)))
-    return [*range(0, size - side, step), max(0, size - side)]
-
-
-def axis_profile(side: int, weighting: str) -> np.ndarray:
-    """Weight of each voxel of a window along one axis (float32); a window's weight is the product of its three axes."""
-    if weighting == "constant":
-        return np.ones(side, np.float32)
-    distance = np.arange(side) - (side - 1) / 2
-    return np.exp(-0.5 * (distance / (GAUSSIAN_SIGMA * side)) ** 2).astype(np.float32)
-
-
-def axis_count(size: int, starts: list[int], profile: np.ndarray) -> np.ndarray:
-    """Sum of the windows' profiles along one axis (float32); a voxel's sum of weights is the product of its three."""
-    count = np.zeros(size, np.float32)
-    for start in starts:
-        count[start : start + len(profile)] += profile
-    return count
+        whole[~region] = 0
+    return whole
 
 
 def _batches(corners: list[Corner], batch: int) -> Iterator[list[Corner]]:
@@ -191,12 +115,6 @@ def _finish(sums: np.ndarray, counts: list[np.ndarray], slices: slice, result: n
 def _mirrored_to(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
     missing = [max(0, side - size) for size, side in zip(image.shape[1:], patch, strict=True)]
     return np.pad(image, [(0, 0), *((0, n) for n in missing)], mode="symmetric") if any(missing) else image
-
-
-def _padded_to(region: np.ndarray | None, patch: tuple[int, int, int]) -> np.ndarray | None:
-    if region is None:
-        return None
-    return np.pad(region, [(0, max(0, side - size)) for size, side in zip(region.shape, patch, strict=True)])
 
 
 class TorchBackend:
@@ -221,6 +139,8 @@ def open_backend(net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable
 class PlannedBackend:
     """Runs as planned; if a GPU is out of memory after all, one window at a time, then on the CPU.
 
+    Windows may have any size; OpenVINO's network is compiled again (about a second) when it changes.
+
     Parameters
     ----------
     net
@@ -228,7 +148,7 @@ class PlannedBackend:
     planned
         From `device_plan.plan`; the caller reports its warnings. The attribute `plan` is what is actually used.
     patch_zyx
-        Size of the windows.
+        Size of the first windows.
     warn
         Callback, called with a sentence whenever the plan is changed.
     """
@@ -244,6 +164,10 @@ class PlannedBackend:
 
     def run(self, windows: np.ndarray) -> np.ndarray:
         """See `Runner`."""
+        if self.plan.backend == "openvino" and windows.shape[2:] != self.patch_zyx:
+            z, y, x = windows.shape[2:]
+            self.patch_zyx = z, y, x
+            self._runner = self._open()
         if len(windows) > self.batch:
             return np.concatenate([self.run(window[None]).copy() for window in windows])
         try:

@@ -111,6 +111,10 @@ class ModelInfo:
         """Channels, classes and norm, for the check against a network."""
         return self.in_channels, self.classes, self.norm
 
+    def any_window(self) -> bool:
+        """Whether windows may have any size: without statistics of the window, only voxels near its edge differ."""
+        return self.norm == "batch"
+
     def _ct_channels(self) -> int:
         """Channels that show the CT; a connector's other channel is the attention."""
         return self.in_channels - (self.architecture == "connector")

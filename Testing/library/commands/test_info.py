@@ -8,7 +8,8 @@ import SimpleITK as sitk
 from studies import image_of, save_study
 
 from AirwaySegLib.__main__ import main
-from AirwaySegLib.networks.sliding_window import Sliding, count_windows, predict
+from AirwaySegLib.networks.sliding_window import predict
+from AirwaySegLib.networks.windows import Sliding, count_windows
 
 
 def info(path: Path, capsys: pytest.CaptureFixture[str]) -> str:

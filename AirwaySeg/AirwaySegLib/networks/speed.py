@@ -1,0 +1,33 @@
+"""How long the network takes on this computer, from a small window that is run and timed."""
+
+import time
+
+import numpy as np
+
+from AirwaySegLib.networks.search import WINDOW_VOXELS
+from AirwaySegLib.networks.sliding_window import Backend
+
+TRIAL_SIDE = 64
+"""An eighth of a window of 128^3: a tenth of a second on a fast processor, a second on a slow one."""
+
+USUAL_WINDOWS = 12.0
+"""Work of a usual CT (a chest of 512 x 512 x 300 voxels) in windows of 128^3."""
+
+OTHER_SECONDS = 26 / (512 * 512 * 600)
+"""Seconds for each voxel of everything else, on two cores of a server, by `Testing/benchmarks/memory.py`."""
+
+
+def window_seconds(backend: Backend, channels: int) -> float:
+    """Seconds of a window of 128^3, from the second of two runs of a small one; the first may compile or warm up."""
+    window = np.zeros((1, channels, TRIAL_SIDE, TRIAL_SIDE, TRIAL_SIDE), np.float32)
+    backend.run(window)
+    start = time.perf_counter()
+    backend.run(window)
+    return (time.perf_counter() - start) * WINDOW_VOXELS / TRIAL_SIDE**3
+
+
+def duration(seconds: float) -> str:
+    """A time for people, rounded: "about 40 s", "about 3 min"."""
+    if seconds < 100:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    return f"about {round(seconds / 60)} min"
