@@ -293,7 +293,7 @@ def _tell_expected(model: Model, area: Area, settings: SegmentSettings, run_repo
     count, windows = work(model.info, settings, area)
     seconds = windows * model.window_seconds
     run_report.decisions["network_seconds_expected"] = round(seconds, 1)
-    run_report.tell(f"The network runs at most {count} windows: {duration(seconds)} on this computer.")
+    run_report.tell(f"The network runs up to {count} windows: {duration(seconds)} on this computer, or less.")
 
 
 def opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:

@@ -165,6 +165,28 @@ def test_a_cpu_without_openvino_is_told_and_a_gpu_is_not():
     assert not [one for one in installation.judge(seen | {"slow": ["openvino"]}).findings if one.fix]
 
 
+def test_the_check_says_what_runs_the_network_and_how_long_a_usual_ct_takes():
+    torch = {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False}
+    seen = {"python": "3.12", "missing": [], "driver": "", "freeDisk": 5e10, "torch": torch, "models": ["default"]}
+    network = {"device": "cpu", "library": "OpenVINO", "precision": "float32", "duration": "about 2 min"}
+    found = installation.judge(seen | {"network": network})
+    words = "The network runs on the CPU with OpenVINO in float32; a usual CT of 300 slices takes about 2 min."
+    assert [one.what for one in found.findings if "usual CT" in one.what] == [words]
+    assert found.device_line == "CPU: no GPU that PyTorch can use; a usual CT takes about 2 min"
+    assert "usual" not in installation.judge(seen | {"network": {}}).device_line
+
+
+def test_the_probe_runs_a_small_window_and_tells_its_time(monkeypatch):
+    from AirwaySegLib.networks import speed
+
+    ticks = iter((1.0, 2.0))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    found = probe.about_network()  # 8 s a window
+    assert (found["device"], found["duration"]) == ("cpu", "about 2 min")
+    monkeypatch.setattr("AirwaySegLib.commands.info.load_model", lambda name: 1 / 0)
+    assert probe.about_network() == {}
+
+
 # PyTorch -------------------------------------------------------------------------------------------------------------
 
 

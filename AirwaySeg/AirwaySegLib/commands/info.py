@@ -8,7 +8,7 @@ from AirwaySegLib.errors import AirwaySegError, one_sentence
 from AirwaySegLib.files.volume import Volume, to_canonical
 from AirwaySegLib.networks.search import work
 from AirwaySegLib.networks.sliding_window import PlannedBackend
-from AirwaySegLib.networks.speed import OTHER_SECONDS, duration
+from AirwaySegLib.networks.speed import OTHER_SECONDS, USUAL_VOXELS, USUAL_WINDOWS, duration
 from AirwaySegLib.pipeline import Model, RunReport, Scan, Surroundings, area_of, load_model, opened, survey
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
@@ -85,3 +85,18 @@ def _work(ct: Volume, around: Surroundings, model: Model, settings: SegmentSetti
     total = duration(seconds + ct.array.size * OTHER_SECONDS)
     lines.append(f"expected: {total} on this computer, of which the network {duration(seconds)}")
     return lines
+
+
+def usual_case(settings: SegmentSettings) -> dict[str, str]:
+    """How the network runs on this computer, and how long a usual CT takes, by a small window that is run."""
+    model = load_model(settings.weights)
+    backend = opened(model, (model.info.in_channels, *model.info.patch_zyx), settings, RunReport())
+    seconds = USUAL_WINDOWS * model.window_seconds + USUAL_VOXELS * OTHER_SECONDS
+    how = backend.plan if isinstance(backend, PlannedBackend) else None
+    library = "" if how is None or how.device != "cpu" else {"openvino": "OpenVINO", "torch": "PyTorch"}[how.backend]
+    return {
+        "device": "" if how is None else how.device,
+        "library": library,
+        "precision": "" if how is None else how.precision,
+        "duration": duration(seconds),
+    }

@@ -104,10 +104,10 @@ def _cpu_plan(
 
 
 def volume_bytes(shape: Sequence[int], patch_zyx: Patch) -> int:
-    """Memory of `predict` for the volume: image (float32), region, result, and sums of one window's depth."""
+    """Memory of `predict`: image (float32), region, result, and sums of values and weights of one window's depth."""
     channels, *zyx = (int(side) for side in shape)
     depth, height, width = (max(size, side) for size, side in zip(zyx, patch_zyx, strict=True))
-    return height * width * (depth * (4 * channels + 2) + 4 * patch_zyx[0])
+    return height * width * (depth * (4 * channels + 2) + 8 * patch_zyx[0])
 
 
 def _gib(count: int) -> str:

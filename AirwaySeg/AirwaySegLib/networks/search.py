@@ -14,10 +14,11 @@ from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
 
-OVERLAP, OVERLAP_OF_STATISTICS = 0.125, 0.25
+OVERLAP, OVERLAP_OF_STATISTICS = 0.1875, 0.25
 """Overlap of windows, unless it is given: of any size, and of those whose own statistics normalise them.
 
-In the middle of 16 common voxels, 8 from either edge, masks agree with those of larger windows to Dice 0.99.
+In the middle of 24 common voxels, 12 from either edge, masks agree with those of larger windows to Dice 0.998; in the
+middle of 16 to 0.995, and thin branches break.
 """
 
 WINDOW_VOXELS = 128**3
@@ -94,7 +95,12 @@ def search(
     count = count_windows(region.shape, sliding, region)
     voxels += voxels_run(region.shape, sliding, region)
     probability = predict(
-        image, backend, sliding, region, lambda stage, done, _: progress(stage, before + done, before + count)
+        image,
+        backend,
+        sliding,
+        region,
+        lambda stage, done, _: progress(stage, before + done, before + count),
+        area.region,
     )
     ran: dict[str, object] = {
         "window_zyx": list(sliding.patch_zyx),

@@ -38,6 +38,7 @@ def predict(
     sliding: Sliding,
     region: np.ndarray | None = None,
     progress: Progress = silent,
+    kept: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean airway probability of overlapping windows.
 
@@ -54,10 +55,13 @@ def predict(
         Size, overlap and weights of the windows.
     region
         (Z, Y, X) bool: where the probability is needed. Windows are placed on its box, those outside it are skipped,
-        and the result is 0 outside it. Inside, every window that covers a voxel is run, so the mean is exact. None:
-        everywhere.
+        and the result is 0 outside it (but see ``kept``). Inside, every window that covers a voxel is run, so the mean
+        is exact. None: everywhere.
     progress
         Callback, called as progress("infer", windows done, windows); may raise Cancelled.
+    kept
+        (Z, Y, X) bool: where the result is kept, if that is more than the region: what the windows answer beside the
+        region is a mean of those that are run, and 0 where none is.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def predict(
     image = _mirrored_to(image[(slice(None), *box)], patch)
     grid = Windows(image.shape[1:], sliding, None if region is None else padded_to(region[box], patch))
     result = np.zeros(image.shape[1:], np.uint8)
-    sums = np.zeros((patch[0], *image.shape[2:]), np.float32)
+    sums, weights = (np.zeros((patch[0], *image.shape[2:]), np.float32) for _ in range(2))
     done, total = 0, sum(len(row) for row in grid.rows)
     progress("infer", 0, total)
     for row, (start, stop) in zip(grid.rows, grid.finished_slices(), strict=True):
@@ -85,15 +89,18 @@ def predict(
             windows = np.stack([image[(slice(None), *grid.box(corner))] for corner in corners]).astype(np.float32)
             for (_, y, x), probability in zip(corners, backend.run(windows), strict=True):
                 sums[grid.box((0, y, x))] += probability.max(axis=0) * grid.weight
+                weights[grid.box((0, y, x))] += grid.weight
             done += len(corners)
             progress("infer", done, total)
         finished = stop - start
-        _finish(sums[:finished], grid.counts, slice(start, stop), result)
-        sums[:-finished] = sums[finished:]
-        sums[-finished:] = 0
+        result[start:stop] = _mean(sums[:finished], weights[:finished])
+        for rolling in (sums, weights):
+            rolling[:-finished] = rolling[finished:]
+            rolling[-finished:] = 0
     whole[box] = result[: sides[0], : sides[1], : sides[2]]
-    if region is not None:
-        whole[~region] = 0
+    kept = region if kept is None else kept
+    if kept is not None:
+        whole[~kept] = 0
     return whole
 
 
@@ -101,15 +108,13 @@ def _batches(corners: list[Corner], batch: int) -> Iterator[list[Corner]]:
     return (corners[start : start + batch] for start in range(0, len(corners), batch))
 
 
-def _finish(sums: np.ndarray, counts: list[np.ndarray], slices: slice, result: np.ndarray) -> None:
-    """Divide final slices (in place) by their sums of weights and store them as 0..255."""
-    sums /= counts[0][slices, None, None]
-    sums /= counts[1][:, None]
-    sums /= counts[2]
+def _mean(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums divided (in place) by those of the weights, as 0..255; 0 where no window was run."""
+    np.divide(sums, weights, out=sums, where=weights > 0)
     if not np.isfinite(sums).all():
         raise AirwaySegError("The network's output has values that are not finite; try --precision float32.")
     np.rint(sums * np.float32(255), out=sums)
-    result[slices] = sums.astype(np.uint8)
+    return sums.astype(np.uint8)
 
 
 def _mirrored_to(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:

@@ -51,7 +51,7 @@ class Sliding:
 
 
 class Windows:
-    """The windows that meet a region, in rows of equal z, and the separable sum of the weights of all.
+    """The windows that meet a region, in rows of equal z, and the weights of a window's voxels.
 
     Windows are spread evenly over the box of the region, so the overlap is at least the one asked for. Coordinates
     are those of this box.
@@ -71,10 +71,6 @@ class Windows:
         self.starts = sliding.starts(shape)
         profiles = [axis_profile(side, sliding.weighting) for side in self.patch]
         self.weight = np.multiply.outer(np.multiply.outer(profiles[0], profiles[1]), profiles[2])
-        self.counts = [
-            axis_count(size, starts, profile)
-            for size, starts, profile in zip(shape, self.starts, profiles, strict=True)
-        ]
         self.rows = [
             [
                 (z, y, x)
@@ -109,14 +105,6 @@ def axis_profile(side: int, weighting: str) -> NDArray[np.float32]:
         return np.ones(side, np.float32)
     distance = np.arange(side) - (side - 1) / 2
     return np.exp(-0.5 * (distance / (GAUSSIAN_SIGMA * side)) ** 2).astype(np.float32)
-
-
-def axis_count(size: int, starts: list[int], profile: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum of the windows' profiles along one axis (float32); a voxel's sum of weights is the product of its three."""
-    count = np.zeros(size, np.float32)
-    for start in starts:
-        count[start : start + len(profile)] += profile
-    return count
 
 
 def region_box(region: NDArray[np.bool_] | None, shape: Sequence[int]) -> Box:

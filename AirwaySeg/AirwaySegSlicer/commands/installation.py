@@ -61,8 +61,18 @@ def judge(probe: dict) -> Installation:
     torch = probe["torch"]
     gpus = torch.get("gpus", [])
     devices = ["auto", "cpu", *(["cuda"] if gpus else []), *(["mps"] if torch.get("mps") else [])]
-    findings = [_packages(probe), _torch(torch), _gpu(probe), *_speed(probe), _disk(probe), _models(probe)]
-    return Installation(findings, _device_line(probe), probe["models"], devices)
+    findings = [
+        _packages(probe),
+        _torch(torch),
+        _gpu(probe),
+        *_speed(probe),
+        *_network(probe),
+        _disk(probe),
+        _models(probe),
+    ]
+    usual = probe.get("network", {}).get("duration", "")
+    line = _("{device}; a usual CT takes {duration}").format(device=_device_line(probe), duration=usual)
+    return Installation(findings, line if usual else _device_line(probe), probe["models"], devices)
 
 
 def _packages(probe: dict) -> Finding:
@@ -108,6 +118,17 @@ def _speed(probe: dict) -> list[Finding]:
         return []
     what = _("Python lacks {packages}, which makes the network several times faster on the CPU.")
     return [Finding(what.format(packages=", ".join(slow)), _("Press Install what is missing."))]
+
+
+def _network(probe: dict) -> list[Finding]:
+    """What runs the network, and how long a usual CT takes; none where it does not run."""
+    network = probe.get("network", {})
+    if not network:
+        return []
+    what = _("The network runs on {device}{library} in {precision}; a usual CT of 300 slices takes {duration}.")
+    library = _(" with {library}").format(library=network["library"]) if network["library"] else ""
+    device = {"cpu": _("the CPU"), "mps": _("Apple's GPU")}.get(network["device"], _("the GPU"))
+    return [Finding(what.format(**{**network, "device": device, "library": library}))]
 
 
 def _disk(probe: dict) -> Finding:

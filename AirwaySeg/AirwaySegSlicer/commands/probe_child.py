@@ -76,6 +76,15 @@ def models() -> list[str]:
         return []
 
 
+def about_network() -> dict:
+    """How the network runs here, and how long a usual CT takes; empty where it does not run."""
+    try:
+        settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings()
+        return importlib.import_module("AirwaySegLib.commands.info").usual_case(settings)
+    except Exception:
+        return {}
+
+
 def main(folder: str) -> None:
     """Write `PROBE_FILE` into ``folder``, a temporary one, on whose disk the free space is measured."""
     found = {
@@ -86,6 +95,7 @@ def main(folder: str) -> None:
         "freeDisk": shutil.disk_usage(folder).free,
         "torch": about_torch(),
         "models": models(),
+        "network": about_network(),
     }
     with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
         json.dump(found, stream)

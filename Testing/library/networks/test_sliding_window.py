@@ -115,6 +115,16 @@ def test_windows_without_region_are_skipped_and_the_rest_is_exact() -> None:
         assert 0 < len(backend.batches) < 4**3 / 2
 
 
+def test_what_windows_answer_beside_the_region_can_be_kept() -> None:
+    image = a_volume(16, 16, 60)
+    region, kept = np.zeros((2, 16, 16, 60), bool)
+    region[:, :, 20:30] = kept[:, :, :40] = True
+    result = predict(image, Identity(), Sliding(PATCH, 0.5), region, kept=kept)
+    ran = np.flatnonzero(result.any(axis=(0, 1)))
+    assert (ran[0], ran[-1]) == (17, 32)  # the box of the region, enlarged to a window
+    assert np.array_equal(result[..., 17:33], as_stored(image)[..., 17:33])
+
+
 def test_an_empty_region_runs_no_window() -> None:
     backend = Identity()
     result = predict(a_volume(20, 20, 20), backend, Sliding(PATCH), np.zeros((20, 20, 20), bool))
@@ -319,7 +329,7 @@ SHAPE, WINDOW, GIB = (1, 400, 300, 300), (128, 128, 128), 2**30
 def test_the_cpu_is_planned_with_its_memory() -> None:
     planned = plan(SHAPE, WINDOW, "cpu", "torch", free_bytes=8 * GIB)
     assert (planned.device, planned.backend, planned.batch, planned.warnings) == ("cpu", "torch", 1, ())
-    volume = 300 * 300 * (400 * 6 + 128 * 4)
+    volume = 300 * 300 * (400 * 6 + 128 * 8)
     assert planned.bytes_estimated == device_plan.PROCESS_BYTES + 700 * 128**3 + volume
     assert plan(SHAPE, WINDOW, "cpu", "torch", "bfloat16", 8 * GIB).bytes_estimated < planned.bytes_estimated
 
