@@ -1,0 +1,133 @@
+"""A whole case, before and after: seconds by stage and peak memory of `airwayseg segment`, as users run it.
+
+    .venv/bin/python Testing/benchmarks/case.py CT --before REVISION [--processor avx2] [--repeats 2]
+
+Each side is a child process with the code and the weights of its own tree: the revision in a temporary git worktree,
+and this one. They take turns, so that other work on the computer falls on both. Stages are those of report.json;
+"start" is what lies outside them: Python, imports, weights. Processor time tells more than seconds where other programs
+run. With ``--reference`` the masks of both sides are compared with a reference, else with each other. Linux and macOS.
+
+``--processor avx2`` stands in for a processor without AVX-512 on one that has it: PyTorch and oneDNN, with which both
+libraries compute convolutions, are told to use AVX2, and the network runs in float32. Other loops of OpenVINO still use
+AVX-512, so a real AVX2 processor is a little slower.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accuracy import read
+
+from AirwaySegLib.evaluation.metrics import dice, precision, tree_length_detected
+
+ROOT = Path(__file__).resolve().parents[2]
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@dataclass
+class Side:
+    """One tree, and what its runs took."""
+
+    name: str
+    tree: Path
+    stages: list[dict[str, float]] = field(default_factory=list)
+    peak_gib: float = 0.0
+    decisions: dict[str, object] = field(default_factory=dict)
+
+    def best(self, stage: str) -> float:
+        """The shortest time of a stage; 0 where it was not run."""
+        return min((one.get(stage, 0.0) for one in self.stages), default=0.0)
+
+
+@contextmanager
+def worktree(revision: str) -> Iterator[Path]:
+    """The files of a revision in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), revision], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)
+
+
+def run(side: Side, out: Path, options: argparse.Namespace) -> None:
+    """Segment once in a child process and note its stages, peak memory and processor time."""
+    environment = os.environ | {"PYTHONPATH": str(side.tree / "AirwaySeg")}
+    more = options.options.split()
+    if options.processor == "avx2":
+        environment |= AVX2
+        more += ["--precision", "float32"]
+    command = [sys.executable, "-m", "AirwaySegLib", "segment", str(options.ct.resolve()), "-o", str(out), "--force"]
+    start = time.perf_counter()
+    child = subprocess.Popen([*command, "--progress", "none", *more], env=environment, cwd=side.tree)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - start
+    if child.returncode:
+        raise SystemExit(f"{side.name} ended with code {child.returncode}.")
+    report = json.loads((out / "report.json").read_text())
+    seconds: dict[str, float] = report["seconds"]
+    cpu = usage.ru_utime + usage.ru_stime
+    side.stages.append({"start": wall - sum(seconds.values()), **seconds, "whole": wall, "processor": cpu})
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB on Linux
+    side.peak_gib = max(side.peak_gib, usage.ru_maxrss / unit)
+    side.decisions = report["decisions"]
+
+
+def compare(before: Side, after: Side, folder: Path, reference: Path | None) -> None:
+    """Print both sides with their ratio, and how far the masks agree."""
+    names = list(dict.fromkeys([*before.stages[0], *after.stages[0]]))
+    print(f"{'seconds':<12}{before.name[:12]:>12}{after.name:>12}{'ratio':>8}")
+    for name in names:
+        one, other = before.best(name), after.best(name)
+        print(f"{name:<12}{one:12.1f}{other:12.1f}{one / other if other else float('nan'):8.2f}")
+    print(f"{'peak GiB':<12}{before.peak_gib:12.2f}{after.peak_gib:12.2f}")
+    for side in (before, after):
+        print(side.name, {key: side.decisions.get(key) for key in ("device", "backend", "precision", "windows")})
+    masks = {side.name: read(folder / side.name / "airways.nrrd") > 0 for side in (before, after)}
+    if reference is None:
+        one, other = masks.values()
+        length = tree_length_detected(other, one), tree_length_detected(one, other)
+        print(f"Dice {dice(one, other):.4f}; length of the one in the other {length[0]:.4f}, {length[1]:.4f}")
+        return
+    labels = read(reference)
+    for name, mask in masks.items():
+        rates = (
+            tree_length_detected(mask, labels == 1),
+            precision(mask, labels == 1, labels == 2),
+            dice(mask, labels == 1, labels == 2),
+        )
+        print(f"{name:<12} TLD {100 * rates[0]:.2f} precision {100 * rates[1]:.2f} DSC {100 * rates[2]:.2f}")
+
+
+def main() -> int:
+    """Read the command line, run both sides in turns, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ct", type=Path)
+    parser.add_argument("--before", required=True, help="a git revision")
+    parser.add_argument("--processor", choices=("own", "avx2"), default="own")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--reference", type=Path, help="a mask: 1 airway, 2 left out")
+    parser.add_argument("--options", default="", help="more options of `airwayseg segment`, in one text")
+    options = parser.parse_args()
+    with worktree(options.before) as tree, tempfile.TemporaryDirectory() as folder:
+        before, after = Side(options.before, tree), Side("this", ROOT)
+        for _ in range(options.repeats):
+            for side in (before, after):
+                run(side, Path(folder, side.name), options)
+        compare(before, after, Path(folder), options.reference)
+    print(f"fastest of {options.repeats}; {os.cpu_count()} processors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
