@@ -120,7 +120,7 @@ def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
 def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
     """The flag of one setting."""
     meaning = str(setting.metadata["meaning"])
-    default = setting.metadata.get("chosen", "chosen per scan") if setting.default is None else setting.default
+    default = "chosen per scan" if setting.default is None else setting.default
     parser.add_argument(
         "--" + setting.name.replace("_", "-"),
         type=str if isinstance(setting.default, str) else float,

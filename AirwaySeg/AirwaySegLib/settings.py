@@ -18,10 +18,9 @@ class SegmentSettings:
     device: str = _setting("auto", "where the network runs", choices=("auto", "cpu", "cuda", "mps"))
     backend: str = _setting("auto", "library that runs the network on the CPU", choices=("auto", "torch", "openvino"))
     precision: str = _setting("auto", "number format of the network", choices=("auto", "float32", "bfloat16"))
-    overlap: float | None = _setting(
-        None,
+    overlap: float = _setting(
+        0.25,
         "least overlap of neighbouring windows, as a fraction of the side for which the weights were made",
-        chosen="by the weights",
         least=0.0,
         most=0.75,
     )

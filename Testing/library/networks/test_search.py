@@ -68,8 +68,7 @@ def test_windows_with_statistics_of_their_own_keep_their_size_and_overlap() -> N
     region = np.ones((50, 40, 70), bool)
     info = replace(INFO, norm="instance")
     assert fitted_windows(info, SETTINGS, region) == windows_of(info, SETTINGS)
-    assert (windows_of(info, SETTINGS).overlap, windows_of(INFO, SETTINGS).overlap) == (0.25, 0.1875)
-    assert windows_of(INFO, SegmentSettings(overlap=0.5)).overlap == 0.5
+    assert windows_of(info, SegmentSettings(overlap=0.5)) == Sliding((32, 32, 32), 0.5, "gaussian")
 
 
 # The first look -------------------------------------------------------------------------------------------------------
