@@ -289,7 +289,9 @@ def area_of(scan: Scan, info: ModelInfo) -> Area:
 
 
 def _tell_expected(model: Model, area: Area, settings: SegmentSettings, run_report: RunReport) -> None:
-    """Say how long the network will take on this computer."""
+    """Say how long the network will take on this computer; not of a backend that was given, whose speed is unknown."""
+    if not model.window_seconds:
+        return
     count, windows = work(model.info, settings, area)
     seconds = windows * model.window_seconds
     run_report.decisions["network_seconds_expected"] = round(seconds, 1)

@@ -45,6 +45,20 @@ def test_the_airways_are_found_and_outside_air_and_stomach_are_not(a_chest, a_qu
     assert set(run_report.seconds) == {"prepare", "infer", "select", "repair"}
 
 
+def test_the_time_of_the_network_is_told_before_it_runs(a_chest, a_quiet_chest, monkeypatch):
+    said = []
+    model = _model()
+    monkeypatch.setattr(pipeline, "search", lambda *_: said.append("the network runs") or 1 / 0)
+    for window_seconds in (0.0, 2.0):  # 0: of a backend that was given
+        model.window_seconds = window_seconds
+        with pytest.raises(ZeroDivisionError):
+            segment(
+                Volume(a_quiet_chest, a_chest.spacing_mm), model, SegmentSettings(), RunReport(tell=said.append), silent
+            )
+    assert said[0] == said[2] == "the network runs" and len(said) == 3
+    assert said[1].startswith("The network runs up to ") and said[1].endswith(" on this computer, or less.")
+
+
 def test_a_mirrored_and_turned_scan_gives_the_mirrored_and_turned_airways(a_chest, a_quiet_chest):
     hu = a_quiet_chest
     plain = segment(Volume(hu, a_chest.spacing_mm), _model(), SegmentSettings(), RunReport(), silent).mask

@@ -210,7 +210,7 @@ def run_case(
     """
     with locked(folder, "airwayseg segment"):
         check_free(folder, _files(batch), batch.force)
-        run_report = RunReport(tell=log.warning if len(batch.inputs) == 1 else log.info)
+        run_report = RunReport(tell=log.warning if len(batch.inputs) == 1 and read is None else log.info)
         progress("read", 0, 1)
         with run_report.stage("read"):
             ct, warnings = read() if read else read_ct(path, batch.series, batch.spacing_mm)
