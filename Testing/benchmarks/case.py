@@ -52,7 +52,9 @@ def worktree(revision: str) -> Iterator[Path]:
     """The files of a revision in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), revision], check=True)
+        subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(tree), revision], check=True
+        )
         try:
             yield tree
         finally:

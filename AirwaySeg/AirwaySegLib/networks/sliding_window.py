@@ -172,6 +172,7 @@ class PlannedBackend:
         if self.plan.backend == "openvino" and windows.shape[2:] != self.patch_zyx:
             z, y, x = windows.shape[2:]
             self.patch_zyx = z, y, x
+            del self._runner  # its memory is needed for the next
             self._runner = self._open()
         if len(windows) > self.batch:
             return np.concatenate([self.run(window[None]).copy() for window in windows])

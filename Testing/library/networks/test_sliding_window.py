@@ -227,6 +227,19 @@ def test_bfloat16_is_near(backend: str, norm: str) -> None:
     assert np.abs(opened.run(windows) - exact).max() < 0.03
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_windows_may_change_their_size(backend: str) -> None:
+    if backend == "openvino" and not is_installed():
+        pytest.skip("OpenVINO is not installed")
+    torch.manual_seed(1)
+    net = WingsNet(norm="batch")
+    opened = PlannedBackend(net, Plan("cpu", backend, "float32", 1, 0), PATCH, lambda sentence: None)
+    for sides in (PATCH, (16, 24, 32), (24, 16, 16), PATCH):
+        windows = a_volume(*sides)[None]
+        exact = fast_form(net)(torch.from_numpy(windows)).sigmoid().numpy()
+        assert np.abs(opened.run(windows) - exact).max() < 1e-4
+
+
 def test_openvino_is_imported_without_telemetry(tmp_path: Path) -> None:
     if not is_installed():
         pytest.skip("OpenVINO is not installed")
