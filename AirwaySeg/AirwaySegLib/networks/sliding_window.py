@@ -80,8 +80,17 @@ def predict(
     sides = [part.stop - part.start for part in box]
     image = _mirrored_to(image[(slice(None), *box)], patch)
     grid = Windows(image.shape[1:], sliding, None if region is None else padded_to(region[box], patch))
+    whole[box] = _over(image, grid, backend, progress)[: sides[0], : sides[1], : sides[2]]
+    kept = region if kept is None else kept
+    if kept is not None:
+        whole[~kept] = 0
+    return whole
+
+
+def _over(image: np.ndarray, grid: Windows, backend: Backend, progress: Progress) -> np.ndarray:
+    """Mean of the windows of a grid over an image of the grid's size (C, Z, Y, X): (Z, Y, X) uint8."""
     result = np.zeros(image.shape[1:], np.uint8)
-    sums, weights = (np.zeros((patch[0], *image.shape[2:]), np.float32) for _ in range(2))
+    sums, weights = (np.zeros((grid.patch[0], *image.shape[2:]), np.float32) for _ in range(2))
     done, total = 0, sum(len(row) for row in grid.rows)
     progress("infer", 0, total)
     for row, (start, stop) in zip(grid.rows, grid.finished_slices(), strict=True):
@@ -97,11 +106,7 @@ def predict(
         for rolling in (sums, weights):
             rolling[:-finished] = rolling[finished:]
             rolling[-finished:] = 0
-    whole[box] = result[: sides[0], : sides[1], : sides[2]]
-    kept = region if kept is None else kept
-    if kept is not None:
-        whole[~kept] = 0
-    return whole
+    return result
 
 
 def _batches(corners: list[Corner], batch: int) -> Iterator[list[Corner]]:
