@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
+from io import TextIOWrapper
 from pathlib import Path
 
 from AirwaySegLib import __version__
@@ -25,6 +26,9 @@ EXIT_CANCELLED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Exit codes: 0 success, 2 an error (one sentence on standard error), 130 cancelled."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # one that cannot print a name, as on Windows into a file, writes escapes
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
     stop_on_signals()

@@ -1,6 +1,7 @@
 """`airwayseg cohort` as a user types it: the table, running it again, failures, lists, masks, and stops."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from AirwaySegLib.cohort.display import CohortDisplay, duration
 from AirwaySegLib.cohort.records import FAILURE, FINISHED, Outcome
 from AirwaySegLib.cohort.schedule import run_here
 from AirwaySegLib.commands import cohort
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files import image_files
 from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.networks.weights import ModelInfo
@@ -145,6 +147,75 @@ def test_nothing_finished_is_a_failure_and_so_is_a_result_of_other_settings(a_st
     assert rows(out / "cohort.csv")[0]["threshold"] == "0.4"
 
 
+def test_with_force_only_what_differs_is_made_again_so_that_it_can_be_stopped_too(
+    a_study, a_dark_network, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    assert run(a_study / "site0", "-o", out) == 0
+    assert run(a_study / "site0", "-o", out, "--threshold", "0.4", "--force") == 0
+    monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented again
+    assert run(a_study / "site0", "-o", out, "--threshold", "0.4", "--force") == 0
+    assert rows(out / "cohort.csv")[0]["threshold"] == "0.4"
+
+
+def test_a_report_that_was_lost_with_the_computer_is_made_again(a_study, a_dark_network, tmp_path):
+    out = tmp_path / "out"
+    assert run(a_study / "site0", "-o", out) == 0
+    (out / "cases" / "ct00" / "report.json").write_bytes(b"")  # as after a loss of power
+    (out / ".cohort.csv.123456.part").write_text("id,")
+    assert run(a_study / "site0", "-o", out) == 0
+    assert rows(out / "cohort.csv")[0]["status"] == "finished" and not (out / ".cohort.csv.123456.part").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("branches.csv", "without branches.csv"), ("tree.json", "JSONDecodeError")])
+def test_a_damaged_result_is_a_row_that_says_so_and_the_others_get_theirs(
+    a_study, a_dark_network, tmp_path, capsys, name, said
+):
+    out = tmp_path / "out"
+    assert run(a_study, "-o", out) == 0
+    damaged = out / "cases" / "site0_ct00" / name
+    damaged.unlink() if name == "branches.csv" else damaged.write_text("{")
+    assert run(a_study, "-o", out) == (2 if name == "branches.csv" else 0)
+    first, second, _ = rows(out / "cohort.csv")
+    assert first["status"] == "failed" and "does not hold a valid result" in first["error"]
+    assert second["status"] == "finished" and {row["case"] for row in rows(out / "branches.csv")} == {second["id"]}
+    assert said in capsys.readouterr().out + first["error"]
+    assert run(a_study, "-o", out, "--force") == 0 or name == "tree.json"
+
+
+def test_what_kills_a_worker_stands_in_the_table(a_study, a_dark_network, tmp_path, monkeypatch):
+    dead = Outcome("ct00", FAILURE, "Its worker process died 3 times; memory may be short.")
+    monkeypatch.setattr(cohort, "run_all", lambda *_: iter([dead]))
+    assert run(a_study / "site0", "-o", tmp_path / "out") == 2
+    row = rows(tmp_path / "out" / "cohort.csv")[0]
+    assert (row["status"], row["error"]) == ("failed", dead.sentence)
+
+
+def test_a_dicom_segmentation_that_fails_is_named_beside_the_result(
+    a_quiet_chest, a_dark_network, tmp_path, monkeypatch
+):
+    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+
+    def fails(*_: object) -> None:
+        raise AirwaySegError("It needs highdicom.")
+
+    monkeypatch.setattr(cohort, "write_result_as_dicom", fails)
+    out = tmp_path / "out"
+    assert run(next((tmp_path / "study").rglob("ct03")), "-o", out, "--dicom-seg", "airways") == 0
+    row = rows(out / "cohort.csv")[0]
+    assert (row["status"], row["error"]) == ("finished", "It needs highdicom.")
+    assert "ct03</a>: It needs highdicom." in (out / "cohort.html").read_text("utf-8")
+
+
+def test_a_name_that_the_terminal_cannot_print_is_escaped(a_study, a_dark_network, tmp_path, monkeypatch):
+    (a_study / "site0" / "ct00.nii.gz").rename(a_study / "site0" / "größe.nii.gz")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert run(a_study / "site0", "-o", tmp_path / "out", "--list") == 0
+    shown.flush()
+    assert b"gr\\xf6\\xdfe  NIfTI" in shown.buffer.getvalue()
+
+
 def test_a_ct_that_was_changed_is_not_taken_for_done(a_study, a_dark_network, tmp_path, capsys):
     out, file = tmp_path / "out", a_study / "site0" / "ct00.nii.gz"
     assert run(a_study / "site0", "-o", out) == 0
@@ -191,7 +262,7 @@ def test_shards_share_the_cases_out_and_a_last_run_makes_the_tables(a_study, a_d
     assert [row["status"] for row in rows(out / "cohort.csv")] == ["finished", "finished", "failed"]
 
 
-def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dark_network, tmp_path):
+def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dark_network, tmp_path, capsys):
     hold = (
         "import sys; from pathlib import Path; from AirwaySegLib.files.folder_lock import locked\n"
         "with locked(Path(sys.argv[1]), 'airwayseg cohort'):\n    print('locked', flush=True); sys.stdin.read()"
@@ -204,6 +275,7 @@ def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dar
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         assert run(a_study, "-o", out) == 2
         other.communicate("")
+    assert "1 of 3 CTs finished, 1 failed, 1 in use by another run." in capsys.readouterr().out
     assert [row["status"] for row in rows(out / "cohort.csv")] == ["not run", "finished", "failed"]
     assert run(a_study, "-o", out) == 0
 
@@ -423,6 +495,7 @@ def test_a_second_run_into_the_same_folder_is_refused(a_study, a_dark_network, t
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         assert run(a_study, "-o", tmp_path / "out") == 2
         assert "is in use by airwayseg cohort" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "cases.csv").exists()  # the other run's lists stay as they are
         other.communicate("")
     with locked(tmp_path / "out", "this test"):
         pass
