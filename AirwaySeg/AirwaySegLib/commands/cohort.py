@@ -39,6 +39,7 @@ from AirwaySegLib.commands.measure import result_files
 from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is_described
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import unfinished_names
+from AirwaySegLib.files.dicom_seg import import_highdicom
 from AirwaySegLib.files.folder_lock import InUse, locked
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
 from AirwaySegLib.progress import Bar, Progress, silent
@@ -104,6 +105,8 @@ def run_cohort(request: CohortRequest, kind: str) -> int:
     """
     if request.cluster is not None:
         import_distributed()  # what is missing is said before the search
+    if request.dicom_seg:
+        import_highdicom()
     first, step = segmenting.parse_shard(request.shard)
     with ExitStack() as stack:
         if step == 1:  # shards share the folder

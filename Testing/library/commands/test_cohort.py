@@ -199,6 +199,7 @@ def test_a_dicom_segmentation_that_fails_is_named_beside_the_result(
     def fails(*_: object) -> None:
         raise AirwaySegError("It needs highdicom.")
 
+    monkeypatch.setattr(cohort, "import_highdicom", lambda: None)
     monkeypatch.setattr(cohort, "write_result_as_dicom", fails)
     out = tmp_path / "out"
     assert run(next((tmp_path / "study").rglob("ct03")), "-o", out, "--dicom-seg", "airways") == 0
@@ -312,6 +313,37 @@ def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
     read = sitk.Resample(frames, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
     assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(mask))
     assert not (out / "cases" / "ct00" / "airways.dcm").exists()
+
+
+def test_segment_writes_a_dicom_segmentation_too(a_quiet_chest, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    monkeypatch.setattr(cohort.segmenting, "load_model", dark_model)
+    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+    folder, out = next((tmp_path / "study").rglob("ct03")), tmp_path / "out"
+    command = ["segment", str(folder), "-o", str(out), "--progress", "none", "--dicom-seg", "lobes"]
+    assert main(command) == 0
+    frames = sitk.ReadImage(str(out / "airways.dcm")) == 255
+    mask = sitk.ReadImage(str(out / "airways.nrrd"))
+    read = sitk.Resample(frames, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(mask))
+    (out / "airways.dcm").unlink()
+    assert main([*command, "--skip-finished"]) == 0 and (out / "airways.dcm").exists()
+    assert main([*command[:-2], "--force"]) == 0 and not (out / "airways.dcm").exists()  # that of the result before
+
+
+def test_what_a_dicom_segmentation_of_segment_lacks_is_said_before_the_work(
+    a_quiet_chest, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cohort.segmenting, "load_model", dark_model)
+    monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented
+    sitk.WriteImage(image_of(small_chest(a_quiet_chest)), str(tmp_path / "ct.nrrd"))
+    command = ["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "out"), "--progress", "none", "--dicom-seg"]
+    monkeypatch.setattr(cohort.segmenting, "import_highdicom", lambda: None)
+    assert main([*command, "airways"]) == 2 and "is not DICOM: a DICOM Segm" in capsys.readouterr().err
+    assert main([*command, "lobes", "--no-measure"]) == 2 and "needs branches.nrrd" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert main([*command, "airways"]) == 2 and "needs highdicom" in capsys.readouterr().err
 
 
 # Progress and scheduling ---------------------------------------------------------------------------------------------
