@@ -62,10 +62,10 @@ def _text(value: str | list[str] | None) -> str:
     return "".join(value).strip() if value else ""
 
 
-def _case(row: dict[str, Any], path: Path, line: int) -> Case:
+def _case(row: dict[Any, Any], path: Path, line: int) -> Case:
     """One row of the list."""
     where = f"Line {line} of {path}"
-    if _text(row.get(None)):  # type: ignore[call-overload]
+    if _text(row.get(None)):
         raise AirwaySegError(f"{where} has more values than the table has columns; put quotes round commas in values.")
     values = {name: _text(row.get(name)) for name in COLUMNS}
     for name in COLUMNS[:2]:

@@ -244,6 +244,8 @@ def _changed(case: Case) -> float:
 def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[dict[str, str], int]:
     """Run what is waiting, and what failed once more; the sentences of those that failed, and how many are in use."""
     how = How(request.output.absolute(), request.settings, request.force, request.dicom_seg)
+    for case in plan.finished:
+        forget_failure(request.output, case.id)  # such as of a DICOM Segmentation that nobody asks for any more
     failed: dict[str, str] = {}
     blocked = 0
     waiting = plan.waiting
