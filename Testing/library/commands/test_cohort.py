@@ -1,6 +1,7 @@
 """`airwayseg cohort` as a user types it: the table, running it again, failures, lists, masks, and stops."""
 
 import csv
+import gc
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +34,9 @@ from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model
+from AirwaySegLib.progress import silent
 from AirwaySegLib.repair.repair import RepairModel
+from AirwaySegLib.settings import SegmentSettings
 
 LONG_ENOUGH_S = 300
 
@@ -409,6 +413,25 @@ def test_the_next_ct_is_read_while_one_is_computed_and_no_further(tmp_path):
 
     assert [outcome.id for outcome in run_here(cases, work)] == list("abcd")
     assert Counted.reading == list("abcd")
+
+
+def test_a_ct_is_out_of_memory_when_its_case_has_ended(a_dark_network, a_study, tmp_path):
+    case = Case("one", a_study / "site0" / "ct00.nii.gz")
+    kept = []
+
+    def read():
+        volume, warnings = case.read()
+        circle: list[object] = [volume]
+        circle.append(circle)  # as a figure or the frame of an error that refers to itself
+        kept.append(weakref.ref(volume.array))
+        return volume, warnings
+
+    gc.disable()
+    try:
+        outcome = cohort.run_one(case, cohort.How(tmp_path, SegmentSettings()), dark_model(), read, silent)
+        assert outcome.status == FINISHED and kept[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_two_threads_that_read_leave_the_standard_error_as_it_was(capfd):
