@@ -1,4 +1,4 @@
-"""The network over a scan: windows fitted to the region, and where the weights allow it a first look before them."""
+"""The network over a scan: windows on the region's box; or a first look, and windows fitted to what it leaves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +36,10 @@ def windows_of(info: ModelInfo, settings: SegmentSettings) -> Sliding:
 
 
 def fitted_windows(info: ModelInfo, settings: SegmentSettings, region: NDArray[np.bool_]) -> Sliding:
-    """The windows that are run: fitted to the region, if it is not empty and the weights allow any size."""
+    """The windows that are run: with a first look fitted to the region, if it is not empty and the weights allow it."""
     sliding = windows_of(info, settings)
-    return fitted(sliding, region, SIDE_MULTIPLE) if info.any_window() and region.any() else sliding
+    fits = settings.first_look == "yes" and info.any_window() and region.any()
+    return fitted(sliding, region, SIDE_MULTIPLE) if fits else sliding
 
 
 def has_first_look(info: ModelInfo, settings: SegmentSettings, area: Area) -> bool:

@@ -10,8 +10,8 @@ from AirwaySegLib.networks.sliding_window import Backend
 TRIAL_SIDE = 64
 """An eighth of a window of 128^3: a tenth of a second on a fast processor, a second on a slow one."""
 
-USUAL_VOXELS, USUAL_WINDOWS = 512 * 512 * 300, 13.0
-"""A usual CT of the chest, and its work in windows of 128^3: the mean of four CTs of 1 to 3 mm (8.8 to 16.6)."""
+USUAL_VOXELS, USUAL_WINDOWS = 512 * 512 * 300, 33.0
+"""A usual CT of the chest, and its work in windows of 128^3: the mean of four CTs of 1 to 3 mm (27 to 40)."""
 
 OTHER_SECONDS = 26 / (512 * 512 * 600)
 """Seconds for each voxel of everything else, on two cores of a server, by `Testing/benchmarks/memory.py`."""

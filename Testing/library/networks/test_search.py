@@ -15,7 +15,7 @@ from AirwaySegLib.progress import silent
 from AirwaySegLib.settings import SegmentSettings
 
 INFO = ModelInfo("test", norm="batch", patch_zyx=(32, 32, 32))
-SETTINGS = SegmentSettings()
+SETTINGS = SegmentSettings(first_look="yes")
 NOWHERE = np.empty((0, 3), np.intp)
 
 
@@ -66,6 +66,7 @@ def test_fitted_windows_cover_every_voxel_of_the_region(shape: tuple[int, int, i
 
 def test_windows_with_statistics_of_their_own_keep_their_size_and_overlap() -> None:
     region = np.ones((50, 40, 70), bool)
+    assert fitted_windows(INFO, SegmentSettings(), region) == windows_of(INFO, SegmentSettings())
     info = replace(INFO, norm="instance")
     assert fitted_windows(info, SETTINGS, region) == windows_of(info, SETTINGS)
     assert windows_of(info, SegmentSettings(overlap=0.5)) == Sliding((32, 32, 32), 0.5, "gaussian")
@@ -110,7 +111,7 @@ def test_a_first_look_spares_windows_and_loses_nothing(monkeypatch: pytest.Monke
     whole, all_of_it = search(image, without, area, INFO, SegmentSettings(first_look="no"), silent)
     assert np.array_equal(probability, whole) and (probability == 255 * image[0]).all()
     assert ran["windows"] == len(with_look.sides) == steps[-1][1] == steps[-1][2]
-    assert ran["windows_of_128"] < 0.7 * all_of_it["windows_of_128"]
+    assert ran["windows_of_128"] < 0.7 * all_of_it["windows_of_128"] and set(without.sides) == {INFO.patch_zyx}
     assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
     count, windows = work(INFO, SETTINGS, area)
     assert count >= ran["windows"] and round(windows, 1) >= ran["windows_of_128"]
