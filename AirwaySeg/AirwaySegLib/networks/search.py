@@ -1,4 +1,4 @@
-"""The network over a scan: windows on the region's box; or a first look, and windows fitted to what it leaves."""
+"""The network over a scan: windows on a raster; or a first look, and windows fitted to what it leaves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

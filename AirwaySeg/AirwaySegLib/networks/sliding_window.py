@@ -54,9 +54,8 @@ def predict(
     sliding
         Size, overlap and weights of the windows.
     region
-        (Z, Y, X) bool: where the probability is needed. Windows are placed on its box, those outside it are skipped,
-        and the result is 0 outside it (but see ``kept``). Inside, every window that covers a voxel is run, so the mean
-        is exact. None: everywhere.
+        (Z, Y, X) bool: where the probability is needed. Windows outside it are skipped, and the result is 0 outside it
+        (but see ``kept``). Inside, every window that covers a voxel is run, so the mean is exact. None: everywhere.
     progress
         Callback, called as progress("infer", windows done, windows); may raise Cancelled.
     kept
@@ -76,7 +75,7 @@ def predict(
     patch, whole = sliding.patch_zyx, np.zeros(shape, np.uint8)
     if region is not None and not region.any():
         return whole
-    box = window_box(region, shape, patch)
+    box = window_box(region, shape, sliding)
     sides = [part.stop - part.start for part in box]
     image = _mirrored_to(image[(slice(None), *box)], patch)
     grid = Windows(image.shape[1:], sliding, None if region is None else padded_to(region[box], patch))

@@ -29,13 +29,15 @@ CANDIDATES = 12
 class Sliding:
     """How windows cover a volume: size, overlap as a fraction of the side, and "constant" or "gaussian" weights.
 
-    ``overlap_voxels`` (z, y, x) is used instead of the fraction if it is given.
+    ``overlap_voxels`` (z, y, x) is used instead of the fraction if it is given. Windows are placed on a raster over the
+    whole volume, or ``on_region``: spread evenly over the box of the region.
     """
 
     patch_zyx: Sides = (128, 128, 128)
     overlap: float = 0.5
     weighting: str = "constant"
     overlap_voxels: Sides | None = None
+    on_region: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an overlap or a weighting outside the limits."""
@@ -47,14 +49,14 @@ class Sliding:
     def starts(self, shape: Sequence[int]) -> list[list[int]]:
         """First voxels of the windows along each axis of a box (Z, Y, X)."""
         overlaps = self.overlap_voxels or [round(self.overlap * side) for side in self.patch_zyx]
-        return list(map(axis_starts, shape, self.patch_zyx, overlaps))
+        axes = zip(shape, self.patch_zyx, overlaps, strict=True)
+        return [axis_starts(size, side, overlap, self.on_region) for size, side, overlap in axes]
 
 
 class Windows:
     """The windows that meet a region, in rows of equal z, and the weights of a window's voxels.
 
-    Windows are spread evenly over the box of the region, so the overlap is at least the one asked for. Coordinates
-    are those of this box.
+    Coordinates are those of the box; see `window_box`.
 
     Parameters
     ----------
@@ -89,12 +91,14 @@ class Windows:
         return list(itertools.pairwise([*self.starts[0], self.shape[0]]))
 
 
-def axis_starts(size: int, side: int, overlap: int) -> list[int]:
-    """First voxels of the windows along one axis: as few as overlap by so many voxels, spread evenly.
+def axis_starts(size: int, side: int, overlap: int, even: bool = False) -> list[int]:
+    """First voxels of the windows along one axis, which overlap by so many voxels or, if they are ``even``, by more.
 
-    For 110 voxels, windows of 64 and an overlap of 32, an axis starts at 0, 23 and 46.
+    For 110 voxels, windows of 64 and an overlap of 32, an axis starts at 0, 32 and 46; spread evenly at 0, 23 and 46.
     """
     step = max(1, side - overlap)
+    if not even:
+        return [*range(0, size - side, step), max(0, size - side)]
     count = math.ceil(max(0, size - side) / step) + 1
     return [round(number * (size - side) / (count - 1)) for number in range(count)] if count > 1 else [0]
 
@@ -116,10 +120,15 @@ def region_box(region: NDArray[np.bool_] | None, shape: Sequence[int]) -> Box:
     return z, y, x
 
 
-def window_box(region: NDArray[np.bool_] | None, shape: Sequence[int], patch: Sides) -> Box:
-    """The box of a region within a volume (Z, Y, X), enlarged to the size of a window as far as the volume reaches."""
+def window_box(region: NDArray[np.bool_] | None, shape: Sequence[int], sliding: Sliding) -> Box:
+    """The box of a volume (Z, Y, X) on which windows are placed: all of it, or that of the region.
+
+    The latter is enlarged to the size of a window as far as the volume reaches.
+    """
+    if not sliding.on_region:
+        return region_box(None, shape)
     whole = []
-    for part, size, side in zip(region_box(region, shape), shape, patch, strict=True):
+    for part, size, side in zip(region_box(region, shape), shape, sliding.patch_zyx, strict=True):
         lacking = max(0, side - (part.stop - part.start))
         start = max(0, min(part.start - lacking // 2, size - side))
         whole.append(slice(start, max(part.stop, min(start + side, size))) if lacking else part)
@@ -130,7 +139,7 @@ def count_windows(shape: Sequence[int], sliding: Sliding, region: NDArray[np.boo
     """How many windows `predict` runs for a volume (Z, Y, X), with ``region`` (bool) only those that meet it."""
     if region is not None and not region.any():
         return 0
-    box = window_box(region, shape, sliding.patch_zyx)
+    box = window_box(region, shape, sliding)
     padded = [max(part.stop - part.start, side) for part, side in zip(box, sliding.patch_zyx, strict=True)]
     part = None if region is None else padded_to(region[box], sliding.patch_zyx)
     return sum(map(len, Windows(padded, sliding, part).rows))
@@ -161,7 +170,7 @@ def fitted(sliding: Sliding, region: NDArray[np.bool_], multiple: int) -> Slidin
     ranges = [_sides(size, side, multiple) for size, side in zip(part.shape, sliding.patch_zyx, strict=True)]
     sizes = [sides for sides in itertools.product(*ranges) if math.prod(sides) <= largest] or [sliding.patch_zyx]
     z, y, x = (round(sliding.overlap * side) for side in sliding.patch_zyx)
-    choices = [replace(sliding, patch_zyx=(a, b, c), overlap_voxels=(z, y, x)) for a, b, c in sizes]
+    choices = [replace(sliding, patch_zyx=(a, b, c), overlap_voxels=(z, y, x), on_region=True) for a, b, c in sizes]
     choices.sort(key=lambda one: math.prod(map(len, one.starts(part.shape))) * math.prod(one.patch_zyx))
     return min(choices[:CANDIDATES], key=lambda one: voxels_run(part.shape, one, part))
 

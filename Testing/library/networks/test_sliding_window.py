@@ -77,14 +77,15 @@ def test_an_identity_network_gives_the_volume_back(weighting: str, overlap: floa
     assert np.array_equal(result, as_stored(image))
 
 
-def test_the_windows_of_an_axis_are_spread_evenly() -> None:
-    assert axis_starts(110, 64, 32) == [0, 23, 46]
+def test_the_windows_of_an_axis_are_on_a_raster_or_spread_evenly() -> None:
+    assert axis_starts(110, 64, 32) == [0, 32, 46]
+    assert axis_starts(110, 64, 32, even=True) == [0, 23, 46]
     assert axis_starts(128, 64, 32) == [0, 32, 64]
     assert axis_starts(64, 64, 32) == [0]
     assert axis_starts(10, 64, 32) == [0]
     assert axis_starts(200, 128, 0) == [0, 72]
-    assert axis_starts(240, 128, 16) == [0, 112]
-    assert axis_starts(241, 128, 16) == [0, 56, 113]
+    assert axis_starts(240, 128, 16, even=True) == [0, 112]
+    assert axis_starts(241, 128, 16, even=True) == [0, 56, 113]
 
 
 def test_overlapping_windows_are_averaged() -> None:
@@ -119,7 +120,7 @@ def test_what_windows_answer_beside_the_region_can_be_kept() -> None:
     image = a_volume(16, 16, 60)
     region, kept = np.zeros((2, 16, 16, 60), bool)
     region[:, :, 20:30] = kept[:, :, :40] = True
-    result = predict(image, Identity(), Sliding(PATCH, 0.5), region, kept=kept)
+    result = predict(image, Identity(), Sliding(PATCH, 0.5, on_region=True), region, kept=kept)
     ran = np.flatnonzero(result.any(axis=(0, 1)))
     assert (ran[0], ran[-1]) == (17, 32)  # the box of the region, enlarged to a window
     assert np.array_equal(result[..., 17:33], as_stored(image)[..., 17:33])
@@ -190,7 +191,7 @@ def plainly(published: PublishedWingsNet, image: np.ndarray) -> np.ndarray:
     """The papers' protocol written out: both heads, half a window in common or more, the decoder's mean."""
     sums, counts = np.zeros(image.shape[1:]), np.zeros(image.shape[1:])
     for z in (0, 8):
-        for x in (0, 6, 12):
+        for x in (0, 8, 12):
             box = (slice(z, z + 16), slice(0, 16), slice(x, x + 16))
             with torch.no_grad():
                 logits = published(torch.from_numpy(image[(slice(None), *box)])[None])[1]
