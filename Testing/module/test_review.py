@@ -2,53 +2,14 @@
 
 import random
 
-import module_scenes as scenes
 import numpy as np
 import pytest
 import slicer
 import slicerhost
+from module_review import item_of, voxels
 
-from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, surfaces, tags, texts
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, PIECE, PROPOSED, TIP
-
-
-@pytest.fixture
-def a_review(a_desk, tmp_path):
-    """A panel with a measured result: one repair applied, two proposed, a loose piece, and an end that is suspect."""
-    a_desk.pieces = scenes.write_reviewed(tmp_path / "result", a_desk.ct, a_desk.mask)
-    a_desk.bridges = scenes.reviewed_bridges(a_desk.mask)
-    a_desk.parameters.airways = segmentation.take_in(str(tmp_path / "result"), a_desk.ct)
-    a_desk.click("measureButton")
-    a_desk.wait()
-    document = texts.document_of(a_desk.airways, nodes.SUSPECTS)
-    document["suspects"] = [suspect(a_desk, PIECE, 5, 0.9), suspect(a_desk, TIP, 0, 0.8), suspect(a_desk, END, 0, 0.1)]
-    texts.put_document(a_desk.airways, nodes.SUSPECTS, document, "suspects")
-    a_desk.open("reviewTab")
-    assert not a_desk.host.messages
-    return a_desk
-
-
-def suspect(desk, kind: str, piece: int, score: float) -> dict:
-    """A suspect as the library writes it: of a piece, or at the end of the last branch."""
-    centerline = nodes.companion(desk.airways, nodes.CENTERLINE)
-    ids = slicer.util.arrayFromModelCellData(centerline, "branch_id")
-    from AirwaySegSlicer.scene.branches import branch_points
-
-    x, y, z = branch_points(centerline, int(ids.max()))[0][-1].tolist()
-    place = scenes.lps_of(desk.ct, desk.pieces[piece]) if piece else [-x, -y, z]
-    facts = {"length_mm": 4.0, "distance_mm": 20.0, "radius_mm": 1.0} | ({"piece": float(piece)} if piece else {})
-    return {"kind": kind, "place_mm": place, "score": score, "branch": int(ids.max()), "reason": "Why.", "facts": facts}
-
-
-def voxels(desk, segment: str = "airways") -> np.ndarray:
-    if desk.airways.GetSegmentation().GetSegment(segment) is None:
-        return np.zeros(desk.mask.shape, bool)
-    return slicer.util.arrayFromSegmentBinaryLabelmap(desk.airways, segment, desk.ct) > 0
-
-
-def item_of(desk, kind: str, number: int = 0) -> review.ReviewItem:
-    return next(one for one in desk.logic.reviewItems(desk.airways) if one.kind == kind and one.number == number)
 
 
 def state(desk) -> tuple:

@@ -18,6 +18,7 @@ from AirwaySegSlicer.scene.branches import Point, nearest_branch
 from AirwaySegSlicer.scene.changes import no_voxels
 from AirwaySegSlicer.scene.freshness import is_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, companion, ijk_to_ras
+from AirwaySegSlicer.scene.origin import CLICK, note_origins
 from AirwaySegSlicer.scene.segments import (
     UNCONNECTED_ID,
     Array,
@@ -86,6 +87,8 @@ def apply(airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed, steps: St
     steps.begin(airways, proposed.name)
     with surface_kept(airways):
         change(airways, proposed.add, proposed.remove)
+        note_origins(airways, proposed.remove, 0)
+        note_origins(airways, proposed.add, CLICK)
         if len(loose):
             change(airways, no_voxels(), loose, UNCONNECTED_ID)
 

@@ -11,6 +11,7 @@ from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
 from AirwaySegSlicer.scene.branches import branch_rows
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
+from AirwaySegSlicer.scene.origin import NETWORK, REPAIR, run_origins
 from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
 from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, ReviewItem, kind_of
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array
@@ -31,10 +32,12 @@ def no_voxels() -> Array:
 class Change:
     """Voxels (N, 3), as i, j, k on the airways' grid, that airways and unconnected airways gain and lose.
 
-    ``gained_mm`` is the length of airway that the tree gains, negative if it loses.
+    ``gained_mm`` is the length of airway that the tree gains, negative if it loses. ``origins`` (N,) are those of what
+    the airways gain (`origin`); of a voxel that is named twice the last one counts.
     """
 
     add: Array = field(default_factory=no_voxels)
+    origins: Array | int = NETWORK
     remove: Array = field(default_factory=no_voxels)
     add_loose: Array = field(default_factory=no_voxels)
     remove_loose: Array = field(default_factory=no_voxels)
@@ -99,9 +102,19 @@ def _joined(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs,
     bridges = _concatenated([repairs.bridge(one.number) for one in chain])
     pieces = _concatenated([repairs.pieces(one.fragments) for one in chain])
     loose = pieces[which_are_in(segmentation_node, pieces, UNCONNECTED_ID)]
-    wanted = _concatenated([bridges, pieces])
-    new = wanted[~which_are_in(segmentation_node, wanted)]
-    return Change(add=new, remove_loose=loose, gained_mm=sum(one.length_mm + one.brought_mm for one in chain))
+    wanted = _concatenated([pieces, bridges])
+    origins = _origins_of(segmentation_node, wanted, len(pieces))
+    new = ~which_are_in(segmentation_node, wanted)
+    gained_mm = sum(one.length_mm + one.brought_mm for one in chain)
+    return Change(add=wanted[new], origins=origins[new], remove_loose=loose, gained_mm=gained_mm)
+
+
+def _origins_of(segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: Array, pieces: int) -> Array:
+    """The origins (N,) of the voxels of pieces, which the network saw, and of bridges, which follow these."""
+    import numpy as np
+
+    of_run = run_origins(segmentation_node, voxels)
+    return np.where(np.arange(len(voxels)) < pieces, np.where(of_run > 0, of_run, NETWORK), REPAIR)
 
 
 def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> list[Repair]:
@@ -180,7 +193,9 @@ def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, 
     there = voxels[which_are_in(segmentation_node, voxels)]
     if decision == ACCEPT:
         missing = voxels[~which_are_in(segmentation_node, voxels)]
-        return Change(add=missing, remove_loose=loose, gained_mm=item.change_mm if len(missing) else 0.0)
+        origins = _origins_of(segmentation_node, missing, len(missing))
+        gained_mm = item.change_mm if len(missing) else 0.0
+        return Change(add=missing, origins=origins, remove_loose=loose, gained_mm=gained_mm)
     return Change(remove=there, remove_loose=loose, gained_mm=-item.change_mm if len(there) else 0.0)
 
 
