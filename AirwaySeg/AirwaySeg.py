@@ -25,6 +25,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from AirwaySegSlicer.commands.compare import comparing_job
 from AirwaySegSlicer.commands.export import case_export_job, export_node
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, finetuning_job, removing_job
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, probe_job
@@ -39,6 +40,7 @@ from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
 from AirwaySegSlicer.scene.branch_edit_logic import BranchEditLogic
 from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.comparison import AGREEMENT, comparison_rows, remove_comparison
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
@@ -289,6 +291,35 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
         elif shown_overlay(airways):
             hide_overlay(airways)
+
+    def compare(
+        self,
+        airways: vtkMRMLSegmentationNode,
+        other: vtkMRMLNode,
+        ct: "vtkMRMLScalarVolumeNode | None" = None,
+    ) -> dict[str, str]:
+        """Compare airways with another segmentation or label map as reference; the measures by their titles.
+
+        Table and agreement stay with the airways; `showOverlay(airways, "agreement")` shows the latter.
+        """
+        self.runs.run(AIRWAYS, comparing_job(airways, other, ct))
+        return dict(comparison_rows(airways))
+
+    def startCompare(
+        self,
+        airways: vtkMRMLSegmentationNode,
+        other: vtkMRMLNode,
+        listener: Listener,
+        ct: "vtkMRMLScalarVolumeNode | None" = None,
+    ) -> None:
+        """Start `compare`."""
+        self._startOn(airways, comparing_job(airways, other, ct), listener)
+
+    def removeComparison(self, airways: vtkMRMLSegmentationNode) -> None:
+        """Remove table and agreement of `compare`."""
+        if shown_overlay(airways) == AGREEMENT:
+            hide_overlay(airways)
+        remove_comparison(airways)
 
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None

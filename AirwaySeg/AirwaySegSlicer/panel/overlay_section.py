@@ -9,8 +9,9 @@ from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+from AirwaySegSlicer.scene.comparison import AGREEMENT
 from AirwaySegSlicer.scene.freshness import is_marked
-from AirwaySegSlicer.scene.nodes import CENTERLINE, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
+from AirwaySegSlicer.scene.nodes import CENTERLINE, COMPARED, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
     ORIGINS,
     OVERLAYS,
@@ -42,12 +43,14 @@ class OverlaySection(Section):
         parameters, airways = self.panel.parameters, self.panel.airways()
         if not parameters:
             return
-        roles = {"probability": PROBABILITY, ORIGINS: ORIGIN}
+        roles = {"probability": PROBABILITY, ORIGINS: ORIGIN, AGREEMENT: COMPARED}
         lacks = {key for key, role in roles.items() if airways is None or companion(airways, role) is None}
         known = [overlay for overlay in OVERLAYS.values() if overlay.key not in lacks]
         items = [(overlay.title, overlay.key) for overlay in known]
         fill(self.ui.overlayComboBox, [(_("Nothing"), ""), *items], parameters.overlay)
         self.ui.overlayComboBox.enabled = airways is not None
+        if airways is not None and parameters.overlay == AGREEMENT and AGREEMENT in lacks:
+            parameters.overlay = ""  # These airways were not compared, or no longer.
         self.ui.opacitySlider.enabled = parameters.overlayOnSlices
         if airways is None:
             return
