@@ -104,9 +104,11 @@ def test_decisions_give_bridges_to_the_repair_and_pieces_to_the_network(a_review
     assert np.array_equal(origins(desk.airways, desk.ct), before)
 
 
-def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_and_origins(a_review):
+@pytest.mark.parametrize("panel", [True, False], ids=["the editor's undo", "without an editor"])
+def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_and_origins(a_review, panel):
     desk, rng, random_voxels = a_review, random.Random(11), np.random.default_rng(11)
-    desk.logic.steps.editor_of = lambda airways: None
+    if not panel:
+        desk.logic.steps.editor_of = lambda airways: None
 
     def state() -> tuple:
         pieces = voxels(desk, "unconnected").tobytes()
