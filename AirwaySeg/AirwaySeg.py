@@ -25,7 +25,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from AirwaySegSlicer.commands.compare import comparing_job
+from AirwaySegSlicer.commands.compare_logic import CompareLogic
 from AirwaySegSlicer.commands.export import case_export_job, export_node
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, finetuning_job, removing_job
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, probe_job
@@ -40,7 +40,6 @@ from AirwaySegSlicer.panel.panel import AIRWAYS, FILES, PROBE, TRAINING, Panel
 from AirwaySegSlicer.panel.sections import make_sections
 from AirwaySegSlicer.scene.branch_edit_logic import BranchEditLogic
 from AirwaySegSlicer.scene.branches import branch_rows
-from AirwaySegSlicer.scene.comparison import AGREEMENT, comparison_rows, remove_comparison
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import CENTERLINE, Belongings, companion, first_ct
 from AirwaySegSlicer.scene.overlays import OverlayLook, hide_overlay, restore_foreground, show_overlay, shown_overlay
@@ -208,7 +207,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.update()
 
 
-class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
+class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic, CompareLogic):
     """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
     The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on
@@ -261,13 +260,17 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
         options = options or SegmentOptions()
         if measure is not None:
             options = replace(options, measure=measure)
-        return self.runs.run(AIRWAYS, segmentation_job(volumeNode, options, self.maps))
+        return self.runOn(segmentation_job(volumeNode, options, self.maps))
 
     def startSegment(self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener) -> None:
         """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
-        self._startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
+        self.startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
 
-    def _startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
+    def runOn(self, job: Job) -> Any:
+        """Run a job on airways and wait for its result."""
+        return self.runs.run(AIRWAYS, job)
+
+    def startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
         before, self._worksOn = self._worksOn, node.GetID() if node else ""
         try:
@@ -278,12 +281,12 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways."""
-        self.runs.run(AIRWAYS, measuring_job(airways, self.maps))
+        self.runOn(measuring_job(airways, self.maps))
         return airways
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self._startOn(airways, measuring_job(airways, self.maps), listener)
+        self.startOn(airways, measuring_job(airways, self.maps), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the measured airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none."""
@@ -291,35 +294,6 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
             show_overlay(airways, overlay, look or OverlayLook(), self.maps)
         elif shown_overlay(airways):
             hide_overlay(airways)
-
-    def compare(
-        self,
-        airways: vtkMRMLSegmentationNode,
-        other: vtkMRMLNode,
-        ct: "vtkMRMLScalarVolumeNode | None" = None,
-    ) -> dict[str, str]:
-        """Compare airways with another segmentation or label map as reference; the measures by their titles.
-
-        Table and agreement stay with the airways; `showOverlay(airways, "agreement")` shows the latter.
-        """
-        self.runs.run(AIRWAYS, comparing_job(airways, other, ct))
-        return dict(comparison_rows(airways))
-
-    def startCompare(
-        self,
-        airways: vtkMRMLSegmentationNode,
-        other: vtkMRMLNode,
-        listener: Listener,
-        ct: "vtkMRMLScalarVolumeNode | None" = None,
-    ) -> None:
-        """Start `compare`."""
-        self._startOn(airways, comparing_job(airways, other, ct), listener)
-
-    def removeComparison(self, airways: vtkMRMLSegmentationNode) -> None:
-        """Remove table and agreement of `compare`."""
-        if shown_overlay(airways) == AGREEMENT:
-            hide_overlay(airways)
-        remove_comparison(airways)
 
     def export(
         self, airways: vtkMRMLSegmentationNode, path: str, ct: "vtkMRMLScalarVolumeNode | None" = None
