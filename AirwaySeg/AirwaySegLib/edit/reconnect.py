@@ -65,7 +65,7 @@ def bridge(scan: Scan, piece: Voxels, parent: NDArray | None = None, ends: NDArr
     starts = piece if ends is None else ends
     stops = _stops(scan, starts, parent)
     around = Surroundings.of(scan, _box(scan, starts, stops))
-    if around is None:  # pragma: no cover - the box holds the stops, which are airways
+    if around is None:
         raise AirwaySegError("There are no airways near the piece.")
     best: Growth | None = None
     for strictness in _STRICTNESS:
