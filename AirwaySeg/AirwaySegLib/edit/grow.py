@@ -25,7 +25,7 @@ SNAP_MM = 3.0
 MARGINS_MM = (22.0, 40.0)
 """Around the points the tree is looked for within the first; where that leads to nothing, within the second."""
 
-STRICTNESS = ((1.0, 4.0, 16.0), (4.0,))
+STRICTNESS = ((1.0, 4.0, 16.0), (4.0, 16.0))
 """How much the absence of lumen costs, for each margin: the next is tried where the way before it has no good score."""
 
 _LUMEN = 0.4
@@ -78,6 +78,7 @@ class Growth:
     length_mm: float
     score: float
     reason: str
+    unsure_mm: float
 
     def flat(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """The voxels' indices (N,) in the flattened grid, ascending."""
@@ -107,7 +108,7 @@ def grow(scan: Scan, points: NDArray) -> Growth:
         surroundings = _Surroundings.of(scan, Crop.around(voxels, margin_mm, scan.spacing_mm, scan.shape))
         if surroundings is not None:
             found = _best(surroundings, voxels, strictness, found)
-        if found is not None and found.score >= _LEAST_SCORE:
+        if found is not None and found.score >= _GOOD:
             break
     if found is None:
         where = "the point" if len(voxels) == 1 else "the points"
@@ -128,7 +129,7 @@ def _best(
         if best.score >= _GOOD:
             break
         other = _grown(around, seeds, strict)
-        best = other if other.score > best.score else best
+        best = other if other.unsure_mm < best.unsure_mm else best
     return best
 
 
@@ -181,6 +182,7 @@ def _grown(around: _Surroundings, seeds: NDArray[np.intp], strictness: float) ->
     if not len(voxels):
         raise AirwaySegError("The airways already hold what would be grown from the point.")
     score, reason = _score(drawn)
+    unsure = sum(float((1 - s.sure).mean()) * s.length_mm for s in drawn)
     corner = np.array(box.low)
     joins = path[0][0] + corner
     return Growth(
@@ -191,6 +193,7 @@ def _grown(around: _Surroundings, seeds: NDArray[np.intp], strictness: float) ->
         length_mm=float(sum(stretch.length_mm for stretch in drawn)),
         score=score,
         reason=reason,
+        unsure_mm=unsure,
     )
 
 
