@@ -27,7 +27,7 @@ _WIDE_HU = (80.0, 20.0)
 """A wide lumen is as dark as the air of the tree: by how much it may be brighter."""
 
 _TRUST = 0.5
-"""How much the CT alone can say for a lumen."""
+"""How much the CT can say for a lumen beside a probability; alone it can say all."""
 
 _AIR_PERCENTILE, _AIR_HU = 10, (-1000.0, -850.0)
 """The tree's air: this percentile of its voxels in the box, within these limits."""

@@ -23,10 +23,12 @@ SNAP_MM = 3.0
 """A point so near to a lumen stands for a point in it."""
 
 MARGINS_MM = (22.0, 40.0)
-"""Around the points the tree is looked for within the first; where that leads to nothing, within the second."""
+"""Around the points the tree is looked for within the first; where no way is good there, within the second."""
 
 STRICTNESS = ((1.0, 4.0, 16.0), (4.0, 16.0))
-"""How much the absence of lumen costs, for each margin: the next is tried where the way before it has no good score."""
+"""How much the absence of lumen costs, for each margin: the next is tried where the way before it has no good score. Of
+the ways the one is taken on which no airway is seen for the shortest stretch (`Growth.unsure_mm`): by its score a long
+way through lumen with one gap loses against a short one through lung."""
 
 _LUMEN = 0.4
 """Least likeness to lumen of a point that is taken."""
@@ -35,8 +37,7 @@ _AWAY = 0.25
 """What a mm from the point counts against likeness when it is moved into the lumen."""
 
 _LEAST_SCORE, _GOOD = 0.3, 0.85
-"""Below the first no airway is seen: of 90 random points in lung and vessels of two CTs 12 score more. From the second
-on no other way is searched."""
+"""Below the first no airway is seen. From the second on no other way is searched."""
 
 _PARENT_MM = 6.0
 """The parent is as wide as the tree's widest ball with its centre so near to where the branch joins."""
@@ -69,6 +70,8 @@ class Growth:
         How sure it is that it is an airway, 0..1.
     reason
         The score's reason as one sentence.
+    unsure_mm
+        Length of the line where no airway is seen: 1 less how sure each position is, summed along it.
     """
 
     voxels: Voxels
@@ -122,7 +125,7 @@ def grow(scan: Scan, points: NDArray) -> Growth:
 def _best(
     around: "_Surroundings", voxels: NDArray[np.intp], strictness: tuple[float, ...], found: Growth | None
 ) -> Growth:
-    """The branch of the best score in a box, or the one found before."""
+    """The branch in a box on which least is unsure, or the one found before."""
     seeds = _seeds(around, voxels - around.box.low)
     best = found or _grown(around, seeds, strictness[0])
     for strict in strictness if found is not None else strictness[1:]:
@@ -182,7 +185,7 @@ def _grown(around: _Surroundings, seeds: NDArray[np.intp], strictness: float) ->
     if not len(voxels):
         raise AirwaySegError("The airways already hold what would be grown from the point.")
     score, reason = _score(drawn)
-    unsure = sum(float((1 - s.sure).mean()) * s.length_mm for s in drawn)
+    unsure_mm = sum(float((1 - stretch.sure).mean()) * stretch.length_mm for stretch in drawn)
     corner = np.array(box.low)
     joins = path[0][0] + corner
     return Growth(
@@ -193,7 +196,7 @@ def _grown(around: _Surroundings, seeds: NDArray[np.intp], strictness: float) ->
         length_mm=float(sum(stretch.length_mm for stretch in drawn)),
         score=score,
         reason=reason,
-        unsure_mm=unsure,
+        unsure_mm=unsure_mm,
     )
 
 
