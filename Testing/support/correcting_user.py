@@ -6,10 +6,10 @@ confirmed. At each turn he does what would change a score most:
 
 - he decides a listed point whose highlighted voxels are mostly right to add, or mostly wrong to keep; other points he
   leaves alone, and looking at them costs nothing;
-- or he clicks the longest missing branch, a millimetre before its tip, in the middle of the lumen give or take half a mm. What
-  is highlighted he confirms if it covers a third of what is missing there and most of it lies in the airway or at its
-  edge. If not, he discards it and adds a click in the middle of the branch; then he tries that alone; then he leaves
-  the branch;
+- or he clicks the longest missing branch at the end of its centerline, which is a radius before its tip, in the middle
+  of the lumen give or take half a mm. What is highlighted he confirms if it covers a third of what is missing there and
+  most of it lies in the airway or at its edge. If not, he discards it; of a branch of 8 mm or more he adds a click in
+  the middle, then tries that alone; then he leaves the branch;
 - or he cuts the largest false piece where it leaves the airway. If the highlighted voxels are not mostly false, he cuts
   between two clicks; then he deletes the branch with its subtree; then he leaves the piece.
 
@@ -38,6 +38,9 @@ WORTH = 0.3
 
 UNSTEADY_MM = 0.5
 """Standard deviation of a click along each axis."""
+
+SHORT_MM = 8.0
+"""A shorter missing branch is worth one click only."""
 
 SAME_MM = 4.0
 """What lies so near to a tip or piece that was left is left too."""
@@ -144,18 +147,17 @@ class User:
 
     def _clicked(self, stretch: Stretch) -> Callable[[], tuple[str, int, bool, str]]:
         def turn() -> tuple[str, int, bool, str]:
-            spacing = self.reference.spacing_mm
-            tip = stretch.back_from_tip(spacing)
-            middle = stretch.voxels[len(stretch.voxels) // 2]
+            tip, middle = stretch.voxels[-1], stretch.voxels[len(stretch.voxels) // 2]
+            tries = [[tip]] if stretch.length_mm < SHORT_MM else [[tip], [middle, tip], [middle]]
             notes = []
-            for actions, points in enumerate(([tip], [middle, tip], [middle]), start=1):
+            for actions, points in enumerate(tries, start=1):
                 found, note = self._grown(np.array([self._unsteady(point) for point in points]), stretch)
                 if len(found):
                     self.session.apply(found, no_voxels())
                     return CLICK, actions, True, " / ".join(notes)
                 notes.append(note)
             self._leave(stretch.voxels[-1])
-            return CLICK, 3, False, " / ".join(notes)
+            return CLICK, len(tries), False, " / ".join(notes)
 
         return turn
 

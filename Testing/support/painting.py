@@ -1,10 +1,10 @@
 """How many strokes of a sphere brush do the same as some corrections: a model that favours painting.
 
-A stroke is one drag of the mouse in one slice of any of the three orientations, along any curve in that slice, with the
-brush as wide as the airway. It fills or erases a stretch exactly, without a voxel too much or too few, as far as the
-centerline stays within half a radius (or half a voxel, if that is more) of the slice and the radius within a factor of 1.5.
-Setting the brush, finding the slices and joining the stretches cost nothing, and the strokes that bring most come
-first.
+A stroke is one drag of the mouse in one slice of any of the three orientations, along any curve in that slice, with
+the brush as wide as the airway. It fills or erases a stretch exactly, without a voxel too much or too few, as far as
+the centerline stays within half a radius (or half a voxel, if that is more) of the slice and the radius within a factor
+of 1.5. Setting the brush, finding the slices and joining the stretches cost nothing, and the strokes that bring most
+come first.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from reference_airways import Reference, Spacing, Stretch, Voxels
-
 
 Mask = NDArray[np.bool_]
 

@@ -3,7 +3,7 @@
 All arrays are (Z, Y, X) on one grid. Letters in shapes: S voxels of the reference's skeleton, N voxels of a piece.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -24,9 +24,6 @@ Spacing = tuple[float, float, float]
 
 CLEAR_VOXELS = 1.8
 """What lies so far from the reference along no axis and no diagonal is more than its blurred edge."""
-
-TIP_MM = 1.0
-"""A person clicks so far before the very end of a branch, where it can still be seen."""
 
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 
@@ -53,11 +50,6 @@ class Stretch:
     radii_mm: NDArray[np.float64]
     length_mm: float
 
-    def back_from_tip(self, spacing_mm: Spacing, back_mm: float = TIP_MM) -> NDArray[np.intp]:
-        """The voxel (3,) so far before the end; of a stretch that is shorter, the middle."""
-        apart = np.linalg.norm((self.voxels - self.voxels[-1]) * spacing_mm, axis=1)
-        return self.voxels[min(int(np.flatnonzero(apart >= min(back_mm, apart.max() / 2))[-1]), len(self.voxels) - 1)]
-
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -66,6 +58,7 @@ class Reference:
     airway: Mask
     left_out: Mask
     spacing_mm: Spacing
+    _last: dict[str, NDArray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, labels: NDArray, spacing_mm: Spacing) -> "Reference":
@@ -101,8 +94,12 @@ class Reference:
         return mask & (labels == counts.argmax())
 
     def detected(self, mask: Mask) -> Mask:
-        """Which voxels of the skeleton are in the mask's tree, (S,)."""
-        return self.tree_of(mask)[tuple(self.line.voxels.T)]
+        """Which voxels of the skeleton are in the mask's tree, (S,); of the mask that was asked for last it is kept."""
+        last, found = self._last.get("mask"), self._last.get("found")
+        if last is None or not np.array_equal(last, mask):
+            found = self.tree_of(mask)[tuple(self.line.voxels.T)]
+            self._last.update(mask=mask.copy(), found=found)
+        return found
 
     def scores(self, mask: Mask) -> Scores:
         """The mask against the reference."""
