@@ -211,19 +211,12 @@ def grown(seed: int) -> Drawing:
     branches, lobes = list(central.tree.branches), list(central.lobes)
     for side, names in ((-1, ("RUL", "RML", "RLL")), (1, ("LUL", "LLL"))):
         seeds = seeds_in(patient, side, rng)
-
-        def inside(zyx_mm: np.ndarray, side: int = side) -> np.ndarray:
-            z, y, x = zyx_mm.T.astype(np.float32)
-            return (lung_shape(patient, side, z, y, x) > 2) | (
-                np.linalg.norm(zyx_mm - [-22, 4, side * 32], axis=1) < 35
-            )
-
         for name in names:
             trunk = central.of(name)
             stem = GrownBranch(trunk.points_mm[:, ::-1], trunk.radii_mm, -1, 0)
             served = seeds[lobe_at(seeds, side) == central.lobes[trunk.id - 1]]
             shift = len(branches)
-            for branch in grow([stem], served, inside, 0.9, rng)[1:]:
+            for branch in grow([stem], served, 0.9, rng)[1:]:
                 parent = trunk.id if branch.parent == 0 else shift + branch.parent
                 branches.append(
                     Branch(len(branches) + 1, parent, (), 1, branch.points_mm[:, ::-1], branch.radii_mm, 1.0)

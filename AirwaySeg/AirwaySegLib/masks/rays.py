@@ -17,6 +17,15 @@ SMOOTHING = (0.25, 0.5, 0.25)
 """Weights of neighbouring samples and rays: noise of 60 HU in single voxels is no wall."""
 
 
+def rays_across(axes: NDArray, count: int) -> NDArray[np.floating]:
+    """Unit vectors at right angles to each axis, evenly around it: (P, ``count``, 3) for unit vectors (P, 3)."""
+    one = np.cross(axes, np.eye(3)[np.abs(axes).argmin(axis=1)])
+    one /= np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-9)  # a piece of one voxel has no axis
+    two = np.cross(axes, one)
+    angles = 2 * np.pi * np.arange(count)[:, None] / count
+    return np.cos(angles) * one[:, None] + np.sin(angles) * two[:, None]
+
+
 def profiles_around(
     hu: NDArray, spacing_mm: NDArray, centers_mm: NDArray, axes: NDArray, steps_mm: NDArray
 ) -> NDArray[np.float32]:
@@ -35,12 +44,7 @@ def profiles_around(
     -------
     (P, R, S) with R = `RAYS`.
     """
-    other = np.where(np.abs(axes[:, 1:2]) < 0.8, [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
-    one = np.cross(axes, other)
-    one /= np.linalg.norm(one, axis=1, keepdims=True)
-    two = np.cross(axes, one)
-    angles = np.arange(RAYS)[:, None] * 2 * np.pi / RAYS
-    directions = np.cos(angles) * one[:, None] + np.sin(angles) * two[:, None]
+    directions = rays_across(axes, RAYS)
     points = (centers_mm[:, None, None] + directions[:, :, None] * steps_mm[:, None]) / spacing_mm
     found = ndimage.map_coordinates(hu, points.reshape(-1, 3).T, order=1, mode="nearest", output=np.float32)
     around = ndimage.convolve1d(found.reshape(len(centers_mm), RAYS, -1), SMOOTHING, axis=1, mode="wrap")

@@ -32,8 +32,8 @@ NO_ORIGIN = -1e3
 """Weight of no origin: a group of pieces is told how its members hang together even if it hangs on nothing."""
 
 LEAST_ORIGIN = 0.2
-"""Of the likeliest origin of a piece, if the piece is to be joined for being airway, wherever it may come from. Where
-two origins were about as likely, the likelier one was right for 95 % of the pieces of five simulated cases."""
+"""Of the likeliest origin of a piece, if the piece is to be joined for being airway, wherever it may come from. With
+this rule 95 % of the joined pieces of five simulated cases had the right origin; without it 98 % of fewer pieces."""
 
 ALONE = 0.83
 """What a score of a mask alone counts: shape tells little of what is airway. So half as many false pieces of three

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
+from AirwaySegLib.masks.rays import rays_across
 from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.repair.path_bridges import Evidence
 from AirwaySegLib.tree.fragment_ends import (
@@ -131,7 +132,7 @@ def _points_of(pieces: list[Course]) -> _Points:
 
 def _of_ct(hu: NDArray, at: _Points, spacing_mm: Spacing, count: int) -> Facts:
     radii = np.clip(at.radii, 0.5 * min(spacing_mm), None)
-    across = _across(at.along)
+    across = rays_across(at.along, DIRECTIONS)
     steps = np.arange(0, radii.max() + BEYOND_WALL_MM + RAY_STEP_MM, RAY_STEP_MM)
     rays = at.points_mm[:, None, None] + across[:, :, None] * steps[:, None]
     profile = _sampled(hu, rays, spacing_mm)  # (K, D, steps)
@@ -156,15 +157,6 @@ def _of_ct(hu: NDArray, at: _Points, spacing_mm: Spacing, count: int) -> Facts:
         "soft_share": mean_of((shell > SOFT_HU).mean(axis=1)),
         "lumen_hu": mean_of(middle),
     }
-
-
-def _across(along: Floats) -> Floats:
-    """`DIRECTIONS` unit vectors across each direction, (K, D, 3)."""
-    other = np.eye(3)[np.abs(along).argmin(axis=1)]
-    first = unit(np.cross(along, other))
-    second = np.cross(along, first)
-    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
-    return np.cos(angles)[:, None] * first[:, None] + np.sin(angles)[:, None] * second[:, None]
 
 
 def _sampled(hu: NDArray, points_mm: Floats, spacing_mm: Spacing) -> Floats:

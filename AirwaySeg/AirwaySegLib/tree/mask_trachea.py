@@ -25,6 +25,9 @@ WINDOW, LEAST = 2.25, 0.5
 LEAST_LENGTH = 2.5
 """A shorter stretch is left to thinning."""
 
+LEAST_PIXELS = 1.5
+"""A ball of so few pixels' radius is no trachea's, and a rod of a third of it would have none."""
+
 MEND, WHOLE = 0.75, 0.95
 """A slice is closed by so much; it is whole if closing it adds less than 5 %."""
 
@@ -78,7 +81,7 @@ def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | Non
     ``radius_mm`` is that of the largest ball that fits into the mask.
     """
     slices = _followed(mask, spacing_mm, radius_mm)
-    if not slices:
+    if not slices or radius_mm < LEAST_PIXELS * max(spacing_mm[1:]):
         return None
     # Below the carina every slice has two lumens; ragged slices farther up may have two pieces as well.
     usual_mm = float(np.median([part.spread_mm for part in slices]))

@@ -86,6 +86,14 @@ def test_a_short_bronchus_of_the_trachea_is_a_branch_and_a_bump_is_none(radius_m
     assert end.points_mm[-1] == pytest.approx([73, 40, 147], abs=4) and tree.branch(end.parent).name == TRACHEA
 
 
+@pytest.mark.parametrize("wide", [2, 3])
+def test_a_thin_column_is_one_branch_of_its_length(wide):
+    mask = np.zeros((38, 14, 14), np.uint8)
+    mask[4:34, 4 : 4 + wide, 4 : 4 + wide] = 1
+    (branch,) = parse_airways(Volume(mask, (1.0, 0.7, 0.7))).tree.branches
+    assert 26 <= branch.length_mm <= 30
+
+
 def test_a_trachea_that_leans_backwards_is_followed():
     tubes = a_forked_tree()
     tubes[0] = Tube((195, 0, 90), (110, 40, 90), 8, 8)

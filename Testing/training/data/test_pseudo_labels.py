@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, read_on_grid
-from AirwaySegTraining.data.pseudo_labels import dark_spots, doubtful_label, pseudo_case
+from AirwaySegTraining.data.pseudo_labels import dark_spots, doubtful_label, is_wall, pseudo_case
 
 
 @pytest.fixture
@@ -32,6 +33,34 @@ def test_tissue_in_the_mask_is_no_airway(a_chest, a_quiet_chest, an_incomplete_m
     too_wide[60, 40:60, 60:110] = 1
     label, box = doubtful_label(Volume(a_quiet_chest, a_chest.spacing_mm), too_wide)
     assert not (label[a_quiet_chest[box] > -500] == 1).any()
+
+
+def a_walled_tube(wall_hu: int) -> Volume:
+    """A tube of 2 mm radius with a wall of 1 mm in a lung, blurred as by a scanner."""
+    z, y, x = np.indices((16, 40, 40))
+    radius = np.hypot(y - 20, x - 20) * 0.7
+    hu = np.select([radius < 2.1, radius < 3.2], [-990, wall_hu], -880).astype(np.float32)
+    return Volume(gaussian_filter(hu, (0, 0.7, 0.7)).astype(np.int16), (1.0, 0.7, 0.7))
+
+
+@pytest.mark.parametrize("wall_hu", [-300, 40])
+def test_a_wall_is_background_and_the_lumen_beside_the_mask_is_left_out(wall_hu):
+    tube = a_walled_tube(wall_hu)
+    radius = np.hypot(*(np.indices((40, 40)) - 20)) * 0.7
+    too_narrow = np.broadcast_to(radius < 1.4, tube.array.shape)
+    wall = is_wall(tube.array, too_narrow, tube.spacing_mm)[8]
+    assert wall[(radius > 2.2) & (radius < 2.6)].all()
+    assert not wall[radius < 1.9].any()
+
+
+def test_a_mask_that_lies_on_the_wall_is_left_out_there(a_chest, a_quiet_chest, an_incomplete_mask):
+    blurred = gaussian_filter(a_quiet_chest.astype(np.float32), 0.8).astype(np.int16)
+    ct = Volume(blurred, a_chest.spacing_mm)
+    too_wide = binary_dilation(an_incomplete_mask > 0)
+    label, box = doubtful_label(ct, too_wide)
+    wall = is_wall(blurred[box], too_wide[box], ct.spacing_mm)
+    assert (wall & too_wide[box]).any()
+    assert (label[wall & too_wide[box]] == 2).all()
 
 
 def test_a_dark_tube_in_the_lung_is_a_dark_spot_and_its_surroundings_are_not():

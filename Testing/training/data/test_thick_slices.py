@@ -1,6 +1,7 @@
 """Thick slices of real cases: the mean HU, and a label that holds only what is still airway."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,14 @@ def test_only_what_is_half_air_and_dark_stays_airway(a_folder):
     thicker = thick_case(read_case(a_folder), 6.0)
     assert (thicker.label[3, 16:18, 10] == 2).all(), "a third of the slice"
     assert thicker.label[:, 12:15].max() == 0
+
+
+def test_less_than_half_airway_beside_the_lumen_is_background_where_it_is_bright(a_folder):
+    case = read_case(a_folder)
+    ct, label = np.array(case.ct), np.array(case.label)
+    ct[20:22, 8, 4:8], label[20:22, 8, 4:8] = 200, 1
+    thicker = thick_case(replace(case, ct=ct, label=label), 6.0)
+    assert (thicker.label[3, 8, 4:8] == 0).all()
 
 
 def test_the_command_keeps_what_is_there(a_folder, tmp_path, capsys):

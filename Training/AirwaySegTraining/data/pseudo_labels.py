@@ -1,13 +1,14 @@
 """Makes a training case of a real CT and a mask that is precise but incomplete and ragged.
 
-Airway is where the mask and the CT agree. Voxels that the mask may have missed are left out: a shell around it, dark
-spots in the lungs, air beside the tree and in the trachea. The rest is background: parenchyma without dark spots,
-vessels, chest wall, oesophagus, outside air.
+Airway is where the mask and the CT agree. Voxels that the mask may have missed are left out: a shell around it where
+the CT is nearer to the lumen than to the wall, dark spots in the lungs, air beside the tree and in the trachea. The
+rest is background: walls, parenchyma without dark spots, vessels, chest wall, oesophagus, outside air.
 """
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.chest.trachea import find_trachea
@@ -46,6 +47,18 @@ def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, floa
     return (darker > max(DARK_SPOT_HU, 2.5 * usual)) & lungs
 
 
+def is_wall(hu: NDArray, airway: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """Voxels within `SHELL_MM` of airway that are nearer to the wall's density than to the lumen's; (Z, Y, X) bool.
+
+    The lumen is the darkest airway and the wall the brightest voxel as near. Where a vessel touches the wall, its
+    blood counts as wall: less is called wall then, never more.
+    """
+    size = tuple(2 * max(1, round(SHELL_MM / mm)) + 1 for mm in spacing_mm)
+    darkest = minimum_filter(np.where(airway, hu, np.inf).astype(np.float32), size)
+    brightest = maximum_filter(hu.astype(np.float32), size)
+    return np.isfinite(darkest) & (hu > (darkest + brightest) / 2)
+
+
 def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:
     """Label (0 background, 1 airway, 2 left out) on the body's box, and that box; ``ct`` and ``mask`` are canonical."""
     body = body_mask(ct.array, ct.spacing_mm)
@@ -54,7 +67,8 @@ def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:
     hu, inside, airway = ct.array[box], body[box], mask[box] > 0
     lungs = lung_mask(ct.array, body, ct.spacing_mm)[box]
     from_tree_mm = distance_to(airway, ct.spacing_mm)
-    doubtful = from_tree_mm < SHELL_MM
+    wall = is_wall(hu, airway, ct.spacing_mm)
+    doubtful = (from_tree_mm < SHELL_MM) & (airway | ~wall)
     inner = distance_to(~lungs, ct.spacing_mm) > PLEURA_MM
     doubtful |= dark_spots(hu, lungs, ct.spacing_mm) & (inner | (from_tree_mm < HILUM_MM))
     doubtful |= (from_tree_mm < BESIDE_TREE_MM) & (hu < AIR_HU) & ~lungs
@@ -65,7 +79,7 @@ def doubtful_label(ct: Volume, mask: NDArray) -> tuple[NDArray[np.uint8], Box]:
         top = min(trachea.top + round(20 / ct.spacing_mm[0]), ct.array.shape[0]) - (box[0].start or 0)
         doubtful[top:] |= inside[top:] & (hu[top:] < AIR_HU)
     label = np.where(doubtful, 2, 0).astype(np.uint8)
-    label[airway & (hu < AIR_HU)] = 1
+    label[airway & (hu < AIR_HU) & ~wall] = 1
     return label, box
 
 

@@ -8,7 +8,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.cases import Case, case_folders, prepared_case
-from AirwaySegTraining.data.pseudo_labels import AIR_HU
+from AirwaySegTraining.data.pseudo_labels import AIR_HU, is_wall
 from AirwaySegTraining.simulator.scanner import whole_hu
 from AirwaySegTraining.simulator.simulate import SimulatedCase, write_case
 from AirwaySegTraining.simulator.slabs import Slabs
@@ -20,8 +20,8 @@ FEWEST_SLICES = 8
 def thick_case(case: Case, slice_mm: float) -> SimulatedCase:
     """The case in slices of about ``slice_mm``, each the mean of as many slices of the CT as fit best, at least two.
 
-    A voxel is airway if at least half of it was and it is still as dark as air; one of which a smaller part was airway,
-    or in which the walls outweigh the air, is left out.
+    A voxel is airway if at least half of it was and it is still as dark as air and nearer to the lumen's density than
+    to the wall's (see `is_wall`). One that is brighter is left out if half of it was airway, and background if less.
 
     Raises
     ------
@@ -37,7 +37,10 @@ def thick_case(case: Case, slice_mm: float) -> SimulatedCase:
     slabs = Slabs(over * thin_mm, thin_mm, over, over)
     hu = slabs.mean(np.asarray(case.ct, np.float32))
     label = slabs.label(np.asarray(case.label))
-    label[(label == 1) & (hu >= AIR_HU)] = IGNORE
+    airway = (label == 1) & (hu < AIR_HU)
+    wall = is_wall(hu, airway, slabs.spacing_mm(case.spacing_mm))
+    label[(label == IGNORE) & wall] = 0
+    label[(label == 1) & (wall | ~airway)] = IGNORE
     description = {
         "source": f"{case.name}, slices of {slabs.thick_mm:g} mm averaged from {thin_mm:g} mm",
         "patient": case.patient,

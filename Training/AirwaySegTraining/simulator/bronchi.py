@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from AirwaySegTraining.simulator.growth import Branch, Central, Points, grow, limit_angle, taper, unit, wobbly_line
-from AirwaySegTraining.simulator.patient import Patient, fissures, inside_lung, seeds_in
+from AirwaySegTraining.simulator.growth import Branch, Points, grow, limit_angle, taper, unit, wobbly_line
+from AirwaySegTraining.simulator.patient import Patient, fissures, seeds_in
 
 Range = tuple[float, float]
 
@@ -28,9 +28,6 @@ MIDDLE = Stem((14, 22), (0.5, 0.62), 50)
 RIGHT_LOWER = Stem((6, 12), (0.75, 0.88), 30)
 LEFT_UPPER = Stem((7, 14), (0.7, 0.82), 75)
 LEFT_LOWER = Stem((6, 12), (0.72, 0.84), 35)
-
-SEGMENTS = Central(last_generation=6, length_mm=11.5, least_share=0.15)
-"""Lobar and segmental bronchi give off branches every centimetre, as in real trees."""
 
 
 def central_airways(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -53,7 +50,7 @@ def central_airways(patient: Patient, rng: np.random.Generator) -> list[Branch]:
 
 def _lobe_seeds(patient: Patient, side: int, rng: np.random.Generator) -> tuple[Points, Points, Points]:
     """Points that the trees of one lung must serve, in the upper, middle (left: none) and lower lobe."""
-    seeds = seeds_in(patient, side, int(rng.uniform(1000, 1900)), rng)
+    seeds = seeds_in(patient, side, int(rng.uniform(1300, 2300)), rng)
     oblique, horizontal = fissures(patient, seeds[:, 0], seeds[:, 1])
     middle = (oblique > 0) & (horizontal < 0) & (side < 0)
     return seeds[(oblique > 0) & ~middle], seeds[middle], seeds[oblique <= 0]
@@ -76,7 +73,6 @@ def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm:
     tree = central_airways(patient, rng)
     for side, main in ((-1, 1), (1, 2)):
         upper, middle, lower = _lobe_seeds(patient, side, rng)
-        inside = inside_lung(patient, side, 2.0)
         lobes = [(main, LEFT_UPPER, upper), (main, LEFT_LOWER, lower)]
         if side < 0:
             stem = _add_stem(tree, main, INTERMEDIATE, np.vstack([middle, lower]), rng)
@@ -85,7 +81,7 @@ def grow_bronchial_tree(patient: Patient, rng: np.random.Generator, smallest_mm:
             if len(seeds):
                 _add_stem(tree, parent, kind, seeds, rng)
                 first = len(tree)
-                tree = grow(tree, seeds, inside, smallest_mm, rng, SEGMENTS)
+                tree = grow(tree, seeds, smallest_mm, rng)
                 for branch in tree[first:]:
                     if branch.generation <= 4:
                         branch.squash = rng.uniform(0.8, 1.25)

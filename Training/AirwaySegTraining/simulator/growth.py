@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
+
+from AirwaySegTraining.simulator.space_filling import Connected, connect
 
 Points = NDArray[np.float64]
 Inside = Callable[[Points], NDArray[np.bool_]]
+
+STRAIGHT = 0.55
+"""How much of the way from the root counts beside the way to the tree (see `space_filling.connect`): by eye, from
+projections of slabs beside those of real CTs."""
+
+BALANCE_STEPS, LEAST_MM = 5, 2.0
+"""Steps towards the fork of least volume; neighbours nearer than this pull as if they were as far."""
 
 
 @dataclass
@@ -35,30 +45,6 @@ class Branch:
     """Wall thickness in mm in addition to the usual one for the calibre."""
 
 
-@dataclass(frozen=True)
-class Central:
-    """Bronchi down to ``last_generation`` are about ``length_mm`` long at most, and side branches leave a stem.
-
-    The smaller child of such a bronchus serves at least ``least_share`` of its parent's lung.
-    """
-
-    last_generation: int
-    length_mm: float
-    least_share: float
-
-
-@dataclass
-class _Tip:
-    """A growing tip: the end of branch ``parent``, with the seeds that its children have to reach."""
-
-    position_mm: Points
-    direction: Points
-    radius_mm: float
-    seeds_mm: Points
-    parent: int
-    generation: int
-
-
 def unit(vector: Points) -> Points:
     """The vector at length 1 (a zero vector stays zero)."""
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
@@ -69,22 +55,30 @@ def wobbly_line(
 ) -> Points:
     """Points about every ``step_mm`` from start to end, bent sideways by up to about ``wobble`` of the length."""
     axis = end_mm - start_mm
-    length_mm = float(np.linalg.norm(axis))
-    count = max(3, int(np.ceil(length_mm / step_mm)) + 1)
-    along = np.linspace(0, 1, count)[:, None]
-    bend = np.zeros((count, 3))
+    count = max(3, int(np.ceil(np.linalg.norm(axis) / step_mm)) + 1)
+    along = np.linspace(0, 1, count)
+    return start_mm + along[:, None] * axis + _bend(along, axis, wobble, rng)
+
+
+def _bend(along: NDArray, axis: Points, wobble: float, rng: np.random.Generator) -> Points:
+    """How far a line along ``axis`` bends sideways at each part 0..1 of its length, (P, 3); nothing at its ends."""
+    bend = np.zeros((len(along), 3))
     for wave in (1, 2):
         side = rng.normal(size=3)
         side -= unit(axis) * float(side @ unit(axis))
-        bend += np.sin(np.pi * wave * along) * unit(side) * length_mm * wobble * rng.uniform(-1, 1) / wave
-    return start_mm + along * axis + bend
+        much_mm = float(np.linalg.norm(axis)) * wobble * rng.uniform(-1, 1) / wave
+        bend += np.sin(np.pi * wave * along)[:, None] * unit(side) * much_mm
+    return bend
 
 
 def taper(count: int, start_mm: float, end_mm: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Radii (count,) from start to end with a slow waviness of about 4 %."""
+    return _wavy(np.linspace(start_mm, end_mm, count), rng)
+
+
+def _wavy(radii_mm: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     phase = rng.uniform(0, 2 * np.pi)
-    waves = 1 + 0.04 * np.sin(np.linspace(0, rng.uniform(2, 7), count) + phase)
-    return np.linspace(start_mm, end_mm, count) * waves
+    return radii_mm * (1 + 0.04 * np.sin(np.linspace(0, rng.uniform(2, 7), len(radii_mm)) + phase))
 
 
 def limit_angle(direction: Points, parent: Points, most_degrees: float) -> Points:
@@ -96,82 +90,88 @@ def limit_angle(direction: Points, parent: Points, most_degrees: float) -> Point
     return np.cos(np.radians(most_degrees)) * parent + np.sin(np.radians(most_degrees)) * side
 
 
-def _split(seeds_mm: Points, direction: Points, least: float, rng: np.random.Generator) -> tuple[Points, Points]:
-    """Two groups of seeds, each of a share of at least ``least``, cut across their largest extent.
+def grow(trunk: list[Branch], seeds_mm: Points, smallest_mm: float, rng: np.random.Generator) -> list[Branch]:
+    """The tree that serves all points from the end of the trunk's last branch, down to a radius of ``smallest_mm``.
 
-    Only their extent perpendicular to ``direction`` counts.
-    """
-    spread = seeds_mm - seeds_mm.mean(axis=0)
-    spread = spread - np.outer(spread @ direction, direction) * 0.85
-    _, _, axes = np.linalg.svd(spread, full_matrices=False)
-    position = spread @ axes[0]
-    first = position < np.quantile(position, rng.uniform(least, 1 - least))
-    return seeds_mm[first], seeds_mm[~first]
-
-
-def _grow_one(tip: _Tip, inside: Inside, most_mm: float, rng: np.random.Generator) -> tuple[Branch, Points] | None:
-    """The branch from a tip towards its seeds, and its direction; None where it would leave the lung at once."""
-    to_seeds = tip.seeds_mm.mean(axis=0) - tip.position_mm
-    direction = limit_angle(unit(to_seeds), tip.direction, rng.uniform(45, 75))
-    length_mm = 0.45 * float(np.linalg.norm(to_seeds)) * rng.uniform(0.8, 1.3)
-    length_mm = min(float(np.clip(length_mm, 3 * tip.radius_mm, 14 * tip.radius_mm)), most_mm)
-    for _ in range(4):
-        line = wobbly_line(tip.position_mm, tip.position_mm + direction * length_mm, 0.06, rng)
-        if inside(line[1:]).mean() > 0.75:
-            break
-        length_mm *= 0.6
-    else:
-        return None
-    radii = taper(len(line), tip.radius_mm * 1.04, tip.radius_mm * rng.uniform(0.9, 1.0), rng)
-    return Branch(line, radii, tip.parent, tip.generation), unit(line[-1] - line[-2])
-
-
-def grow(
-    trunk: list[Branch],
-    seeds_mm: Points,
-    inside: Inside,
-    smallest_mm: float,
-    rng: np.random.Generator,
-    central: Central | None = None,
-) -> list[Branch]:
-    """The branches that grow from the end of the trunk's last branch until ``smallest_mm`` (radius) or no seed is left.
+    Bronchi and vessels run from the hilum to the pleura on short ways, with thin side branches every centimetre: so the
+    points are connected by `space_filling.connect`, and each fork is moved to where its branches pull it
+    (`_balanced`). A branch ends at a fork or at the last point it serves.
 
     Parameters
     ----------
-    trunk : the branches so far; growth begins at the last one and the result starts with copies of them.
-    seeds_mm : (N, 3) points that the tree must serve: it splits them in two at each bifurcation.
-    inside : tells for (P, 3) points whether they lie in the lung.
-    smallest_mm : a child thinner than this is not grown.
-    central : how the first generations differ; by default they do not.
+    trunk : the branches so far; the result starts with copies of them.
+    seeds_mm : (N, 3) points that the tree must serve.
+    smallest_mm : what is thinner is not grown.
 
     Notes
     -----
-    Child radius = parent's radius * fraction of seeds ** (1 / n), with n 2.3 above 3 mm diameter and 3 below (Murray's
-    law holds in the periphery).
+    Child radius = parent's radius * share of the points served ** (1 / n), with n 2.3 above 3 mm diameter and 3 below
+    (Murray's law holds in the periphery).
     """
     branches = list(trunk)
+    if len(seeds_mm) == 0:
+        return branches
     last = branches[-1]
-    direction = unit(last.points_mm[-1] - last.points_mm[-3])
-    stack = [_Tip(last.points_mm[-1], direction, float(last.radii_mm[-1]), seeds_mm, len(trunk) - 1, last.generation)]
-    while stack:
-        tip = stack.pop()
-        near = central if central is not None and tip.generation < central.last_generation else None
-        least = near.least_share if near else 0.28
-        groups = _split(tip.seeds_mm, tip.direction, least, rng) if len(tip.seeds_mm) >= 4 else ()
-        for group in groups:
-            exponent = rng.uniform(2.2, 2.4) if tip.radius_mm > 1.5 else rng.uniform(2.8, 3.2)
-            radius_mm = tip.radius_mm * (len(group) / len(tip.seeds_mm)) ** (1 / exponent)
-            if radius_mm < smallest_mm:
-                continue
-            child = _Tip(tip.position_mm, tip.direction, radius_mm, group, tip.parent, tip.generation + 1)
-            most_mm = near.length_mm * float(np.exp(rng.normal(scale=0.35))) if near else np.inf
-            grown = _grow_one(child, inside, most_mm, rng)
-            if grown is None:
-                continue
-            branch, direction = grown
-            branches.append(branch)
-            stack.append(_Tip(branch.points_mm[-1], direction, radius_mm, group, len(branches) - 1, child.generation))
+    nodes = connect(last.points_mm[-1:], seeds_mm, STRAIGHT)
+    radii = _radii(nodes, float(last.radii_mm[-1]), rng)
+    children = [[child for child in nodes.children[node] if radii[child] >= smallest_mm] for node in range(len(radii))]
+    points_mm = _balanced(nodes, radii, children)
+    todo = [(0, child, len(branches) - 1) for child in children[0]]
+    while todo:
+        start, node, parent = todo.pop()
+        course = [start, node]
+        while len(children[course[-1]]) == 1:
+            course += children[course[-1]]
+        branch_radii = radii[[node, *course[1:]]]
+        line, along = _smooth_line(points_mm[course], rng)
+        radii_mm = _wavy(np.interp(along, np.linspace(0, 1, len(course)), branch_radii), rng)
+        branches.append(Branch(line, radii_mm, parent, branches[parent].generation + 1))
+        todo += [(course[-1], child, len(branches) - 1) for child in children[course[-1]]]
     return branches
+
+
+def _radii(nodes: Connected, root_mm: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The radius in which each node is reached, (N + 1,)."""
+    radii = np.full(len(nodes.points_mm), root_mm)
+    for node in nodes.order:
+        above = nodes.parents[node]
+        exponent = rng.uniform(2.2, 2.4) if radii[above] > 1.5 else rng.uniform(2.8, 3.2)
+        radii[node] = radii[above] * (nodes.served[node] / nodes.served[above]) ** (1 / exponent)
+    return radii
+
+
+def _balanced(nodes: Connected, radii: NDArray[np.float64], children: list[list[int]]) -> Points:
+    """The nodes (N + 1, 3), each moved towards where the branches that meet there, as ropes, would hold it.
+
+    A branch pulls with the area of its cross-section. That is the fork of least volume (Murray 1926,
+    doi:10.1085/jgp.9.6.835; Weiszfeld's iteration finds it); a few steps make stems straight and keep them apart.
+    """
+    points = nodes.points_mm.copy()
+    forks = [node for node in nodes.order if children[node]]
+    for _ in range(BALANCE_STEPS):
+        before = points.copy()
+        for node in forks:
+            ends = [nodes.parents[node], *children[node]]
+            pulls = radii[[node, *children[node]]] ** 2
+            pulls /= np.maximum(np.linalg.norm(before[ends] - before[node], axis=1), LEAST_MM)
+            points[node] = (before[node] + pulls @ before[ends] / pulls.sum()) / 2
+    return points
+
+
+def _smooth_line(points_mm: Points, rng: np.random.Generator) -> tuple[Points, NDArray[np.float64]]:
+    """A curve of steps of about 2 mm through points (P, 3), bent a little; and where between them each point is, 0..1.
+
+    Points that coincide count as one.
+    """
+    steps_mm = np.linalg.norm(np.diff(points_mm, axis=0), axis=1)
+    points_mm = points_mm[np.concatenate([[True], steps_mm > 0.1])]
+    if len(points_mm) < 3:
+        line = wobbly_line(points_mm[0], points_mm[-1], 0.06, rng)
+        return line, np.linspace(0, 1, len(line))
+    at_mm = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_mm, axis=0), axis=1))])
+    along = np.linspace(0, 1, max(3, int(np.ceil(at_mm[-1] / 2)) + 1))
+    curve = make_interp_spline(at_mm, points_mm, k=min(3, len(points_mm) - 1))(along * at_mm[-1])
+    return curve + _bend(along, points_mm[-1] - points_mm[0], 0.04, rng), along
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:

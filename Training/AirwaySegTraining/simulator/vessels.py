@@ -3,8 +3,15 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-from AirwaySegTraining.simulator.growth import Branch, companions, grow, wobbly_line
+from AirwaySegTraining.simulator.growth import STRAIGHT, Branch, companions, grow, wobbly_line
 from AirwaySegTraining.simulator.patient import Patient, inside_lung, seeds_in, wall_thickness_mm
+from AirwaySegTraining.simulator.space_filling import connect
+
+WIDEST_WITH_TWIGS_MM, TWIG_EVERY = 2.5, 3
+"""Arteries up to this radius have twigs, at every third point of their line (about 6 mm)."""
+
+FARTHEST_MM = 40.0
+"""What is farther from every artery has no twig."""
 
 
 def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -19,7 +26,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
             seeds = seeds_in(patient, side, int(rng.uniform(1200, 1900) * share * 2), rng)
             seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
             if len(seeds) > 8:
-                veins += grow([trunk], seeds, inside_lung(patient, side, 1.0), 0.45, rng)
+                veins += grow([trunk], seeds, 0.45, rng)
     return veins
 
 
@@ -32,21 +39,24 @@ def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator
 def peripheral_vessels(
     patient: Patient, arteries: list[Branch], rng: np.random.Generator
 ) -> tuple[list[Branch], list[Branch]]:
-    """Thin vessels of the outer lung: from the ends of the arteries, and some that represent veins.
+    """Thin vessels of the lung: twigs of the arteries up to about 1 cm from the pleura, and some that represent veins.
 
-    The grown trees end earlier, real vessels end about 1 cm from the pleura.
+    The grown trees end earlier. Twigs fork on their way, and leave along thin arteries as well as from their ends.
     """
-    parents = {artery.parent for artery in arteries}
-    ends = np.array([artery.points_mm[-1] for index, artery in enumerate(arteries, start=1) if index not in parents])
+    thin = [artery for artery in arteries if float(artery.radii_mm.mean()) < WIDEST_WITH_TWIGS_MM]
+    starts = np.concatenate([artery.points_mm[:0:-TWIG_EVERY] for artery in thin])
     twigs, veins = [], []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(900, 1600)), rng)
-        far_mm, nearest = cKDTree(ends).query(goals)
-        for goal, start in zip(goals[far_mm < 40], ends[nearest[far_mm < 40]]):
-            line = wobbly_line(start, goal, 0.08, rng, step_mm=4)
+        goals = seeds_in(patient, side, int(rng.uniform(1500, 2800)), rng)
+        own = starts[starts[:, 2] * side > 0]
+        goals = goals[cKDTree(own).query(goals)[0] < FARTHEST_MM]
+        nodes = connect(own, goals, STRAIGHT)
+        radii_mm = np.minimum(rng.uniform(0.35, 0.55) * nodes.served ** (1 / 3), 1.0)
+        for node in nodes.order:
+            line = wobbly_line(nodes.points_mm[nodes.parents[node]], nodes.points_mm[node], 0.08, rng, step_mm=4)
             if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(rng.uniform(0.5, 1.0), 0.35, len(line)), -1, 0))
+                twigs.append(Branch(line, np.linspace(radii_mm[node], 0.8 * radii_mm[node], len(line)), -1, 0))
         for start in seeds_in(patient, side, int(rng.uniform(120, 400)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
