@@ -3,9 +3,9 @@
     .venv/bin/python Testing/benchmarks/simulated_user.py CASE ... [--results FOLDER] [--broken CT=MASK ... -o OUT]
 
 A CASE is a folder with ct.nrrd and label.nrrd (1 airway, 2 left out), such as `airwayseg-train simulate` makes; its
-result of `airwayseg segment` lies in FOLDER/CASE. ``--broken`` makes a bad start of a real CT: from MASK, which is taken
-for the truth, subtrees and stretches are taken out and false pieces added (`broken_starts.py` in Testing/support). It
-is repaired and measured with the CT alone, as a mask from elsewhere is, into OUT.
+result of `airwayseg segment` lies in FOLDER/CASE. ``--broken`` makes a bad start of a real CT: from MASK, which is
+taken for the truth, subtrees and stretches are taken out and false pieces added (`broken_starts.py` in
+Testing/support). It is repaired and measured with the CT alone, as a mask from elsewhere is, into OUT.
 
 How the user works, and what an action is, says `correcting_user.py`; what a stroke of the brush is, `painting.py`. Each
 case prints its actions and one row of a table:
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / folder) for folder in ("AirwaySeg", "Training", "Testing/support")]
+sys.path[:0] = [str(ROOT / "AirwaySeg"), str(ROOT / "Training"), str(ROOT / "Testing" / "support")]
 
 from broken_starts import Damage, broken_start
 from correcting import Session
