@@ -12,6 +12,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.repair.bridge import Bridge
+from AirwaySegLib.repair.proposal import Proposal
 
 SPACING_MM = (0.8, 0.7, 0.7)
 SHAPE = (100, 60, 100)
@@ -117,3 +119,26 @@ def test_a_bad_start_lacks_subtrees_has_loose_pieces_and_false_branches():
     assert 0.6 < mask[airway].mean() < 0.99
     assert label_components(mask).max() >= 3
     assert false.max() >= 3 and (false > 0).sum() > 500
+
+
+def a_repair(number: int, state: str, joins: tuple[int, int], brings: int, voxels: np.ndarray) -> Proposal:
+    bridge = Bridge(joins, voxels.astype(np.int32), 0.6, "path", 2.0)
+    return Proposal(number, bridge, (brings,), 1, (0.0, 0.0, 0.0), state, "")
+
+
+def test_decisions_about_repairs_take_the_ones_that_they_hang_on_with_them():
+    row = np.column_stack([np.full(20, 5), np.full(20, 5), np.arange(20)])
+    trunk, first, second, third, fourth = np.split(row, [4, 6, 10, 12])
+    mask = np.zeros((10, 10, 20), bool)
+    mask[tuple(np.concatenate([trunk, first, second]).T)] = True
+    repairs = {1: a_repair(1, "applied", (1, 2), 2, first), 2: a_repair(2, "proposed", (2, 3), 3, third)}
+    hu = Volume(np.full(mask.shape, -850, np.int16), (1.0, 1.0, 1.0))
+    session = Session(hu, mask, proposals=repairs, pieces={2: second, 3: fourth})
+    refused, accepted = session.decisions()
+    assert {tuple(voxel) for voxel in refused.remove.tolist()} == {*map(tuple, [*first.tolist(), *second.tolist()])}
+    assert len(accepted.add) == len(third) + len(fourth)
+    session.decide(refused)
+    assert mask.sum() == len(trunk)
+    (accepted,) = session.decisions()
+    session.decide(accepted)
+    assert mask.sum() == 20 and not session.decisions()
