@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import Field, fields
+from io import TextIOWrapper
 from pathlib import Path
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
-from AirwaySegLib.cohort.options import add_cohort_options
+from AirwaySegLib.cohort.options import add_cohort_options, add_dicom_seg
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
@@ -25,6 +26,9 @@ EXIT_CANCELLED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Exit codes: 0 success, 2 an error (one sentence on standard error), 130 cancelled."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # one that cannot print a name, as on Windows into a file, writes escapes
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
     stop_on_signals()
@@ -82,6 +86,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     measuring = parser.add_mutually_exclusive_group()
     measuring.add_argument("--no-measure", action="store_true", help="only the mask, without tree and distance maps")
     _add_voxels(measuring, "; the mask is kept even if measuring fails")
+    add_dicom_seg(parser)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
@@ -259,6 +264,7 @@ def _segment(options: argparse.Namespace) -> int:
         spacing,
         options.voxels,
         options.skip_finished,
+        options.dicom_seg,
     )
     with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)

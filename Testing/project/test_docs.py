@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from phantoms import a_forked_tree, draw_tubes
 from source_tree import ROOT
 
-from AirwaySegLib.cohort.columns import CASE_COLUMNS, GENERATION_COLUMNS
+from AirwaySegLib.cohort.columns import BRANCH_CHANGE_COLUMNS, CASE_COLUMNS, CHANGE_COLUMNS, GENERATION_COLUMNS
 from AirwaySegLib.commands import measure as measure_command
 from AirwaySegLib.commands import segment as segment_command
 from AirwaySegLib.repair.proposal import STATES
@@ -210,7 +210,8 @@ def test_the_page_of_outputs_names_every_column_of_a_cohort():
     assert {"length_generation_0_mm", "length_generation_10_mm", "lumen_area_generation_10_mm2"} <= set(
         re.findall(r"`(\w+)`", page)
     )
-    names = {column.name for column in (*CASE_COLUMNS, *GENERATION_COLUMNS)}
+    documented = (*CASE_COLUMNS, *CHANGE_COLUMNS, *BRANCH_CHANGE_COLUMNS, *GENERATION_COLUMNS)
+    names = {column.name for column in documented}
     named = {name for name in names if not re.search(r"_generation_\d+_mm", name)}
     assert not {name for name in named if f"`{name}`" not in page}
 

@@ -223,3 +223,43 @@ def grown(seed: int) -> Drawing:
                 )
                 lobes.append(central.lobes[trunk.id - 1])
     return Drawing(name_branches(assemble(branches)), central.ids, lobes)
+
+
+# Another scan of the same patient ------------------------------------------------------------------------------------
+
+
+def scanned_again(
+    tree: AirwayTree, matrix: np.ndarray, bend_mm: float = 0, lost: float = 0, wider: float = 1
+) -> tuple[AirwayTree, dict[int, int]]:
+    """The tree in another scan, and which branch each of its branches was.
+
+    It is turned and scaled by ``matrix``, shifted, bent by up to ``bend_mm``, and lacks a share of its tips: where one
+    of two is lost, the other prolongs its parent, and the new branch is none of the old ones.
+    """
+    rng = np.random.default_rng(1)
+    kept = [branch for branch in tree.branches if branch.children or rng.random() >= lost]
+    alone = {b.id for b in kept if b.parent and sum(other.parent == b.parent for other in kept) == 1}
+    new: list[Branch] = []
+    place: dict[int, int] = {}
+    was: dict[int, int] = {}
+    for branch in kept:
+        parent = place.get(branch.parent or 0)
+        points = branch.points_mm @ matrix.T + [10, -20, 300]
+        points = points + bend_mm * np.sin(points / 60)[:, [1, 2, 0]]
+        if branch.id in alone and parent is not None:
+            before = new[parent - 1]
+            points, radii = (
+                np.concatenate([before.points_mm, points[1:]]),
+                np.append(before.radii_mm, branch.radii_mm[1:]),
+            )
+            new[parent - 1] = dataclasses.replace(before, points_mm=points, radii_mm=radii)
+            was.pop(parent, None)
+            place[branch.id] = parent
+            continue
+        place[branch.id] = len(new) + 1
+        was[len(new) + 1] = branch.id
+        radii = branch.radii_mm * wider
+        new.append(
+            dataclasses.replace(branch, id=len(new) + 1, parent=parent, children=(), points_mm=points, radii_mm=radii)
+        )
+    return name_branches(assemble(new)), was

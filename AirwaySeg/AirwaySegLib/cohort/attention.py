@@ -45,7 +45,7 @@ def reasons_to_look(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[s
 def _of_case(row: Mapping[str, Any], volume: float, few: float, common: set[str]) -> list[tuple[float, str]]:
     if row["status"] != FINISHED:
         return [(_FAILED, f"{row['status']}: {row.get('error') or 'it was not run'}")]
-    reasons = []
+    reasons = [(_FAILED, row["error"])] if row.get("error") else []
     if abs(volume) > OUTLIER:
         reasons.append((_OUTLIER, f"{'large' if volume > 0 else 'small'} volume ({row['volume_ml']:.1f} ml)"))
     if row.get("branches") is None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ class Found:
 
 def id_of(parts: Sequence[str]) -> str:
     """A name for a folder on any system, from the parts of a path: letters, digits, "-", "_" and "." only."""
-    text = re.sub(r"[^\w.-]+", "-", "_".join(parts)).strip(".-_ ") or "ct"
+    text = unicodedata.normalize("NFC", "_".join(parts))  # macOS gives file names with accents of their own
+    text = re.sub(r"[^\w.-]+", "-", text).strip(".-_ ") or "ct"
     if text.split(".")[0].lower() in _RESERVED:
         text = f"ct_{text}"
     if len(text.encode()) > LONGEST_ID:

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from AirwaySegLib.cohort.case import Case, LeftOut, id_of
 from AirwaySegLib.errors import AirwaySegError
@@ -30,28 +31,43 @@ def read_list(path: Path) -> list[Case]:
     except (OSError, UnicodeDecodeError) as error:
         raise AirwaySegError(f"{path} cannot be read as a table in UTF-8: {error}.") from None
     first = text.split("\n", 1)[0]
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ","
-    )
-    reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
-    lacking = [name for name in COLUMNS[:2] if name not in reader.fieldnames]
-    if lacking:
-        raise AirwaySegError(f"{path} lacks the column {' and '.join(lacking)}; a list of cases has id and ct.")
-    cases: list[Case] = []
-    for row in reader:
-        values = {name: (row.get(name) or "").strip() for name in COLUMNS}
-        if any(values.values()):
-            cases.append(_case(values, path, reader.line_num))
-    lines: dict[str, str] = {}
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or []]
+        _check_columns(path, reader.fieldnames)
+        cases = [_case(row, path, reader.line_num) for row in reader if any(map(_text, row.values()))]
+    except csv.Error as error:
+        raise AirwaySegError(f"Line {reader.reader.line_num} of {path} is no line of a table: {error}.") from None
+    known: set[str] = set()
     for case in cases:
-        if lines.setdefault(case.id.lower(), case.id) is not case.id:
+        if case.id.lower() in known:
             raise AirwaySegError(f"{path} gives the id {case.id} to several cases.")
+        known.add(case.id.lower())
     return cases
 
 
-def _case(values: dict[str, str], path: Path, line: int) -> Case:
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Refuse a table without a needed column, or with one that stands there twice."""
+    lacking = [name for name in COLUMNS[:2] if name not in names]
+    if lacking:
+        raise AirwaySegError(f"{path} lacks the column {' and '.join(lacking)}; a list of cases has id and ct.")
+    twice = next((name for name in COLUMNS if names.count(name) > 1), None)
+    if twice:
+        raise AirwaySegError(f"{path} has several columns {twice}.")
+
+
+def _text(value: str | list[str] | None) -> str:
+    """A value of a row; `csv.DictReader` gives None for a missing one, and a list of those beyond the columns."""
+    return "".join(value).strip() if value else ""
+
+
+def _case(row: dict[Any, Any], path: Path, line: int) -> Case:
     """One row of the list."""
     where = f"Line {line} of {path}"
+    if _text(row.get(None)):
+        raise AirwaySegError(f"{where} has more values than the table has columns; put quotes round commas in values.")
+    values = {name: _text(row.get(name)) for name in COLUMNS}
     for name in COLUMNS[:2]:
         if not values[name]:
             raise AirwaySegError(f"{where} has no {name}.")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def run_on_cluster(
     with ExitStack() as stack:
         client = stack.enter_context(_client(distributed, cluster, stack))
         connected(len(client.scheduler_info()["workers"]), client.dashboard_link)
-        by_key = {f"airwayseg-{case.id}": case for case in cases}
+        run = secrets.token_hex(4)  # another run on this scheduler may have cases of these names
+        by_key = {f"airwayseg-{case.id}-{run}": case for case in cases}
         futures = [
             client.submit(task, case, key=key, pure=False, resources=dict(cluster.resources) or None)
             for key, case in by_key.items()

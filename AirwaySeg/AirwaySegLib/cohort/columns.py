@@ -34,8 +34,8 @@ _INPUT = (
     Column("group", "text", "", "group, of the list"),
     Column("ct", "text", "", "file or folder of the CT"),
     Column("series", "text", "", "UID of the DICOM series"),
-    Column("status", "text", "", "finished, failed, in use (by another run) or not run"),
-    Column("error", "text", "", "why it failed, when it was last tried"),
+    Column("status", "text", "", "finished, failed or not run (stopped before, or another run works on it)"),
+    Column("error", "text", "", "why it failed, or why its DICOM Segmentation did, when it was last tried"),
     Column("warnings", "integer", "", "number of warnings"),
     Column("warning_texts", "text", "", "the warnings, separated by ' | '"),
     Column("slices", "integer", "", "slices of the CT"),
@@ -69,6 +69,18 @@ _CHECKS = (
     Column("weights_sha256", "text", "", "their SHA-256, or the mask's"),
     Column("program", "text", "", "program and version"),
 )
+CHANGE_COLUMNS = (
+    Column("change_from", "text", "", "the patient's first case, with which this later one is compared"),
+    Column("change_days", "integer", "d", "days between both"),
+    Column("change_branches", "integer", "", "branches that both show, on which all changes are measured"),
+    Column("change_lumen_area_mm2", "number", "mm²", "change of their mean lumen area, weighted by earlier length"),
+    Column("change_lumen_area_percent", "number", "%", "the same in percent of the earlier mean"),
+    Column("change_length_percent", "number", "%", "change of their length in all"),
+    Column("change_wall_thickness_mm", "number", "mm", "mean change of their walls, weighted by earlier length"),
+    Column("change_scale", "number", "", "size of the later tree in parts of the earlier: other breath or growth"),
+)
+"""Of `cohort.csv`, before the seconds, if a patient has CTs of several dates whose trees match."""
+
 SECONDS = ("read", "prepare", "infer", "select", "repair", "write", "measure")
 _SECONDS = (
     Column("seconds", "number", "s", "seconds of all stages"),
@@ -89,6 +101,14 @@ BRANCH_COLUMNS = (
 )
 """Of `branches.csv`: as in a result's own, `id` is called `branch`."""
 
+BRANCH_CHANGE_COLUMNS = (
+    Column("earlier_branch", "integer", "", "number of the same branch in the case `change_from` of `cohort.csv`"),
+    Column("change_length_mm", "number", "mm", "change of its length"),
+    Column("change_lumen_area_mm2", "number", "mm²", "change of its mean lumen area"),
+    Column("change_wall_thickness_mm", "number", "mm", "change of its wall's thickness"),
+)
+"""Of `branches.csv`, if `cohort.csv` has `CHANGE_COLUMNS`; empty for a branch without a partner."""
+
 GENERATION_COLUMNS = (
     Column("case", "text", "", "id of the case"),
     Column("generation", "integer", "", "Weibel's generation (trachea 0)"),
@@ -103,3 +123,10 @@ GENERATION_COLUMNS = (
     Column("mean_lumen_area_mm2", "number", "mm²", "mean area of the lumen's cross-section, weighted by length"),
 )
 """Of `generations.csv`."""
+
+
+def columns_of_tables(changes: bool) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """The columns of `cohort.csv` and `branches.csv`, with those of changes or without."""
+    if not changes:
+        return CASE_COLUMNS, BRANCH_COLUMNS
+    return (*_INPUT, *_AIRWAYS, *_CHECKS, *CHANGE_COLUMNS, *_SECONDS), (*BRANCH_COLUMNS, *BRANCH_CHANGE_COLUMNS)

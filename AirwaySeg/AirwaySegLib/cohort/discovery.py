@@ -3,8 +3,10 @@
 import glob
 import hashlib
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,6 +58,9 @@ def find_cases(inputs: Sequence[Path], search: Search, progress: Progress) -> Fo
         If an input does not exist, a list is not valid, or there is no case.
     """
     every = [each for given in inputs for each in _expanded(given)]
+    own = os.path.realpath(search.output)
+    if any(os.path.realpath(path) == own for path, _ in every):
+        raise AirwaySegError(f"{search.output} is to be searched and to hold the results; give results another folder.")
     several = sum(path.is_dir() for path, _ in every) > 1
     cases: list[Case] = []
     left_out: list[LeftOut] = []
@@ -73,13 +78,20 @@ def find_cases(inputs: Sequence[Path], search: Search, progress: Progress) -> Fo
         else:
             cases.append(_file_case(path, base))
     if not cases:
-        hint = f" ({len(left_out)} inputs were left out; --list shows why)" if left_out else ""
+        hint = f"; left out: {reasons_counted(left_out)}" if left_out else ""
         raise AirwaySegError(f"No CT was found in {', '.join(str(path) for path in inputs)}{hint}.")
     names = distinct([case.id for case in cases])
     return Found(
         tuple(_placed(case, name) for case, name in zip(cases, names, strict=True)),
         tuple(sorted(left_out, key=lambda one: str(one.path))),
     )
+
+
+def reasons_counted(left_out: Sequence[LeftOut]) -> str:
+    """How many inputs were left out for which kind of reason, the most frequent four."""
+    kinds = Counter(re.split(r"[,;]| (?:of|as) (?=[/\\]|[A-Z]:)", one.reason)[0] for one in left_out)
+    named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+    return f"{named}, ..." if len(kinds) > 4 else named
 
 
 def _placed(case: Case, name: str) -> Case:
@@ -128,9 +140,8 @@ def _walked(root: Path, output: Path, progress: Progress) -> _Tree:
             with silent_itk():
                 candidates = [file for file in files if not format_extension(file) and may_be_dicom(file)]
                 images, damaged = read_headers(candidates)
-        except OSError as error:
-            reason = f"cannot be opened: {error.strerror or error}"
-            tree.left_out.append(LeftOut(Path(error.filename or folder), "file", reason))
+        except OSError as error:  # of a failing disk
+            _note(error, tree)
             continue
         tree.series.add(images)
         if damaged:
@@ -167,12 +178,23 @@ def _usable(folder: Path, names: Sequence[str], tree: _Tree) -> Iterator[Path]:
     """Regular files whose names every library can pass on; hidden ones (macOS adds some) are passed over."""
     for name in names:
         file = folder / name
-        if name.startswith(".") or not file.is_file():
+        if name.startswith(".") or not os.path.isfile(file):
             continue
-        if printable(file) == str(file):
-            yield file
-        else:
+        if printable(file) != str(file):
             tree.left_out.append(LeftOut(Path(printable(file)), "file", "its name is not plain text in UTF-8"))
+        elif format_extension(file) or not (reason := _why_closed(file)):
+            yield file  # a CT that cannot be opened becomes a case that failed
+        else:
+            tree.left_out.append(LeftOut(file, "file", reason))
+
+
+def _why_closed(file: Path) -> str:
+    """Why a file cannot be opened; empty if it can."""
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        return f"cannot be opened: {error.strerror or error}"
+    return ""
 
 
 def _image_cases(tree: _Tree, search: Search, name: list[str]) -> list[Case]:
@@ -204,10 +226,10 @@ def _copies(files: Sequence[Path]) -> dict[Path, Path]:
     for alike in by_size.values():
         first_with: dict[str, Path] = {}
         for file in alike if len(alike) > 1 else []:
-            with file.open("rb") as stream:
+            with suppress(OSError), file.open("rb") as stream:
                 first = first_with.setdefault(hashlib.file_digest(stream, "sha256").hexdigest(), file)
-            if first != file:
-                copies[file] = first
+                if first != file:
+                    copies[file] = first
     return copies
 
 

@@ -21,12 +21,7 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thickest", type=float, default=3.5, metavar="MM", help="leave out thicker slices (default: %(default)s mm)"
     )
-    parser.add_argument(
-        "--dicom-seg",
-        choices=("airways", "lobes"),
-        default="",
-        help="for DICOM also a DICOM Segmentation, with a segment for each lobe if wanted (needs highdicom)",
-    )
+    add_dicom_seg(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", default="", metavar="ADDRESS", help="run the cases on this Dask cluster")
     where.add_argument("--workers", type=int, default=0, metavar="N", help="run N cases at once here (needs Dask)")
@@ -35,4 +30,15 @@ def add_cohort_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N", help="only every Nth case, starting with the Ith; writes no tables"
+    )
+
+
+def add_dicom_seg(parser: argparse.ArgumentParser) -> None:
+    """Add the option for a DICOM Segmentation beside the result."""
+    parser.add_argument(
+        "--dicom-seg",
+        choices=("airways", "lobes"),
+        default="",
+        help="for DICOM also airways.dcm, a DICOM Segmentation, with a segment for each lobe if wanted (needs "
+        "highdicom)",
     )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from AirwaySegLib.cohort.attention import reasons_to_look
-from AirwaySegLib.cohort.columns import AREAS, CASE_COLUMNS, LENGTHS
+from AirwaySegLib.cohort.columns import AREAS, CASE_COLUMNS, CHANGE_COLUMNS, LENGTHS
 from AirwaySegLib.cohort.figures import by_generation, histogram
 from AirwaySegLib.cohort.page_parts import SCRIPT, STYLE
 from AirwaySegLib.cohort.records import CASES, FAILURE, FINISHED
@@ -26,7 +27,7 @@ MOST_PICTURES = 1000
 PICTURE_WIDTH = 260
 _SHOWN = (
     *("id", "group", "status", "warnings", "slice_mm", "volume_ml", "branches", "length_mm", "deepest_generation"),
-    *("unconnected", "suspects", "leaks", "threshold", "seconds"),
+    *("unconnected", "suspects", "leaks", "change_lumen_area_percent", "threshold", "seconds"),
 )
 """Columns of the page's table."""
 
@@ -79,7 +80,7 @@ def _look_first(rows: Sequence[Row]) -> str:
         for name, reasons in found[:MOST_LOOKED_AT]
     ]
     rest = len(found) - len(items)
-    more = f"<p>And {rest} more with a warning or a possible leak; sort the table.</p>" if rest else ""
+    more = f"<p>And {rest} more; sort the table by status, volume, leaks or warnings.</p>" if rest else ""
     return f'<h2 id="first">Look at first ({len(found)})</h2><ol>{"".join(items)}</ol>{more}'
 
 
@@ -104,12 +105,12 @@ def _distributions(rows: Sequence[Row]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    columns = {column.name: column for column in CASE_COLUMNS}
+    columns = {column.name: column for column in (*CASE_COLUMNS, *CHANGE_COLUMNS)}
     shown = [name for name in _SHOWN if any(row.get(name) not in (None, "") for row in rows)]
     heads = []
     for name in shown:
         unit = columns[name].unit
-        label = name.removesuffix("_mm").removesuffix("_ml").replace("_", " ") + (f" ({unit})" if unit else "")
+        label = re.sub("_(mm|ml|percent)$", "", name).replace("_", " ") + (f" ({unit})" if unit else "")
         heads.append(f'<th title="{escape(columns[name].meaning)}"><button>{escape(label)}</button></th>')
     lines = []
     for row in rows:

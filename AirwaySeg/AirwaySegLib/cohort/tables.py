@@ -10,25 +10,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from AirwaySegLib.cohort.areas import lumen_area_mm2, mean_lumen_area_mm2
 from AirwaySegLib.cohort.case import Case
+from AirwaySegLib.cohort.changes import changes_of
 from AirwaySegLib.cohort.columns import (
     AREAS,
     BRANCH_COLUMNS,
-    CASE_COLUMNS,
     GENERATION_COLUMNS,
     LENGTHS,
     LOBE_COLUMNS,
     SECONDS,
     Column,
+    columns_of_tables,
 )
 from AirwaySegLib.cohort.records import FAILURE, FINISHED, WAITING, failure_of, report_of, result_folder
-from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.errors import AirwaySegError, one_sentence
 from AirwaySegLib.files.atomic_output import written_whole
-from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
+from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.export import summarise
-from AirwaySegLib.tree.shape import length_weights
 from AirwaySegLib.tree.suspect import suspects_from_json
 
 CASES, BRANCHES, GENERATIONS = "cohort.csv", "branches.csv", "generations.csv"
@@ -44,25 +43,45 @@ def write_tables(output: Path, cases: Sequence[Case]) -> list[Row]:
     Raises
     ------
     AirwaySegError
-        If a table cannot be written or a result cannot be read.
+        If a table cannot be written.
     """
     rows = []
-    tables = {CASES: CASE_COLUMNS, BRANCHES: BRANCH_COLUMNS, GENERATIONS: GENERATION_COLUMNS}
+    changes = changes_of(cases, lambda case: _tree_if_sound(output, case))
+    of_cases, of_branches = columns_of_tables(bool(changes))
+    tables = {CASES: of_cases, BRANCHES: of_branches, GENERATIONS: GENERATION_COLUMNS}
     with ExitStack() as stack:
         writers = {name: stack.enter_context(_written(output / name, columns)) for name, columns in tables.items()}
         for case in cases:
-            tree = _tree_of(result_folder(output, case.id))
-            row = case_row(output, case, tree)
+            row, long = _rows_of(output, case)
+            if case.id in changes and long:
+                row |= changes[case.id].row
+                for line in long[BRANCHES]:
+                    line |= changes[case.id].branches.get(line["branch"], {})
             rows.append(row)
             writers[CASES].writerow(_plain(row))
-            if tree:
-                writers[BRANCHES].writerows(map(_plain, branch_rows(case, tree, result_folder(output, case.id))))
-            for generation in generation_rows(case, tree) if tree else ():
-                writers[GENERATIONS].writerow(_plain(generation))
+            for name, lines in long.items():
+                writers[name].writerows(map(_plain, lines))
     if importlib.util.find_spec("pyarrow"):
         for name, columns in tables.items():
             write_parquet(output / name, columns)
     return rows
+
+
+def _rows_of(output: Path, case: Case) -> tuple[Row, dict[str, list[Row]]]:
+    """The row of a case, and its rows of the long tables; of a damaged result the row that says so."""
+    folder = result_folder(output, case.id)
+    try:
+        tree = _tree_of(folder)
+        row = case_row(output, case, tree)
+        if tree is None or row["status"] != FINISHED:
+            return row, {}
+        return row, {BRANCHES: list(branch_rows(case, tree, folder)), GENERATIONS: generation_rows(case, tree)}
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, AirwaySegError) as error:
+        said = one_sentence(error) if isinstance(error, AirwaySegError) else f"{type(error).__name__}: {error}"
+        sentence = (
+            f"{folder} does not hold a valid result ({said.rstrip('.')}); remove the folder to have it made again."
+        )
+        return {**_of_case(case), "status": FAILURE, "error": sentence}, {}
 
 
 @contextmanager
@@ -90,27 +109,28 @@ def _tree_of(folder: Path) -> AirwayTree | None:
     return None
 
 
+def _tree_if_sound(output: Path, case: Case) -> AirwayTree | None:
+    """The tree of a finished case whose result can be read."""
+    folder = result_folder(output, case.id)
+    with suppress(OSError, ValueError, AirwaySegError):
+        return _tree_of(folder) if report_of(folder) else None
+    return None
+
+
 def case_row(output: Path, case: Case, tree: AirwayTree | None) -> Row:
     """The row of one case with the columns `CASE_COLUMNS`, as far as there are values."""
     folder = result_folder(output, case.id)
-    report = report_of(folder)
-    row: Row = {
-        "id": case.id,
-        "patient": case.patient,
-        "date": case.date,
-        "group": case.group,
-        "ct": str(case.path),
-        "series": case.series,
-    }
+    report, error = report_of(folder), failure_of(output, case.id)
+    row = {**_of_case(case), "error": error}
     if report is None:
-        error = failure_of(output, case.id)
-        return {**row, "status": FAILURE if error else WAITING, "error": error}
-    row |= {"status": FINISHED}
-    try:
-        row |= _of_report(report) | _of_suspects(folder)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise AirwaySegError(f"{folder} does not hold a valid result ({type(error).__name__}: {error}).") from error
-    return row | (_of_tree(tree) if tree else {})
+        return {**row, "status": FAILURE if error else WAITING}
+    return {**row, "status": FINISHED, **_of_report(report), **_of_suspects(folder), **(_of_tree(tree) if tree else {})}
+
+
+def _of_case(case: Case) -> Row:
+    """What is known of a case without its result."""
+    row: Row = {"id": case.id, "patient": case.patient, "date": case.date, "group": case.group}
+    return {**row, "ct": str(case.path), "series": case.series}
 
 
 def _of_report(report: Mapping[str, Any]) -> Row:
@@ -171,18 +191,6 @@ def _of_tree(tree: AirwayTree) -> Row:
     for lobe, name in LOBE_COLUMNS.items():
         row[name] = float(sum(branch.length_mm for branch in main if branch.lobe == lobe))
     return row
-
-
-def lumen_area_mm2(branch: Branch) -> float:
-    """Mean area of the lumen's cross-section over the points outside the parent's lumen."""
-    return float(np.mean(np.pi * branch.own_radii_mm**2))
-
-
-def mean_lumen_area_mm2(branches: Sequence[Branch]) -> float:
-    """Mean over several branches, each weighted by its length; NaN for none."""
-    if not branches:
-        return math.nan
-    return float(np.average([lumen_area_mm2(branch) for branch in branches], weights=length_weights(list(branches))))
 
 
 def branch_rows(case: Case, tree: AirwayTree, folder: Path) -> Iterator[Row]:

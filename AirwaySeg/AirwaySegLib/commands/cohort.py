@@ -1,10 +1,10 @@
 """The command `airwayseg cohort`: many CTs, one table, one page. It can be stopped and started again at any time."""
 
+import gc
 import logging
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import Any
 from AirwaySegLib.cohort.case import Case, Found
 from AirwaySegLib.cohort.case_list import write_left_out, write_list
 from AirwaySegLib.cohort.cluster import Cluster, import_distributed, run_on_cluster
-from AirwaySegLib.cohort.discovery import THICKEST_MM, Search, find_cases
+from AirwaySegLib.cohort.discovery import THICKEST_MM, Search, find_cases, reasons_counted
 from AirwaySegLib.cohort.display import CohortDisplay, shown
 from AirwaySegLib.cohort.records import (
     FAILURE,
@@ -26,6 +26,7 @@ from AirwaySegLib.cohort.records import (
     forget_failure,
     note_failure,
     outcome_of,
+    report_of,
     result_folder,
 )
 from AirwaySegLib.cohort.report import PAGE, write_report
@@ -37,6 +38,8 @@ from AirwaySegLib.commands.dicom_out import DICOM_SEG, write_result_as_dicom
 from AirwaySegLib.commands.measure import result_files
 from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is_described
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.files.atomic_output import unfinished_names
+from AirwaySegLib.files.dicom_seg import import_highdicom
 from AirwaySegLib.files.folder_lock import InUse, locked
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
 from AirwaySegLib.progress import Bar, Progress, silent
@@ -54,8 +57,9 @@ TRIES = 2
 class CohortRequest:
     """Inputs, the folder for everything that is written, how to segment, and which inputs to take.
 
-    ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results. ``dicom_seg`` is "airways" or
-    "lobes": results of DICOM get a DICOM Segmentation. ``cluster`` runs the cases there.
+    ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results of other settings, weights,
+    versions or CTs. ``dicom_seg`` is "airways" or "lobes": results of DICOM get a DICOM Segmentation. ``cluster`` runs
+    the cases there.
     """
 
     inputs: list[Path]
@@ -101,12 +105,15 @@ def run_cohort(request: CohortRequest, kind: str) -> int:
     """
     if request.cluster is not None:
         import_distributed()  # what is missing is said before the search
-    found = _found(request, kind)
-    plan = plan_of(request, found, load_model(request.settings.weights))
+    if request.dicom_seg:
+        import_highdicom()
     first, step = segmenting.parse_shard(request.shard)
     with ExitStack() as stack:
         if step == 1:  # shards share the folder
             stack.enter_context(locked(request.output, "airwayseg cohort"))
+            _remove_unfinished(request.output)
+        found = _found(request, kind)
+        plan = plan_of(request, found, load_model(request.settings.weights))
         display = CohortDisplay(kind, {case.id: case.voxels for case in plan.waiting}, len(plan.finished))
         log_name = LOG if step == 1 else LOG.replace(".", f"-{first}-of-{step}.")
         stack.enter_context(shown(display, request.output / log_name))
@@ -119,8 +126,15 @@ def run_cohort(request: CohortRequest, kind: str) -> int:
             write_report(request.output, rows, f"Airways of {_count(len(rows), 'CT')}")
             if not any(row["status"] == FINISHED for row in rows):
                 raise AirwaySegError(f"None of {len(rows)} cases could be finished; {request.output / CASES} says why.")
-        display.message(_closing(plan, failed, request.output, step))
+        display.message(_closing(plan, failed, blocked, request.output / PAGE if step == 1 else request.output))
     return blocked + len(plan.differing)
+
+
+def _remove_unfinished(output: Path) -> None:
+    """Remove what killed runs left of files that they were writing."""
+    for name in FILES:
+        for path in output.glob(unfinished_names(name)):
+            path.unlink(missing_ok=True)
 
 
 def list_cohort(request: CohortRequest, kind: str) -> str:
@@ -171,31 +185,43 @@ def plan_of(request: CohortRequest, found: Found, model: Model) -> Plan:
     repair_model_of(model, request.settings)
     first, step = segmenting.parse_shard(request.shard)
     plan = Plan(list(found.cases[first - 1 :: step]))
+    how = How(request.output, request.settings, request.force, request.dicom_seg)
     for case in plan.cases:
-        if request.force or not (result_folder(request.output, case.id) / REPORT).exists():
-            plan.waiting.append(case)
-            continue
         try:
-            _check_case(case, request, model)
-            lacks = request.dicom_seg and case.series and not _dicom_of(request.output, case).exists()
-            (plan.waiting if lacks else plan.finished).append(case)
+            done = has_result(case, how, model) and not _lacks_dicom(case, how)
+            (plan.finished if done else plan.waiting).append(case)
         except AirwaySegError as error:
             plan.differing.append((case, one_sentence(error)))
     return plan
 
 
-def _dicom_of(output: Path, case: Case) -> Path:
-    return result_folder(output, case.id) / DICOM_SEG
+def _lacks_dicom(case: Case, how: How) -> bool:
+    """Whether the result of a case still has to get its DICOM Segmentation."""
+    return bool(how.dicom_seg and case.series) and not (result_folder(how.output, case.id) / DICOM_SEG).exists()
 
 
-def _check_case(case: Case, request: CohortRequest, model: Model) -> None:
-    """Raise AirwaySegError unless the case's folder holds its complete result."""
-    folder = result_folder(request.output, case.id)
+def has_result(case: Case, how: How, model: Model) -> bool:
+    """Whether the case's folder holds its result; with ``how.force`` one that differs is none.
+
+    Raises
+    ------
+    AirwaySegError
+        If it holds the result of another CT, of other settings, weights or version, or files of it are missing.
+    """
+    folder = result_folder(how.output, case.id)
+    if report_of(folder) is None:  # or one that was lost when the computer was
+        return False
     names: tuple[str, ...] = (*segmenting.FILES, *result_files(voxels=False, ct=True))
     sha256 = model.sha256
-    if case.mask is not None:
-        names, sha256 = given_mask.FILES, str(given_mask.source_of(case.mask)["sha256"])
-    check_done(folder, names, sha256, request.settings, lambda described: _is_its_ct(case, folder, described))
+    try:
+        if case.mask is not None:
+            names, sha256 = given_mask.FILES, str(given_mask.source_of(case.mask)["sha256"])
+        check_done(folder, names, sha256, how.settings, lambda described: _is_its_ct(case, folder, described))
+    except AirwaySegError:
+        if not how.force:
+            raise
+        return False
+    return True
 
 
 def _is_its_ct(case: Case, folder: Path, described: dict[str, Any]) -> bool:
@@ -218,6 +244,8 @@ def _changed(case: Case) -> float:
 def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[dict[str, str], int]:
     """Run what is waiting, and what failed once more; the sentences of those that failed, and how many are in use."""
     how = How(request.output.absolute(), request.settings, request.force, request.dicom_seg)
+    for case in plan.finished:
+        forget_failure(request.output, case.id)  # such as of a DICOM Segmentation that nobody asks for any more
     failed: dict[str, str] = {}
     blocked = 0
     waiting = plan.waiting
@@ -226,6 +254,7 @@ def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[di
         for outcome in run_all(waiting, how, display, request.cluster):
             if outcome.status == FAILURE:
                 failed[outcome.id] = outcome.sentence
+                note_failure(request.output, outcome.id, outcome.sentence)  # the worker may have died
             blocked += outcome.status == IN_USE
             display.case(outcome, again=outcome.status == FAILURE and attempt + 1 < TRIES)
         waiting = [case for case in waiting if case.id in failed]
@@ -266,14 +295,14 @@ def _kept_model(weights: str) -> Model:
 
 
 def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) -> Outcome:
-    """Run one case; a failure is written down and returned, not raised."""
+    """Run one case; a failure is returned, not raised."""
     start = time.perf_counter()
     folder = result_folder(how.output, case.id)
     try:
-        if how.force or not (folder / REPORT).exists():  # another run may have finished it meanwhile
+        if not has_result(case, how, model):  # another run may have finished it meanwhile
             (folder / DICOM_SEG).unlink(missing_ok=True)  # of the result before
             _segment_or_measure(case, folder, how, model, read, progress)
-        if how.dicom_seg and case.series and (how.force or not (folder / DICOM_SEG).exists()):
+        if _lacks_dicom(case, how):
             write_result_as_dicom(folder, case.path, case.series, case.files, how.dicom_seg == "lobes")
     except Cancelled:
         raise
@@ -281,8 +310,9 @@ def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) 
         return Outcome(case.id, IN_USE, one_sentence(error))
     except Exception as error:
         log.info("details", exc_info=error)
-        note_failure(how.output, case.id, one_sentence(error))
         return Outcome(case.id, FAILURE, one_sentence(error), time.perf_counter() - start)
+    finally:
+        gc.collect()  # figures and first imports refer to themselves, and keep a CT until somebody collects them
     forget_failure(how.output, case.id)
     return outcome_of(how.output, case.id, time.perf_counter() - start)
 
@@ -290,10 +320,11 @@ def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) 
 def _segment_or_measure(
     case: Case, folder: Path, how: How, model: Model, read: Callable[..., Any], progress: Progress
 ) -> None:
+    """Make the result of a case; what its folder holds is replaced, for it is not this result or incomplete."""
     if case.mask is not None:
-        given_mask.run_given_mask(case.mask, folder, read, how.settings, progress, how.force)
+        given_mask.run_given_mask(case.mask, folder, read, how.settings, progress, force=True)
         return
-    batch = segmenting.Batch([case.path], folder, case.series or None, force=how.force)
+    batch = segmenting.Batch([case.path], folder, case.series or None, force=True)
     segmenting.run_case(case.path, folder, batch, model, how.settings, progress, read)
 
 
@@ -303,19 +334,19 @@ def _opening(plan: Plan, found: Found) -> str:
     parts += [f"{len(plan.finished)} finished before"] if plan.finished else []
     parts += [f"{len(plan.differing)} with another result"] if plan.differing else []
     text = f"{_count(len(plan.cases), 'CT')}: {', '.join(parts)}."
-    reasons = Counter(one.reason.split(",")[0].split(" of ")[0] for one in found.left_out)
-    if reasons:
-        named = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4))
-        text += f" {_count(len(found.left_out), 'input')} left out ({named}{', ...' if len(reasons) > 4 else ''})."
+    if found.left_out:
+        text += f" {_count(len(found.left_out), 'input')} left out ({reasons_counted(found.left_out)})."
     return text
 
 
-def _closing(plan: Plan, failed: dict[str, str], output: Path, step: int) -> str:
-    """The last line."""
-    done = len(plan.cases) - len(failed) - len(plan.differing)
+def _closing(plan: Plan, failed: dict[str, str], blocked: int, where: Path) -> str:
+    """The last line; ``where`` the user finds what was made."""
+    done = len(plan.cases) - len(failed) - len(plan.differing) - blocked
     text = f"{done} of {_count(len(plan.cases), 'CT')} finished"
     text += f", {len(failed)} failed" if failed else ""
-    return f"{text}. {output / PAGE if step == 1 else output}"
+    text += f", {len(plan.differing)} with another result" if plan.differing else ""
+    text += f", {blocked} in use by another run" if blocked else ""
+    return f"{text}. {where}"
 
 
 def _count(number: int, what: str) -> str:

@@ -8,10 +8,17 @@ import numpy as np
 from AirwaySegLib.commands.measure import BRANCH_MAP, TREE
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.dicom_seg import LOBE_CODES, Segment, write_dicom_seg
+from AirwaySegLib.files.image_files import format_extension
 from AirwaySegLib.files.volume import SEGMENTATION, read_ct, read_mask, read_on_grid
 from AirwaySegLib.tree.airway_tree import AirwayTree
 
 DICOM_SEG = "airways.dcm"
+
+
+def check_dicom(source: Path) -> None:
+    """Refuse a CT that is not DICOM."""
+    if format_extension(source):
+        raise AirwaySegError(f"{source} is not DICOM: a DICOM Segmentation would need invented patient data.")
 
 
 def write_result_as_dicom(folder: Path, source: Path, series: str, files: Sequence[Path], lobes: bool) -> None:
@@ -24,8 +31,7 @@ def write_result_as_dicom(folder: Path, source: Path, series: str, files: Sequen
     AirwaySegError
         If the CT is not DICOM, highdicom is not installed, or a file cannot be read or written.
     """
-    if source.is_file() and source.suffix.lower() in (".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd"):
-        raise AirwaySegError(f"{source} is not DICOM: a DICOM Segmentation would need invented patient data.")
+    check_dicom(source)
     mask = read_mask(folder / SEGMENTATION)
     segments = [Segment("Airways", mask.array)]
     if lobes and (folder / TREE).exists():

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from AirwaySegLib.commands import measure, repair
+from AirwaySegLib.commands.dicom_out import DICOM_SEG, check_dicom, write_result_as_dicom
 from AirwaySegLib.commands.measure import Beside
 from AirwaySegLib.commands.provenance import (
     REPORT,
@@ -28,6 +29,7 @@ from AirwaySegLib.edit.origin import origin_of
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
+from AirwaySegLib.files.dicom_seg import import_highdicom
 from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import (
@@ -73,7 +75,8 @@ class Batch:
 
     ``force`` replaces results, ``skip_finished`` leaves them as they are. ``measure`` adds the files of `measure`; with
     ``voxels`` these are the voxel file instead of the maps, and the mask is kept even if measuring fails.
-    ``spacing_mm`` (x, y, z) is for files without a spacing.
+    ``spacing_mm`` (x, y, z) is for files without a spacing. ``dicom_seg`` "airways" or "lobes" adds a DICOM
+    Segmentation.
     """
 
     inputs: list[Path]
@@ -85,6 +88,7 @@ class Batch:
     spacing_mm: Spacing | None = None
     voxels: bool = False
     skip_finished: bool = False
+    dicom_seg: str = ""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -144,6 +148,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
         If the weights cannot be used, or the only input cannot be segmented.
     """
     cases = result_folders(batch)
+    _check_dicom_seg(batch)
     model = load_model(settings.weights)
     repair_model_of(model, settings)  # a missing file is reported before the first CT
     finished: list[Path] = []
@@ -151,10 +156,14 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     done_before = 0
     for path, folder in cases:
         try:
+            if batch.dicom_seg:
+                check_dicom(path)
             if is_done(path, folder, batch, model, settings):
                 done_before += 1
             else:
                 run_case(path, folder, batch, model, settings, progress)
+            if batch.dicom_seg and not (folder / DICOM_SEG).exists():
+                write_result_as_dicom(folder, path, batch.series or "", (), batch.dicom_seg == "lobes")
             finished.append(folder)
         except Cancelled:
             raise
@@ -169,6 +178,16 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     if failed:
         log.error("%d of %d inputs failed.", len(failed), len(cases))
     return finished, failed
+
+
+def _check_dicom_seg(batch: Batch) -> None:
+    """Say before the first CT what a DICOM Segmentation lacks."""
+    if batch.dicom_seg:
+        import_highdicom()
+    if batch.dicom_seg == "lobes" and (batch.voxels or not batch.measure):
+        raise AirwaySegError(
+            f"--dicom-seg lobes needs {measure.BRANCH_MAP}, which --no-measure and --voxels leave out."
+        )
 
 
 def is_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> bool:
@@ -237,7 +256,7 @@ def _segment_and_write(
     model, settings = how
     airways = segment(ct, model, settings, run_report, progress)
     progress("write", 0, len(FILES))
-    replaced = FILES + (measure.REPLACED if batch.measure else ())
+    replaced = (*FILES, *(measure.REPLACED if batch.measure else ()), DICOM_SEG)
     with delivered_into(folder, REPORT, replaced) as unfinished:
         with run_report.stage("write"):
             result = airways, unconnected_pieces(ct, airways)

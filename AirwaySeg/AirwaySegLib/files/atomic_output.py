@@ -95,7 +95,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     AirwaySegError
         If it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(unfinished_names(path.name).replace("*", str(os.getpid())))
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -104,6 +104,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def unfinished_names(name: str) -> str:
+    """A pattern for the temporary names of a file that `written_whole` writes; "*" is the number of the process."""
+    return f".{name}.*.part"
 
 
 def write_text(path: Path, text: str) -> None:

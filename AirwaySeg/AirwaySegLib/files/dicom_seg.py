@@ -53,7 +53,7 @@ def write_dicom_seg(path: Path, segments: Sequence[Segment], source: Path, serie
     AirwaySegError
         If highdicom is not installed, the CT is not DICOM or differs in its size, or the file cannot be written.
     """
-    highdicom, pydicom = _packages()
+    highdicom, pydicom = import_highdicom()
     with silent_itk():
         chosen = choose_series(list_series(source, files), source, series or None)
     images = chosen.images
@@ -85,7 +85,14 @@ def write_dicom_seg(path: Path, segments: Sequence[Segment], source: Path, serie
         made.save_as(unfinished)
 
 
-def _packages() -> tuple[Any, Any]:
+def import_highdicom() -> tuple[Any, Any]:
+    """The packages highdicom and pydicom.
+
+    Raises
+    ------
+    AirwaySegError
+        If they are not installed.
+    """
     try:
         return importlib.import_module("highdicom"), importlib.import_module("pydicom")
     except ImportError:

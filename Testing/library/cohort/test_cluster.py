@@ -59,6 +59,25 @@ def test_when_a_worker_is_killed_no_case_is_lost_and_none_is_done_twice(a_path_f
     assert set(starts) == set(names) and sorted(starts.values()) == [1] * 11 + [2]
 
 
+def test_two_cohorts_on_one_scheduler_may_have_cases_of_the_same_name(a_path_for_workers, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    cases = [Case(name, tmp_path) for name in ("one", "two")]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "go").touch()
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as local:
+        cluster = Cluster(local.scheduler_address)
+        runs = [
+            run_on_cluster(cases, partial(cluster_tasks.note_and_wait, tmp_path / name), cluster, lambda *_: None)
+            for name in ("a", "b")
+        ]
+        first, second = next(runs[0]), next(runs[1])  # both have submitted their cases
+        rest = [*runs[0], *runs[1]]
+    assert Counter(one.id for one in (first, second, *rest)) == {"one": 2, "two": 2}
+    for name in ("a", "b"):
+        assert {path.name for path in (tmp_path / name / "cases").iterdir()} == {"one", "two"}
+
+
 def test_resources_are_a_list_of_names_and_amounts():
     assert parse_resources("GPU=1,MEM=8.5") == (("GPU", 1.0), ("MEM", 8.5)) and parse_resources("") == ()
     for wrong in ("GPU", "GPU=", "=1", "GPU=one"):

@@ -178,12 +178,59 @@ def test_patterns_files_and_lists_are_taken_as_they_are(a_small_ct, tmp_path):
         ("id,ct\na,x\nA,y\n", "gives the id A to several cases"),
         ("id,ct\na/b,x\n", 'such as "a-b" can'),
         ("id,ct\n", "No CT was found"),
+        ('id,ct,group\na,x,"open\nb,y,z\n', "Line 3 of .* is no line of a table: unexpected end of data"),
+        ("id,ct,group\na,x\nb,one,two,three\n", "Line 3 of .* has more values than the table has columns"),
+        ("id,ct,ID\na,x,b\n", "has several columns id"),
+        ("id,ct\na,x\0y\n", "Line 2 of .* holds a null character"),
+        (f"id,ct\na,{'x' * 200_000}\n", "Line 2 of .* is no line of a table: field larger than field limit"),
+        ("id\tct\na\tx\n", "lacks the column id and ct"),
+        ("", "lacks the column id and ct"),
     ],
 )
 def test_a_list_that_is_wrong_is_refused_with_the_line(tmp_path, text, sentence):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(AirwaySegError, match=sentence):
         find(tmp_path / "list.csv")
+
+
+def test_a_list_of_a_spreadsheet_may_have_empty_values_at_the_end_and_quotes_in_values(tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text('id;ct;group;;\nMüller;"a ""b"";c.nrrd";"x\ny";;\n;;;;\n', "utf-8-sig", newline="\r\n")
+    case = find(table).cases[0]
+    assert (case.id, case.path.name, case.group.split()) == ("Müller", 'a "b";c.nrrd', ["x", "y"])
+    write_list(tmp_path / "again.csv", [case])
+    again = find(tmp_path / "again.csv").cases[0]
+    assert (again.id, again.path, again.group) == (case.id, case.path, "x y")
+
+
+def test_the_folder_of_the_results_is_not_searched(tmp_path):
+    with pytest.raises(AirwaySegError, match="is to be searched and to hold the results"):
+        find_cases([tmp_path], Search(tmp_path), silent)
+
+
+def test_where_no_ct_is_left_the_reasons_are_said(a_small_ct, tmp_path):
+    sitk.WriteImage(image_of(a_small_ct[:20]), str(tmp_path / "part.nii"))
+    sitk.WriteImage(image_of(a_small_ct), str(tmp_path / "a_mask.nii"))
+    with pytest.raises(AirwaySegError, match="left out: 1 its name is that of a mask, 1 covers 50 mm"):
+        find(tmp_path)
+
+
+def test_what_cannot_be_opened_is_left_out_alone_and_a_ct_fails_later(a_small_ct, tmp_path, monkeypatch):
+    save_series(tmp_path / "dicom", a_small_ct, tags("1.2.1"))
+    (tmp_path / "dicom" / "closed").write_text("notes")
+    for name in ("closed_a.nrrd", "closed_b.nrrd"):  # of one size, so that they might be copies
+        sitk.WriteImage(image_of(a_small_ct), str(tmp_path / name))
+    opened = Path.open
+
+    def refused(file: Path, *rest: object):
+        if file.name.startswith("closed"):
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *rest)
+
+    monkeypatch.setattr(Path, "open", refused)
+    found = find(tmp_path)
+    assert [case.id for case in found.cases] == ["closed_a", "closed_b", "dicom"]
+    assert reasons(found) == {"closed": "cannot be opened: Permission denied"}
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -203,6 +250,7 @@ def test_links_are_followed_once(a_small_ct, tmp_path):
 
 def test_names_are_possible_on_every_system():
     assert id_of(["a b", "c:d", "ü.1"]) == "a-b_c-d_ü.1"
+    assert id_of(["u\u0308"]) == "ü"
     assert id_of(["con"]) == "ct_con" and id_of(["..."]) == "ct"
     assert len(id_of(["x" * 500])) == 120 and id_of(["x" * 500]) != id_of(["x" * 501])
     assert distinct(["a", "A", "b", "a"]) == ["a", "A-2", "b", "a-3"]

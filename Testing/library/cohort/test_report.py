@@ -1,7 +1,11 @@
 """The page of a cohort and its tables: what is looked at first, nothing from elsewhere, the same values as Parquet."""
 
 import csv
+import html
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +91,68 @@ def test_parquet_holds_the_values_of_the_table(tmp_path):
     write_parquet(tmp_path / "t.csv", columns)
     row = parquet.read_table(tmp_path / "t.parquet").to_pylist()[0]
     assert (row["id"], row["date"], row["warnings"], row["slice_mm"]) == ("007", "20200101", 2, 1.25)
+
+
+# The page in a browser ----------------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LONG_ENOUGH_S = 300
+CLICKS = """
+const seen = {}, column = head => [...document.querySelectorAll("th")].indexOf(head);
+const shown = head => [...document.querySelector("tbody").rows].filter(row => !row.hidden)
+  .map(row => [row.cells[0].textContent, row.cells[column(head)].textContent]);
+for (const head of document.querySelectorAll("th")) {
+  head.firstChild.click(); const up = shown(head), said = head.getAttribute("aria-sort");
+  head.firstChild.click(); const down = shown(head);
+  seen[head.textContent] = {up, down, said: [said, head.getAttribute("aria-sort")],
+    sorted: document.querySelectorAll("th[aria-sort]").length}; }
+const filter = document.getElementById("filter"); filter.value = "CASE1";
+filter.dispatchEvent(new Event("input"));
+seen.filtered = shown(document.querySelector("th")).map(row => row[0]);
+const end = document.createElement("pre"); end.id = "seen"; end.textContent = JSON.stringify(seen);
+document.body.append(end);
+"""
+
+
+def clicked(page: Path) -> dict[str, Any]:
+    """What the table shows after a click on each heading, and after a second one."""
+    assert BROWSER is not None
+    text = page.read_text("utf-8").replace("</body>", f"<script>{{{CLICKS}}}</script></body>")
+    page.with_name("clicked.html").write_text(text, "utf-8")
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={page.parent / 'profile'}",
+        "--dump-dom",
+    )
+    address = page.with_name("clicked.html").as_uri()
+    shown = subprocess.run([BROWSER, *options, address], capture_output=True, timeout=LONG_ENOUGH_S).stdout
+    found = re.search(r'<pre id="seen">(.*)</pre>', shown.decode("utf-8"), re.DOTALL)
+    assert found is not None, shown[-2000:]
+    seen: dict[str, Any] = json.loads(html.unescape(found[1]))
+    return seen
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+@pytest.mark.parametrize("count", [3, 300])
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order_round(tmp_path, count):
+    groups = ["b10", "b9", "", "Ärzte", "<b>zz</b>"]
+    rows = [a_row(number, volume_ml=(number * 37 % 101) + 0.04, group=groups[number % 5]) for number in range(count)]
+    rows[1] = {"id": "case1", "status": "failed", "error": "It is damaged.", "group": "b9"}
+    rows[0] |= {"volume_ml": 9.96}  # shown as 10.0
+    write_report(tmp_path, rows, "A study")
+    seen = clicked(tmp_path / "cohort.html")
+    values = {row["id"]: row.get("volume_ml") for row in rows}
+    known = sorted(value for value in values.values() if value is not None)
+    for order, expected in (("up", known), ("down", known[::-1])):
+        shown = seen["volume (ml)"][order]
+        assert [values[name] for name, _ in shown] == [*expected, None] and shown[-1] == ["case1", ""]
+    assert seen["volume (ml)"]["said"] == ["ascending", "descending"] and seen["volume (ml)"]["sorted"] == 1
+    naturally = ["<b>zz</b>", "Ärzte", "b9", "b10"]  # letters as people sort them, numbers within texts by value
+    for order, expected in (("up", naturally), ("down", naturally[::-1])):
+        texts = [text for _, text in seen["group"][order]]
+        assert list(dict.fromkeys(texts)) == [*(text for text in expected if text in texts), ""]
+    assert [name for name, _ in seen["id"]["up"]] == [f"case{number}" for number in range(count)]
+    assert [name for name, _ in seen["id"]["down"]] == [f"case{number}" for number in reversed(range(count))]
+    assert sorted(seen["filtered"]) == sorted(row["id"] for row in rows if "case1" in row["id"])

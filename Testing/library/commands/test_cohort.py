@@ -1,6 +1,8 @@
 """`airwayseg cohort` as a user types it: the table, running it again, failures, lists, masks, and stops."""
 
 import csv
+import gc
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +28,15 @@ from AirwaySegLib.cohort.display import CohortDisplay, duration
 from AirwaySegLib.cohort.records import FAILURE, FINISHED, Outcome
 from AirwaySegLib.cohort.schedule import run_here
 from AirwaySegLib.commands import cohort
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files import image_files
 from AirwaySegLib.files.folder_lock import locked
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model
+from AirwaySegLib.progress import silent
 from AirwaySegLib.repair.repair import RepairModel
+from AirwaySegLib.settings import SegmentSettings
 
 LONG_ENOUGH_S = 300
 
@@ -145,6 +151,79 @@ def test_nothing_finished_is_a_failure_and_so_is_a_result_of_other_settings(a_st
     assert rows(out / "cohort.csv")[0]["threshold"] == "0.4"
 
 
+def test_with_force_only_what_differs_is_made_again_so_that_it_can_be_stopped_too(
+    a_study, a_dark_network, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    assert run(a_study / "site0", "-o", out) == 0
+    assert run(a_study / "site0", "-o", out, "--threshold", "0.4", "--force") == 0
+    monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented again
+    assert run(a_study / "site0", "-o", out, "--threshold", "0.4", "--force") == 0
+    assert rows(out / "cohort.csv")[0]["threshold"] == "0.4"
+
+
+def test_a_report_that_was_lost_with_the_computer_is_made_again(a_study, a_dark_network, tmp_path):
+    out = tmp_path / "out"
+    assert run(a_study / "site0", "-o", out) == 0
+    (out / "cases" / "ct00" / "report.json").write_bytes(b"")  # as after a loss of power
+    (out / ".cohort.csv.123456.part").write_text("id,")
+    assert run(a_study / "site0", "-o", out) == 0
+    assert rows(out / "cohort.csv")[0]["status"] == "finished" and not (out / ".cohort.csv.123456.part").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("branches.csv", "without branches.csv"), ("tree.json", "JSONDecodeError")])
+def test_a_damaged_result_is_a_row_that_says_so_and_the_others_get_theirs(
+    a_study, a_dark_network, tmp_path, capsys, name, said
+):
+    out = tmp_path / "out"
+    assert run(a_study, "-o", out) == 0
+    damaged = out / "cases" / "site0_ct00" / name
+    damaged.unlink() if name == "branches.csv" else damaged.write_text("{")
+    assert run(a_study, "-o", out) == (2 if name == "branches.csv" else 0)
+    first, second, _ = rows(out / "cohort.csv")
+    assert first["status"] == "failed" and "does not hold a valid result" in first["error"]
+    assert second["status"] == "finished" and {row["case"] for row in rows(out / "branches.csv")} == {second["id"]}
+    assert said in capsys.readouterr().out + first["error"]
+    shutil.rmtree(damaged.parent)
+    assert run(a_study, "-o", out) == 0 and rows(out / "cohort.csv")[0]["status"] == "finished"
+
+
+def test_what_kills_a_worker_stands_in_the_table(a_study, a_dark_network, tmp_path, monkeypatch):
+    dead = Outcome("ct00", FAILURE, "Its worker process died 3 times; memory may be short.")
+    monkeypatch.setattr(cohort, "run_all", lambda *_: iter([dead]))
+    assert run(a_study / "site0", "-o", tmp_path / "out") == 2
+    row = rows(tmp_path / "out" / "cohort.csv")[0]
+    assert (row["status"], row["error"]) == ("failed", dead.sentence)
+
+
+def test_a_dicom_segmentation_that_fails_is_named_beside_the_result(
+    a_quiet_chest, a_dark_network, tmp_path, monkeypatch
+):
+    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+
+    def fails(*_: object) -> None:
+        raise AirwaySegError("It needs highdicom.")
+
+    monkeypatch.setattr(cohort, "import_highdicom", lambda: None)
+    monkeypatch.setattr(cohort, "write_result_as_dicom", fails)
+    out = tmp_path / "out"
+    assert run(next((tmp_path / "study").rglob("ct03")), "-o", out, "--dicom-seg", "airways") == 0
+    row = rows(out / "cohort.csv")[0]
+    assert (row["status"], row["error"]) == ("finished", "It needs highdicom.")
+    assert "ct03</a>: It needs highdicom." in (out / "cohort.html").read_text("utf-8")
+    assert run(next((tmp_path / "study").rglob("ct03")), "-o", out) == 0
+    assert rows(out / "cohort.csv")[0]["error"] == ""
+
+
+def test_a_name_that_the_terminal_cannot_print_is_escaped(a_study, a_dark_network, tmp_path, monkeypatch):
+    (a_study / "site0" / "ct00.nii.gz").rename(a_study / "site0" / "größe.nii.gz")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert run(a_study / "site0", "-o", tmp_path / "out", "--list") == 0
+    shown.flush()
+    assert b"gr\\xf6\\xdfe  NIfTI" in shown.buffer.getvalue()
+
+
 def test_a_ct_that_was_changed_is_not_taken_for_done(a_study, a_dark_network, tmp_path, capsys):
     out, file = tmp_path / "out", a_study / "site0" / "ct00.nii.gz"
     assert run(a_study / "site0", "-o", out) == 0
@@ -191,7 +270,7 @@ def test_shards_share_the_cases_out_and_a_last_run_makes_the_tables(a_study, a_d
     assert [row["status"] for row in rows(out / "cohort.csv")] == ["finished", "finished", "failed"]
 
 
-def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dark_network, tmp_path):
+def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dark_network, tmp_path, capsys):
     hold = (
         "import sys; from pathlib import Path; from AirwaySegLib.files.folder_lock import locked\n"
         "with locked(Path(sys.argv[1]), 'airwayseg cohort'):\n    print('locked', flush=True); sys.stdin.read()"
@@ -204,6 +283,7 @@ def test_a_case_that_another_run_holds_is_no_failure_but_not_done(a_study, a_dar
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         assert run(a_study, "-o", out) == 2
         other.communicate("")
+    assert "1 of 3 CTs finished, 1 failed, 1 in use by another run." in capsys.readouterr().out
     assert [row["status"] for row in rows(out / "cohort.csv")] == ["not run", "finished", "failed"]
     assert run(a_study, "-o", out) == 0
 
@@ -224,6 +304,18 @@ def test_progress_for_programs_is_one_object_a_line(a_study, a_dark_network, tmp
     assert {"read", "infer", "measure"} <= {line["stage"] for line in lines if line.get("event") == "stage"}
 
 
+def holds_the_mask(made: Path) -> bool:
+    """Whether another reader finds the mask beside it in a DICOM Segmentation."""
+    mask = sitk.ReadImage(str(made.with_suffix(".nrrd")))
+    frames = sitk.ReadImage(str(made))
+    voxels = sitk.GetArrayFromImage(frames) == 255
+    voxels.reshape(-1)[voxels.size - voxels.size % 8 :] = False  # ITK does not fill what the last byte holds in part
+    airways = sitk.GetImageFromArray(voxels.astype(np.uint8))
+    airways.CopyInformation(frames)
+    read = sitk.Resample(airways, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(mask))
+
+
 def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
     a_quiet_chest, a_dark_network, tmp_path, monkeypatch
 ):
@@ -235,11 +327,36 @@ def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
     monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented again
     assert run(folder, "-o", out, "--dicom-seg", "lobes") == 0
     made = out / "cases" / "deep_er_ct03" / "airways.dcm"
-    mask = sitk.ReadImage(str(made.with_suffix(".nrrd")))
-    frames = sitk.ReadImage(str(made)) == 255  # those that hold airways
-    read = sitk.Resample(frames, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(mask))
+    assert holds_the_mask(made)
     assert not (out / "cases" / "ct00" / "airways.dcm").exists()
+
+
+def test_segment_writes_a_dicom_segmentation_too(a_quiet_chest, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    monkeypatch.setattr(cohort.segmenting, "load_model", dark_model)
+    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+    folder, out = next((tmp_path / "study").rglob("ct03")), tmp_path / "out"
+    command = ["segment", str(folder), "-o", str(out), "--progress", "none", "--dicom-seg", "lobes"]
+    assert main(command) == 0
+    assert holds_the_mask(out / "airways.dcm")
+    (out / "airways.dcm").unlink()
+    assert main([*command, "--skip-finished"]) == 0 and (out / "airways.dcm").exists()
+    assert main([*command[:-2], "--force"]) == 0 and not (out / "airways.dcm").exists()  # that of the result before
+
+
+def test_what_a_dicom_segmentation_of_segment_lacks_is_said_before_the_work(
+    a_quiet_chest, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(cohort.segmenting, "load_model", dark_model)
+    monkeypatch.setattr(cohort.segmenting, "run_case", None)  # nothing is segmented
+    sitk.WriteImage(image_of(small_chest(a_quiet_chest)), str(tmp_path / "ct.nrrd"))
+    command = ["segment", str(tmp_path / "ct.nrrd"), "-o", str(tmp_path / "out"), "--progress", "none", "--dicom-seg"]
+    monkeypatch.setattr(cohort.segmenting, "import_highdicom", lambda: None)
+    assert main([*command, "airways"]) == 2 and "is not DICOM: a DICOM Segm" in capsys.readouterr().err
+    assert main([*command, "lobes", "--no-measure"]) == 2 and "needs branches.nrrd" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert main([*command, "airways"]) == 2 and "needs highdicom" in capsys.readouterr().err
 
 
 # Progress and scheduling ---------------------------------------------------------------------------------------------
@@ -296,6 +413,25 @@ def test_the_next_ct_is_read_while_one_is_computed_and_no_further(tmp_path):
 
     assert [outcome.id for outcome in run_here(cases, work)] == list("abcd")
     assert Counted.reading == list("abcd")
+
+
+def test_a_ct_is_out_of_memory_when_its_case_has_ended(a_dark_network, a_study, tmp_path):
+    case = Case("one", a_study / "site0" / "ct00.nii.gz")
+    kept = []
+
+    def read():
+        volume, warnings = case.read()
+        circle: list[object] = [volume]
+        circle.append(circle)  # as a figure or the frame of an error that refers to itself
+        kept.append(weakref.ref(volume.array))
+        return volume, warnings
+
+    gc.disable()
+    try:
+        outcome = cohort.run_one(case, cohort.How(tmp_path, SegmentSettings()), dark_model(), read, silent)
+        assert outcome.status == FINISHED and kept[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_two_threads_that_read_leave_the_standard_error_as_it_was(capfd):
@@ -423,6 +559,7 @@ def test_a_second_run_into_the_same_folder_is_refused(a_study, a_dark_network, t
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
         assert run(a_study, "-o", tmp_path / "out") == 2
         assert "is in use by airwayseg cohort" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "cases.csv").exists()  # the other run's lists stay as they are
         other.communicate("")
     with locked(tmp_path / "out", "this test"):
         pass
