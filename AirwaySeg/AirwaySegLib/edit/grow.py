@@ -38,8 +38,8 @@ _AWAY = 0.25
 """What a mm from the point counts against likeness when it is moved into the lumen."""
 
 _LEAST_SCORE, _GOOD = 0.3, 0.85
-"""Below the first no airway is seen: of 50 random points in lung and vessels of two CTs, without a probability, 18 score
-more. From the second on no other way is searched."""
+"""Below the first no airway is seen: of 50 random points in lung and vessels of two CTs, without a probability, 18
+score more. From the second on no other way is searched."""
 
 _PARENT_MM = 6.0
 """The parent is as wide as the tree's widest ball with its centre so near to where the branch joins."""
