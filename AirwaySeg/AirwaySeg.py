@@ -25,6 +25,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from AirwaySegSlicer.commands.compare_logic import CompareLogic
 from AirwaySegSlicer.commands.export import case_export_job, export_node
 from AirwaySegSlicer.commands.finetune import FinetuneOptions, finetuning_job, removing_job
 from AirwaySegSlicer.commands.installation import Installation, about_old_slicer, probe_job
@@ -206,7 +207,7 @@ class AirwaySegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.update()
 
 
-class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
+class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic, CompareLogic):
     """All functions of the panel, without the panel; for Slicer's Python console and for scripts.
 
     The methods without `start` wait for the end, return the result, and raise RuntimeError with one sentence on
@@ -259,13 +260,17 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
         options = options or SegmentOptions()
         if measure is not None:
             options = replace(options, measure=measure)
-        return self.runs.run(AIRWAYS, segmentation_job(volumeNode, options, self.maps))
+        return self.runOn(segmentation_job(volumeNode, options, self.maps))
 
     def startSegment(self, volumeNode: vtkMRMLScalarVolumeNode, options: SegmentOptions, listener: Listener) -> None:
         """Start `segment`; where only measuring fails, the listener gets the segmentation and a sentence."""
-        self._startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
+        self.startOn(volumeNode, segmentation_job(volumeNode, options, self.maps), listener)
 
-    def _startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
+    def runOn(self, job: Job) -> Any:
+        """Run a job on airways and wait for its result."""
+        return self.runs.run(AIRWAYS, job)
+
+    def startOn(self, node: vtkMRMLNode, job: Job, listener: Listener) -> None:
         """Start work on the scene that stops when this node is removed."""
         before, self._worksOn = self._worksOn, node.GetID() if node else ""
         try:
@@ -276,12 +281,12 @@ class AirwaySegLogic(ScriptedLoadableModuleLogic, ReviewLogic, BranchEditLogic):
 
     def measure(self, airways: vtkMRMLSegmentationNode) -> vtkMRMLSegmentationNode:
         """Find branches, centerline and distances of a segmentation's airways."""
-        self.runs.run(AIRWAYS, measuring_job(airways, self.maps))
+        self.runOn(measuring_job(airways, self.maps))
         return airways
 
     def startMeasure(self, airways: vtkMRMLSegmentationNode, listener: Listener) -> None:
         """Start `measure`."""
-        self._startOn(airways, measuring_job(airways, self.maps), listener)
+        self.startOn(airways, measuring_job(airways, self.maps), listener)
 
     def showOverlay(self, airways: vtkMRMLSegmentationNode, overlay: str, look: "OverlayLook | None" = None) -> None:
         """Colour the measured airways; `overlay` is a key of `overlays.OVERLAYS`, or empty for none."""

@@ -178,3 +178,11 @@ def a_measured_desk(a_desk):
     """The panel with a measured result."""
     assert a_desk.segment() is not None and not a_desk.host.messages
     return a_desk
+
+
+@pytest.fixture
+def a_review(a_desk, tmp_path):
+    """The panel with a result that is to be reviewed; see `module_review.reviewed`."""
+    from module_review import reviewed
+
+    return reviewed(a_desk, tmp_path / "result")

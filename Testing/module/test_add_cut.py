@@ -4,10 +4,11 @@ import module_scenes as scenes
 import numpy as np
 import pytest
 import slicer
+from scipy import ndimage
 
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branch_edits, nodes, steps
-from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, SUBTREE
+from AirwaySegSlicer.scene import branch_edits, nodes, origin, segments, steps
+from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, RECONNECT, SUBTREE
 
 
 def below(mask: np.ndarray) -> np.ndarray:
@@ -184,3 +185,73 @@ def test_closing_the_scene_says_what_was_not_applied(a_measured_desk):
     slicer.mrmlScene.Clear()
     assert "Not applied: delete beyond a point." in desk.ui.statusLabel.text
     assert not desk.section("AddCut").is_active()
+
+
+# Another parent ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["in place", "below a transform"])
+def a_broken_branch(request, slicer_host, tmp_path):
+    """A CT, the tree's mask, the end of one branch that a gap parts from it, and the result; the CT shows the gap."""
+    ct, mask = scenes.a_ct(moved=request.param)
+    piece, gap = below(mask), below(mask)
+    piece[19:] = gap[:19] = False
+    folder = scenes.write_result(tmp_path / "result", ct, mask & ~piece & ~gap)
+    airways = segmentation.take_in(folder, ct)
+    return ct, mask, piece, gap, airways
+
+
+def unconnected(airways, ct, piece: np.ndarray) -> None:
+    """Make a piece the segment of unconnected airways."""
+    from AirwaySegSlicer.scene.voxel_changes import change
+
+    change(airways, np.argwhere(piece)[:, ::-1], np.empty((0, 3), int), segments.UNCONNECTED_ID)
+
+
+def test_an_unconnected_piece_is_joined_to_the_airway_that_is_clicked(a_broken_branch):
+    ct, mask, piece, gap, airways = a_broken_branch
+    unconnected(airways, ct, piece)
+    before, logic = voxels(airways, ct), logic_of()
+    end = mask & ~piece & ~gap
+    end[:24] = end[27:] = False
+    end[:, : mask.shape[1] // 2] = False
+    points = [world(ct, tip_of(piece)), world(ct, np.rint(np.argwhere(end).mean(axis=0)).astype(int))]
+    proposed = logic.reconnect(airways, *points)
+    after = voxels(airways, ct)
+    assert after[before].all() and after[piece].all() and after[gap].mean() > 0.6
+    assert (after & ~mask).sum() < 0.4 * (after & ~before & ~piece).sum() + 5
+    assert ndimage.label(after, np.ones((3, 3, 3)))[1] == 1 and proposed.score > 0.5
+    assert airways.GetSegmentation().GetSegment(segments.UNCONNECTED_ID) is None
+    found = origin.origins_on(airways, ct)
+    assert (found[piece] == origin.NETWORK).all() and (found[after & ~before & ~piece] == origin.CLICK).all()
+    assert logic.undo(airways).startswith("Undone: join a piece by ")
+    assert np.array_equal(voxels(airways, ct), before)
+    assert airways.GetSegmentation().GetSegment(segments.UNCONNECTED_ID) is not None
+
+
+def test_a_wrong_joint_is_cut_and_joined_anew_as_one_step(a_broken_branch):
+    ct, mask, piece, gap, airways = a_broken_branch
+    tree, logic, half = mask & ~piece & ~gap, logic_of(), mask.shape[1] // 2
+    others = np.argwhere(tree[:34, :half]).astype(int)  # the branch on the other side
+    start = np.argwhere(piece)[np.argwhere(piece)[:, 0] >= 16].mean(axis=0)
+    end = others[np.linalg.norm(others - start, axis=1).argmin()]
+    wrong = np.zeros_like(mask)
+    for part in np.linspace(0, 1, 60):
+        wrong[tuple(np.rint(start + part * (end - start)).astype(int))] = True
+    wrong = ndimage.binary_dilation(wrong, np.ones((3, 3, 3))) & ~tree & ~piece & ~gap
+    slicer.util.updateSegmentBinaryLabelmapFromArray((tree | piece | wrong).astype(np.uint8), airways, "airways", ct)
+    before = voxels(airways, ct)
+    top = tree.copy()
+    top[:24] = top[27:] = top[:, :half] = False
+    joint, parent = np.rint(start + 0.2 * (end - start)).astype(int), np.rint(np.argwhere(top).mean(axis=0)).astype(int)
+    with pytest.raises(RuntimeError, match="new parent is not in the airways"):
+        logic.reconnect(airways, world(ct, joint), world(ct, (80, 95, 2)))
+    proposed = logic.proposeEdit(airways, RECONNECT, [world(ct, joint), world(ct, parent)])
+    assert np.array_equal(voxels(airways, ct), before) and "The joint would be cut" in proposed.sentence
+    logic.applyEdit(airways, proposed)
+    after = voxels(airways, ct)
+    assert not (before & ~after & ~wrong).any() and after[gap].mean() > 0.6
+    assert ndimage.label(after, np.ones((3, 3, 3)))[1] == 1
+    assert ndimage.label(after & before, np.ones((3, 3, 3)))[1] == 2, "the bridge alone holds it"
+    logic.undo(airways)
+    assert np.array_equal(voxels(airways, ct), before)

@@ -151,7 +151,7 @@ def bounds(node) -> list[float]:
 def test_all_that_belongs_to_the_airways_follows_their_transform(an_overlay):
     an_overlay.select_branch(5)
     transform = a_transform()
-    assert len(belongings(an_overlay)) == 5
+    assert len(belongings(an_overlay)) == 6
     an_overlay.airways.SetAndObserveTransformNodeID(transform.GetID())
     assert {node.GetTransformNodeID() for node in belongings(an_overlay)} == {transform.GetID()}
     assert correction.count_edits(an_overlay.airways) == correction.Edits(0, 0)

@@ -1,5 +1,6 @@
 """The review: its list, decisions voxel by voxel, undo and redo, saving, and the tab with its keys and views."""
 
+import json
 import random
 
 import module_scenes as scenes
@@ -7,48 +8,16 @@ import numpy as np
 import pytest
 import slicer
 import slicerhost
+from module_review import item_of, suspect, voxels
+from scipy import ndimage
 
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, surfaces, tags, texts
-from AirwaySegSlicer.scene.review_kinds import APPLIED, END, PIECE, PROPOSED, TIP
-
-
-@pytest.fixture
-def a_review(a_desk, tmp_path):
-    """A panel with a measured result: one repair applied, two proposed, a loose piece, and an end that is suspect."""
-    a_desk.pieces = scenes.write_reviewed(tmp_path / "result", a_desk.ct, a_desk.mask)
-    a_desk.bridges = scenes.reviewed_bridges(a_desk.mask)
-    a_desk.parameters.airways = segmentation.take_in(str(tmp_path / "result"), a_desk.ct)
-    a_desk.click("measureButton")
-    a_desk.wait()
-    document = texts.document_of(a_desk.airways, nodes.SUSPECTS)
-    document["suspects"] = [suspect(a_desk, PIECE, 5, 0.9), suspect(a_desk, TIP, 0, 0.8), suspect(a_desk, END, 0, 0.1)]
-    texts.put_document(a_desk.airways, nodes.SUSPECTS, document, "suspects")
-    a_desk.open("reviewTab")
-    assert not a_desk.host.messages
-    return a_desk
-
-
-def suspect(desk, kind: str, piece: int, score: float) -> dict:
-    """A suspect as the library writes it: of a piece, or at the end of the last branch."""
-    centerline = nodes.companion(desk.airways, nodes.CENTERLINE)
-    ids = slicer.util.arrayFromModelCellData(centerline, "branch_id")
-    from AirwaySegSlicer.scene.branches import branch_points
-
-    x, y, z = branch_points(centerline, int(ids.max()))[0][-1].tolist()
-    place = scenes.lps_of(desk.ct, desk.pieces[piece]) if piece else [-x, -y, z]
-    facts = {"length_mm": 4.0, "distance_mm": 20.0, "radius_mm": 1.0} | ({"piece": float(piece)} if piece else {})
-    return {"kind": kind, "place_mm": place, "score": score, "branch": int(ids.max()), "reason": "Why.", "facts": facts}
-
-
-def voxels(desk, segment: str = "airways") -> np.ndarray:
-    if desk.airways.GetSegmentation().GetSegment(segment) is None:
-        return np.zeros(desk.mask.shape, bool)
-    return slicer.util.arrayFromSegmentBinaryLabelmap(desk.airways, segment, desk.ct) > 0
-
-
-def item_of(desk, kind: str, number: int = 0) -> review.ReviewItem:
-    return next(one for one in desk.logic.reviewItems(desk.airways) if one.kind == kind and one.number == number)
+from AirwaySegSlicer.scene import decisions, nodes, origin, review, review_views, segments, surfaces, tags, texts
+from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
+from AirwaySegSlicer.scene.changes import no_voxels
+from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, PIECE, PROPOSED, TIP
+from AirwaySegSlicer.scene.steps import Steps
+from AirwaySegSlicer.scene.voxel_changes import change
 
 
 def state(desk) -> tuple:
@@ -116,9 +85,46 @@ def test_a_piece_is_taken_as_it_is_or_removed_and_a_tip_cut_off(a_review):
     desk.logic.decide(desk.airways, item_of(desk, TIP), "refuse")
     gone = desk.mask & ~voxels(desk)
     assert 50 < gone.sum() < 0.2 * desk.mask.sum() and not (voxels(desk) & ~desk.mask).any()
-    from scipy import ndimage
-
     assert ndimage.label(voxels(desk), np.ones((3, 3, 3)))[1] == ndimage.label(desk.mask, np.ones((3, 3, 3)))[1]
+
+
+def test_a_refused_leak_is_cut_at_its_narrowest_place_and_not_with_its_whole_branch(a_review):
+    desk = a_review
+    document = texts.document_of(desk.airways, nodes.SUSPECTS)
+    document["suspects"] = [suspect(desk, LEAK, 0, 0.9)]  # at the tip of a branch that tapers
+    texts.put_document(desk.airways, nodes.SUSPECTS, document, "suspects")
+    item = item_of(desk, LEAK)
+    whole = branch_voxels(desk.airways, subtree(desk.airways, item.branch))
+    desk.logic.decide(desk.airways, item, "refuse")
+    gone = desk.mask & ~voxels(desk)
+    assert 0 < gone.sum() < 0.7 * len(whole) and not (voxels(desk) & ~desk.mask).any()
+    assert ndimage.label(voxels(desk), np.ones((3, 3, 3)))[1] == ndimage.label(desk.mask, np.ones((3, 3, 3)))[1]
+
+
+def test_an_accepted_piece_gets_its_bridge_where_a_way_is_seen(slicer_host, tmp_path):
+    ct, mask = scenes.a_ct()
+    piece, gap = mask.copy(), mask.copy()
+    piece[19:] = gap[24:] = gap[:19] = False
+    piece[:, :50] = gap[:, :50] = False
+    tree = mask & ~piece & ~gap
+    scenes.write_reviewed(tmp_path / "result", ct, tree)
+    document = json.loads((tmp_path / "result" / "repairs.json").read_text())
+    document["fragments"].append({"number": 9, "joined": False, "voxel_runs": scenes.runs_of(piece)})
+    (tmp_path / "result" / "repairs.json").write_text(json.dumps(document))
+    airways = segmentation.take_in(str(tmp_path / "result"), ct)
+    change(airways, np.argwhere(piece)[:, ::-1], no_voxels(), "unconnected")
+    item = review.ReviewItem(PIECE, (0.0, 0.0, 0.0), 0.9, 10.0, "", number=9)
+    steps = Steps()
+    review.decide(airways, item, "accept", steps)
+    after = slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ct) > 0
+    assert after[tree | piece].all() and after[gap].mean() > 0.6
+    found = origin.origins_on(airways, ct)
+    bridge = after & ~tree & ~piece
+    assert (found[bridge] == origin.REPAIR).all() and (found[piece] == origin.NETWORK).all()
+    assert ndimage.label(after, np.ones((3, 3, 3)))[1] == ndimage.label(tree, np.ones((3, 3, 3)))[1]
+    assert review.progress_of(airways).added_mm > 12
+    assert steps.undo(airways) == "Undone: accept: unconnected piece 9."
+    assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ct) > 0, tree)
 
 
 def test_what_cannot_be_decided_gets_a_sentence_and_changes_nothing(a_review):

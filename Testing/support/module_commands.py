@@ -75,6 +75,7 @@ def segment(arguments: list[str]) -> None:
     dark = (np.frombuffer(voxels, "<i2") < -900).astype(np.uint8)
     with open(os.path.join(folder, "airways.nrrd"), "wb") as stream:
         stream.write(header.replace(b"type: int16", b"type: uint8") + b"\n\n" + dark.tobytes())
+    shutil.copy(os.path.join(folder, "airways.nrrd"), os.path.join(folder, "origin.nrrd"))  # All is the network's.
     decisions, states, wish = dict(REPORT["decisions"]), [], os.environ.get("AIRWAYSEG_STAND_IN")
     if wish in ("fragments", "unconnected"):
         decisions["repair"], states = LEFT_OUT, STATES
@@ -131,7 +132,7 @@ def cases(arguments: list[str]) -> None:
         shutil.rmtree(os.path.join(data, "cases", options[0]))
         return
     parser = argparse.ArgumentParser()
-    for name in ("ct", "label", "initial", "name", "patient"):
+    for name in ("ct", "label", "initial", "origin", "name", "patient"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--force", action="store_true")
     case = parser.parse_args(options)
@@ -140,7 +141,7 @@ def cases(arguments: list[str]) -> None:
     if os.path.exists(folder) and not case.force:
         sys.exit(f"airwayseg-train: {folder} exists.")
     os.makedirs(folder, exist_ok=True)
-    for name in filter(None, (case.ct, case.label)):
+    for name in filter(None, (case.ct, case.label, case.origin)):
         shutil.copy(name, folder)
     edited = None if case.initial is None else int((voxels_of(case.initial) != voxels_of(case.label)).sum())
     with open(os.path.join(folder, "case.json"), "w", encoding="utf-8") as stream:

@@ -48,6 +48,7 @@ def write_result(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask: n
     node.SetAndObserveImageData(type(ct.GetImageData())())
     slicer.util.updateVolumeFromArray(node, mask.astype(np.uint8))
     write_volume(node, os.path.join(folder, "airways.nrrd"))
+    write_volume(node, os.path.join(folder, "origin.nrrd"))  # All is the network's.
     Path(folder, "report.json").write_text(json.dumps(REPORT))
     return str(folder)
 
@@ -87,7 +88,8 @@ def write_reviewed(folder: Path | str, ct: slicer.vtkMRMLScalarVolumeNode, mask:
     Path(folder, "repairs.json").write_text(json.dumps(document))
     probability = np.where(mask, 240, 0).astype(np.uint8)
     unconnected = sum(number * pieces[number].astype(np.uint8) for number in (3, 4, 5))
-    for name, values in (("probability", probability), ("unconnected", unconnected)):
+    origin = np.where(bridges[1] & mask, 3, mask).astype(np.uint8)
+    for name, values in (("probability", probability), ("unconnected", unconnected), ("origin", origin)):
         node = slicer.vtkMRMLScalarVolumeNode()
         node.SetIJKToRASMatrix(ijk_to_ras(ct))
         node.SetAndObserveImageData(type(ct.GetImageData())())

@@ -241,6 +241,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--label", type=Path, required=True, help="0 background, 1 airway, 2 left out, on the CT's grid")
     add.add_argument("--initial", type=Path, help="the mask before correction: voxels that differ get a larger weight")
     add.add_argument("--edited", type=Path, help="mask of the corrected voxels (not 0), instead of --initial")
+    add.add_argument("--origin", type=Path, help="where each voxel of the label comes from, as origin.nrrd of a result")
     add.add_argument(
         "--patient", help="patient of the case; one patient's cases are held out together (default: see Training)"
     )
@@ -262,7 +263,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
 def _run_cases_add(options: argparse.Namespace, _progress: Bar) -> int:
     from AirwaySegTraining.data.data_folder import CaseFiles, add_case
 
-    keys = ("ct", "label", "initial", "edited", "patient", "name", "series", "trusted")
+    keys = ("ct", "label", "initial", "edited", "origin", "patient", "name", "series", "trusted")
     folder, warnings = add_case(
         options.data, CaseFiles(**{key: getattr(options, key) for key in keys}), force=options.force
     )

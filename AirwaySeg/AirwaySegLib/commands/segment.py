@@ -25,7 +25,6 @@ from AirwaySegLib.commands.provenance import (
     is_described,
     make_report,
 )
-from AirwaySegLib.edit.origin import origin_of
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, delivered_into
 from AirwaySegLib.files.ct_checks import Spacing
@@ -42,6 +41,7 @@ from AirwaySegLib.files.volume import (
     write_sparse_nrrd,
 )
 from AirwaySegLib.masks.certain import certain_pieces, certainty
+from AirwaySegLib.masks.origin import origin_of
 from AirwaySegLib.pictures.preview import draw_preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
@@ -59,7 +59,7 @@ NOT_MEASURED = "not_measured"
 UNCONNECTED = "unconnected.nrrd"
 """Certain pieces of airway for which no attachment was found, with their numbers in `repair.LOOSE`."""
 ORIGIN = "origin.nrrd"
-"""What added each voxel of the mask: `edit.origin`."""
+"""What added each voxel of the mask: `masks.origin`."""
 FILES = (MASK, PROBABILITY, PREVIEW, UNCONNECTED, ORIGIN, *repair.FILES, REPORT)
 
 Result = tuple[Airways, Pieces]

@@ -1,1 +1,1 @@
-"""Editing by branches: growing a missed airway from a click, cutting, and the origin of every voxel."""
+"""Editing by branches: growing a missed airway from a click, and cutting."""

@@ -40,10 +40,15 @@ widens: the fewest voxels are otherwise those around the click itself."""
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Voxels (N, 3) int32 to remove, N >= 1, and how many of them are the cross-section itself."""
+    """Voxels (N, 3) int32 to remove, N >= 1, and those of them (M, 3) that are the cross-section itself."""
 
     voxels: Voxels
-    section: int
+    section_voxels: Voxels
+
+    @property
+    def section(self) -> int:
+        """The number of voxels of the cross-section."""
+        return len(self.section_voxels)
 
     def flat(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """The voxels' indices (N,) in the flattened grid, ascending."""
@@ -221,5 +226,6 @@ def _cut(
     lost = rows[pieces != kept]
     if len(lost) < _LEAST_PIECE or (goes is not None and goes not in section and goes not in lost):
         raise AirwaySegError("A cut there parts nothing: the airways go round it by another way.")
-    voxels = lumen.voxels[np.union1d(lost, section)] + np.array(scan.airways.corner)
-    return Cut(voxels.astype(np.int32), len(section))
+    corner = np.array(scan.airways.corner)
+    voxels, cross = (lumen.voxels[rows] + corner for rows in (np.union1d(lost, section), section))
+    return Cut(voxels.astype(np.int32), cross.astype(np.int32))

@@ -22,8 +22,10 @@ from AirwaySegSlicer.commands.jobs import Job, Steps
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.commands.segment import UNCONNECTED, provenance
 from AirwaySegSlicer.scene.edits import count_edits
+from AirwaySegSlicer.scene.evidence import ORIGIN_FILE
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
+from AirwaySegSlicer.scene.origin import origins_on
 from AirwaySegSlicer.scene.scans import ct_for, mask_for
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array, closed_surface, mask_on_ct
 
@@ -139,7 +141,7 @@ def case_export_job(
     folder: str,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
 ) -> Job:
-    """Write the whole case into a folder: mask, unconnected pieces, tree, tables, maps, pictures, curves, provenance.
+    """Write the whole case into a folder: mask, origins, unconnected pieces, tree, tables, maps, pictures, provenance.
 
     Files of an earlier export are replaced. ``chosen`` is the CT of airways without a CT of their own. Once mask and CT
     are copied the scene may be closed. The job's result is the folder.
@@ -152,22 +154,25 @@ def case_export_job(
         os.makedirs(folder, exist_ok=True)
         mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
         documents.append(provenance_document(segmentation_node))
-        mask = mask_for(segmentation_node, ct)
+        mask, origins = mask_for(segmentation_node, ct), origins_on(segmentation_node, ct)
         yield
         check_in_scene(segmentation_node, ct)
         voxels, matrix = slicer.util.arrayFromVolume(ct), ijk_to_ras(ct)
         if segmentation_node.GetSegmentation().GetSegment(UNCONNECTED_ID) is not None:
             pieces = label_volume(mask_on_ct(segmentation_node, ct, UNCONNECTED_ID), ct)
             write_volume(pieces, os.path.join(temporary, UNCONNECTED), compress=True)
+        if origins is not None:
+            write_volume(label_volume(origins, ct), os.path.join(temporary, ORIGIN_FILE), compress=True)
         write_volume(label_volume(mask, ct), mask_path, compress=True)
         yield
         yield from write_pieces(voxels, matrix, ct_path)
         return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
 
     def collect(temporary: str) -> str:
-        with suppress(FileNotFoundError):  # of an earlier export
-            os.remove(os.path.join(folder, UNCONNECTED))
-        for name in ("airways.nrrd", UNCONNECTED):
+        for name in (UNCONNECTED, ORIGIN_FILE):
+            with suppress(FileNotFoundError):  # of an earlier export
+                os.remove(os.path.join(folder, name))
+        for name in ("airways.nrrd", UNCONNECTED, ORIGIN_FILE):
             if os.path.exists(os.path.join(temporary, name)):
                 with _written_whole(os.path.join(folder, name)) as unfinished:
                     shutil.copyfile(os.path.join(temporary, name), unfinished)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import slicer
+from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.console_process import TRAINING
 from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
@@ -13,6 +14,7 @@ from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
 from AirwaySegSlicer.commands.jobs import Job, Steps
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.nodes import INITIAL, companion, ijk_to_ras
+from AirwaySegSlicer.scene.origin import origins_on
 from AirwaySegSlicer.scene.scans import ct_for, mask_for, patient_of, scan_key
 from AirwaySegSlicer.scene.segments import Array, check_airways, mask_on_ct
 
@@ -51,7 +53,7 @@ def new_case(
 
 
 def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase) -> Job:
-    """Add CT, corrected mask and edited voxels to a training folder; the job's result is the case's name.
+    """Add CT, corrected mask, edited voxels and origins to a training folder; the job's result is the case's name.
 
     The mask before correction is added too where it is known; for a segmentation from elsewhere it is not, nor what
     was edited. Once masks and CT are copied the scene may be closed; the case is added nevertheless.
@@ -61,6 +63,9 @@ def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase)
     def prepare(temporary: str) -> Steps:
         documents.append(provenance_document(segmentation_node))
         arrays: dict[str, Array] = {"label": mask_for(segmentation_node, case.ct)}
+        origins = origins_on(segmentation_node, case.ct)
+        if origins is not None:
+            arrays["origin"] = origins
         yield
         check_in_scene(segmentation_node, case.ct)
         initial = companion(segmentation_node, INITIAL)
@@ -91,4 +96,5 @@ def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase)
 
     airways = segmentation_node.GetName()
     names = {"ct.nrrd": case.ct.GetName(), "label.nrrd": airways, "initial.nrrd": f"{airways} before correction"}
+    names["origin.nrrd"] = _("the origins of {name}").format(name=airways)
     return Job(prepare, collect, TRAINING, names)

@@ -10,7 +10,16 @@ from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import one_line
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
-from AirwaySegSlicer.scene.branch_edits import ADD, BETWEEN, BEYOND, MOST_POINTS, POINTS, SUBTREE, Proposed
+from AirwaySegSlicer.scene.branch_edits import (
+    ADD,
+    BETWEEN,
+    BEYOND,
+    MOST_POINTS,
+    POINTS,
+    RECONNECT,
+    SUBTREE,
+    Proposed,
+)
 from AirwaySegSlicer.scene.branches import Point
 from AirwaySegSlicer.scene.nodes import REVIEWED, remove_companion
 from AirwaySegSlicer.scene.picking import Picking
@@ -35,6 +44,7 @@ class AddCutSection(Section):
             (_("Delete a branch and its subtree"), SUBTREE),
             (_("Delete beyond a point"), BEYOND),
             (_("Cut a leak between two points"), BETWEEN),
+            (_("Join to another parent"), RECONNECT),
         ]
         fill(self.ui.toolComboBox, tools, ADD)
         self.ui.toolComboBox.connect("currentIndexChanged(int)", self.on_tool)
@@ -200,4 +210,7 @@ def how_to(tool: str) -> str:
         SUBTREE: _("Click a branch: it and all that spring from it are deleted with Enter."),
         BEYOND: _("Click a point of a branch: the smaller side is deleted. A second click says which side stays."),
         BETWEEN: _("Click the airway that stays, then the leak: it is cut at its narrowest place."),
+        RECONNECT: _(
+            "Click the wrong joint of a branch, or an unconnected piece, then the airway to which it belongs."
+        ),
     }[tool]

@@ -9,9 +9,11 @@ from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
+from AirwaySegSlicer.scene.comparison import AGREEMENT
 from AirwaySegSlicer.scene.freshness import is_marked
-from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, SLICES, SURFACE, companion
+from AirwaySegSlicer.scene.nodes import CENTERLINE, COMPARED, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
+    ORIGINS,
     OVERLAYS,
     OverlayLook,
     needs_measuring,
@@ -41,11 +43,14 @@ class OverlaySection(Section):
         parameters, airways = self.panel.parameters, self.panel.airways()
         if not parameters:
             return
-        without = airways is None or companion(airways, PROBABILITY) is None
-        known = [overlay for overlay in OVERLAYS.values() if not (without and overlay.key == "probability")]
+        roles = {"probability": PROBABILITY, ORIGINS: ORIGIN, AGREEMENT: COMPARED}
+        lacks = {key for key, role in roles.items() if airways is None or companion(airways, role) is None}
+        known = [overlay for overlay in OVERLAYS.values() if overlay.key not in lacks]
         items = [(overlay.title, overlay.key) for overlay in known]
         fill(self.ui.overlayComboBox, [(_("Nothing"), ""), *items], parameters.overlay)
         self.ui.overlayComboBox.enabled = airways is not None
+        if airways is not None and parameters.overlay == AGREEMENT and AGREEMENT in lacks:
+            parameters.overlay = ""  # These airways were not compared, or no longer.
         self.ui.opacitySlider.enabled = parameters.overlayOnSlices
         if airways is None:
             return
@@ -55,6 +60,9 @@ class OverlaySection(Section):
             show_centerline(airways, parameters.showCenterline)
         if self._drawn_out_of_date and not is_marked(centerline):
             self._asked = ()  # The edit was undone after the colours were drawn on the edited airways.
+        drawn = (companion(airways, role) for role in (SURFACE, SLICES))
+        if shown_overlay(airways) == ORIGINS and any(is_marked(node) for node in drawn):
+            self._asked = ()  # The origins are known at once; nothing has to be measured.
         asked = self.asked(airways)
         if asked != self._asked and not self.panel.is_busy():
             first, self._asked = not self._asked, asked
@@ -76,7 +84,7 @@ class OverlaySection(Section):
             parameters.overlayLegend,
         )
         with errors_shown():
-            if not parameters.overlay or not needs_measuring(airways, self.logic.maps):
+            if not parameters.overlay or not needs_measuring(airways, parameters.overlay, self.logic.maps):
                 self.logic.showOverlay(airways, parameters.overlay, look)
                 self._drawn_out_of_date = any(is_marked(companion(airways, role)) for role in (SURFACE, SLICES))
             elif not first or shown_overlay(airways) != parameters.overlay:

@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.branch_table import ROW_HEIGHT
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
@@ -14,7 +15,7 @@ from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.edits import EditWatch
 from AirwaySegSlicer.scene.nodes import REPAIRS, SUSPECTS, companion
 from AirwaySegSlicer.scene.review import Progress
-from AirwaySegSlicer.scene.review_kinds import KINDS, ReviewItem, kind_of
+from AirwaySegSlicer.scene.review_kinds import KINDS, LEAK, PIECE, ReviewItem, kind_of
 from AirwaySegSlicer.scene.review_views import ReviewViews
 from AirwaySegSlicer.scene.steps import last_step
 from AirwaySegSlicer.scene.tags import DECISIONS, read_tag
@@ -163,10 +164,16 @@ class ReviewSection(Section):
         airways, item = self.panel.airways(), self.chosen()
         with errors_shown():
             if airways is not None and item is not None:
+                self.ensure_library(item)
                 self._airways = airways
                 self._views.show(airways, item)
         self.show_reason()
         self.show_buttons()
+
+    def ensure_library(self, item: ReviewItem) -> None:
+        """Bridges and cuts are computed by the library, which needs its packages."""
+        if item.kind in (PIECE, LEAK):
+            ensure_packages(self.panel.requirements)
 
     def go(self, row: int) -> None:
         """Select a row."""

@@ -1,6 +1,7 @@
 """The sections of the panel, in the order of their tabs."""
 
 from AirwaySegSlicer.panel.add_cut_section import AddCutSection
+from AirwaySegSlicer.panel.compare_section import CompareSection
 from AirwaySegSlicer.panel.correct_section import CorrectSection
 from AirwaySegSlicer.panel.export_section import ExportSection
 from AirwaySegSlicer.panel.finetune_section import FinetuneSection
@@ -21,6 +22,7 @@ def make_sections(panel: Panel) -> list[Section]:
         ReviewSection,
         AddCutSection,
         ResultSection,
+        CompareSection,
         OverlaySection,
         CorrectSection,
         ExportSection,

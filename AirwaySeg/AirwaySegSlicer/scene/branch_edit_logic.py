@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, Proposed, apply, propose
+from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, RECONNECT, Proposed, apply, propose
 from AirwaySegSlicer.scene.branches import Point
 from AirwaySegSlicer.scene.steps import Steps
 
@@ -31,5 +31,14 @@ class BranchEditLogic:
     def cut(self, airways: slicer.vtkMRMLSegmentationNode, points: list[Point], tool: str = BEYOND) -> Proposed:
         """Delete what lies beyond a point (RAS, world), or what another tool of `branch_edits` says, as one step."""
         proposed = propose(airways, tool, points)
+        apply(airways, proposed, self.steps)
+        return proposed
+
+    def reconnect(self, airways: slicer.vtkMRMLSegmentationNode, joint: Point, parent: Point) -> Proposed:
+        """Join a subtree, cut at its wrong joint, or an unconnected piece to another parent, as one step.
+
+        ``joint`` (RAS, world) is where the subtree is cut, or a point of the piece; ``parent`` one of the new parent.
+        """
+        proposed = propose(airways, RECONNECT, [joint, parent])
         apply(airways, proposed, self.steps)
         return proposed

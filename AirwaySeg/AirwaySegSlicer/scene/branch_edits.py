@@ -17,13 +17,13 @@ from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
 from AirwaySegSlicer.scene.branches import Point, nearest_branch
 from AirwaySegSlicer.scene.changes import no_voxels
 from AirwaySegSlicer.scene.freshness import is_out_of_date
-from AirwaySegSlicer.scene.nodes import CENTERLINE, PROBABILITY, companion, ijk_to_ras
+from AirwaySegSlicer.scene.nodes import CENTERLINE, companion
+from AirwaySegSlicer.scene.origin import CLICK, NETWORK, note_origins
+from AirwaySegSlicer.scene.scan_grid import scan_grid
 from AirwaySegSlicer.scene.segments import (
     UNCONNECTED_ID,
     Array,
-    airways_box,
     check_airways,
-    ct_of,
     first_voxel_between,
     segment_voxels,
 )
@@ -34,11 +34,13 @@ from AirwaySegSlicer.scene.voxel_changes import change, which_are_in
 if TYPE_CHECKING:
     from AirwaySegLib.edit.scan import Scan
 
-ADD, SUBTREE, BEYOND, BETWEEN = "add", "subtree", "beyond", "between"
-"""Tools: add an airway; delete a branch with its subtree, what is beyond a point, or a leak."""
-POINTS = {ADD: 1, SUBTREE: 1, BEYOND: 1, BETWEEN: 2}
+ADD, SUBTREE, BEYOND, BETWEEN, RECONNECT = "add", "subtree", "beyond", "between", "reconnect"
+"""Tools: add an airway; delete a branch with its subtree, what is beyond a point, or a leak; join to another parent."""
+POINTS = {ADD: 1, SUBTREE: 1, BEYOND: 1, BETWEEN: 2, RECONNECT: 2}
 """How many points each needs; more steer an added airway, and a second one says which side of `BEYOND` stays."""
-MOST_POINTS = {SUBTREE: 1, BEYOND: 2, BETWEEN: 2}
+MOST_POINTS = {SUBTREE: 1, BEYOND: 2, BETWEEN: 2, RECONNECT: 2}
+PIECE_MM = 3.0
+"""A point so near to an unconnected piece, and nearer than to the airways, means the piece."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Proposed:
     """An edit that nothing has applied yet.
 
     ``add`` and ``remove`` are voxels (N, 3), as i, j, k on the airways' grid, ``name`` that of the step, ``sentence``
-    what it would do. ``length_mm`` and ``score`` (0..1) are of what is added, None for a cut.
+    what it would do. ``length_mm`` and ``score`` (0..1) are of what is added, None for a cut. ``origins`` are those of
+    what is added (`origin`), one or (N,).
     """
 
     name: str
@@ -55,6 +58,7 @@ class Proposed:
     remove: Array = field(default_factory=no_voxels)
     length_mm: float | None = None
     score: float | None = None
+    origins: Array | int = CLICK
 
 
 def propose(airways: slicer.vtkMRMLSegmentationNode, tool: str, points: Sequence[Point]) -> Proposed:
@@ -70,6 +74,7 @@ def propose(airways: slicer.vtkMRMLSegmentationNode, tool: str, points: Sequence
         SUBTREE: _without_subtree,
         BEYOND: _without_beyond,
         BETWEEN: _without_leak,
+        RECONNECT: _reconnected,
     }
     if len(points) < POINTS[tool]:
         raise RuntimeError(_("Click {count} points first.").format(count=POINTS[tool]))
@@ -86,67 +91,10 @@ def apply(airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed, steps: St
     steps.begin(airways, proposed.name)
     with surface_kept(airways):
         change(airways, proposed.add, proposed.remove)
+        note_origins(airways, proposed.remove, 0)
+        note_origins(airways, proposed.add, proposed.origins)
         if len(loose):
             change(airways, no_voxels(), loose, UNCONNECTED_ID)
-
-
-# The scene as arrays -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The library's view of a result: its scan, and what is added to (z, y, x) of the CT for i, j, k of the airways."""
-
-    scan: Scan
-    to_airways: Array
-    to_ijk: Array
-    airways: slicer.vtkMRMLSegmentationNode
-
-    def voxel(self, world: Point) -> Array:
-        """A point (RAS, world) as a voxel (z, y, x) of the scan, with fractions."""
-        import numpy as np
-
-        local = [0.0, 0.0, 0.0]
-        self.airways.TransformPointFromWorld(world, local)
-        return (self.to_ijk @ np.array([*local, 1.0]))[:3][::-1]
-
-    def on_airways(self, voxels: Array) -> Array:
-        """Voxels (N, 3) of the scan as i, j, k on the airways' grid."""
-        return voxels[:, ::-1].astype(int) + self.to_airways
-
-
-def _grid_of(airways: slicer.vtkMRMLSegmentationNode) -> _Grid:
-    """The airways, their CT and, where it is known, their probability."""
-    import numpy as np
-
-    from AirwaySegLib.edit.scan import Part, Scan
-
-    airways_box(airways)  # raises where there are none
-    ct, voxels = ct_of(airways), segment_voxels(airways)
-    matrix = ijk_to_ras(ct)
-    low = first_voxel_between(voxels.matrix, matrix, voxels.low)
-    if low is None:
-        sentence = _("The airways of {name} are not on the grid of {ct}.")
-        raise RuntimeError(sentence.format(name=airways.GetName(), ct=ct.GetName()))
-    hu = slicer.util.arrayFromVolume(ct)
-    spacing = np.linalg.norm(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3], axis=0)[::-1]
-    scan = Scan(
-        airways=Part(voxels.array, (low[2], low[1], low[0])),
-        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        shape=(hu.shape[0], hu.shape[1], hu.shape[2]),
-        hu=hu,
-        probability=_probability_part(airways, ct),
-    )
-    to_ijk = np.linalg.inv(slicer.util.arrayFromVTKMatrix(matrix))
-    return _Grid(scan, np.subtract(voxels.low, low), to_ijk, airways)
-
-
-def _probability_part(airways: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array | None:
-    from AirwaySegLib.edit.scan import Part
-
-    node = companion(airways, PROBABILITY)
-    low = first_voxel_between(ijk_to_ras(node), ijk_to_ras(ct)) if node is not None else None
-    return Part(slicer.util.arrayFromVolume(node), (low[2], low[1], low[0])) if low is not None else None
 
 
 # The tools -----------------------------------------------------------------------------------------------------------
@@ -157,7 +105,7 @@ def _grown(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> 
 
     from AirwaySegLib.edit.grow import grow
 
-    grid = _grid_of(airways)
+    grid = scan_grid(airways)
     growth = grow(grid.scan, np.array([grid.voxel(point) for point in points]))
     text = _("{length} mm of airway, score {score}. {reason}")
     return Proposed(
@@ -200,7 +148,7 @@ def _subtree_at(airways: slicer.vtkMRMLSegmentationNode, point: Point) -> tuple[
 def _without_beyond(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> Proposed:
     from AirwaySegLib.edit.cut import beyond
 
-    grid = _grid_of(airways)
+    grid = scan_grid(airways)
     keep = grid.voxel(points[1]) if len(points) > 1 else None
     voxels = grid.on_airways(beyond(grid.scan, grid.voxel(points[0]), keep).voxels)
     return Proposed(_("delete beyond a point"), _cut_sentence(_("Beyond the point"), voxels), remove=voxels)
@@ -209,11 +157,83 @@ def _without_beyond(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Po
 def _without_leak(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> Proposed:
     from AirwaySegLib.edit.cut import between
 
-    grid = _grid_of(airways)
+    grid = scan_grid(airways)
     cut = between(grid.scan, grid.voxel(points[0]), grid.voxel(points[1]))
     voxels = grid.on_airways(cut.voxels)
     words = _("The side of the second point, cut through {count} voxels").format(count=cut.section)
     return Proposed(_("cut a leak"), _cut_sentence(words, voxels), remove=voxels)
+
+
+def _reconnected(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> Proposed:
+    """The subtree at the first point, or the unconnected piece there, on the parent at the second."""
+    import numpy as np
+
+    from AirwaySegLib.edit.reconnect import bridge, reconnect
+
+    grid = scan_grid(airways)
+    first, parent = (grid.voxel(point) for point in points)
+    piece = _piece_at(airways, points[0])
+    if len(piece):
+        inside = grid.on_scan(piece)
+        built, remove = bridge(grid.scan, inside[~_are_airways(grid.scan, inside)], parent), no_voxels()
+        bridging = grid.on_airways(built.voxels)
+        add, origins = np.concatenate([piece, bridging]), np.repeat([NETWORK, CLICK], [len(piece), len(bridging)])
+        name = _("join a piece by {length} mm")
+        text = _("The piece would be joined by {length} mm, score {score}. {reason}")
+    else:
+        found = reconnect(grid.scan, first, parent)
+        built, remove = found.bridge, grid.on_airways(found.remove)
+        add, origins = grid.on_airways(built.voxels), np.array([CLICK])
+        name = _("join a subtree to another parent by {length} mm")
+        text = _("The joint would be cut and the subtree joined by {length} mm, score {score}. {reason}")
+    length, score = f"{built.length_mm:.1f}", f"{built.score:.2f}"
+    return Proposed(
+        name=name.format(length=length),
+        sentence=text.format(length=length, score=score, reason=built.reason),
+        add=add,
+        remove=remove,
+        length_mm=built.length_mm,
+        score=built.score,
+        origins=origins,
+    )
+
+
+def _are_airways(scan: Scan, voxels: Array) -> Array:
+    """Whether voxels (N, 3) of a scan are in its airways, (N,)."""
+    import numpy as np
+
+    found, local = np.zeros(len(voxels), bool), voxels - np.array(scan.airways.corner)
+    inside = ((local >= 0) & (local < scan.airways.array.shape)).all(axis=1)
+    found[inside] = scan.airways.array[tuple(local[inside].T)] != 0
+    return found
+
+
+def _piece_at(airways: slicer.vtkMRMLSegmentationNode, point: Point) -> Array:
+    """The voxels (N, 3), i, j, k on the airways' grid, of the unconnected piece at a point; none without one."""
+    import numpy as np
+    from scipy import ndimage
+
+    if airways.GetSegmentation().GetSegment(UNCONNECTED_ID) is None:
+        return no_voxels()
+    local = [0.0, 0.0, 0.0]
+    airways.TransformPointFromWorld(point, local)
+    gaps: list[float] = []
+    places: list[Array] = []
+    for segment_id in (UNCONNECTED_ID, ""):
+        mine = segment_voxels(airways, segment_id)
+        matrix = slicer.util.arrayFromVTKMatrix(mine.matrix)
+        voxels = np.argwhere(mine.array)[:, ::-1] + mine.low
+        away = np.linalg.norm(voxels @ matrix[:3, :3].T + matrix[:3, 3] - local, axis=1)
+        gaps.append(float(away.min(initial=np.inf)))
+        places.append(voxels[away.argmin()] if len(voxels) else voxels)
+    if gaps[0] > PIECE_MM or gaps[0] >= gaps[1]:
+        return no_voxels()
+    pieces = segment_voxels(airways, UNCONNECTED_ID)
+    labels, _count = ndimage.label(pieces.array, np.ones((3, 3, 3)))
+    number = labels[tuple((places[0] - pieces.low)[::-1])]
+    found = np.argwhere(labels == number)[:, ::-1] + pieces.low
+    shift = first_voxel_between(pieces.matrix, segment_voxels(airways).matrix)
+    return found + shift if shift is not None else no_voxels()
 
 
 def _cut_sentence(words: str, voxels: Array) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
-from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.branches import branch_points, branch_rows
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
+from AirwaySegSlicer.scene.origin import NETWORK, REPAIR, run_origins
 from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
 from AirwaySegSlicer.scene.review_kinds import FRAGMENT, LEAK, PIECE, TIP, ReviewItem, kind_of
+from AirwaySegSlicer.scene.scan_grid import scan_grid
 from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array
 from AirwaySegSlicer.scene.voxel_changes import grid_of, which_are_in
 
@@ -31,10 +34,12 @@ def no_voxels() -> Array:
 class Change:
     """Voxels (N, 3), as i, j, k on the airways' grid, that airways and unconnected airways gain and lose.
 
-    ``gained_mm`` is the length of airway that the tree gains, negative if it loses.
+    ``gained_mm`` is the length of airway that the tree gains, negative if it loses. ``origins`` (N,) are those of what
+    the airways gain (`origin`); of a voxel that is named twice the last one counts.
     """
 
     add: Array = field(default_factory=no_voxels)
+    origins: Array | int = NETWORK
     remove: Array = field(default_factory=no_voxels)
     add_loose: Array = field(default_factory=no_voxels)
     remove_loose: Array = field(default_factory=no_voxels)
@@ -99,9 +104,19 @@ def _joined(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs,
     bridges = _concatenated([repairs.bridge(one.number) for one in chain])
     pieces = _concatenated([repairs.pieces(one.fragments) for one in chain])
     loose = pieces[which_are_in(segmentation_node, pieces, UNCONNECTED_ID)]
-    wanted = _concatenated([bridges, pieces])
-    new = wanted[~which_are_in(segmentation_node, wanted)]
-    return Change(add=new, remove_loose=loose, gained_mm=sum(one.length_mm + one.brought_mm for one in chain))
+    wanted = _concatenated([pieces, bridges])
+    origins = _origins_of(segmentation_node, wanted, len(pieces))
+    new = ~which_are_in(segmentation_node, wanted)
+    gained_mm = sum(one.length_mm + one.brought_mm for one in chain)
+    return Change(add=wanted[new], origins=origins[new], remove_loose=loose, gained_mm=gained_mm)
+
+
+def _origins_of(segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: Array, pieces: int) -> Array:
+    """The origins (N,) of the voxels of pieces, which the network saw, and of bridges, which follow these."""
+    import numpy as np
+
+    of_run = run_origins(segmentation_node, voxels)
+    return np.where(np.arange(len(voxels)) < pieces, np.where(of_run > 0, of_run, NETWORK), REPAIR)
 
 
 def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> list[Repair]:
@@ -180,12 +195,53 @@ def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, 
     there = voxels[which_are_in(segmentation_node, voxels)]
     if decision == ACCEPT:
         missing = voxels[~which_are_in(segmentation_node, voxels)]
-        return Change(add=missing, remove_loose=loose, gained_mm=item.change_mm if len(missing) else 0.0)
+        bridge, length_mm = _bridge_to(segmentation_node, missing)
+        add = _concatenated([missing, bridge])
+        origins = _origins_of(segmentation_node, add, len(missing))
+        gained_mm = item.change_mm + length_mm if len(missing) else 0.0
+        return Change(add=add, origins=origins, remove_loose=loose, gained_mm=gained_mm)
     return Change(remove=there, remove_loose=loose, gained_mm=-item.change_mm if len(there) else 0.0)
 
 
+def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) -> tuple[Array, float]:
+    """The bridge (N, 3) by which a piece is joined to the airways, and its length in mm; none where none is seen."""
+    if not len(piece):
+        return no_voxels(), 0.0
+    from AirwaySegLib.edit.reconnect import bridge
+    from AirwaySegLib.errors import AirwaySegError
+
+    try:
+        grid = scan_grid(segmentation_node)
+        built = bridge(grid.scan, grid.on_scan(piece))
+    except (AirwaySegError, RuntimeError) as error:
+        logging.info("The piece is added without a bridge: %s", error)
+        return no_voxels(), 0.0
+    return grid.on_airways(built.voxels), built.length_mm
+
+
+def _leak(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Array | None:
+    """What hangs beyond the narrowest place between the beginning of a branch and its leak, (N, 3).
+
+    None where the branch cannot be cut so, as when it begins as wide as it leaks.
+    """
+    from AirwaySegLib.edit.cut import between
+    from AirwaySegLib.errors import AirwaySegError
+
+    start = branch_points(companion(segmentation_node, CENTERLINE), item.branch)[0][0]
+    to_world = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    for point, world in zip((start.tolist(), item.point), to_world, strict=True):
+        segmentation_node.TransformPointToWorld(point, world)
+    try:
+        grid = scan_grid(segmentation_node)
+        this, that = (grid.voxel((world[0], world[1], world[2])) for world in to_world)
+        return grid.on_airways(between(grid.scan, this, that).voxels)
+    except (AirwaySegError, RuntimeError) as error:
+        logging.info("The leak is removed with its branch: %s", error)
+        return None
+
+
 def _cut(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Change:
-    """Without the branch and what springs from it, or the whole fragment."""
+    """Without the branch and what springs from it, or the whole fragment; a leak is cut at its narrowest place."""
     rows = branch_rows(companion(segmentation_node, CENTERLINE))
     component = next((row.component for row in rows if row.id == item.branch), None)
     if component is None:
@@ -194,5 +250,6 @@ def _cut(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) ->
         numbers = [row.id for row in rows if row.component == component]
     else:
         numbers = subtree(segmentation_node, item.branch)
-    voxels = branch_voxels(segmentation_node, numbers)
+    narrow = _leak(segmentation_node, item) if item.kind == LEAK else None
+    voxels = narrow if narrow is not None else branch_voxels(segmentation_node, numbers)
     return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0)

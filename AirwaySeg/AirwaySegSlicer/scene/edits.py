@@ -20,7 +20,7 @@ from AirwaySegSlicer.scene.segments import (
     segment_voxels,
     stored_segment,
 )
-from AirwaySegSlicer.scene.tags import DECISIONS, write_tag
+from AirwaySegSlicer.scene.tags import DECISIONS, ORIGINS, write_tag
 
 Array = Any
 
@@ -82,7 +82,8 @@ def take_back(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
     if airways is None:
         raise RuntimeError(_("{name} has no voxels.").format(name=initial.GetName()))
     put_segment(segmentation_node, airway_segment_id(segmentation_node), airways)
-    write_tag(segmentation_node, DECISIONS, "")
+    for name in (DECISIONS, ORIGINS):
+        write_tag(segmentation_node, name, "")
     # Painting over pieces takes them out of their segment.
     pieces = stored_segment(initial, UNCONNECTED_ID)
     if pieces is not None:

@@ -1,4 +1,4 @@
-"""What a run found beside its mask: its probability, and every repair with its voxels; saved with the result."""
+"""What a run found beside its mask: probability, origin of its voxels, and every repair; saved with the result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.nodes import (
+    ORIGIN,
     PROBABILITY,
     REPAIRS,
     add_companion,
@@ -23,27 +24,30 @@ from AirwaySegSlicer.scene.nodes import (
 from AirwaySegSlicer.scene.segments import Array, array_of, first_voxel_between, nonzero_box, part_of
 from AirwaySegSlicer.scene.texts import put_document
 
-REPAIRS_FILE, PROBABILITY_FILE = "repairs.json", "probability.nrrd"
+REPAIRS_FILE, PROBABILITY_FILE, ORIGIN_FILE = "repairs.json", "probability.nrrd", "origin.nrrd"
 
 
 class Evidence:
-    """The evidence in a folder of `airwayseg segment`, read before the scene is changed; either may be missing.
+    """The evidence in a folder of `airwayseg segment`, read before the scene is changed; each may be missing.
 
     Raises RuntimeError where a file cannot be read.
     """
 
     def __init__(self, folder: str) -> None:
         self.repairs = _read_repairs(os.path.join(folder, REPAIRS_FILE))
-        self.probability = _read_probability(os.path.join(folder, PROBABILITY_FILE))
+        self.probability = _read_box(os.path.join(folder, PROBABILITY_FILE))
+        self.origin = _read_box(os.path.join(folder, ORIGIN_FILE))
 
     def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         """Add it to the result, instead of that of an earlier run."""
-        for role in (REPAIRS, PROBABILITY):
+        for role in (REPAIRS, PROBABILITY, ORIGIN):
             remove_companion(segmentation_node, role)
         if self.repairs is not None:
             put_document(segmentation_node, REPAIRS, self.repairs, "repairs")
         if self.probability is not None:
             add_companion(segmentation_node, PROBABILITY, self.probability, "probability")
+        if self.origin is not None:
+            add_companion(segmentation_node, ORIGIN, self.origin, "origin")
 
 
 def _read_repairs(path: str) -> dict[str, Any] | None:
@@ -59,8 +63,8 @@ def _read_repairs(path: str) -> dict[str, Any] | None:
     return document
 
 
-def _read_probability(path: str) -> slicer.vtkMRMLScalarVolumeNode | None:
-    """The probability (0..255) in the box outside which it is 0, as a volume that is not in a scene."""
+def _read_box(path: str) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """A map of bytes in the box outside which it is 0, as a volume that is not in a scene; None without a file."""
     if not os.path.exists(path):
         return None
     whole = read_volume(path)

@@ -19,15 +19,20 @@ INITIAL, CENTERLINE, TABLE = ROLE + "initial", ROLE + "centerline", ROLE + "tabl
 SURFACE, SLICES, HIGHLIGHT = ROLE + "surface", ROLE + "slices", ROLE + "highlight"
 PLOT_TABLE, PLOT_SERIES, PLOT_CHART = ROLE + "plotTable", ROLE + "plotSeries", ROLE + "plotChart"
 SUSPECTS, REPAIRS, PROBABILITY = ROLE + "suspects", ROLE + "repairs", ROLE + "probability"
-OF_THE_RUN = (INITIAL, REPAIRS, PROBABILITY)
+ORIGIN = ROLE + "origin"
+COMPARED, COMPARISON = ROLE + "compared", ROLE + "comparison"
+OF_THE_RUN = (INITIAL, REPAIRS, PROBABILITY, ORIGIN)
 """Roles of what the segmentation left, which no edit makes out of date."""
-OF_THE_TREE = (CENTERLINE, TABLE, SUSPECTS, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE)
-"""Roles of what was made from a measurement."""
+OF_THE_TREE = (
+    *(CENTERLINE, TABLE, SUSPECTS, SURFACE, SLICES, HIGHLIGHT, PLOT_CHART, PLOT_SERIES, PLOT_TABLE),
+    *(COMPARED, COMPARISON),
+)
+"""Roles of what was made from one mask: by a measurement, or by a comparison."""
 REVIEWED = ROLE + "reviewed"
 """Role of the temporary model that shows what a decision would change."""
 ROLES = (*OF_THE_RUN, *OF_THE_TREE, REVIEWED)
 
-PRIVATE = (INITIAL, SLICES, SUSPECTS, REPAIRS, PROBABILITY)
+PRIVATE = (INITIAL, SLICES, SUSPECTS, REPAIRS, PROBABILITY, ORIGIN, COMPARED)
 """Roles that are hidden from Slicer's selectors: they are neither airways nor a CT. They are saved with the scene."""
 
 LEAST_VOXELS = 8

@@ -1,4 +1,4 @@
-"""Overlays: airways coloured by generation, lobe, segment, diameter, wall, distance or probability, in 3D and slices.
+"""Overlays: airways coloured by a measure of their branches or voxels, or by their origin, in 3D and slices.
 
 The surface is a model with a point array named like the overlay, so that it stays coloured in a saved scene. Slice
 views get a volume of the airways' bounding box as their foreground.
@@ -15,24 +15,32 @@ import vtk
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.airway_voxels import NOTHING, AirwayVoxels
-from AirwaySegSlicer.scene.freshness import sign_drawn
+from AirwaySegSlicer.scene.comparison import AGREEMENT, agreement_surface, agreement_voxels
+from AirwaySegSlicer.scene.freshness import current_signature, sign, sign_drawn, signature_of, update_marks
 from AirwaySegSlicer.scene.maps import BRANCHES, FROM_CARINA, PROBABILITY, TO_CENTERLINE, TO_WALL, Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
+    COMPARED,
     ROLE,
     SLICES,
     SURFACE,
     add_companion,
     companion,
     remove_companion,
+    shifted,
     undone_on_failure,
 )
+from AirwaySegSlicer.scene.origin import origins_of
 from AirwaySegSlicer.scene.segments import check_airways, closed_surface
 
 Array = Any
 
 SHOWN, BEFORE = ROLE + "overlay", ROLE + "foregroundBefore"
 HID = ROLE + "hid"
+ORIGINS = "origin"
+"""The overlay that shows voxels as they are now, not those of a measurement."""
+OF_THE_SCENE = (ORIGINS, AGREEMENT)
+"""Overlays that need no measurement."""
 COVERING = ("Visibility3D", "Visibility2DFill")
 """Properties of a segmentation's display that would cover the colours: its surface in 3D, its fill in the slices."""
 
@@ -57,6 +65,10 @@ SEGMENT_NAMES = (
 UNKNOWN = (0.6, 0.6, 0.6)
 """Colour of a surface where its branch has no value."""
 
+ORIGIN_COLOURS = "4e9fe0 57c08b a678c9 e5c04d e0453a"
+AGREEMENT_COLOURS = "c8cdd2 e69f00 0072b2"
+"""Grey where both agree; orange and blue, which colour-blind readers can tell apart."""
+
 NUMBER_RAMP = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
 
 
@@ -74,6 +86,14 @@ def _lobes(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str
 
 def _segments(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
     return [_("no segment"), *SEGMENT_NAMES]
+
+
+def _origins(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
+    return [_("network"), _("open lumen"), _("repair"), _("click"), _("by hand")]
+
+
+def _agreements(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
+    return [_("in both"), _("only in this"), _("only in the other")]
 
 
 def _generations(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
@@ -115,6 +135,8 @@ OVERLAYS = {
         Overlay("toWall", _("Distance to the wall"), _("To the wall (mm)"), TO_WALL),
         Overlay("fromCarina", _("Distance from the carina"), _("From the carina (mm)"), FROM_CARINA),
         Overlay("probability", _("Probability"), _("Probability (0 to 1)"), PROBABILITY),
+        Overlay(ORIGINS, _("Origin of the voxels"), _("Origin"), ORIGINS, "", ORIGIN_COLOURS, _origins),
+        Overlay(AGREEMENT, _("Agreement"), _("Agreement"), AGREEMENT, "", AGREEMENT_COLOURS, _agreements),
     )
 }
 
@@ -129,22 +151,18 @@ class OverlayLook:
     legend: bool = True
 
 
-def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> bool:
+def needs_measuring(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, maps: Maps) -> bool:
     """Whether the airways must be measured before an overlay can be shown."""
-    return companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node) is None
+    unmeasured = companion(segmentation_node, CENTERLINE) is None or maps.path(segmentation_node) is None
+    return key not in OF_THE_SCENE and unmeasured
 
 
 def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, look: OverlayLook, maps: Maps) -> None:
     """Show an overlay instead of an earlier one; raises RuntimeError when its measure is not known."""
     overlay = OVERLAYS[key]
     check_airways(segmentation_node)
-    path = maps.path(segmentation_node)
-    if path is None or needs_measuring(segmentation_node, maps):
-        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
-    voxels = AirwayVoxels.read(path)
-    if overlay.values not in voxels.columns:
-        sentence = _("The network's probability of {name} is not known.")
-        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    made = {ORIGINS: _origin_voxels, AGREEMENT: agreement_voxels}.get(key)
+    voxels = made(segmentation_node) if made else _measured_voxels(segmentation_node, overlay, maps)
     values = values_of(voxels, overlay, companion(segmentation_node, CENTERLINE))
     with undone_on_failure():
         surface = coloured_surface(segmentation_node, voxels, values, overlay) if look.surface else None
@@ -158,8 +176,44 @@ def show_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode, key: str, lo
         _show_slices(segmentation_node, volume, overlay, colours, look.opacity)
     if look.legend and (look.surface or look.slices):
         _show_legend(companion(segmentation_node, SURFACE if look.surface else SLICES), overlay)
-    drawn = [companion(segmentation_node, role) for role in (SURFACE, SLICES)]
-    sign_drawn(segmentation_node, [node for node in drawn if node is not None])
+    found = (companion(segmentation_node, role) for role in (SURFACE, SLICES))
+    drawn = [node for node in found if node is not None]
+    if key in OF_THE_SCENE:
+        of_comparison = signature_of(companion(segmentation_node, COMPARED))
+        for node in drawn:
+            sign(node, of_comparison if key == AGREEMENT else current_signature(segmentation_node))
+        update_marks(segmentation_node)
+    else:
+        sign_drawn(segmentation_node, drawn)
+
+
+def _measured_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, overlay: Overlay, maps: Maps) -> AirwayVoxels:
+    """The voxels of the last measurement; RuntimeError where there is none, or it lacks the overlay's values."""
+    path = maps.path(segmentation_node)
+    if path is None or needs_measuring(segmentation_node, overlay.key, maps):
+        raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
+    voxels = AirwayVoxels.read(path)
+    if overlay.values not in voxels.columns:
+        sentence = _("The network's probability of {name} is not known.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    return voxels
+
+
+def _origin_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> AirwayVoxels:
+    """The voxels as they are now, their origins counted from 0; RuntimeError where these are not known."""
+    import numpy as np
+
+    found = origins_of(segmentation_node)
+    if found is None:
+        sentence = _("The origin of the voxels of {name} is not known: another program made them.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+    where = np.flatnonzero(found.array)
+    if not len(where):
+        raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))
+    z, y, x = (int(count) for count in found.array.shape)
+    to_ras = slicer.util.arrayFromVTKMatrix(shifted(found.matrix, list(found.low)))
+    values = found.array.ravel()[where].astype(np.float32) - 1
+    return AirwayVoxels(where, {ORIGINS: values}, (z, y, x), to_ras)
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -222,10 +276,11 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
 def coloured_surface(
     segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: AirwayVoxels, values: Array, overlay: Overlay
 ) -> slicer.vtkMRMLModelNode:
-    """The segment's closed surface in the scene, with the values of the nearest voxels at its points."""
+    """The segment's closed surface, or that of a comparison, with the values of the nearest voxels at its points."""
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-    polydata = closed_surface(segmentation_node)
+    of_comparison = overlay.key == AGREEMENT
+    polydata = agreement_surface(segmentation_node) if of_comparison else closed_surface(segmentation_node)
     scalars = numpy_to_vtk(voxels.near(vtk_to_numpy(polydata.GetPoints().GetData()), values), deep=True)
     scalars.SetName(overlay.key)
     polydata.GetPointData().AddArray(scalars)

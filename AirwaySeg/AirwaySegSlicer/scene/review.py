@@ -25,6 +25,7 @@ from AirwaySegSlicer.scene.decisions import (
     write_decision,
 )
 from AirwaySegSlicer.scene.nodes import CENTERLINE, REPAIRS, SUSPECTS, companion
+from AirwaySegSlicer.scene.origin import note_origins
 from AirwaySegSlicer.scene.proposals import Repair, Repairs
 from AirwaySegSlicer.scene.review_kinds import (
     APPLIED,
@@ -105,8 +106,12 @@ def decide(
 def _apply(segmentation_node: slicer.vtkMRMLSegmentationNode, found: Change) -> None:
     if len(found.add) or len(found.remove):
         change(segmentation_node, found.add, found.remove)
+        note_origins(segmentation_node, found.remove, 0)
+        note_origins(segmentation_node, found.add, found.origins)
     if len(found.remove):
-        change(segmentation_node, found.remove[:0], slivers(segmentation_node, found.remove))
+        left = slivers(segmentation_node, found.remove)
+        change(segmentation_node, left[:0], left)
+        note_origins(segmentation_node, left, 0)
     if len(found.add_loose) or len(found.remove_loose):
         change(segmentation_node, found.add_loose, found.remove_loose, UNCONNECTED_ID)
 

@@ -35,13 +35,21 @@ KINDS = {
         Kind(PROPOSED, "repair", _("Proposed repair"), _("Accept joins it to the tree, Refuse leaves it out.")),
         Kind(APPLIED, "repair", _("Applied repair"), _("Accept keeps it, Refuse takes it out again.")),
         Kind(REFUSED, "repair", _("Refused repair"), _("Accept joins it all the same, Refuse leaves it out."), False),
-        Kind(PIECE, "piece", _("Unconnected piece"), _("Accept adds it without a bridge, Refuse removes it.")),
+        Kind(
+            PIECE,
+            "piece",
+            _("Unconnected piece"),
+            _("Accept joins it to the airways where a way is seen, Refuse removes it."),
+        ),
         Kind(FRAGMENT, "piece", _("Loose fragment"), _("Accept keeps it, Refuse removes it.")),
         Kind(END, "end", _("Sudden end"), _("Accept: it ends here. Refuse: it goes on, and more is to be added.")),
         Kind(MISSING_LOBE, "missing", _("Missing lobe"), _("Accept: it is complete. Refuse: more is to be added.")),
         Kind(MISSING_BRANCH, "missing", _("Missing branch"), _("Accept: it is complete. Refuse: more is to be added.")),
         Kind(
-            LEAK, "leak", _("Possible leak"), _("Accept keeps it, Refuse removes the branch and all that follows it.")
+            LEAK,
+            "leak",
+            _("Possible leak"),
+            _("Accept keeps it, Refuse cuts it off at its narrowest place, with all that follows it."),
         ),
         Kind(TIP, "tip", _("Doubtful tip"), _("Accept keeps it, Refuse removes it.")),
     )

@@ -34,8 +34,9 @@ def new_segmentation(name: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> 
     """An empty segmentation node in the scene, on the volume's grid and under its transform."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    # The transform first: the reference geometry is that of the volume in the segmentation's own space.
     node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     node.GetSegmentation().SetConversionParameter("Smoothing factor", SMOOTHING_FACTOR)
     return node
 

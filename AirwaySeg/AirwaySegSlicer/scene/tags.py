@@ -13,7 +13,7 @@ import vtk
 from AirwaySegSlicer.scene.nodes import ROLE
 from AirwaySegSlicer.scene.segments import airway_segment_id
 
-DECISIONS, STEP = ROLE + "decisions", ROLE + "step"
+DECISIONS, STEP, ORIGINS = ROLE + "decisions", ROLE + "step", ROLE + "origins"
 
 
 def read_tag(segmentation_node: slicer.vtkMRMLSegmentationNode, name: str) -> str:
@@ -34,8 +34,8 @@ def write_tag(segmentation_node: slicer.vtkMRMLSegmentationNode, name: str, text
 
 
 def forget_tags(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Remove decisions and step: the airways are those of a run again."""
-    for name in (DECISIONS, STEP):
+    """Remove decisions, step and origins of edits: the airways are those of a run again."""
+    for name in (DECISIONS, STEP, ORIGINS):
         write_tag(segmentation_node, name, "")
 
 

@@ -5,22 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from counting import count_calls
+from missing_branch import DECOY, MISSING, PARENT, SHAPE, SPACING_MM, TRUNK, VESSEL, of, painted, voxel
 from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from AirwaySegLib.edit import grow as growing
+from AirwaySegLib.edit import branch
 from AirwaySegLib.edit.grow import grow
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
 
-SPACING_MM = (0.8, 0.7, 0.7)
-SHAPE = (100, 90, 110)
-TRUNK = Tube((75.0, 31.0, 20.0), (10.0, 31.0, 20.0), 4.0, 3.5)
-DECOY = Tube((58.0, 31.0, 22.0), (52.0, 31.0, 60.0), 1.8, 1.5)
-"""A branch of the tree that runs above the missing one, a wall apart at the end."""
-PARENT = Tube((40.0, 31.0, 20.0), (36.0, 31.0, 38.0), 2.2, 2.0)
-MISSING = Tube((36.0, 31.0, 38.0), (46.0, 31.0, 62.0), 1.6, 1.4)
-VESSEL = Tube((33.0, 34.5, 38.0), (43.0, 34.5, 64.0), 1.8, 1.6)
 TIP_MM = (45.6, 31.0, 61.0)
 
 
@@ -37,27 +30,6 @@ def drawn() -> Drawn:
     tree = draw_tubes([TRUNK, DECOY, PARENT], SHAPE, SPACING_MM)
     missing = draw_tubes([MISSING], SHAPE, SPACING_MM) & ~tree
     return Drawn(Scan(Part(tree), SPACING_MM, SHAPE, painted(tree | missing)), missing)
-
-
-def painted(airway: np.ndarray, noise_hu: float = 40.0) -> np.ndarray:
-    """HU of airways with a wall in lung beside a vessel; outside the body beyond the last 20 columns of y."""
-    hu = np.full(airway.shape, -860.0)
-    hu[binary_dilation(airway, iterations=2)] = -450
-    hu[draw_tubes([VESSEL], SHAPE, SPACING_MM) & ~airway] = 40
-    hu[airway] = -980
-    hu = gaussian_filter(hu, 0.6) + np.random.default_rng(1).normal(0, noise_hu, airway.shape)
-    hu[:, -20:] = -1000
-    return hu.astype(np.int16)
-
-
-def voxel(point_mm: tuple[float, float, float]) -> np.ndarray:
-    return np.divide(point_mm, SPACING_MM)[None]
-
-
-def of(voxels: np.ndarray) -> np.ndarray:
-    mask = np.zeros(SHAPE, bool)
-    mask[tuple(voxels.T)] = True
-    return mask
 
 
 def refusal(scan: Scan, *points_mm: tuple[float, float, float]) -> str:
@@ -173,8 +145,8 @@ def test_a_click_into_lung_is_not_made_an_airway(drawn):
 
 def test_only_a_box_around_the_click_is_worked_on(drawn, monkeypatch):
     boxes = []
-    evidence_in = growing.evidence_in
-    monkeypatch.setattr(growing, "evidence_in", lambda *of: boxes.append(of[1]) or evidence_in(*of))
+    evidence_in = branch.evidence_in
+    monkeypatch.setattr(branch, "evidence_in", lambda *of: boxes.append(of[1]) or evidence_in(*of))
     far = np.pad(drawn.scan.hu, ((0, 200), (0, 100), (0, 100)), constant_values=-1000)
     scan = replace(drawn.scan, hu=far, shape=far.shape)
     _, calls = count_calls(lambda: grow(scan, voxel(TIP_MM)))

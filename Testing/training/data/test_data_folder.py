@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from AirwaySegLib.masks.origin import CLICK, HAND, REPAIR
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, prepared_case
-from AirwaySegTraining.data.sampling import Kind
+from AirwaySegTraining.data.sampling import ADDED, REMOVED, Kind
 
 
 @pytest.fixture
@@ -54,7 +55,35 @@ def test_what_differs_from_the_initial_mask_was_edited(files, tmp_path):
     assert len(case.centres.points[Kind.EDITED]) == 193
     edited = case.maps["edited"].whole()
     # The training's axes run to the head and to the patient's left; the file's z and x run the other way.
-    assert np.array_equal(edited, sitk.GetArrayFromImage(images["edited"])[::-1, :, ::-1])
+    assert np.array_equal(edited > 0, sitk.GetArrayFromImage(images["edited"])[::-1, :, ::-1] > 0)
+    assert np.array_equal(np.unique(edited), [0, ADDED, REMOVED]) and (edited == REMOVED).sum() == 1
+
+
+def test_the_origin_says_what_a_person_did_and_what_it_lacks_is_by_hand(files, tmp_path, capsys):
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(files["label"])))
+    origin = label.copy()
+    origin[12:16][label[12:16] > 0] = CLICK
+    origin[16:20][label[16:20] > 0] = REPAIR
+    origin[20:] = 0  # the mask was painted on after the map was written
+    origin[0, 0, 0] = HAND  # and erased
+    image = sitk.GetImageFromArray(origin)
+    image.CopyInformation(sitk.ReadImage(str(files["label"])))
+    sitk.WriteImage(image, str(tmp_path / "origin.nrrd"))
+    data = tmp_path / "data"
+    both = ("--initial", files["initial"], "--origin", tmp_path / "origin.nrrd")
+    assert add(data, files, *both, "--name", "both") == 0
+    assert add(data, files, "--origin", tmp_path / "origin.nrrd", "--name", "origin") == 0
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "cases" / "both" / "origin.nrrd")))
+    assert np.array_equal(written > 0, label > 0) and (written[20:][label[20:] > 0] == HAND).all()
+    counts = {}
+    for folder in case_folders(data):
+        for _time in range(2):  # read, and read back from what was prepared
+            edits = prepared_case(folder).maps["edited"].values
+        counts[folder.name] = dict(zip(*(column.tolist() for column in np.unique(edits, return_counts=True))))
+    assert counts["both"] == {CLICK: 64, REPAIR: 64, HAND: 64, REMOVED: 1}
+    assert counts["origin"] == {CLICK: 64, HAND: 64}, "a repair that nobody confirmed is not a person's"
+    assert add(data, files, "--origin", files["ct"], "--name", "wrong") == 2
+    assert "ct.nii.gz holds values other than 0 to 5" in capsys.readouterr().err
 
 
 def test_a_mask_of_edits_may_be_given_and_a_case_may_have_none(files, tmp_path):

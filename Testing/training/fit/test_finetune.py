@@ -10,16 +10,18 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.masks.origin import CLICK, HAND
 from AirwaySegLib.networks.weights import ModelInfo, list_weights, load_weights, save_weights
 from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import load_model
 from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import prepared_case
+from AirwaySegTraining.data.sampling import ADDED, REMOVED
 from AirwaySegTraining.fit import finetune as finetuning
 from AirwaySegTraining.fit import loop, rehearsal
 from AirwaySegTraining.fit.finetune import finetune, verdict
-from AirwaySegTraining.fit.patches import Batches, Source, case_maps
+from AirwaySegTraining.fit.patches import Batches, Source, case_maps, emphasis_of
 from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.fit.rehearsal import STEP_HU, make_rehearsal, rehearsal_cases, rehearsal_file, remembered
 from AirwaySegTraining.fit.run_log import read_validation
@@ -122,6 +124,16 @@ def test_patches_say_which_voxels_were_corrected(a_data_folder):
     assert set(emphasis.unique().tolist()) == {1.0, stage.edited}
     assert (label[emphasis > 1] == 1).all(), "only airway was corrected here"
     assert 0 < int((emphasis > 1).sum()) < int((label == 1).sum())
+
+
+def test_what_was_clicked_painted_or_removed_can_count_differently():
+    stage = replace(load_recipe("finetune").stages[0], edited_by={"click": 6.0, "removed": 2.0})
+    table = emphasis_of(stage)
+    assert table[[0, CLICK, REMOVED, HAND, ADDED]].tolist() == [1, 6, 2, stage.edited, stage.edited]
+    assert replace(stage, edited=1.0).emphasises and not replace(stage, edited=1.0, edited_by={}).emphasises
+    for wrong, words in (({"guess": 2.0}, "edited_by 'guess' is unknown"), ({"hand": 0.0}, "weight of hand is 0")):
+        with pytest.raises(AirwaySegError, match=words):
+            replace(load_recipe("finetune"), stages=(replace(stage, edited_by=wrong),))
 
 
 def test_losses_that_cannot_weigh_corrected_voxels_are_refused():

@@ -1,9 +1,9 @@
 """Training cases: reading them from their folders, and preparing them (skeleton, maps) once, on disk.
 
 A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and optionally edited.nrrd (not 0
-where a person corrected the label) and case.json. `PREPARED`, beside the folder ``cases``, holds the cache of
-`prepared_case` (see `prepared_files`): arrays of which each patch reads only a crop, so that many cases need little
-memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
+where a person corrected the label), origin.nrrd (`AirwaySegLib.masks.origin`) and case.json. `PREPARED`, beside the
+folder ``cases``, holds the cache of `prepared_case` (see `prepared_files`): arrays of which each patch reads only a
+crop, so that many cases need little memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.case_folders import PREPARED, settle
 from AirwaySegTraining.data.label_check import label_doubt
 from AirwaySegTraining.data.prepared_files import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
-from AirwaySegTraining.data.sampling import Centres, Kind, find_centres
+from AirwaySegTraining.data.sampling import ADDED, REMOVED, Centres, Kind, find_centres
 from AirwaySegTraining.distributed import Team
 from AirwaySegTraining.losses import weight_maps
 from AirwaySegTraining.simulator.scanner import whole_hu
@@ -48,6 +48,8 @@ VERSION = b"1"
 
 PREPARING_BYTES = 3 * 2**30
 """Free memory needed for each case that is prepared at the same time; about that of a CT of 512 x 512 x 600."""
+
+ORIGIN = "origin.nrrd"
 
 MAPS = ("distance", "rate", "tube", "branch", "classes", "inverse_component", "inverse_branch")
 """Maps of a case by their names; see `make_map`."""
@@ -133,7 +135,9 @@ def read_case(folder: Path) -> Case:
     try:
         ct, _ = read_ct(folder / "ct.nrrd")
         label = read_on_grid(folder / "label.nrrd", ct)
-        edited = read_on_grid(folder / "edited.nrrd", ct) if (folder / "edited.nrrd").exists() else None
+        edited, origin = (
+            read_on_grid(folder / name, ct) if (folder / name).exists() else None for name in ("edited.nrrd", ORIGIN)
+        )
         checked_label(label.array, "label.nrrd")
         description = description_of(folder)
         fingerprint = _fingerprint(folder, Hashes())
@@ -148,7 +152,8 @@ def read_case(folder: Path) -> Case:
     centres = find_centres(hu, labels, line, spacing_mm)
     if edited is not None:
         centres = centres.with_edited(to_canonical(edited).array)
-    maps = {"edited": edited_map(centres)}
+    kinds = edit_kinds(centres, labels, None if origin is None else to_canonical(origin).array)
+    maps = {"edited": edited_map(centres, kinds)}
     doubt = label_doubt(hu, labels)
     return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps, doubt)
 
@@ -164,11 +169,28 @@ def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
     return whole
 
 
-def edited_map(centres: Centres) -> OnAirway:
-    """1 on the voxels that a person corrected, which need not be airway, 0 elsewhere."""
-    points = centres.points.get(Kind.EDITED, np.empty((0, 3), np.int32))
+def _edited_points(centres: Centres) -> NDArray[np.int32]:
+    return centres.points.get(Kind.EDITED, np.empty((0, 3), np.int32))
+
+
+def edit_kinds(centres: Centres, label: NDArray[np.uint8] | OnDisk, origin: NDArray | None) -> NDArray[np.uint8]:
+    """What each voxel that a person corrected is, (N,): `REMOVED`, `ADDED`, or where it is known its origin.
+
+    ``label`` and ``origin`` are (Z, Y, X).
+    """
+    points = tuple(_edited_points(centres).T)
+    known = np.zeros(len(points[0]), np.uint8) if origin is None else origin[points].astype(np.uint8)
+    return np.where(label[points] == 1, np.where(known > 0, known, np.uint8(ADDED)), np.uint8(REMOVED)).astype(np.uint8)
+
+
+def edited_map(centres: Centres, kinds: NDArray[np.uint8] | None = None) -> OnAirway:
+    """The `edit_kinds` of the voxels that a person corrected, which need not be airway, 0 elsewhere.
+
+    Without kinds all are `ADDED`.
+    """
+    points = _edited_points(centres)
     voxels = np.ravel_multi_index(tuple(points.T), centres.shape).astype(np.int64)
-    return OnAirway(centres.shape, voxels, np.ones(len(voxels), np.uint8))
+    return OnAirway(centres.shape, voxels, np.full(len(voxels), ADDED, np.uint8) if kinds is None else kinds)
 
 
 def description_of(folder: Path) -> dict[str, Any]:
@@ -192,7 +214,7 @@ def patient_of(description: dict[str, Any], folder: Path) -> str:
 def _fingerprint(folder: Path, hashes: Hashes) -> str:
     """A hash of the case's files."""
     total = hashlib.sha256(VERSION)
-    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", "case.json"):
+    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", ORIGIN, "case.json"):
         if (folder / name).exists():
             total.update(bytes.fromhex(hashes.of(folder / name)))
     return total.hexdigest()[:16]
@@ -331,6 +353,7 @@ def _write_case(case: Case, prepared: Path, hashes: Hashes) -> None:
         "box": np.array([(part.start, part.stop) for part in case.centres.box]),
         "voxels": case.skeleton.voxels,
         "skeleton": case.skeleton.values,
+        "edits": case.maps["edited"].values,
     }
     numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.points.items()}
     write_prepared(
@@ -352,6 +375,8 @@ def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
     z, y, x = (slice(int(start), int(stop)) for start, stop in numbers["box"])
     spacing_z, spacing_y, spacing_x = numbers["spacing_mm"].tolist()
     centres = Centres(shape, (z, y, x), {Kind(name): voxels for name, voxels in points.items()})
+    # Cases that an earlier version has prepared have no origins.
+    edits = numbers["edits"] if "edits" in numbers else edit_kinds(centres, arrays["label"], None)
     return Case(
         name=folder.name,
         patient=str(numbers["patient"]),
@@ -362,7 +387,7 @@ def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
         clean=bool(numbers["clean"]),
         centres=centres,
         skeleton=OnAirway(shape, numbers["voxels"], numbers["skeleton"]),
-        maps={"edited": edited_map(centres)},
+        maps={"edited": edited_map(centres, edits)},
         doubt=str(numbers["doubt"]),
     )
 

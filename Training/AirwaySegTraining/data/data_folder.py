@@ -17,6 +17,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import Volume, read_ct, read_on_grid, to_canonical, write_nrrd
+from AirwaySegLib.masks.origin import CLICK, HAND, NAMES, edited
 from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.case_folders import passing, put_in_place, settle, take_away, turn_at
 from AirwaySegTraining.data.cases import RESERVED, checked_label, description_of, patient_of, prepared_case
@@ -32,15 +33,18 @@ class CaseFiles:
     """The input files of a case: CT and label, and optionally the voxels that a person corrected.
 
     ``edited`` is a mask that is not 0 on the corrected voxels; without it they are where ``label`` differs from
-    ``initial``, the mask before the correction. Cases of one ``patient`` are held out together (None: the patient of a
-    case with the same CT, or the case's name). ``name`` None takes the CT's name, made unique if a case of another CT
-    has it. ``series`` chooses one of several DICOM series. With ``trusted`` the label is not checked against the CT.
+    ``initial``, the mask before the correction; without that, what ``origin`` says a person added. ``origin`` says
+    where each airway voxel of ``label`` comes from (`AirwaySegLib.masks.origin`); those it lacks are by hand. Cases of
+    one ``patient`` are held out together (None: the patient of a case with the same CT, or the case's name). ``name``
+    None takes the CT's name, made unique if a case of another CT has it. ``series`` chooses one of several DICOM
+    series. With ``trusted`` the label is not checked against the CT.
     """
 
     ct: Path
     label: Path
     initial: Path | None = None
     edited: Path | None = None
+    origin: Path | None = None
     patient: str | None = None
     name: str | None = None
     series: str | None = None
@@ -153,6 +157,9 @@ def _arrays(files: CaseFiles, ct: Volume) -> dict[str, NDArray]:
         arrays["edited"] = _mask(files.edited, ct)
     elif files.initial is not None:  # voxels that are left out now are not corrections
         arrays["edited"] = ((arrays["initial"] != (label == 1)) & (label != IGNORE)).astype(np.uint8)
+    if files.origin is not None:
+        arrays["origin"] = edited(_origin(files.origin, ct), label == 1, HAND)
+        arrays.setdefault("edited", np.isin(arrays["origin"], (CLICK, HAND)).astype(np.uint8))
     return arrays
 
 
@@ -218,8 +225,17 @@ def _check_replaced(folder: Path, patient: str | None, digest: str, force: bool)
 
 
 def _paths(files: CaseFiles) -> dict[str, Path]:
-    paths = {"ct": files.ct, "label": files.label, "initial": files.initial, "edited": files.edited}
+    names = ("ct", "label", "initial", "edited", "origin")
+    paths = {name: getattr(files, name) for name in names}
     return {key: path for key, path in paths.items() if path is not None}
+
+
+def _origin(path: Path, ct: Volume) -> NDArray[np.uint8]:
+    """The map of origins; raises AirwaySegError if it holds another value."""
+    array = read_on_grid(path, ct).array
+    if not np.isin(array, (0, *NAMES)).all():
+        raise AirwaySegError(f"{path.name} holds values other than 0 to {max(NAMES)}; it must be a map of origins.")
+    return array.astype(np.uint8)
 
 
 def _mask(path: Path, ct: Volume) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.masks.origin import NAMES
 from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegTraining.losses.weight_maps import SMALL_VOXELS
 
@@ -36,6 +37,13 @@ class Boxed(Protocol):
 
     def __getitem__(self, box: Any, /) -> Any:
         """The box, indexed with slices or `numpy.ix_`."""
+
+
+ADDED, REMOVED = 254, 255
+"""Voxels that a person added, of which no more is known, and those that a person removed, beside the origins."""
+
+EDIT_KINDS = {**NAMES, ADDED: "added", REMOVED: "removed"}
+"""Names of what a person did, in recipes."""
 
 
 class Kind(StrEnum):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from AirwaySegTraining.data.augmentation import IGNORE, channels, draw_placement, image_patch, label_patch, map_patches
 from AirwaySegTraining.data.cases import Case
-from AirwaySegTraining.data.sampling import Mixture
+from AirwaySegTraining.data.sampling import EDIT_KINDS, Mixture
 from AirwaySegTraining.fit.mining import Miner
 from AirwaySegTraining.fit.recipes import Stage
 from AirwaySegTraining.losses import weight_maps
@@ -28,7 +28,7 @@ MARGIN = 4
 def patch_maps(stage: Stage) -> tuple[str, ...]:
     """The maps that are cropped with a stage's patches."""
     of_loss = {name for term in stage.loss for name in term.loss.maps}
-    of_person = {"edited"} if stage.edited != 1 else set()
+    of_person = {"edited"} if stage.emphasises else set()
     return tuple(sorted(of_loss | of_person | {WEIGHT_MAPS[name] for name in stage.weights}))
 
 
@@ -82,10 +82,19 @@ class Batches(Dataset):
         kept: dict[str, NDArray] = {"label": label}
         if self.stage.weights:
             kept["weight"] = patch_weight(self.stage.weights, label, maps, rng, self.stage.weight_power)
-        if self.stage.edited != 1:
-            kept["emphasis"] = np.where(maps["edited"] > 0, np.float32(self.stage.edited), np.float32(1))
+        if self.stage.emphasises:
+            kept["emphasis"] = emphasis_of(self.stage)[maps["edited"]]
         kept |= {name: maps[name] for term in self.stage.loss for name in term.loss.maps}
         return {"image": channels(hu, self.source.windows_hu), **{key: array[None] for key, array in kept.items()}}
+
+
+def emphasis_of(stage: Stage) -> NDArray[np.float32]:
+    """How much a voxel counts by what a person did to it (`sampling.EDIT_KINDS`), (256,); 1 for 0, an untouched one."""
+    table = np.full(256, stage.edited, np.float32)
+    table[0] = 1
+    for kind, name in EDIT_KINDS.items():
+        table[kind] = stage.edited_by.get(name, stage.edited)
+    return table
 
 
 def patch_weight(

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data.augmentation import Augmentation
-from AirwaySegTraining.data.sampling import Kind, Mixture
+from AirwaySegTraining.data.sampling import EDIT_KINDS, Kind, Mixture
 from AirwaySegTraining.losses.terms import LOSSES, MISSED_WEIGHTS, WEIGHT_MAPS, Loss, losses_that
 
 
@@ -106,7 +106,8 @@ class Stage:
     is "constant", "steps" (a tenth after each of ``drops_at``, shares of the stage), "poly" (power 0.9) or "cosine" (to
     a hundredth), after ``warm_up`` steps. ``clip`` is the gradients' largest norm, ``average`` the share that the
     moving average of the weights keeps in a step, ``frozen_from`` the share of the stage after which batch
-    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected. For
+    normalisation keeps its statistics. ``edited`` is how much a voxel counts that a person corrected; ``edited_by``
+    says otherwise for those of an origin, or that were added or removed (`sampling.EDIT_KINDS`). For
     ``rotation_degrees``, ``label_threshold`` and ``zoom`` see `augmentation.Augmentation`.
     """
 
@@ -134,6 +135,7 @@ class Stage:
     label_threshold: float = 0.5
     zoom: tuple[float, float] = (1.0, 1.0)
     edited: float = 1.0
+    edited_by: dict[str, float] = field(default_factory=dict)
 
     def wrong(self) -> str | None:
         """What no training can use, as half a sentence.
@@ -163,8 +165,10 @@ class Stage:
             return f"weights go with the losses {', '.join(weighted)}, and only with them"
         if wrong := self._wrong_weights() or self._wrong_mining():
             return wrong
-        if self.edited != 1 and not all(term.term in emphasised for term in self.loss):
+        if self.emphasises and not all(term.term in emphasised for term in self.loss):
             return f"edited goes with the losses {', '.join(emphasised)}, and only with them"
+        if wrong := self._wrong_edits():
+            return wrong
         try:
             Mixture.of(self.sampling)
         except AirwaySegError as error:
@@ -185,6 +189,14 @@ class Stage:
             return "weight_power needs weights"
         return None
 
+    def _wrong_edits(self) -> str | None:
+        for name, weight in self.edited_by.items():
+            if name not in EDIT_KINDS.values():
+                return f"edited_by {name!r} is unknown; there are {', '.join(EDIT_KINDS.values())}"
+            if weight <= 0:
+                return f"edited_by: the weight of {name} is {weight}; it must be above 0"
+        return None
+
     def _wrong_mining(self) -> str | None:
         if not 0 <= self.mined <= 1:
             return f"mined is {self.mined}; it must be within 0 and 1"
@@ -193,6 +205,11 @@ class Stage:
         if self.mined > 0 and not self.mined_steps:
             return f"mined is {self.mined}; of mined_every {self.mined_every} that is less than one step"
         return None
+
+    @property
+    def emphasises(self) -> bool:
+        """Whether voxels that a person corrected count more or less than others."""
+        return any(weight != 1 for weight in (self.edited, *self.edited_by.values()))
 
     @property
     def mined_steps(self) -> int:

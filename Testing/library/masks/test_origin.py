@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from AirwaySegLib.edit.origin import CLICK, HAND, NETWORK, OPEN_LUMEN, REPAIR, edited, origin_of
+from AirwaySegLib.masks.origin import CLICK, HAND, NETWORK, OPEN_LUMEN, REPAIR, edited, origin_of
 
 
 def test_each_voxel_says_what_added_it_and_the_rest_is_the_networks():

@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 NETWORK, OPEN_LUMEN, REPAIR, CLICK, HAND = 1, 2, 3, 4, 5
 """The network; the growth through open lumens; a bridge of the repair; an airway grown from a click; by hand."""
 
+NAMES = {NETWORK: "network", OPEN_LUMEN: "open_lumen", REPAIR: "repair", CLICK: "click", HAND: "hand"}
+"""Names of the origins in recipes of trainings."""
+
 
 def origin_of(
     mask: NDArray[np.bool_], open_lumen: NDArray[np.bool_] | None = None, bridges: NDArray | None = None
