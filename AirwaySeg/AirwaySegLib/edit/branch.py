@@ -42,6 +42,8 @@ class Growth:
         How sure it is that it is an airway, 0..1.
     reason
         The score's reason as one sentence.
+    unsure_mm
+        Length of the line where no airway is seen: 1 less how sure each position is, summed along it.
     """
 
     voxels: Voxels
@@ -51,6 +53,7 @@ class Growth:
     length_mm: float
     score: float
     reason: str
+    unsure_mm: float
 
     def flat(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """The voxels' indices (N,) in the flattened grid, ascending."""
@@ -96,6 +99,7 @@ def branch_along(
     if not len(voxels):
         raise AirwaySegError("The airways already hold what would be grown from the point.")
     score, reason = _score(drawn)
+    unsure_mm = sum(float((1 - stretch.sure).mean()) * stretch.length_mm for stretch in drawn)
     corner = np.array(box.low)
     joins = path[0][0] + corner
     return Growth(
@@ -106,6 +110,7 @@ def branch_along(
         length_mm=float(sum(stretch.length_mm for stretch in drawn)),
         score=score,
         reason=reason,
+        unsure_mm=unsure_mm,
     )
 
 

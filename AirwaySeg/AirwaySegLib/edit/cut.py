@@ -34,7 +34,8 @@ _AROUND_MM = 8.0
 """The minimum cut between two sides is looked for in their box and this margin."""
 
 _SIDE_MM = 1.0
-"""What lies so near to a clicked side surely belongs to it."""
+"""What lies so near to a clicked side surely belongs to it, and so does the widest ball in which the lumen around it
+widens: the fewest voxels are otherwise those around the click itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,7 @@ def between(scan: Scan, this: NDArray, that: NDArray) -> Cut:
     box = Crop.around(lumen.voxels[[one, other]] + corner, _AROUND_MM, scan.spacing_mm, scan.shape)
     low = np.array(box.low) - corner
     near = np.flatnonzero(((lumen.voxels >= low) & (lumen.voxels < low + box.shape)).all(axis=1))
-    apart = [np.linalg.norm(lumen.places_mm[near] - lumen.places_mm[side], axis=1) for side in (one, other)]
-    source, sink = (gap <= max(_SIDE_MM, 1e-6) for gap in apart)
+    source, sink = _sides(lumen, near, (one, other))
     if (source & sink).any():
         raise AirwaySegError("The two sides lie too close together to cut between them.")
     values = np.zeros(len(near))
@@ -100,6 +100,35 @@ def between(scan: Scan, this: NDArray, that: NDArray) -> Cut:
     if not len(section):
         raise AirwaySegError("The two sides lie too close together to cut between them.")
     return _cut(lumen, section, one, scan, lumen.components == lumen.components[one], other)
+
+
+def _sides(lumen: Lumen, near: NDArray[np.intp], clicks: tuple[int, int]) -> tuple[NDArray[np.bool_], ...]:
+    """Which of the rows ``near`` surely belong to either click, by whose rows they are given."""
+    places_mm = lumen.places_mm[near]
+    around = [np.linalg.norm(places_mm - lumen.places_mm[click], axis=1) <= _SIDE_MM for click in clicks]
+    low = lumen.voxels[near].min(axis=0) - 1
+    inside = np.zeros(lumen.voxels[near].max(axis=0) - low + 2, bool)
+    inside[tuple((lumen.voxels[near] - low).T)] = True
+    wall_mm = ndimage.distance_transform_edt(inside, lumen.spacing_mm)
+    balls = []
+    for click in clicks:
+        middle = _climbed(wall_mm, lumen.voxels[click] - low)
+        apart_mm = np.linalg.norm(places_mm - (middle + low) * np.asarray(lumen.spacing_mm), axis=1)
+        balls.append(apart_mm < wall_mm[tuple(middle)])
+    if (balls[0] & (balls[1] | around[1])).any() or (balls[1] & around[0]).any():
+        return tuple(around)
+    return tuple(side | ball for side, ball in zip(around, balls, strict=True))
+
+
+def _climbed(wall_mm: NDArray[np.float64], voxel: NDArray) -> NDArray[np.intp]:
+    """The voxel (3,) that is reached from one by going to the neighbour farthest from the wall, again and again."""
+    here = np.array(voxel, np.intp)
+    while True:
+        around = wall_mm[tuple(slice(index - 1, index + 2) for index in here)]
+        best = np.unravel_index(int(around.argmax()), around.shape)
+        if around[best] <= wall_mm[tuple(here)]:
+            return here
+        here = here + np.array(best) - 1
 
 
 def _box(scan: Scan) -> Crop:

@@ -26,8 +26,8 @@ _CLOSING_MM, _CLOSED_HU = 3.5, (100.0, 300.0)
 _WIDE_HU = (80.0, 20.0)
 """A wide lumen is as dark as the air of the tree: by how much it may be brighter."""
 
-_TRUST = 0.7
-"""How much the CT alone can say for a lumen."""
+_TRUST = 0.5
+"""How much the CT can say for a lumen beside a probability; alone it can say all."""
 
 _AIR_PERCENTILE, _AIR_HU = 10, (-1000.0, -850.0)
 """The tree's air: this percentile of its voxels in the box, within these limits."""
@@ -75,7 +75,8 @@ def evidence_in(scan: Scan, box: Crop, air_hu: float) -> Evidence:
     by_ct = np.maximum(by_ct, _ramp(around - air_hu, _WIDE_HU))
     bright = _ramp(fine, _BRIGHT_HU)
     by_ct *= 1 - bright
-    unlike = (1 - by_probability) * (1 - _TRUST * by_ct)
+    trust = _TRUST if scan.probability is not None else 1.0
+    unlike = (1 - by_probability) * (1 - trust * by_ct)
     return Evidence(1 - unlike, unlike**2 + _TISSUE * bright * (1 - by_probability), fine)
 
 

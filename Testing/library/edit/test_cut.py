@@ -66,6 +66,16 @@ def test_a_leak_is_cut_at_its_neck_and_the_tree_stays():
     assert cut.section < 30
 
 
+def test_a_wide_branch_is_cut_from_its_parent_at_its_mouth():
+    """It has more voxels across than there are around the click at the edge of its end."""
+    false = Tube((20.0, 20.0, 20.0), (20.0, 20.0, 45.0), 3.5, 3.5, round_ends=False)
+    scan = a_scan(TRUNK, BRANCH, false)
+    gone = removed(scan, between(scan, voxel(20.0, 20.0, 20.0), voxel(22.4, 21.4, 44.8)).voxels)
+    added = draw_tubes([false], SHAPE, SPACING_MM) & ~draw_tubes([TRUNK], SHAPE, SPACING_MM)
+    assert gone[added].mean() > 0.6
+    assert not (gone & draw_tubes([BRANCH], SHAPE, SPACING_MM)).any()
+
+
 def test_an_array_that_covers_only_the_airways_gives_the_same():
     whole = a_scan(TRUNK, BRANCH, CHILD)
     z, y, x = (slice(int(used.min()), int(used.max()) + 1) for used in np.nonzero(whole.airways.array))

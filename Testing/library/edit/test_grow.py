@@ -7,7 +7,7 @@ import pytest
 from counting import count_calls
 from missing_branch import DECOY, MISSING, PARENT, SHAPE, SPACING_MM, TRUNK, VESSEL, of, painted, voxel
 from phantoms import Tube, draw_tubes
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.edit import branch
 from AirwaySegLib.edit.grow import grow
@@ -152,3 +152,28 @@ def test_only_a_box_around_the_click_is_worked_on(drawn, monkeypatch):
     _, calls = count_calls(lambda: grow(scan, voxel(TIP_MM)))
     assert len(boxes) == 1 and np.prod(boxes[0].shape) < 60 * 70 * 70
     assert calls < 10000
+
+
+LONG = Tube((60.0, 20.0, 12.0), (60.0, 20.0, 50.0), 1.8, 1.3)
+BESIDE = Tube((55.0, 20.0, 12.0), (55.0, 20.0, 60.0), 1.8, 1.5)
+LONG_SHAPE = (100, 60, 100)
+
+
+@pytest.mark.parametrize("noise_hu", [30.0, 60.0])
+def test_a_long_branch_of_a_mask_from_elsewhere_leads_to_its_own_parent(noise_hu):
+    """Another airway runs 5 mm beside it, and the parent lies farther from the click than is looked at first."""
+    trunk = Tube((75.0, 20.0, 12.0), (5.0, 20.0, 12.0), 4.0, 3.5)
+    tree = draw_tubes([trunk, BESIDE], LONG_SHAPE, SPACING_MM)
+    missing = draw_tubes([LONG], LONG_SHAPE, SPACING_MM) & ~tree
+    hu = np.full(LONG_SHAPE, -860.0)
+    hu[binary_dilation(tree | missing)] = -500
+    hu[tree | missing] = -980
+    noise = gaussian_filter(np.random.default_rng(1).normal(0, noise_hu, LONG_SHAPE), 0.4)
+    hu = (gaussian_filter(hu, 0.6) + noise).astype(np.int16)
+    scan = Scan(Part(tree), SPACING_MM, LONG_SHAPE, hu)
+    growth = grow(scan, np.divide((60.0, 20.0, 49.0), SPACING_MM)[None])
+    grown = np.zeros(LONG_SHAPE, bool)
+    grown[tuple(growth.voxels.T)] = True
+    assert grown[missing].mean() > 0.7
+    assert (grown & ~missing).sum() < 0.1 * grown.sum()
+    assert growth.unsure_mm < 2 < growth.length_mm
