@@ -15,6 +15,7 @@ from AirwaySegLib.arguments import Parser
 from AirwaySegLib.cohort.options import add_cohort_options, add_dicom_seg
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
+from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="airwayseg: %(message)s")
     stop_on_signals()
     try:
+        load_plugins(getattr(options, "plugin", ()))
         return int(options.run(options))
     except (Cancelled, KeyboardInterrupt):
         print("airwayseg: cancelled; no unfinished result was written.", file=sys.stderr)
@@ -87,6 +89,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     measuring.add_argument("--no-measure", action="store_true", help="only the mask, without tree and distance maps")
     _add_voxels(measuring, "; the mask is kept even if measuring fails")
     add_dicom_seg(parser)
+    add_plugin_option(parser)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_segment)
 
@@ -104,6 +107,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     for setting in fields(SegmentSettings):
         if setting.name in ("weights", "device", "overlap", "first_look"):
             _add_setting(parser, setting)
+    add_plugin_option(parser)
     _add_verbose(parser)
     parser.set_defaults(run=_info)
 
@@ -222,6 +226,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=_list_weights)
     show = actions.add_parser("show", help="the description in a weights file, as JSON")
     show.add_argument("weights", help="name or file")
+    add_plugin_option(show)
     show.set_defaults(run=_show_weights)
     importing = actions.add_parser("import", help="convert a published WingsNet checkpoint")
     importing.add_argument("checkpoint", type=Path, help="the authors' .ckpt file")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from AirwaySegLib.chest.open_lumen import open_lumen
 from AirwaySegLib.chest.preprocessing import (
@@ -26,12 +27,12 @@ from AirwaySegLib.files.volume import Volume, from_canonical, part_of, to_canoni
 from AirwaySegLib.masks.components import Box, fill_holes, label_components
 from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
 from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
-from AirwaySegLib.networks.device_plan import plan
+from AirwaySegLib.networks.architectures import architecture
+from AirwaySegLib.networks.device_plan import choose_cpu_backend, plan
 from AirwaySegLib.networks.search import Area, search, work
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, open_backend
 from AirwaySegLib.networks.speed import duration, window_seconds
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.repair import Repaired, RepairModel, Source, open_repair_model, repair, whole_hu
 from AirwaySegLib.settings import SegmentSettings
@@ -62,7 +63,7 @@ class Model:
     model. ``window_seconds`` is how long the backend takes for a window of 128^3 voxels.
     """
 
-    net: WingsNet
+    net: nn.Module
     info: ModelInfo
     sha256: str
     backend: Backend | None = None
@@ -303,9 +304,12 @@ def opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_
     if model.backend is None:
         # With "auto", bfloat16 is chosen only for weights for which it was measured to make no difference.
         precision = "float32" if settings.precision == "auto" and not model.info.bfloat16 else settings.precision
-        planned = plan(shape, model.info.patch_zyx, settings.device, settings.backend, precision)
+        network, backend = model.info.architecture, settings.backend
+        if not architecture(network).openvino:
+            backend = choose_cpu_backend(backend, network)
+        planned = plan(shape, model.info.patch_zyx, settings.device, backend, precision)
         run_report.warnings += planned.warnings
-        model.backend = open_backend(model.net, planned, model.info.patch_zyx, run_report.warnings.append)
+        model.backend = open_backend(model.net, model.info, planned, run_report.warnings.append)
         model.window_seconds = window_seconds(model.backend, shape[0])
     elif isinstance(model.backend, PlannedBackend):
         model.backend.warn = run_report.warnings.append

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from AirwaySegLib.files.volume import read_ct
 from AirwaySegLib.networks import openvino_backend
@@ -73,7 +74,7 @@ def compare(options: argparse.Namespace) -> None:
     print(f"plain loop          {plain_seconds:6.2f} s a window; {share:.2%} of voxels are airway", flush=True)
     for kind, precision in configurations():
         planned = Plan("cpu", kind, precision, 1, 0)
-        backend = open_backend(net, planned, PATCH, lambda sentence: print("warning:", sentence))
+        backend = open_backend(net, info, planned, lambda sentence: print("warning:", sentence))
         backend.run(image[None, :, :SIDE, :SIDE, :SIDE].copy())
         start = time.perf_counter()
         result = predict(image, backend, SLIDING)
@@ -118,7 +119,7 @@ def corners(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return list(itertools.product(*(axis_starts(size, SIDE, SIDE - STRIDE) for size in shape)))
 
 
-def plain_loop(net: WingsNet, image: np.ndarray) -> tuple[np.ndarray, float]:
+def plain_loop(net: nn.Module, image: np.ndarray) -> tuple[np.ndarray, float]:
     """Mean probability float32 (Z, Y, X) of the published form, window by window, and seconds a window."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
     from published_wingsnet import as_published
@@ -152,7 +153,9 @@ def peak_memory(kind: str, precision: str) -> str:
     region[:8, :8, :8] = True
     planned = plan(image.shape, PATCH, "cpu", kind, precision)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    predict(image, open_backend(untrained("batch"), planned, PATCH, print), SLIDING, region)
+    predict(
+        image, open_backend(untrained("batch"), ModelInfo(UNTRAINED, norm="batch"), planned, print), SLIDING, region
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20

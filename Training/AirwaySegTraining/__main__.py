@@ -14,6 +14,7 @@ from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
+from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegTraining.data.pseudo_labels import pseudo_case
 from AirwaySegTraining.fit.recipes import list_recipes
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop_on_signals()
     progress = JsonLines() if getattr(options, "progress", "bar") == "json" else Bar()
     try:
+        load_plugins(getattr(options, "plugin", ()))
         return options.run(options, progress)
     except (Cancelled, KeyboardInterrupt):
         progress.close()
@@ -124,6 +126,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         shown = "the recipe's" if value is None and name not in ("start_from", "minutes") else value
         parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
     _add_machine(parser)
+    add_plugin_option(parser)
     parser.set_defaults(run=_run_fit)
 
 
@@ -211,6 +214,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed of patches and held-out patients (default 0)")
     _add_machine(parser)
     parser.add_argument("--progress", choices=("bar", "json"), default="bar", help="progress display")
+    add_plugin_option(parser)
     parser.set_defaults(run=_run_finetune)
 
 
@@ -301,6 +305,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as JSON")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     parser.add_argument("--force", action="store_true", help="replace existing files")
+    add_plugin_option(parser)
     parser.set_defaults(run=_run_evaluate)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from AirwaySegLib.networks.published_checkpoints import import_published
-from AirwaySegLib.networks.weights import ARCHITECTURES, architecture_of, list_weights, load_weights
+from AirwaySegLib.networks.weights import Purpose, architecture_of, list_weights, load_weights, purpose_of
 
 
 def weights_table() -> str:
     """One line for each known weights file: name, kind of network and path, separated by tabs."""
-    rows = [(name, kind, path) for kind in ARCHITECTURES for name, path in list_weights(kind).items()]
-    return "\n".join(f"{name}\t{kind}\t{path}" for name, kind, path in rows)
+    purposes: tuple[Purpose, ...] = ("segmentation", "connector")
+    rows = [row for purpose in purposes for row in list_weights(purpose).items()]
+    return "\n".join(f"{name}\t{architecture_of(path)}\t{path}" for name, path in rows)
 
 
 def weights_description(name_or_path: str) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def weights_description(name_or_path: str) -> dict[str, Any]:
         If the weights are unknown or the file cannot be read.
     """
     path = Path(name_or_path)
-    of_repair = path.is_file() and architecture_of(path) == "connector"
+    of_repair = path.is_file() and purpose_of(path) == "connector"
     of_repair = of_repair or name_or_path in list_weights("connector").keys() - list_weights().keys()
     net, info, sha256 = load_weights(name_or_path, "connector") if of_repair else load_weights(name_or_path)
     parameters = sum(parameter.numel() for parameter in net.parameters())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks import openvino_backend
+from AirwaySegLib.networks.architectures import DEFAULT, architecture
 from AirwaySegLib.networks.wingsnet import SMALLEST_SIDE, WingsNet, fast_form
 
 CpuBackend = Literal["torch", "openvino"]
@@ -86,7 +87,7 @@ def plan(
     if batch >= 1:
         return Plan(device, "torch", chosen, batch, batch * window)
     warning = f"A window needs {_gib(window)} on the GPU, but {_gib(free or 0)} are free; the CPU is used."
-    on_cpu = _cpu_plan(shape, patch_zyx, choose_cpu_backend("auto"), precision, None)
+    on_cpu = _cpu_plan(shape, patch_zyx, choose_cpu_backend(backend), precision, None)
     return replace(on_cpu, warnings=(warning, *on_cpu.warnings))
 
 
@@ -182,8 +183,12 @@ def _figures_on(device: str, net: WingsNet, window: Tensor) -> list[Tensor]:
     return [tensor.detach().cpu() for tensor in (*outputs, fast_form(net)(window), gradient)]
 
 
-def choose_cpu_backend(wanted: str) -> CpuBackend:
-    """For "auto" OpenVINO if it is installed, else PyTorch."""
+def choose_cpu_backend(wanted: str, network: str = DEFAULT) -> CpuBackend:
+    """For "auto" OpenVINO if it is installed and has the network (`architectures`), else PyTorch."""
+    if not architecture(network).openvino:
+        if wanted == "openvino":
+            raise AirwaySegError(f"OpenVINO does not run the network {network!r}; use --backend auto or torch.")
+        return "torch"
     if wanted == "torch" or (wanted == "auto" and not openvino_backend.is_installed()):
         return "torch"
     if not openvino_backend.is_installed():

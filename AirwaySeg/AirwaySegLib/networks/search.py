@@ -10,7 +10,6 @@ from AirwaySegLib.networks.first_look import halved_image, halved_region, worth_
 from AirwaySegLib.networks.sliding_window import Backend, predict
 from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.windows import Sliding, count_windows, fitted, voxels_run
-from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
 
@@ -39,7 +38,7 @@ def fitted_windows(info: ModelInfo, settings: SegmentSettings, region: NDArray[n
     """The windows that are run: with a first look fitted to the region, if it is not empty and the weights allow it."""
     sliding = windows_of(info, settings)
     fits = settings.first_look == "yes" and info.any_window() and region.any()
-    return fitted(sliding, region, SIDE_MULTIPLE) if fits else sliding
+    return fitted(sliding, region, info.side_multiple) if fits else sliding
 
 
 def has_first_look(info: ModelInfo, settings: SegmentSettings, area: Area) -> bool:

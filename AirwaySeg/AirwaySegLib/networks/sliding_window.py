@@ -1,17 +1,20 @@
 """Sliding-window inference over a volume, and the backends that run a window: PyTorch, or OpenVINO on the CPU."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.architectures import architecture, heads_of
 from AirwaySegLib.networks.device_plan import Plan, choose_cpu_backend
 from AirwaySegLib.networks.openvino_backend import OpenVinoBackend
+from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.windows import Corner, Sliding, Windows, padded_to, window_box
-from AirwaySegLib.networks.wingsnet import FastWingsNet, WingsNet, fast_form
 from AirwaySegLib.progress import Progress, silent
 
 
@@ -126,10 +129,33 @@ def _mirrored_to(image: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
     return np.pad(image, [(0, 0), *((0, n) for n in missing)], mode="symmetric") if any(missing) else image
 
 
-class TorchBackend:
-    """The fast form in PyTorch on `device`, in "float32" or with autocast to "bfloat16"."""
+class LastHead(nn.Module):
+    """A network without a fast form, for inference: the logits of its last head."""
 
-    def __init__(self, net: FastWingsNet, device: str, precision: str) -> None:
+    def __init__(self, net: nn.Module, name: str) -> None:
+        super().__init__()
+        self.net, self.name = net, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> logits (B, K, Z, Y, X); raises AirwaySegError if the network gives another shape."""
+        logits = heads_of(self.net(x))[-1]
+        if logits.ndim != 5 or logits.shape[2:] != x.shape[2:] or len(logits) != len(x):
+            raise AirwaySegError(
+                f"The network {self.name!r} answers a tensor of {tuple(x.shape)} with one of {tuple(logits.shape)}."
+            )
+        return logits
+
+
+def inference_form(net: nn.Module, info: ModelInfo) -> nn.Module:
+    """The network in the form in which it segments, a copy: its fast form if it has one, else as it is."""
+    fast_form = architecture(info.architecture).fast_form
+    return LastHead(copy.deepcopy(net).eval(), info.architecture) if fast_form is None else fast_form(net)
+
+
+class TorchBackend:
+    """A network's form for inference in PyTorch on `device`, in "float32" or with autocast to "bfloat16"."""
+
+    def __init__(self, net: nn.Module, device: str, precision: str) -> None:
         self.device, self.reduced = torch.device(device), precision == "bfloat16"
         self.net = net.to(self.device)
 
@@ -140,9 +166,9 @@ class TorchBackend:
         return logits.float().sigmoid().cpu().numpy()
 
 
-def open_backend(net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> "PlannedBackend":
+def open_backend(net: nn.Module, info: ModelInfo, planned: Plan, warn: Callable[[str], None]) -> "PlannedBackend":
     """The backend that runs the windows of `net` as planned; see `PlannedBackend`."""
-    return PlannedBackend(net, planned, patch_zyx, warn)
+    return PlannedBackend(net, info, planned, warn)
 
 
 class PlannedBackend:
@@ -154,16 +180,17 @@ class PlannedBackend:
     ----------
     net
         The network on any device, in any mode; it is copied.
+    info
+        Its description: which network it is, its channels, and the size of the first windows.
     planned
         From `device_plan.plan`; the caller reports its warnings. The attribute `plan` is what is actually used.
-    patch_zyx
-        Size of the first windows.
     warn
         Callback, called with a sentence whenever the plan is changed.
     """
 
-    def __init__(self, net: WingsNet, planned: Plan, patch_zyx: Corner, warn: Callable[[str], None]) -> None:
-        self.net, self.plan, self.patch_zyx, self.warn = net, planned, patch_zyx, warn
+    def __init__(self, net: nn.Module, info: ModelInfo, planned: Plan, warn: Callable[[str], None]) -> None:
+        self.net, self.info, self.plan, self.warn = net, info, planned, warn
+        self.patch_zyx = info.patch_zyx
         self._runner = self._open()
 
     @property
@@ -202,7 +229,7 @@ class PlannedBackend:
             torch.cuda.empty_cache()
 
     def _open(self) -> Runner:
-        net = fast_form(self.net)
+        net = inference_form(self.net, self.info)
         if self.plan.backend == "openvino":
             try:
                 return self._open_openvino(net.cpu())
@@ -213,18 +240,21 @@ class PlannedBackend:
             return TorchBackend(net, "cpu", self.plan.precision)
         try:
             runner = TorchBackend(net, self.plan.device, self.plan.precision)
-            runner.run(np.zeros((1, net.in_channels, 16, 16, 16), np.float32))
+            side = 2 * self.info.side_multiple
+            runner.run(np.zeros((1, self.info.in_channels, side, side, side), np.float32))
         except RuntimeError as error:  # a GPU for which this PyTorch has no kernels, or that lacks an operator
             self.warn(f"{self.plan.device} cannot run the network ({_first_line(error)}); the CPU is used.")
             return self._open_on_cpu()
         return runner
 
     def _open_on_cpu(self) -> Runner:
-        self.plan = replace(self.plan, device="cpu", backend=choose_cpu_backend("auto"), batch=1)
+        self.plan = replace(
+            self.plan, device="cpu", backend=choose_cpu_backend("auto", self.info.architecture), batch=1
+        )
         return self._open()
 
-    def _open_openvino(self, net: FastWingsNet) -> Runner:
-        shape = (self.plan.batch, net.in_channels, *self.patch_zyx)
+    def _open_openvino(self, net: Any) -> Runner:
+        shape = (self.plan.batch, self.info.in_channels, *self.patch_zyx)
         runner = OpenVinoBackend(net, shape, self.plan.precision, torch.get_num_threads())
         if runner.precision != self.plan.precision:
             self.warn(f"This processor does not support {self.plan.precision}; {runner.precision} is used.")

@@ -17,13 +17,14 @@ from typing import Any, Literal, overload
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import parse_json
 from AirwaySegLib.files.user_files import check_regular_file
+from AirwaySegLib.networks.architectures import CONNECTOR, DEFAULT, NETWORKS, architecture, unknown_network
 from AirwaySegLib.networks.connection_net import Connector
-from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm, WingsNet
+from AirwaySegLib.networks.wingsnet import SIDE_MULTIPLE, SMALLEST_SIDE, Norm
 
 SUFFIX = ".safetensors"
 DEFAULT_NAME = "default"
@@ -32,14 +33,13 @@ DEFAULT_NAME = "default"
 BREAKAGE_NAME = "breakage"
 """The bundled weights of the connection network."""
 
-Architecture = Literal["wingsnet", "connector"]
-ARCHITECTURES: tuple[Architecture, ...] = ("wingsnet", "connector")
-"""The kinds of networks: the one that segments, and the connection network that joins fragments."""
+Purpose = Literal["segmentation", "connector"]
+"""What a network is for: it segments (`architectures.NETWORKS`), or it is the connection network."""
 
 FORMAT_VERSION = 1
 HEADER_KEY = "airwayseg"
 LARGEST_FILE = 256 * 2**20
-"""WingsNet takes 6 MB; a larger file than this is something else and is not read into memory."""
+"""WingsNet takes 6 MB, a large U-Net 130; a larger file than this is something else and is not read into memory."""
 
 LARGEST_HEADER = 2**20
 """A header with its description takes some 10 kB."""
@@ -61,7 +61,7 @@ class ModelInfo:
     """The description in a weights file: how to rebuild the network, and the input for which it was trained.
 
     Triples are in the order z, y, x. ``bfloat16``: it was measured that bfloat16 hardly changes the result, so that it
-    may be chosen where it is faster.
+    may be chosen where it is faster. ``architecture`` is a name of `architectures.NETWORKS`, or "connector".
     """
 
     name: str
@@ -75,21 +75,23 @@ class ModelInfo:
     spacing_mm_max: Triple = (1.25, 0.9, 0.9)
     bfloat16: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
-    architecture: Architecture = "wingsnet"
+    architecture: str = DEFAULT
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse values that no network of ours can have, so that no later check is needed."""
+        """Refuse values that no known network can have, so that no later check is needed."""
+        if self.architecture != CONNECTOR and self.architecture not in NETWORKS:
+            raise AirwaySegError(unknown_network(self.architecture))
         wrong = next((text for text, fine in self._checks() if not fine), None)
         if wrong is not None:
             raise AirwaySegError(f"The model description is wrong: {wrong}.")
 
     def _checks(self) -> list[tuple[str, bool]]:
-        sides = all(side % SIDE_MULTIPLE == 0 and SMALLEST_SIDE <= side <= 512 for side in self.patch_zyx)
+        multiple = self.side_multiple
+        sides = all(side % multiple == 0 and SMALLEST_SIDE <= side <= 512 for side in self.patch_zyx)
         spacing = zip((0.0, 0.0, 0.0), self.spacing_mm_min, self.spacing_mm_max, strict=True)
         return [
             (f"format version {self.format_version} is newer than this program", self.format_version <= FORMAT_VERSION),
-            (f"architecture {self.architecture!r} is unknown", self.architecture in ARCHITECTURES),
             (f"in_channels {self.in_channels} is neither 1 nor 2", self.in_channels in (1, 2)),
             (f"classes {self.classes} is not from 1 to 8", 1 <= self.classes <= 8),
             (f"norm {self.norm!r} is neither 'instance' nor 'batch'", self.norm in ("instance", "batch")),
@@ -99,10 +101,10 @@ class ModelInfo:
                 f"second_window_hu {self.second_window_hu} is empty",
                 self.second_window_hu is None or self.second_window_hu[0] < self.second_window_hu[1],
             ),
-            (f"patch_zyx {self.patch_zyx} are not multiples of {SIDE_MULTIPLE} from {SMALLEST_SIDE} to 512", sides),
+            (f"patch_zyx {self.patch_zyx} are not multiples of {multiple} from {SMALLEST_SIDE} to 512", sides),
             (
                 f"a connector has {Connector.in_channels} channels, {Connector.classes} class, norm {Connector.norm!r}",
-                self.architecture != "connector" or self.shape() == _shape(Connector),
+                self.architecture != CONNECTOR or self.shape() == _CONNECTOR_SHAPE,
             ),
             ("spacing_mm_min is not below spacing_mm_max", all(zero < low <= high for zero, low, high in spacing)),
         ]
@@ -111,19 +113,32 @@ class ModelInfo:
         """Channels, classes and norm, for the check against a network."""
         return self.in_channels, self.classes, self.norm
 
+    @property
+    def purpose(self) -> Purpose:
+        """What the network is for."""
+        return "connector" if self.architecture == CONNECTOR else "segmentation"
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of the network's windows are multiples of."""
+        return SIDE_MULTIPLE if self.architecture == CONNECTOR else architecture(self.architecture).side_multiple
+
     def any_window(self) -> bool:
         """Whether windows may have any size: without statistics of the window, only voxels near its edge differ."""
         return self.norm == "batch"
 
     def _ct_channels(self) -> int:
         """Channels that show the CT; a connector's other channel is the attention."""
-        return self.in_channels - (self.architecture == "connector")
+        return self.in_channels - (self.architecture == CONNECTOR)
 
-    def build(self) -> WingsNet | Connector:
+    def build(self) -> nn.Module:
         """The network that these values describe, with random weights."""
-        if self.architecture == "connector":
+        if self.architecture == CONNECTOR:
             return Connector()
-        return WingsNet(self.in_channels, self.classes, self.norm)
+        net = architecture(self.architecture).build(*self.shape())
+        if not isinstance(net, nn.Module):
+            raise AirwaySegError(f"The network {self.architecture!r} was built as {type(net).__name__}, not a Module.")
+        return net
 
     def to_json(self) -> str:
         """One line of JSON with every field."""
@@ -167,11 +182,19 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def _shape(net: WingsNet | Connector | type[Connector]) -> tuple[int, int, Norm]:
-    return net.in_channels, net.classes, net.norm
+_CONNECTOR_SHAPE = (Connector.in_channels, Connector.classes, Connector.norm)
 
 
-def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: bool = False) -> None:
+def _fits(net: nn.Module, info: ModelInfo) -> bool:
+    """Whether the network that ``info`` describes has the names and shapes of ``net``'s weights."""
+    with torch.random.fork_rng(devices=[]):  # building draws random weights; a training must not notice
+        described = info.build().state_dict()
+    return {key: value.shape for key, value in described.items()} == {
+        key: value.shape for key, value in net.state_dict().items()
+    }
+
+
+def save_weights(path: Path, net: nn.Module, info: ModelInfo, force: bool = False) -> None:
     """Write network and description by an atomic write: a kill leaves the old file or the new one, never a part.
 
     Raises
@@ -179,7 +202,7 @@ def save_weights(path: Path, net: WingsNet | Connector, info: ModelInfo, force: 
     AirwaySegError
         If `path` exists and `force` is False, if `info` does not describe `net`, or if the folder is not writable.
     """
-    if info.shape() != _shape(net) or isinstance(net, Connector) != (info.architecture == "connector"):
+    if not _fits(net, info):
         raise AirwaySegError(f"The description of {info.name} does not fit its network; {path} was not written.")
     if path.exists() and not force:
         raise AirwaySegError(f"{path} exists; use --force to overwrite it.")
@@ -212,38 +235,40 @@ def _replace(path: Path, data: bytes) -> None:
 
 @overload
 def load_weights(
-    name_or_path: str | Path = DEFAULT_NAME, architecture: Literal["wingsnet"] = "wingsnet"
-) -> tuple[WingsNet, ModelInfo, str]:
-    """The network that segments."""
+    name_or_path: str | Path = DEFAULT_NAME, purpose: Literal["segmentation"] = "segmentation"
+) -> tuple[nn.Module, ModelInfo, str]:
+    """A network that segments."""
 
 
 @overload
-def load_weights(name_or_path: str | Path, architecture: Literal["connector"]) -> tuple[Connector, ModelInfo, str]:
+def load_weights(name_or_path: str | Path, purpose: Literal["connector"]) -> tuple[Connector, ModelInfo, str]:
     """The connection network."""
 
 
 def load_weights(
-    name_or_path: str | Path = DEFAULT_NAME, architecture: Architecture = "wingsnet"
-) -> tuple[WingsNet | Connector, ModelInfo, str]:
+    name_or_path: str | Path = DEFAULT_NAME, purpose: Purpose = "segmentation"
+) -> tuple[nn.Module, ModelInfo, str]:
     """The network in evaluation mode on the CPU, its description, and the file's SHA-256 as hex.
 
     Parameters
     ----------
     name_or_path
         A name of `list_weights`, or a file.
-    architecture
-        The expected kind of network.
+    purpose
+        What the network must be for.
 
     Raises
     ------
     AirwaySegError
-        If the weights are unknown, or the file is not a complete weights file of ours or holds another kind of network.
+        If the weights are unknown, or the file is not a complete weights file of ours or holds a network for
+        another purpose or one that is not known here.
     """
-    path = find_weights(name_or_path, architecture)
+    path = find_weights(name_or_path, purpose)
     data = read_bytes(path)
     info = _description(path, data)
-    if info.architecture != architecture:
-        raise AirwaySegError(f"{path} holds a {info.architecture}, but a {architecture} is needed here.")
+    if info.purpose != purpose:
+        needed = "connector" if purpose == "connector" else "network that segments"
+        raise AirwaySegError(f"{path} holds a {info.architecture}, but a {needed} is needed here.")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -332,21 +357,29 @@ def bundled_folders(library: Path = LIBRARY) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def list_weights(architecture: Architecture | None = "wingsnet") -> dict[str, Path]:
-    """Every known name of one kind of network, or of any, with its file, sorted.
+def list_weights(purpose: Purpose | None = "segmentation") -> dict[str, Path]:
+    """Every known name of networks for one purpose, or for any, with its file, sorted.
 
-    A user's file hides a bundled one of the same name and kind. An unreadable file counts as WingsNet, so that a
+    A user's file hides a bundled one of the same name and purpose. An unreadable file counts as WingsNet, so that a
     damaged file is still listed, and reported as damaged when it is used.
     """
     found: dict[str, Path] = {}
     for folder in (*reversed(bundled_folders()), user_folder()):
         paths = folder.glob(f"*{SUFFIX}")
-        found |= {path.stem: path for path in paths if architecture in (None, architecture_of(path))}
+        found |= {path.stem: path for path in paths if purpose in (None, purpose_of(path))}
     return dict(sorted(found.items()))
 
 
-def architecture_of(path: Path) -> Architecture:
-    """The kind of network in a weights file, from its header alone; "wingsnet" if the header cannot be read."""
+def purpose_of(path: Path) -> Purpose:
+    """What the network in a weights file is for, from the file's header alone; "segmentation" if it is unreadable."""
+    return "connector" if architecture_of(path) == CONNECTOR else "segmentation"
+
+
+def architecture_of(path: Path) -> str:
+    """The network's name in a weights file, from its header alone; "wingsnet" if the header cannot be read.
+
+    The name need not be known here.
+    """
     try:
         check_regular_file(path)
         with open(path, "rb") as stream:
@@ -354,22 +387,22 @@ def architecture_of(path: Path) -> Architecture:
             header = parse_json(stream.read(min(length, LARGEST_HEADER)))
         described = parse_json(header["__metadata__"][HEADER_KEY])["architecture"]
     except (OSError, ValueError, TypeError, KeyError, AirwaySegError):
-        return "wingsnet"
-    return next((kind for kind in ARCHITECTURES if kind == described), "wingsnet")
+        return DEFAULT
+    return described if isinstance(described, str) and described.isidentifier() else DEFAULT
 
 
-def find_weights(name_or_path: str | Path, architecture: Architecture = "wingsnet") -> Path:
-    """The weights file of a name or path; of several files of one name, that of the given kind.
+def find_weights(name_or_path: str | Path, purpose: Purpose = "segmentation") -> Path:
+    """The weights file of a name or path; of several files of one name, that for the given purpose.
 
     Raises
     ------
     AirwaySegError
-        If the weights are unknown; the sentence lists the known names of that kind.
+        If the weights are unknown; the sentence lists the known names for that purpose.
     """
     path = Path(name_or_path)
     if os.path.exists(path) and not os.path.isdir(path):
         return path
-    known = list_weights(architecture)
+    known = list_weights(purpose)
     of_any_kind = list_weights(None) | known
     if str(name_or_path) in of_any_kind:
         return of_any_kind[str(name_or_path)]

@@ -171,6 +171,10 @@ class WingsNet(nn.Module):
         self.encoder_head = Head(ENCODER, classes, dropout)
         self.decoder_head = Head(DECODER, classes, dropout)
 
+    def set_dropout(self, share: float) -> None:
+        """Set the dropout of both heads."""
+        self.encoder_head.dropout = self.decoder_head.dropout = share
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of both heads.
 

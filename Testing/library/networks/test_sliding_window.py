@@ -16,6 +16,7 @@ from AirwaySegLib.networks import device_plan, sliding_window
 from AirwaySegLib.networks.device_plan import Plan, plan
 from AirwaySegLib.networks.openvino_backend import is_installed
 from AirwaySegLib.networks.sliding_window import PlannedBackend, TorchBackend, predict
+from AirwaySegLib.networks.weights import ModelInfo
 from AirwaySegLib.networks.windows import Sliding, axis_starts
 from AirwaySegLib.networks.wingsnet import WingsNet, fast_form, published_to_ours
 
@@ -54,6 +55,11 @@ def a_volume(*shape: int, channels: int = 1) -> np.ndarray:
 
 def as_stored(image: np.ndarray) -> np.ndarray:
     return np.rint(image[0] * 255).astype(np.uint8)
+
+
+def description_of(net: WingsNet) -> ModelInfo:
+    second = (0.0, 1.0) if net.in_channels == 2 else None
+    return ModelInfo("some", net.in_channels, net.classes, net.norm, second_window_hu=second, patch_zyx=PATCH)
 
 
 def a_net(in_channels: int = 1, classes: int = 1) -> tuple[WingsNet, PublishedWingsNet]:
@@ -207,7 +213,7 @@ def test_a_volume_gets_the_published_answer(backend: str, in_channels: int, clas
         pytest.skip("OpenVINO is not installed")
     net, published = a_net(in_channels, classes)
     image, warnings = a_volume(24, 16, 28, channels=in_channels), []
-    opened = PlannedBackend(net, Plan("cpu", backend, "float32", 1, 0), PATCH, warnings.append)
+    opened = PlannedBackend(net, description_of(net), Plan("cpu", backend, "float32", 1, 0), warnings.append)
     expected = 255 * plainly(published, image)
     assert expected.std() > 1
     assert np.abs(predict(image, opened, Sliding(PATCH)) - expected).max() < 0.6
@@ -224,7 +230,7 @@ def test_bfloat16_is_near(backend: str, norm: str) -> None:
     net = WingsNet(norm=norm)
     windows = a_volume(*PATCH)[None]
     exact = fast_form(net)(torch.from_numpy(windows)).sigmoid().numpy()
-    opened = PlannedBackend(net, Plan("cpu", backend, "bfloat16", 1, 0), PATCH, lambda sentence: None)
+    opened = PlannedBackend(net, description_of(net), Plan("cpu", backend, "bfloat16", 1, 0), lambda sentence: None)
     assert np.abs(opened.run(windows) - exact).max() < 0.03
 
 
@@ -234,7 +240,7 @@ def test_windows_may_change_their_size(backend: str) -> None:
         pytest.skip("OpenVINO is not installed")
     torch.manual_seed(1)
     net = WingsNet(norm="batch")
-    opened = PlannedBackend(net, Plan("cpu", backend, "float32", 1, 0), PATCH, lambda sentence: None)
+    opened = PlannedBackend(net, description_of(net), Plan("cpu", backend, "float32", 1, 0), lambda sentence: None)
     for sides in (PATCH, (16, 24, 32), (24, 16, 16), PATCH):
         windows = a_volume(*sides)[None]
         exact = fast_form(net)(torch.from_numpy(windows)).sigmoid().numpy()
@@ -266,7 +272,7 @@ def test_a_broken_openvino_is_replaced_by_pytorch_with_a_warning(monkeypatch: py
     monkeypatch.setattr(sliding_window, "OpenVinoBackend", broken)
     net, published = a_net()
     windows, warnings = a_volume(*PATCH)[None], []
-    opened = PlannedBackend(net, Plan("cpu", "openvino", "float32", 1, 0), PATCH, warnings.append)
+    opened = PlannedBackend(net, description_of(net), Plan("cpu", "openvino", "float32", 1, 0), warnings.append)
     with torch.no_grad():
         expected = published(torch.from_numpy(windows))[1].sigmoid().numpy()
     assert np.allclose(opened.run(windows), expected, atol=1e-5)
@@ -296,10 +302,10 @@ def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory.")
     monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(largest, full))
-    monkeypatch.setattr(sliding_window, "choose_cpu_backend", lambda wanted: "torch")
+    monkeypatch.setattr(sliding_window, "choose_cpu_backend", lambda wanted, network: "torch")
     net, published = a_net()
     image, warnings = a_volume(24, 16, 28), []
-    opened = PlannedBackend(net, Plan("cuda", "torch", "float32", 4, 0), PATCH, warnings.append)
+    opened = PlannedBackend(net, description_of(net), Plan("cuda", "torch", "float32", 4, 0), warnings.append)
     result = predict(image, opened, Sliding(PATCH))
     assert np.abs(result - 255 * plainly(published, image)).max() < 0.6
     assert (opened.plan.device, opened.batch) == (device, 1)
@@ -310,7 +316,9 @@ def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pyt
     unknown = RuntimeError("CUDA error: no kernel image is available\nfor this device")
     monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(0, unknown))
     warnings: list[str] = []
-    opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 1, 0), PATCH, warnings.append)
+    opened = PlannedBackend(
+        a_net()[0], description_of(a_net()[0]), Plan("cuda", "torch", "float32", 1, 0), warnings.append
+    )
     assert opened.plan.device == "cpu"
     assert warnings == ["cuda cannot run the network (CUDA error: no kernel image is available); the CPU is used."]
 
@@ -318,13 +326,13 @@ def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pyt
 def test_a_failure_of_the_gpu_amid_the_work_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = RuntimeError("CUDA error: device lost")
     monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(1, lost))
-    opened = PlannedBackend(a_net()[0], Plan("cuda", "torch", "float32", 2, 0), PATCH, print)
+    opened = PlannedBackend(a_net()[0], description_of(a_net()[0]), Plan("cuda", "torch", "float32", 2, 0), print)
     with pytest.raises(RuntimeError, match="device lost"):
         opened.run(np.concatenate([a_volume(*PATCH)[None]] * 2))
 
 
 def test_a_full_cpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = PlannedBackend(a_net()[0], ON_CPU, PATCH, print)
+    opened = PlannedBackend(a_net()[0], description_of(a_net()[0]), ON_CPU, print)
 
     def full(windows: np.ndarray) -> np.ndarray:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")

@@ -130,7 +130,7 @@ def test_a_connector_makes_the_round_trip(tmp_path: Path) -> None:
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "breakage.safetensors", Connector(), CONNECTOR)
-    with pytest.raises(AirwaySegError, match="holds a connector, but a wingsnet is needed here"):
+    with pytest.raises(AirwaySegError, match="holds a connector, but a network that segments is needed here"):
         load_weights(tmp_path / "breakage.safetensors")
     with pytest.raises(AirwaySegError, match="holds a wingsnet, but a connector is needed here"):
         load_weights(a_file(tmp_path), "connector")
@@ -216,7 +216,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"architecture": "unet"}, "architecture 'unet'"),
+        ({"architecture": "unet"}, "The network 'unet' is unknown: there are wingsnet, and --plugin FILE adds others."),
         ({"format_version": 99}, "newer"),
         ({"norm": "layer"}, "norm 'layer'"),
         ({"in_channels": 100_000_000}, "in_channels"),

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.architectures import architecture
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.fit.mining import Losses
-from AirwaySegTraining.fit.recipes import Recipe, Stage, Term
+from AirwaySegTraining.fit.recipes import Network, Recipe, Stage, Term
 from AirwaySegTraining.fit.settings import FitSettings
 from AirwaySegTraining.fit.training_state import TrainingState, changed_settings, flag_of, with_spacings
 
@@ -31,8 +31,8 @@ class Run(TrainingState):
     command: ClassVar[str] = "fit"
     kept: ClassVar[tuple[str, ...]] = (*TrainingState.kept, "recipe", "place", "best")
 
-    net: WingsNet
-    average: WingsNet
+    net: nn.Module
+    average: nn.Module
     settings: FitSettings
     recipe: Recipe
     place: int = -1
@@ -101,10 +101,10 @@ def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
         stage["loss"] = [{**_defaults(Term), **term} for term in stage["loss"]]
         if not isinstance(stage["weights"], dict):  # formerly a list of names
             stage["weights"] = dict.fromkeys(stage["weights"], 1.0)
-    return {"name": recipe["name"], "network": recipe["network"], "stages": stages}
+    return {"name": recipe["name"], "network": {**_defaults(Network), **recipe["network"]}, "stages": stages}
 
 
-def _defaults(kind: type[Stage] | type[Term]) -> dict[str, Any]:
+def _defaults(kind: type[Network] | type[Stage] | type[Term]) -> dict[str, Any]:
     simple = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
     return simple | {item.name: item.default_factory() for item in fields(kind) if item.default_factory is not MISSING}
 
@@ -135,8 +135,9 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
                 f"{recipe.name} {len(network.windows_hu)} and {network.classes}."
             )
     else:
+        multiple = architecture(network.architecture).side_multiple
         # Instance normalisation depends on the window's content, so windows at test time have the training's size.
-        side = recipe.stages[-1].patch if network.norm == "instance" else 128
+        side = recipe.stages[-1].patch if network.norm == "instance" else 128 // multiple * multiple
         info = ModelInfo(
             name="run",
             in_channels=len(network.windows_hu),
@@ -145,11 +146,14 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
             window_hu=network.window_hu,
             second_window_hu=network.second_window_hu,
             patch_zyx=(side, side, side),
+            architecture=network.architecture,
         )
-        built = info.build()
-        assert isinstance(built, WingsNet)
-        net = built
-    net.encoder_head.dropout = net.decoder_head.dropout = network.dropout
+        net = info.build()
+    wrong = next((stage for stage in recipe.stages if stage.patch % info.side_multiple), None)
+    if wrong is not None:  # the network of given weights need not be the recipe's
+        raise AirwaySegError(f"--patch is {wrong.patch}; {info.architecture} needs a multiple of {info.side_multiple}.")
+    if callable(set_dropout := getattr(net, "set_dropout", None)):
+        set_dropout(network.dropout)
     info = with_spacings(info, cases, info if settings.start_from else None)  # they still know what they have seen
     net = net.to(device)
     return Run(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], recipe)

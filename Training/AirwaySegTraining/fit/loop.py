@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from AirwaySegLib.commands.evaluate import mean_and_deviation
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.architectures import heads_of
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegTraining.data.cases import Case, prepared_groups
 from AirwaySegTraining.distributed import Team, joined_team
@@ -153,21 +154,29 @@ def miner_of(run: Run) -> Miner | None:
 
 
 def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor], team: Team) -> tuple[float, float]:
-    """One update on a batch, both heads supervised (WingsNet, III-B): the loss, and the norm of its gradients.
+    """One update on a batch, every head supervised (WingsNet, III-B): the loss, and the norm of its gradients.
 
     The loss is that of all processes' patches together, computed by each. With hard mining, the losses of new patches
     are stored in ``run.losses``.
     """
     batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
     with in_precision(run.settings.precision, team.device):
-        heads = net(batch.pop("image"))
+        heads = heads_of(net(batch.pop("image")))
     whole = {name: team.together(part) for name, part in batch.items()}
-    encoder, decoder = (team.together(logits.float()) for logits in heads)
-    loss = stage_loss(stage, encoder, whole, of_encoder=True) + stage_loss(stage, decoder, whole)
+    loss = torch.zeros((), device=team.device)
+    for number, logits in enumerate(heads, start=1):
+        _check_logits(logits, batch["label"], run.info.classes)
+        loss = loss + stage_loss(stage, team.together(logits.float()), whole, of_encoder=number < len(heads))
     miner = miner_of(run)
     if miner is not None and not miner.is_hard(run.step):
-        run.losses[run.step] = team.together(patch_losses(stage, heads[1].detach(), batch)).tolist()
+        run.losses[run.step] = team.together(patch_losses(stage, heads[-1].detach(), batch)).tolist()
     return update(run, loss, stage.clip, team.size)
+
+
+def _check_logits(logits: Tensor, label: Tensor, classes: int) -> None:
+    wanted = (len(label), classes, *label.shape[2:])
+    if tuple(logits.shape) != wanted:
+        raise AirwaySegError(f"The network gives logits of {tuple(logits.shape)}, and {wanted} are needed.")
 
 
 def notes_of(run: Run, context: TrainingContext) -> list[str]:

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.networks.architectures import DEFAULT, NETWORKS, unknown_network
 from AirwaySegTraining.data.augmentation import Augmentation
 from AirwaySegTraining.data.sampling import EDIT_KINDS, Kind, Mixture
 from AirwaySegTraining.losses.terms import LOSSES, MISSED_WEIGHTS, WEIGHT_MAPS, Loss, losses_that
@@ -65,8 +66,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Network:
-    """What is built, as in `weights.ModelInfo`; ``dropout`` is the share of pyramid channels dropped."""
+    """What is built, as in `weights.ModelInfo`; a training that goes on from weights keeps theirs.
 
+    ``architecture`` is a name of `architectures.NETWORKS`. ``dropout`` is the share of pyramid channels dropped in
+    WingsNet; a network without ``set_dropout`` does not use it.
+    """
+
+    architecture: str = DEFAULT
     norm: str = "instance"
     classes: int = 1
     dropout: float = 0.3
@@ -80,6 +86,8 @@ class Network:
 
     def wrong(self) -> str | None:
         """What no network can be, as half a sentence."""
+        if self.architecture not in NETWORKS:
+            return unknown_network(self.architecture).rstrip(".")
         if self.norm not in ("instance", "batch"):
             return f"norm is {self.norm!r}; it must be instance or batch"
         if self.classes not in (1, 3):
@@ -277,6 +285,9 @@ class Recipe:
 
 
 def _wrong_with(network: Network, stage: Stage) -> str | None:
+    multiple = NETWORKS[network.architecture].side_multiple if network.architecture in NETWORKS else 1
+    if stage.patch % multiple:
+        return f"patch is {stage.patch}; {network.architecture} needs a multiple of {multiple}"
     unfit = [term for term in stage.loss if network.classes not in term.loss.classes]
     if unfit and network.classes == 3:
         return "with 3 classes loss takes only classes, and general_union on their union"

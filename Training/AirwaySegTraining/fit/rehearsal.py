@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.atomic_output import written_whole
 from AirwaySegLib.masks.components import distance_to
-from AirwaySegLib.networks.sliding_window import TorchBackend
-from AirwaySegLib.networks.wingsnet import fast_form
+from AirwaySegLib.networks.sliding_window import TorchBackend, inference_form
 from AirwaySegLib.pipeline import Model
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.data.augmentation import IGNORE, channels
@@ -128,7 +127,7 @@ def remembered(model: Model, cases: list[Case], device: str, precision: str, pro
     noise; left-out voxels do not count. ``precision`` is "bfloat16" or "float32".
     """
     windows = [window for window in (model.info.window_hu, model.info.second_window_hu) if window is not None]
-    backend = model.backend or TorchBackend(fast_form(model.net.eval()), device, precision)
+    backend = model.backend or TorchBackend(inference_form(model.net, model.info), device, precision)
     found = line_voxels = near = marked = 0
     for done, case in enumerate(cases):
         progress("evaluate", done, len(cases))

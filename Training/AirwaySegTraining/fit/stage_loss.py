@@ -54,4 +54,5 @@ def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch
         target = batch[loss.target_map] * target
     weight = batch["weight"] if loss.weighted else counted
     extra = [] if loss.extra_map is None else [batch[loss.extra_map]]
-    return getattr(equations, loss.equation)(predicted, target, weight, *extra, **term.numbers)
+    function = loss.equation if callable(loss.equation) else getattr(equations, loss.equation)
+    return function(predicted, target, weight, *extra, **term.numbers)

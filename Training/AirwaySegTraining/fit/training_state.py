@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.networks.connection_net import Connector
 from AirwaySegLib.networks.weights import ModelInfo, save_weights
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.fit.settings import FREE_ON_RESUME
 
@@ -34,8 +33,8 @@ class TrainingState(ABC):
     kept: ClassVar[tuple[str, ...]] = ("net", "average", "optimizer", "settings", "fingerprints", "step")
     """Keys that a checkpoint must have."""
 
-    net: WingsNet | Connector
-    average: WingsNet | Connector
+    net: nn.Module
+    average: nn.Module
     info: ModelInfo
     settings: Any
     fingerprints: list[str]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from AirwaySegLib.commands.evaluate import Report, as_numbers, mean_and_deviation
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.evaluation.protocols import AXES, PROTOCOLS, compare
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.networks.weights import ModelInfo
-from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Model, RunReport, Scan, airway_probability, load_model, segment
 from AirwaySegLib.progress import Progress, silent
 from AirwaySegLib.settings import SegmentSettings
@@ -68,7 +68,7 @@ def as_scanned(case: Case) -> NDArray:
     return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng), rng))
 
 
-def product_of(net: WingsNet, info: ModelInfo, precision: str) -> Model:
+def product_of(net: nn.Module, info: ModelInfo, precision: str) -> Model:
     """The network for `segment`; on a CPU in bfloat16 only if it was trained so and the CPU supports it."""
     return Model(net, replace(info, bfloat16=precision == "bfloat16"), sha256="")
 

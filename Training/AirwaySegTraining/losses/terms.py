@@ -1,22 +1,25 @@
 """The table of the losses that a recipe can name, one row each; their formulas are in `equations`.
 
 To add a loss, write its function in `equations` and a row in `LOSSES`: recipes, patches and training read this table.
+To add one without changing the package, call `register_loss` in a Python file that is named with ``--plugin``.
 PyTorch is not imported here, because the commands read recipes before they need it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Loss:
     """The function of a loss, and its inputs.
 
-    ``equation`` is the name of the function in `equations`. Its arguments are the probability (the logits if
+    ``equation`` is the function, or its name in `equations`. Its arguments are the probability (the logits if
     ``of_logits``), the target, the weight of each voxel, the ``extra_map`` if there is one, and the ``numbers`` of the
     recipe by their names.
     """
 
-    equation: str
+    equation: str | Callable[..., Any]
     numbers: tuple[str, ...] = ()
     of_logits: bool = False
     weighted: bool = False
@@ -58,6 +61,22 @@ LOSSES: dict[str, Loss] = {
     "classes": Loss("class_dice_and_cross_entropy", of_logits=True, target_map="classes", classes=(3,)),
 }
 """Every loss by its name in a recipe."""
+
+_BUILT_IN = frozenset(LOSSES)
+
+
+def register_loss(name: str, loss: Loss) -> None:
+    """Add a loss to `LOSSES`; it replaces one of that name that was added before, never one of the package.
+
+    Raises
+    ------
+    ValueError
+        If the name is that of a loss of the package.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"there is a loss {name!r} already; choose another name")
+    LOSSES[name] = loss
+
 
 WEIGHT_MAPS = {
     "lib": "rate",
