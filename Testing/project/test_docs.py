@@ -216,6 +216,14 @@ def test_the_page_of_outputs_names_every_column_of_a_cohort():
     assert not {name for name in named if f"`{name}`" not in page}
 
 
+@EVERY_PAGE
+def test_every_example_that_a_page_shows_is_included(page):
+    """A formatter may take the marker of an included file for an expression and write spaces into it."""
+    marked = [line for line in page.read_text("utf-8").splitlines() if re.match(r"-+ *8 *< *-+", line)]
+    included = [re.fullmatch(r'--8<-- "(.+)"', line) for line in marked]
+    assert all(found and (ROOT / found[1]).is_file() for found in included), marked
+
+
 # Examples ------------------------------------------------------------------------------------------------------------
 
 

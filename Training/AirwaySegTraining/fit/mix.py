@@ -26,7 +26,7 @@ def mix(new: str | Path, old: str | Path, share: float, target: Path, name: str,
     if not 0 < share < 1:
         raise AirwaySegError(f"--share is {share:g}; it must lie between 0 and 1.")
     (net, info, digest), (other, other_info, other_digest) = load_weights(new), load_weights(old)
-    described = [(one.shape(), one.window_hu, one.second_window_hu) for one in (info, other_info)]
+    described = [(one.architecture, one.shape(), one.window_hu, one.second_window_hu) for one in (info, other_info)]
     if described[0] != described[1]:
         raise AirwaySegError(f"{new} and {old} are not of one network: shape or input differ.")
     own, others = net.state_dict(), other.state_dict()
