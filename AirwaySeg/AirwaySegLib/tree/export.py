@@ -29,13 +29,15 @@ from AirwaySegLib.tree.wall import WALL_MEASURES, Pi10, wall_measures
 
 Floats = NDArray[np.float64]
 
+_ENDS = ("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm")
 TABLE_COLUMNS = (
     *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
     *("segment", "segment_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
     *("angle_deg", "tortuosity", "volume_mm3", "points", "mean_probability"),
     *WALL_MEASURES,
-    *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
+    *_ENDS,
+    "by_hand",
 )
 """The columns of `write_table`; l, p, s are the coordinates to the left, to the back (posterior), to the head."""
 
@@ -73,8 +75,10 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
     mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
     where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
-    segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE``
-    tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
+    segment (the same in the order of `SEGMENTS`), what was estimated of both whether a person named the branch or not
+    (estimated_lobe, estimated_lobe_confidence, estimated_segment, estimated_segment_confidence), and as text name,
+    lobe_name, segment_name and by_hand (see `Branch`). The field ``SPACE`` tells 3D Slicer that the points are LPS
+    (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------
@@ -124,15 +128,19 @@ def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch])
 
 def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[int, float]) -> None:
     data = ET.SubElement(piece, "CellData")
-    numbers_of = {segment: number for number, segment in enumerate(("", *SEGMENTS))}
+    segments = {segment: number for number, segment in enumerate(("", *SEGMENTS))}
+    lobes = {lobe: number for number, lobe in enumerate(("", *LOBES))}
+    estimates = [branch.estimate or branch for branch in branches]
     for name, numbers in (
         ("branch_id", [branch.id for branch in branches]),
         ("parent_id", [branch.parent or 0 for branch in branches]),
         ("component", [branch.component for branch in branches]),
         ("generation", [branch.generation for branch in branches]),
         ("strahler", [branch.strahler for branch in branches]),
-        ("lobe", [LOBES.index(branch.lobe) + 1 if branch.lobe in LOBES else 0 for branch in branches]),
-        ("segment", [numbers_of[branch.segment] for branch in branches]),
+        ("lobe", [lobes.get(branch.lobe, 0) for branch in branches]),
+        ("segment", [segments[branch.segment] for branch in branches]),
+        ("estimated_lobe", [lobes.get(estimate.lobe, 0) for estimate in estimates]),
+        ("estimated_segment", [segments[estimate.segment] for estimate in estimates]),
     ):
         _add_numbers(data, name, np.array(numbers, "<i4"))
     for name, measures in (
@@ -140,6 +148,8 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
         ("mean_diameter_mm", [branch.mean_diameter_mm for branch in branches]),
         ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
         ("mean_probability", [probability.get(branch.id, math.nan) for branch in branches]),
+        ("estimated_lobe_confidence", [estimate.lobe_confidence for estimate in estimates]),
+        ("estimated_segment_confidence", [estimate.segment_confidence for estimate in estimates]),
     ):
         _add_numbers(data, name, np.array(measures, "<f4"))
     for name in WALL_ARRAYS:
@@ -148,6 +158,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
     _add_text(data, "name", [branch.name for branch in branches])
     _add_text(data, "lobe_name", [branch.lobe for branch in branches])
     _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
+    _add_text(data, "by_hand", [branch.by_hand for branch in branches])
 
 
 def _add_numbers(parent: ET.Element, name: str, values: NDArray[Any]) -> None:
@@ -197,7 +208,8 @@ def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
     measures = measures_of(branch)
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {
-        **dict(zip(TABLE_COLUMNS[-6:], ends_mm, strict=True)),
+        **dict(zip(_ENDS, ends_mm, strict=True)),
+        "by_hand": branch.by_hand,
         "id": branch.id,
         "parent": branch.parent,
         "component": branch.component,
