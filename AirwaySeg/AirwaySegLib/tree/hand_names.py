@@ -72,7 +72,9 @@ class HandName:
     @property
     def words(self) -> str:
         """The name for a sentence, such as "RB6" or "right upper lobe"."""
-        return self.segment if self.segment not in ("", NONE) else self.lobe or "no segment"
+        if self.segment in SEGMENTS:
+            return self.segment
+        return "no lobe" if self.lobe == NONE else self.lobe or "no segment"
 
 
 def points_on(branch: Branch) -> tuple[Point, ...]:
