@@ -32,12 +32,13 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Lobe and segment of a branch as they were estimated, with their confidences; see `Branch`."""
+    """Lobe and segment of a branch as they were estimated, with their confidences, and its name; see `Branch`."""
 
     lobe: str
     lobe_confidence: float
     segment: str
     segment_confidence: float
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,4 +373,5 @@ def _estimate_from_plain(plain: dict[str, Any]) -> Estimate:
         float(plain["lobe_confidence"]),
         str(plain["segment"]),
         float(plain["segment_confidence"]),
+        str(plain["name"]),
     )

@@ -77,7 +77,7 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
     segment (the same in the order of `SEGMENTS`), what was estimated of both whether a person named the branch or not
     (estimated_lobe, estimated_lobe_confidence, estimated_segment, estimated_segment_confidence), and as text name,
-    lobe_name, segment_name and by_hand (see `Branch`). The field ``SPACE`` tells 3D Slicer that the points are LPS
+    lobe_name, segment_name, by_hand (see `Branch`) and estimated_name. The field ``SPACE`` tells 3D Slicer that the points are LPS
     (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
@@ -159,6 +159,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
     _add_text(data, "lobe_name", [branch.lobe for branch in branches])
     _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
     _add_text(data, "by_hand", [branch.by_hand for branch in branches])
+    _add_text(data, "estimated_name", [estimate.name for estimate in estimates])
 
 
 def _add_numbers(parent: ET.Element, name: str, values: NDArray[Any]) -> None:

@@ -16,6 +16,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.json_documents import read_document
 from AirwaySegLib.files.user_files import check_regular_file
 from AirwaySegLib.tree.airway_tree import LOBES, AirwayTree, Branch, Estimate
+from AirwaySegLib.tree.lobes import INTERMEDIUS, LOBAR_BRONCHUS
 from AirwaySegLib.tree.missing import missing_lobes
 from AirwaySegLib.tree.segments import SEGMENTS
 
@@ -142,8 +143,10 @@ def with_hand_names(tree: AirwayTree, names: Sequence[HandName]) -> AirwayTree:
 
 
 def _named(branch: Branch, name: HandName | None) -> Branch:
-    """The branch with this name, or with its estimate."""
-    before = branch.estimate or Estimate(branch.lobe, branch.lobe_confidence, branch.segment, branch.segment_confidence)
+    """The branch with this name, or with its estimate; a bronchus of another lobe is no longer called so."""
+    before = branch.estimate or Estimate(
+        branch.lobe, branch.lobe_confidence, branch.segment, branch.segment_confidence, branch.name
+    )
     lobe, segment = (before.lobe, before.lobe_confidence), (before.segment, before.segment_confidence)
     given: list[str] = []
     if name is not None:
@@ -156,8 +159,10 @@ def _named(branch: Branch, name: HandName | None) -> Branch:
             given.append("segment")
         elif segment[0] and SEGMENTS[segment[0]][0] != lobe[0]:
             segment = "", 0.0
+    lobar = before.name == INTERMEDIUS or before.name in LOBAR_BRONCHUS.values()
     return replace(
         branch,
+        name="" if "lobe" in given and lobar and before.name != LOBAR_BRONCHUS.get(lobe[0]) else before.name,
         lobe=lobe[0],
         lobe_confidence=lobe[1],
         segment=segment[0],

@@ -29,11 +29,11 @@ COLUMNS: tuple[tuple[int, Callable[[BranchRow], Any], str], ...] = (
 
 
 def shown_name(row: BranchRow) -> str:
-    """The name of the trachea or a main bronchus, else the lobe; what a person gave is marked."""
+    """The name of a great bronchus, else the lobe; or what a person gave, marked."""
     if not row.by_hand:
         return row.name or row.lobe
     given = row.segment.split()[0] if "segment" in row.by_hand and row.segment else row.lobe or _("no lobe")
-    return _("{name} (by hand)").format(name=f"{row.name}, {given}" if row.name else given)
+    return _("{name} (by hand)").format(name=given)
 
 
 class BranchTable:

@@ -28,8 +28,8 @@ NAMES_FILE = "names.json"
 SHOWN = ROLE + "names"
 """Attribute of a centerline: a checksum of the names that it shows."""
 ESTIMATED = ("estimated_lobe", "estimated_segment", "estimated_lobe_confidence", "estimated_segment_confidence")
-CHANGED = ("lobe", "segment", "lobe_name", "segment_name", "by_hand")
-"""Arrays of the centerline's cells that hold lobe, segment, and who named them."""
+CHANGED = ("lobe", "segment", "lobe_name", "segment_name", "by_hand", "name")
+"""Arrays of the centerline's cells that hold lobe, segment, who named them, and the bronchus."""
 
 
 def hand_names(airways: slicer.vtkMRMLSegmentationNode) -> list[HandName]:
@@ -159,7 +159,7 @@ def _tree_of(centerline: slicer.vtkMRMLModelNode) -> AirwayTree | None:
 
     polydata = centerline.GetPolyData()
     cells = polydata.GetCellData()
-    if any(cells.GetAbstractArray(name) is None for name in (*ESTIMATED, *CHANGED)):
+    if any(cells.GetAbstractArray(name) is None for name in (*ESTIMATED, "estimated_name", *CHANGED)):
         return None
     points = vtk_to_numpy(polydata.GetPoints().GetData()).astype(float) * [-1, -1, 1]
     radii = vtk_to_numpy(polydata.GetPointData().GetArray("radius_mm")).astype(float)
@@ -180,7 +180,13 @@ def _tree_of(centerline: slicer.vtkMRMLModelNode) -> AirwayTree | None:
             "points_mm": points[indices],
             "radii_mm": radii[indices],
             "by_hand": str(cells.GetAbstractArray("by_hand").GetValue(cell)),
-            "estimate": Estimate(lobes[int(lobe)], round(lobe_sure, 3), segments[int(segment)], round(segment_sure, 3)),
+            "estimate": Estimate(
+                lobes[int(lobe)],
+                round(lobe_sure, 3),
+                segments[int(segment)],
+                round(segment_sure, 3),
+                str(cells.GetAbstractArray("estimated_name").GetValue(cell)),
+            ),
         }
     branches = [
         Branch(id=number, children=tuple(sorted(children.get(number, []))), volume_mm3=0.0, **rows[number])
@@ -204,6 +210,7 @@ def _write_cells(centerline: slicer.vtkMRMLModelNode, tree: AirwayTree) -> None:
             branch.lobe,
             full_name(branch.segment),
             branch.by_hand,
+            branch.name,
         )
         for name, value in zip(CHANGED, values, strict=True):
             cells.GetAbstractArray(name).SetValue(cell, value)
@@ -215,7 +222,7 @@ def _write_cells(centerline: slicer.vtkMRMLModelNode, tree: AirwayTree) -> None:
 def _write_rows(node: slicer.vtkMRMLTableNode, tree: AirwayTree) -> None:
     table = node.GetTable()
     ids = table.GetColumnByName("id")
-    for name in ("lobe", "lobe_confidence", "segment", "segment_confidence", "by_hand"):
+    for name in ("lobe", "lobe_confidence", "segment", "segment_confidence", "by_hand", "name"):
         column = table.GetColumnByName(name)
         for row in range(table.GetNumberOfRows() if column is not None else 0):
             column.SetValue(row, getattr(tree.branch(int(ids.GetValue(row))), name))

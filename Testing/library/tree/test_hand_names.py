@@ -23,6 +23,7 @@ from AirwaySegLib.tree.hand_names import (
     read_names,
     with_hand_names,
 )
+from AirwaySegLib.tree.lobes import LOBAR_BRONCHUS
 from AirwaySegLib.tree.segments import SEGMENTS
 
 LOWER = draw(WHOLE, fan=0)
@@ -44,7 +45,7 @@ def test_a_segment_by_hand_names_the_subtree_and_its_lobe_with_confidence_1_and_
         if after.id in below:
             assert (after.lobe, after.segment, after.by_hand) == (RLL, "RB6", "lobe and segment")
             assert after.lobe_confidence == after.segment_confidence == 1
-            estimate = (before.lobe, before.lobe_confidence, before.segment, before.segment_confidence)
+            estimate = (before.lobe, before.lobe_confidence, before.segment, before.segment_confidence, before.name)
             assert dataclasses.astuple(after.estimate) == estimate
         else:
             assert (after.lobe, after.lobe_confidence) == (before.lobe, before.lobe_confidence)
@@ -89,6 +90,14 @@ def test_no_names_and_other_names_give_the_estimate_back():
     assert again.to_json() == LOWER.tree.to_json()
     other = [named("B6", segment="RB10")]
     assert with_hand_names(once, other).to_json() == with_hand_names(LOWER.tree, other).to_json()
+
+
+def test_a_bronchus_that_is_given_to_another_lobe_is_no_longer_called_by_its_own():
+    upper, main = LOWER.of("RUL"), LOWER.of("RMB")
+    assert upper.name == LOBAR_BRONCHUS[RUL]
+    tree = with_hand_names(LOWER.tree, [named("RUL", lobe=RML), named("RMB", lobe=RML, with_subtree=False)])
+    assert (tree.branch(upper.id).name, tree.branch(main.id).name) == ("", main.name)
+    assert with_hand_names(tree, [named("RUL", lobe=RUL)]).branch(upper.id).name == upper.name
 
 
 def test_of_two_names_on_a_branch_the_last_one_counts():
