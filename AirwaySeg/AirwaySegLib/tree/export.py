@@ -77,8 +77,8 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
     segment (the same in the order of `SEGMENTS`), what was estimated of both whether a person named the branch or not
     (estimated_lobe, estimated_lobe_confidence, estimated_segment, estimated_segment_confidence), and as text name,
-    lobe_name, segment_name, by_hand (see `Branch`) and estimated_name. The field ``SPACE`` tells 3D Slicer that the points are LPS
-    (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
+    lobe_name, segment_name, by_hand (see `Branch`) and estimated_name. The field ``SPACE`` tells 3D Slicer that the
+    points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
     ------
