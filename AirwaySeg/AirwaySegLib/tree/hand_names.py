@@ -24,7 +24,7 @@ FORMAT = "AirwaySeg names 1"
 
 NONE = "none"
 """Given as lobe or segment: the branch is of none."""
-NEAR_MM = 3.0
+NEAR_MM = 2.0
 """A name's point lies in a branch, or this near to its lumen: measuring again moves centerlines a little."""
 SHARES = (0.25, 0.5, 0.75)
 """The points of a name lie at these parts of its branch, so that either half keeps it when a new branch divides it."""
@@ -88,7 +88,8 @@ def points_on(branch: Branch) -> tuple[Point, ...]:
 def branches_of(tree: AirwayTree, names: Sequence[HandName]) -> list[set[int]]:
     """The ids of the branches on which the points of each name lie; an empty set where none is near.
 
-    A point is of the branch whose centerline outside its parent's lumen is nearest.
+    A point is of the branch whose centerline outside its parent's lumen is nearest. A name of which no more than half
+    of the points are near is lost: its branch was cut off, and what is left near its beginning is its parent.
     """
     if not tree.branches:
         return [set() for _ in names]
@@ -99,7 +100,8 @@ def branches_of(tree: AirwayTree, names: Sequence[HandName]) -> list[set[int]]:
     found = []
     for name in names:
         gaps_mm, rows = search.query(np.array(name.points_mm))
-        found.append(set(ids[rows[gaps_mm <= radii[rows] + NEAR_MM]].tolist()))
+        near = gaps_mm <= radii[rows] + NEAR_MM
+        found.append(set(ids[rows[near]].tolist()) if near.mean() > 0.5 else set())
     return found
 
 

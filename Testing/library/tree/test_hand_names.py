@@ -115,6 +115,15 @@ def test_names_follow_a_branch_that_a_new_one_divides_and_whose_number_has_chang
     assert by_hand == {"B9 above": "RB8", "B9": "RB8", "new": "RB8", "basal 3": "RB10"}
 
 
+def test_the_name_of_a_branch_that_was_cut_off_does_not_go_to_its_parent():
+    with_stub = draw(with_side_branch("stub", on="B9", at=0.5, way=(0, 8, 0), radius_mm=1.2), fan=0)
+    names = [named("stub", with_stub, segment="RB6"), named("B6", with_stub, segment="RB10")]
+    assert branches_of(with_stub.tree, names[:1]) == [{with_stub.ids["stub"]}]
+    tree = with_hand_names(LOWER.tree, names)
+    assert {branch.segment for branch in tree.branches if branch.by_hand} == {"RB10"}
+    assert tree.warnings[-1].startswith("One name by hand lies near no branch: RB6 at (")
+
+
 def test_names_survive_measuring_an_edited_mask():
     spacing_mm, shape = (1.25, 1.25, 1.25), (160, 64, 144)
     drawn = draw_tubes(a_forked_tree(), shape, spacing_mm)
