@@ -31,8 +31,9 @@ from AirwaySegLib.pictures.wall_plot import draw_wall_plot
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.centerline_file import write_centerline
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
-from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.tree.export import summary_text, write_markups, write_summary, write_table
 from AirwaySegLib.tree.hand_names import HandName, read_names, with_hand_names
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes

@@ -16,13 +16,13 @@ import pytest
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina
+from AirwaySegLib.tree.centerline_file import write_centerline
 from AirwaySegLib.tree.export import (
     CURVE_TOLERANCE_MM,
     TABLE_COLUMNS,
     summarise,
     summary_text,
     thinned,
-    write_centerline,
     write_markups,
     write_summary,
     write_table,
