@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
     _add_finetune(commands.add_parser("finetune", help="fine-tune weights on a few corrected cases"))
+    _add_mix(commands.add_parser("mix", help="mix weights from before and after a training"))
     _add_breakage(commands.add_parser("breakage", help="train the network that joins fragments"))
     _add_evaluate(commands.add_parser("evaluate", help="metrics of weights on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
@@ -229,6 +230,25 @@ def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int
     progress.close()
     print(outcome.text())
     print(f"Weights: {outcome.weights}" + (f", listed as {outcome.name}" if outcome.name else ", not listed"))
+    return 0
+
+
+def _add_mix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", required=True, help="weights after the training: a name or a file")
+    parser.add_argument("--with", dest="old", default="default", help="weights before it (default: default)")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the new ones, 0 to 1 (default 0.5)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=_run_mix)
+
+
+def _run_mix(options: argparse.Namespace, _progress: Bar) -> int:
+    from AirwaySegTraining.fit.mix import mix
+
+    if options.output.suffix != ".safetensors":
+        raise AirwaySegError(f"{options.output} does not end in .safetensors.")
+    mix(options.weights, options.old, options.share, options.output, options.output.stem, options.force)
+    print(f"Weights: {options.output}")
     return 0
 
 

@@ -28,7 +28,7 @@ def refusal(changes, network=None):
 
 
 def test_the_package_has_the_papers_recipes_and_ours():
-    assert list_recipes() == ["deeptree", "default", "finetune", "realistic", "refine", "tang", "wingsnet"]
+    assert list_recipes() == ["deeptree", "default", "finetune", "precise", "realistic", "refine", "tang", "wingsnet"]
     for name in list_recipes():
         assert load_recipe(name).name == name
 
