@@ -83,6 +83,12 @@ def test_a_branch_and_its_subtree_are_named_and_marked_and_the_step_has_a_name(a
     assert desk.section("Result").table.chosen() == fork and not desk.host.messages
 
 
+def test_the_panel_stays_narrow_with_all_names_to_choose_from(a_measured_desk):
+    desk = a_measured_desk
+    give(desk, a_fork(desk), "LB1+2 apicoposterior")
+    assert desk.ui.branchesFrame.minimumSizeHint.width() <= 400
+
+
 def test_undo_and_redo_restore_the_names_also_by_the_editors_own_buttons(a_measured_desk):
     desk, fork = a_measured_desk, a_fork(a_measured_desk)
     before = table_of(desk)
