@@ -68,7 +68,7 @@ def test_a_branch_and_its_subtree_are_named_and_marked_and_the_step_has_a_name(a
     give(desk, fork, "RB6 superior")
     assert by_hand(desk) == dict.fromkeys(below(desk, fork), "RB6") and len(below(desk, fork)) == 3
     child = max(below(desk, fork))
-    assert shown(desk, child) == "RB6 (by hand)" and "by hand" not in shown(desk, 1)
+    assert shown(desk, child) == "RB6 (hand)" and "hand" not in shown(desk, 1)
     after = table_of(desk)
     for row in rows(desk):
         mine = {name: values[row.id - 1] for name, values in after.items()}
@@ -136,7 +136,7 @@ def test_a_second_name_of_a_branch_replaces_its_first_and_none_takes_the_estimat
     give(desk, fork, "RB6 superior")
     give(desk, fork, "no lobe")
     assert len(hand_names(desk.airways)) == 1 and set(by_hand(desk).values()) == {""}
-    assert shown(desk, max(below(desk, fork))) == "no lobe (by hand)"
+    assert shown(desk, max(below(desk, fork))) == "no lobe (hand)"
 
 
 def test_names_survive_measuring_an_edited_tree_and_taking_the_edit_back(a_measured_desk):

@@ -131,7 +131,7 @@ def with_hand_names(tree: AirwayTree, names: Sequence[HandName]) -> AirwayTree:
     """A tree with lobes and segments by hand, which have the confidence 1; all others are as they were estimated.
 
     Names that the tree already has by hand are replaced, so that no names give the estimate back. Warnings about lobes
-    that are missing are those of the new names. Names of which no point is near a branch are told in one more warning.
+    that are missing are those of the new names. Names that are lost (`branches_of`) are told in one more warning.
     """
     count_for = governing(tree, names)
     named = tree.with_branches([_named(branch, count_for.get(branch.id)) for branch in tree.branches])

@@ -33,7 +33,7 @@ def shown_name(row: BranchRow) -> str:
     if not row.by_hand:
         return row.name or row.lobe
     given = row.segment.split()[0] if "segment" in row.by_hand and row.segment else row.lobe or _("no lobe")
-    return _("{name} (by hand)").format(name=given)
+    return _("{name} (hand)").format(name=given)
 
 
 class BranchTable:
@@ -88,7 +88,9 @@ class BranchTable:
         for number, row in enumerate(rows):
             for column, (_width, value, words) in enumerate(COLUMNS):
                 item = qt.QTableWidgetItem("" if value(row) == UNKNOWN else words.format(value(row)))
-                item.setToolTip(", ".join(filter(None, (row.name, row.segment or row.lobe))))
+                item.setToolTip(
+                    ", ".join(filter(None, (row.name, row.segment or row.lobe, row.by_hand and _("by hand"))))
+                )
                 if row.by_hand:
                     font = item.font()
                     font.setBold(True)
