@@ -192,6 +192,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         help="raw probability, 0..255 on the mask's grid: adds doubtful tips to the suspects",
     )
     _add_spacing(parser)
+    parser.add_argument("--names", type=Path, metavar="FILE", help="lobes and segments by hand, for points (JSON)")
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_voxels(parser)
     _add_progress_and_force(parser)
@@ -384,6 +385,7 @@ def _measure(options: argparse.Namespace) -> int:
         options.force,
         parse_spacing(options.spacing),
         options.voxels,
+        options.names,
     )
     with _shown(options.progress) as progress:
         text = run_measure(request, progress)

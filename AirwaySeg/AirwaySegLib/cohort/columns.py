@@ -89,7 +89,7 @@ _SECONDS = (
 CASE_COLUMNS = (*_INPUT, *_AIRWAYS, *_CHECKS, *_SECONDS)
 """Of `cohort.csv`. Those that start with "seconds" come last: all others are the same in every run."""
 
-_BRANCH_KINDS = {"name": "text", "lobe": "text", "segment": "text"} | dict.fromkeys(
+_BRANCH_KINDS = {"name": "text", "lobe": "text", "segment": "text", "by_hand": "text"} | dict.fromkeys(
     ("id", "parent", "component", "generation", "strahler", "points"), "integer"
 )
 BRANCH_COLUMNS = (

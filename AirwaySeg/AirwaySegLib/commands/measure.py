@@ -1,5 +1,6 @@
 """The command `airwayseg measure`: from a mask its tree, tables, distance maps, suspects and pictures, as files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from AirwaySegLib.pictures.wall_plot import draw_wall_plot
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
+from AirwaySegLib.tree.centerline_file import write_centerline
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
-from AirwaySegLib.tree.export import summary_text, write_centerline, write_markups, write_summary, write_table
+from AirwaySegLib.tree.export import summary_text, write_markups, write_summary, write_table
+from AirwaySegLib.tree.hand_names import HandName, read_names, with_hand_names
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
@@ -71,7 +74,7 @@ class MeasureRequest:
     ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` walls and arteries are measured and, unless
     ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's
     markups curves, ``force`` replaces results, ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels``
-    writes `VOXELS` instead of the maps.
+    writes `VOXELS` instead of the maps. ``names`` is a file of names by hand (`hand_names`).
     """
 
     mask: Path
@@ -82,19 +85,21 @@ class MeasureRequest:
     force: bool = False
     spacing_mm: Spacing | None = None
     voxels: bool = False
+    names: Path | None = None
 
 
 @dataclass(frozen=True)
 class Beside:
     """What is known besides a mask.
 
-    Pieces that are airway for certain and not in it, the lungs' volumes, and the CT on its grid, in which walls are
-    measured.
+    Pieces that are airway for certain and not in it, the lungs' volumes, the CT on its grid, in which walls are
+    measured, and names that a person gave.
     """
 
     pieces: Pieces | None = None
     volumes: LungVolumes | None = None
     ct: Volume | None = None
+    names: Sequence[HandName] = ()
 
 
 NOTHING_BESIDE = Beside()
@@ -117,6 +122,7 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct and not request.voxels else ())
     check_free(request.output, result_files(request.voxels, request.ct is not None) + others, request.force)
     progress("read", 0, 1)
+    names = read_names(request.names) if request.names else ()
     mask = read_mask(request.mask, request.spacing_mm)
     ct = None
     if request.ct is not None:
@@ -125,7 +131,7 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
-        airways = measure(mask, unfinished, probability, progress, request.voxels, Beside(ct=ct))
+        airways = measure(mask, unfinished, probability, progress, request.voxels, Beside(ct=ct, names=names))
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
@@ -145,11 +151,12 @@ def measure(
 ) -> ParsedAirways:
     """Parse a mask (on its own grid) and write `result_files` into an existing folder; `TREE` comes last.
 
-    ``beside`` is what is known besides the mask, for walls and suspects.
+    ``beside`` is what is known besides the mask, for walls, suspects and names.
     """
     steps = len(FILES) + 2
     progress("measure", 0, steps)
     airways = parse_airways(to_canonical(mask))
+    airways = replace(airways, tree=with_hand_names(airways.tree, beside.names))
     if beside.ct is not None:
         progress("measure", 1, steps)
         airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array))

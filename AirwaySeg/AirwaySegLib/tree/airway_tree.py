@@ -6,7 +6,7 @@ back, z to the head), and run away from the trachea.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,17 @@ LOBES = (
 )
 
 Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Lobe and segment of a branch as they were estimated, with their confidences, and its name; see `Branch`."""
+
+    lobe: str
+    lobe_confidence: float
+    segment: str
+    segment_confidence: float
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +74,11 @@ class Branch:
         The same for the bronchopulmonary segment, by its code such as "RB6" (`segments.SEGMENTS`).
     wall
         What the CT shows of its wall; None where no CT was measured.
+    by_hand
+        Which names a person gave (`hand_names`): "lobe", "segment", "lobe and segment", or empty; their confidence
+        is 1.
+    estimate
+        What was estimated where a person gave a name, else None.
     """
 
     id: int
@@ -81,6 +97,8 @@ class Branch:
     segment: str = ""
     segment_confidence: float = 0.0
     wall: Wall | None = None
+    by_hand: str = ""
+    estimate: Estimate | None = None
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -295,7 +313,7 @@ def distances_from_carina(tree: AirwayTree) -> list[NDArray[np.float64]]:
 
 
 _PLAIN = ("id", "parent", "component", "generation", "strahler", "name", "lobe", "lobe_confidence")
-_SEGMENT = ("segment", "segment_confidence")
+_SEGMENT = ("segment", "segment_confidence", "by_hand")
 _DERIVED = ("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering", "tortuosity")
 
 
@@ -310,6 +328,7 @@ def measures_of(branch: Branch) -> dict[str, float | None]:
 def _branch_to_plain(branch: Branch) -> dict[str, Any]:
     return {
         **{name: getattr(branch, name) for name in (*_PLAIN, *_SEGMENT)},
+        **({"estimate": asdict(branch.estimate)} if branch.estimate else {}),
         "children": list(branch.children),
         **measures_of(branch),
         **(wall_measures(branch.wall) if branch.wall else {}),
@@ -343,4 +362,16 @@ def _branch_from_plain(plain: dict[str, Any]) -> Branch:
         segment=str(plain.get("segment", "")),
         segment_confidence=float(plain.get("segment_confidence", 0.0)),
         wall=wall_from_plain(plain),
+        by_hand=str(plain.get("by_hand", "")),
+        estimate=_estimate_from_plain(plain["estimate"]) if "estimate" in plain else None,
+    )
+
+
+def _estimate_from_plain(plain: dict[str, Any]) -> Estimate:
+    return Estimate(
+        str(plain["lobe"]),
+        float(plain["lobe_confidence"]),
+        str(plain["segment"]),
+        float(plain["segment_confidence"]),
+        str(plain["name"]),
     )

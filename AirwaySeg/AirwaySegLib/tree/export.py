@@ -1,17 +1,13 @@
-"""An airway tree as files for other programs: centerline (.vtp), tables (.csv), summary text, curves (.mrk.json).
+"""An airway tree as files for other programs: tables (.csv), summary text, curves (.mrk.json).
 
 All points are in mm in LPS. Every file is built in memory and appears under its name only when it is complete; same
 tree, same bytes.
 """
 
-import base64
 import csv
 import io
 import json
 import math
-import struct
-import xml.etree.ElementTree as ET
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,26 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.files.atomic_output import write_text
-from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina, measures_of
+from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, measures_of
 from AirwaySegLib.tree.colours import generation_colours
-from AirwaySegLib.tree.segments import SEGMENTS, full_name
+from AirwaySegLib.tree.segments import SEGMENTS
 from AirwaySegLib.tree.shape import length_weights, mean_diameter_mm
 from AirwaySegLib.tree.wall import WALL_MEASURES, Pi10, wall_measures
 
 Floats = NDArray[np.float64]
 
+_ENDS = ("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm")
 TABLE_COLUMNS = (
     *("id", "parent", "component", "name", "generation", "strahler", "lobe", "lobe_confidence"),
     *("segment", "segment_confidence"),
     *("length_mm", "mean_diameter_mm", "min_diameter_mm", "max_diameter_mm", "tapering_mm_per_mm"),
     *("angle_deg", "tortuosity", "volume_mm3", "points", "mean_probability"),
     *WALL_MEASURES,
-    *("start_l_mm", "start_p_mm", "start_s_mm", "end_l_mm", "end_p_mm", "end_s_mm"),
+    *_ENDS,
+    "by_hand",
 )
 """The columns of `write_table`; l, p, s are the coordinates to the left, to the back (posterior), to the head."""
-
-WALL_ARRAYS = ("inner_diameter_mm", "wall_thickness_mm", "wall_area_fraction", "airway_artery_ratio", "usable_rays")
-"""Those figures of the wall that a centerline carries for each branch."""
 
 CURVE_TOLERANCE_MM = 0.5
 """How far a curve of `write_markups` may be from the centerline, and its radius from the measured one."""
@@ -50,7 +45,6 @@ _MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/"
     "Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 )
-_VTK_TYPES = {"f4": "Float32", "i4": "Int32", "i8": "Int64"}
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -61,119 +55,6 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict[str, Any
     for row in rows:
         writer.writerow({name: "" if value is None or value != value else value for name, value in row.items()})
     write_text(path, text.getvalue())
-
-
-def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
-    """Write the centerline as VTK XML PolyData (.vtp) that ParaView and 3D Slicer colour by its arrays.
-
-    One polyline for each branch, and one vertex for a branch of a single point (filters that draw tubes refuse a line
-    of one point). VTK lists vertices before lines, so cells are found by ``branch_id`` and not by index.
-
-    Point arrays: radius_mm, along_mm (from the branch's start), distance_from_carina_mm (see `distances_from_carina`),
-    generation. Cell arrays: branch_id, parent_id (0: none), component, generation, strahler, length_mm,
-    mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
-    where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
-    segment (the same in the order of `SEGMENTS`), and as text name, lobe_name and segment_name. The field ``SPACE``
-    tells 3D Slicer that the points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
-
-    Raises
-    ------
-    AirwaySegError
-        If the file cannot be written.
-    """
-    branches = sorted(tree.branches, key=lambda branch: len(branch.points_mm) > 1)
-    single = sum(len(branch.points_mm) == 1 for branch in branches)
-    counts = np.array([len(branch.points_mm) for branch in branches], np.int64)
-    file = ET.Element("VTKFile", type="PolyData", version="1.0", byte_order="LittleEndian", header_type="UInt64")
-    file.set("compressor", "vtkZLibDataCompressor")
-    data = ET.SubElement(file, "PolyData")
-    of_all = ET.SubElement(data, "FieldData")
-    _add_text(of_all, "SPACE", ["LPS"])
-    _add_numbers(of_all, "trees", np.array(tree.trees, "<i4"))
-    of_all[-1].set("NumberOfTuples", str(len(tree.trees)))
-    number_of = {"Points": int(counts.sum()), "Verts": single, "Lines": len(branches) - single, "Strips": 0, "Polys": 0}
-    piece = ET.SubElement(data, "Piece", {f"NumberOf{name}": str(count) for name, count in number_of.items()})
-    _add_point_data(piece, tree, branches)
-    _add_cell_data(piece, branches, probability or {})
-    points = np.concatenate([np.empty((0, 3)), *(branch.points_mm for branch in branches)])
-    _add_numbers(ET.SubElement(piece, "Points"), "Points", points.astype("<f4"))
-    index = np.arange(counts.sum())
-    for name, connectivity, sizes in (
-        ("Verts", index[:single], counts[:single]),
-        ("Lines", index[single:], counts[single:]),
-    ):
-        cells = ET.SubElement(piece, name)
-        _add_numbers(cells, "connectivity", connectivity.astype("<i8"))
-        _add_numbers(cells, "offsets", np.cumsum(sizes).astype("<i8"))
-    ET.indent(file, " ")
-    write_text(path, '<?xml version="1.0"?>\n' + ET.tostring(file, encoding="unicode") + "\n")
-
-
-def _add_point_data(piece: ET.Element, tree: AirwayTree, branches: list[Branch]) -> None:
-    from_carina = distances_from_carina(tree)
-    data = ET.SubElement(piece, "PointData", Scalars="generation")
-    for name, parts in (
-        ("radius_mm", [branch.radii_mm for branch in branches]),
-        ("along_mm", [branch.along_mm for branch in branches]),
-        ("distance_from_carina_mm", [from_carina[branch.id - 1] for branch in branches]),
-    ):
-        _add_numbers(data, name, np.concatenate([np.empty(0), *parts]).astype("<f4"))
-    generations = np.repeat([branch.generation for branch in branches], [len(branch.points_mm) for branch in branches])
-    _add_numbers(data, "generation", generations.astype("<i4"))
-
-
-def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[int, float]) -> None:
-    data = ET.SubElement(piece, "CellData")
-    numbers_of = {segment: number for number, segment in enumerate(("", *SEGMENTS))}
-    for name, numbers in (
-        ("branch_id", [branch.id for branch in branches]),
-        ("parent_id", [branch.parent or 0 for branch in branches]),
-        ("component", [branch.component for branch in branches]),
-        ("generation", [branch.generation for branch in branches]),
-        ("strahler", [branch.strahler for branch in branches]),
-        ("lobe", [LOBES.index(branch.lobe) + 1 if branch.lobe in LOBES else 0 for branch in branches]),
-        ("segment", [numbers_of[branch.segment] for branch in branches]),
-    ):
-        _add_numbers(data, name, np.array(numbers, "<i4"))
-    for name, measures in (
-        ("length_mm", [branch.length_mm for branch in branches]),
-        ("mean_diameter_mm", [branch.mean_diameter_mm for branch in branches]),
-        ("angle_deg", [math.nan if branch.angle_deg is None else branch.angle_deg for branch in branches]),
-        ("mean_probability", [probability.get(branch.id, math.nan) for branch in branches]),
-    ):
-        _add_numbers(data, name, np.array(measures, "<f4"))
-    for name in WALL_ARRAYS:
-        walls = [wall_measures(branch.wall)[name] for branch in branches]
-        _add_numbers(data, name, np.array([math.nan if value is None else value for value in walls], "<f4"))
-    _add_text(data, "name", [branch.name for branch in branches])
-    _add_text(data, "lobe_name", [branch.lobe for branch in branches])
-    _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
-
-
-def _add_numbers(parent: ET.Element, name: str, values: NDArray[Any]) -> None:
-    element = ET.SubElement(parent, "DataArray", type=_VTK_TYPES[values.dtype.str[1:]], Name=name, format="binary")
-    if values.ndim == 2:
-        element.set("NumberOfComponents", str(values.shape[1]))
-    element.text = _packed(values.tobytes())
-
-
-def _add_text(parent: ET.Element, name: str, values: list[str]) -> None:
-    """Strings, each ended by a zero byte; packed like numbers, so that no character can break the XML."""
-    element = ET.SubElement(parent, "Array", type="String", Name=name, format="binary")
-    element.set("NumberOfTuples", str(len(values)))
-    element.text = _packed(b"".join(value.encode() + b"\0" for value in values))
-
-
-def _packed(content: bytes) -> str:
-    """VTK's inline form of compressed data: base64 of a header, then base64 of one zlib block.
-
-    The header is blocks, bytes in a block, bytes in a last partial block (0: none), packed bytes of each block.
-    """
-    if not content:
-        return base64.b64encode(struct.pack("<3Q", 0, 0, 0)).decode()
-    block = zlib.compress(content)
-    header = struct.pack("<4Q", 1, len(content), 0, len(block))
-    return (base64.b64encode(header) + base64.b64encode(block)).decode()
 
 
 def write_table(path: Path, tree: AirwayTree, probability: dict[int, float] | None = None) -> None:
@@ -197,7 +78,8 @@ def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
     measures = measures_of(branch)
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {
-        **dict(zip(TABLE_COLUMNS[-6:], ends_mm, strict=True)),
+        **dict(zip(_ENDS, ends_mm, strict=True)),
+        "by_hand": branch.by_hand,
         "id": branch.id,
         "parent": branch.parent,
         "component": branch.component,

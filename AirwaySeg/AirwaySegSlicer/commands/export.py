@@ -24,10 +24,18 @@ from AirwaySegSlicer.commands.segment import UNCONNECTED, provenance
 from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.evidence import ORIGIN_FILE
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
+from AirwaySegSlicer.scene.hand_names import NAMES_FILE, names_document
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
 from AirwaySegSlicer.scene.origin import origins_on
 from AirwaySegSlicer.scene.scans import ct_for, mask_for
-from AirwaySegSlicer.scene.segments import UNCONNECTED_ID, Array, closed_surface, mask_on_ct
+from AirwaySegSlicer.scene.segments import (
+    UNCONNECTED_ID,
+    Array,
+    closed_surface,
+    first_voxel_between,
+    mask_on_ct,
+    segment_voxels,
+)
 
 PROVENANCE = "provenance.json"
 MASK_ENDINGS = (".nrrd", ".nii.gz", ".nii")
@@ -141,7 +149,8 @@ def case_export_job(
     folder: str,
     chosen: slicer.vtkMRMLScalarVolumeNode | None = None,
 ) -> Job:
-    """Write the whole case into a folder: mask, origins, unconnected pieces, tree, tables, maps, pictures, provenance.
+    """Write the whole case into a folder: mask, origins, unconnected pieces, tree, tables, maps, pictures, names by
+    hand, provenance.
 
     Files of an earlier export are replaced. ``chosen`` is the CT of airways without a CT of their own. Once mask and CT
     are copied the scene may be closed. The job's result is the folder.
@@ -164,15 +173,17 @@ def case_export_job(
         if origins is not None:
             write_volume(label_volume(origins, ct), os.path.join(temporary, ORIGIN_FILE), compress=True)
         write_volume(label_volume(mask, ct), mask_path, compress=True)
+        names = _write_names(segmentation_node, ct, os.path.join(temporary, NAMES_FILE))
         yield
         yield from write_pieces(voxels, matrix, ct_path)
-        return ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
+        command = ["measure", mask_path, "-o", folder, "--ct", ct_path, "--curves", "--force", "--progress", "json"]
+        return [*command, *names]
 
     def collect(temporary: str) -> str:
-        for name in (UNCONNECTED, ORIGIN_FILE):
+        for name in (UNCONNECTED, ORIGIN_FILE, NAMES_FILE):
             with suppress(FileNotFoundError):  # of an earlier export
                 os.remove(os.path.join(folder, name))
-        for name in ("airways.nrrd", UNCONNECTED, ORIGIN_FILE):
+        for name in ("airways.nrrd", UNCONNECTED, ORIGIN_FILE, NAMES_FILE):
             if os.path.exists(os.path.join(temporary, name)):
                 with _written_whole(os.path.join(folder, name)) as unfinished:
                     shutil.copyfile(os.path.join(temporary, name), unfinished)
@@ -181,6 +192,23 @@ def case_export_job(
 
     names = {"ct.nrrd": ct.GetName(), "airways.nrrd": segmentation_node.GetName()}
     return Job(prepare, collect, names=names)
+
+
+def _write_names(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, path: str
+) -> list[str]:
+    """Write the names by hand, in the CT's own space, and return the options with which the command reads them."""
+    to_ct = None
+    if first_voxel_between(segment_voxels(segmentation_node).matrix, ijk_to_ras(ct)) is None:
+        above, below = segmentation_node.GetParentTransformNode(), ct.GetParentTransformNode()
+        to_ct = vtk.vtkMatrix4x4()  # As the mask is resampled: linear transforms only.
+        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(above, below, to_ct)
+    names = names_document(segmentation_node, to_ct)
+    if not names:
+        return []
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(names)
+    return ["--names", path]
 
 
 def case_name(text: str) -> str:

@@ -17,6 +17,7 @@ from AirwaySegSlicer.commands.jobs import Job, Steps, result_folder
 from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.evidence import probability_on
 from AirwaySegSlicer.scene.freshness import current_signature, mask_signature, sign, update_marks
+from AirwaySegSlicer.scene.hand_names import NAMES_FILE, names_document, show_names
 from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
@@ -50,7 +51,7 @@ GAS_HU, TISSUE_HU = -500, 0
 
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
-WORDS = {"name", "lobe", "segment"}
+WORDS = {"name", "lobe", "segment", "by_hand"}
 
 
 def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps) -> Job:
@@ -76,6 +77,11 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
             yield from write_pieces(part, matrix, os.path.join(folder, "ct.nrrd"))
             command += ["--ct", os.path.join(folder, "ct.nrrd")]
         probability = probability_on(segmentation_node, array.shape, matrix)
+        names = names_document(segmentation_node)
+        if names:
+            command += ["--names", os.path.join(folder, NAMES_FILE)]
+            with open(command[-1], "w", encoding="utf-8") as stream:
+                stream.write(names)
         if probability is not None:
             yield from write_pieces(probability, matrix, os.path.join(folder, "probability.nrrd"))
             command += ["--probability", os.path.join(folder, "probability.nrrd")]
@@ -157,6 +163,7 @@ def take_in_tree(
     display.SetScalarVisibility(False)
     display.SetVisibility(visible)
     keep_suspects(segmentation_node, suspects)
+    show_names(segmentation_node)
     update_marks(segmentation_node)
 
 

@@ -23,9 +23,17 @@ COLUMNS: tuple[tuple[int, Callable[[BranchRow], Any], str], ...] = (
     (88, lambda row: row.length_mm, "{:.1f}"),
     (80, lambda row: row.diameter_mm, "{:.1f}"),
     (44, lambda row: UNKNOWN if row.probability is None else row.probability, "{:.2f}"),
-    (70, lambda row: row.name or row.lobe, "{}"),
+    (70, lambda row: shown_name(row), "{}"),
 )
 """Width in pixels, so that a name fits into a narrow panel; value; format."""
+
+
+def shown_name(row: BranchRow) -> str:
+    """The name of a great bronchus, else the lobe; or what a person gave, marked."""
+    if not row.by_hand:
+        return row.name or row.lobe
+    given = row.segment.split()[0] if "segment" in row.by_hand and row.segment else row.lobe or _("no lobe")
+    return _("{name} (hand)").format(name=given)
 
 
 class BranchTable:
@@ -80,6 +88,13 @@ class BranchTable:
         for number, row in enumerate(rows):
             for column, (_width, value, words) in enumerate(COLUMNS):
                 item = qt.QTableWidgetItem("" if value(row) == UNKNOWN else words.format(value(row)))
+                item.setToolTip(
+                    ", ".join(filter(None, (row.name, row.segment or row.lobe, row.by_hand and _("by hand"))))
+                )
+                if row.by_hand:
+                    font = item.font()
+                    font.setBold(True)
+                    item.setFont(font)
                 if not isinstance(value(row), str):
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(number, column, item)
@@ -99,6 +114,11 @@ class BranchTable:
         """The branch of the selected row."""
         items = self.table.selectedItems()
         return int(self.table.item(items[0].row(), 0).text()) if items else None
+
+    def chosen_row(self) -> BranchRow | None:
+        """What is known of the branch of the selected row."""
+        number = self.chosen()
+        return next((row for row in self._rows if row.id == number), None)
 
     def choose(self, number: int) -> bool:
         """Select the row of a branch; whether the filter lists it."""

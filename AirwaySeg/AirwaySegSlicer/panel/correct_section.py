@@ -15,6 +15,7 @@ from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
 from AirwaySegSlicer.scene.following import follow_transform
 from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_marks
+from AirwaySegSlicer.scene.hand_names import show_names
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
 from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
 from AirwaySegSlicer.scene.steps import MOST_STATES
@@ -218,7 +219,7 @@ class CorrectSection(Section):
         self._timer.start()
 
     def on_pause(self) -> None:
-        """The user has paused: mark what is out of date, count the corrections, and measure if chosen."""
+        """The user has paused: mark what is out of date, show names, count the corrections, and measure if chosen."""
         new, edited, self._new, self._edited = self._new, self._edited, [], []
         if self.panel.closed:
             return
@@ -226,6 +227,7 @@ class CorrectSection(Section):
             for airways in {*new, *edited}:
                 if airways.GetScene() is not None:
                     update_marks(airways)
+                    show_names(airways)
             self.count()
         self.panel.update()
         parameters = self.panel.parameters or self.logic.getParameterNode()

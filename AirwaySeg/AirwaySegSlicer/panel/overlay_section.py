@@ -11,6 +11,7 @@ from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.comparison import AGREEMENT
 from AirwaySegSlicer.scene.freshness import is_marked
+from AirwaySegSlicer.scene.hand_names import shown_names
 from AirwaySegSlicer.scene.nodes import CENTERLINE, COMPARED, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
 from AirwaySegSlicer.scene.overlays import (
     ORIGINS,
@@ -72,7 +73,8 @@ class OverlaySection(Section):
         """The choices on which the overlay depends; without the opacity, which is set directly."""
         parameters = self.panel.parameters
         look = (parameters.overlayOnSurface, parameters.overlayOnSlices, parameters.overlayLegend)
-        return (airways.GetID(), parameters.overlay, *(look if parameters.overlay else ()))
+        names = shown_names(airways) if parameters.overlay in ("lobe", "segment") else ""
+        return (airways.GetID(), parameters.overlay, names, *(look if parameters.overlay else ()))
 
     def show(self, airways: slicer.vtkMRMLSegmentationNode, first: bool) -> None:
         """Show the chosen overlay, or none; with ``first`` an overlay of a reloaded scene stays as it is."""

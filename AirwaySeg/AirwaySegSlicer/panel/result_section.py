@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.branch_table import BranchTable
+from AirwaySegSlicer.panel.name_row import NameRow
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.branches import (
     BranchRow,
@@ -35,6 +36,7 @@ class ResultSection(Section):
         self._counted: tuple[tuple, str] = ((), "")
         self._picking: Picking | None = None
         self.table = BranchTable(self.ui, self.on_selection)
+        self.names = NameRow(panel, self.table, self.on_named)
         self.ui.measureButton.connect("clicked(bool)", self.on_measure)
         self.ui.pickButton.connect("clicked(bool)", self.on_pick)
         self.ui.plotButton.connect("clicked(bool)", self.on_plot)
@@ -72,6 +74,7 @@ class ResultSection(Section):
         self.ui.plotButton.text = _("Close plot") if plotted else _("Radius plot")
         self.ui.plotButton.checked = plotted
         self.ui.plotButton.enabled = plotted or self.table.chosen() is not None
+        self.names.update()
 
     def on_selection(self) -> None:
         """Centre the views on the selected branch; without one remove the highlight. An open plot follows."""
@@ -84,6 +87,11 @@ class ResultSection(Section):
             elif airways is not None:
                 hide_branch(airways)
         self.show_plot_button()
+
+    def on_named(self, number: int) -> None:
+        """Show the new names, and keep the branch selected."""
+        self.panel.update()
+        self.table.choose_listing_all(number)
 
     def on_measure(self, checked: bool = False) -> None:
         """Measure the chosen airways."""

@@ -1,4 +1,4 @@
-"""The methods of `AirwaySegLogic` that add and cut branches; they need its ``steps``."""
+"""The methods of `AirwaySegLogic` that add, cut and name branches; they need its ``steps``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import slicer
 
 from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, RECONNECT, Proposed, apply, propose
 from AirwaySegSlicer.scene.branches import Point
+from AirwaySegSlicer.scene.hand_names import estimate_again, name_branch
 from AirwaySegSlicer.scene.steps import Steps
 
 
@@ -42,3 +43,18 @@ class BranchEditLogic:
         proposed = propose(airways, RECONNECT, [joint, parent])
         apply(airways, proposed, self.steps)
         return proposed
+
+    def nameBranch(
+        self,
+        airways: slicer.vtkMRMLSegmentationNode,
+        number: int,
+        lobe: str = "",
+        segment: str = "",
+        withSubtree: bool = True,
+    ) -> None:
+        """Give a branch a lobe ("right upper lobe") or segment ("RB6") or "none", as one step; measuring keeps it."""
+        name_branch(airways, number, (lobe, segment), withSubtree, self.steps)
+
+    def estimateAgain(self, airways: slicer.vtkMRMLSegmentationNode, number: int) -> None:
+        """Forget the name that was given to a branch, as one step."""
+        estimate_again(airways, number, self.steps)

@@ -35,6 +35,8 @@ class BranchRow:
     """A branch in the table; parent 0 means none, name and lobe may be empty; ``is_loose``: it is of no tree.
 
     ``probability`` is the mean of the network's probability over its voxels, None where it is not known.
+    ``segment`` is its full name, ``by_hand`` which of lobe and segment a person gave ("lobe", "segment", "lobe and
+    segment"); both may be empty.
     """
 
     id: int
@@ -47,6 +49,8 @@ class BranchRow:
     diameter_mm: float
     is_loose: bool = False
     probability: float | None = None
+    segment: str = ""
+    by_hand: str = ""
 
 
 def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchRow]:
@@ -63,8 +67,15 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
         for cell in range(centerline_node.GetPolyData().GetNumberOfCells())
     )
     trees, likely = _trees(centerline_node), _probabilities(centerline_node)
+    segments, by_hand = (_words(centerline_node, name) for name in ("segment_name", "by_hand"))
     return [
-        replace(row, is_loose=row.component not in trees, probability=likely.get(row.id))
+        replace(
+            row,
+            is_loose=row.component not in trees,
+            probability=likely.get(row.id),
+            segment=segments.get(row.id, ""),
+            by_hand=by_hand.get(row.id, ""),
+        )
         for row in sorted(found, key=lambda row: row.id)
     ]
 
@@ -77,6 +88,15 @@ def _probabilities(centerline_node: slicer.vtkMRMLModelNode) -> dict[int, float]
         return {}
     found = {int(ids.GetValue(cell)): float(values.GetValue(cell)) for cell in range(ids.GetNumberOfValues())}
     return {number: value for number, value in found.items() if value == value}
+
+
+def _words(centerline_node: slicer.vtkMRMLModelNode, name: str) -> dict[int, str]:
+    """A text of each branch by its id; none in a centerline that an earlier version measured."""
+    cells = centerline_node.GetPolyData().GetCellData()
+    ids, values = cells.GetArray("branch_id"), cells.GetAbstractArray(name)
+    if values is None:
+        return {}
+    return {int(ids.GetValue(cell)): str(values.GetValue(cell)) for cell in range(ids.GetNumberOfValues())}
 
 
 def _trees(centerline_node: slicer.vtkMRMLModelNode) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import slicer
 import vtk
 
+from AirwaySegSlicer.scene.hand_names import move_names
 from AirwaySegSlicer.scene.nodes import INITIAL, ROLES, companion
 from AirwaySegSlicer.scene.segments import segment_voxels
 from AirwaySegSlicer.scene.texts import note_hardened
@@ -25,6 +26,7 @@ def follow_transform(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
                 note_hardened(node, to_world)
         for node in moved:
             node.HardenTransform()
+        move_names(segmentation_node, to_world)
     for node in moved:
         node.SetAndObserveTransformNodeID(transform_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 
+from AirwaySegSlicer.scene.hand_names import show_names
 from AirwaySegSlicer.scene.review import Progress, decide, progress_of, review_items
 from AirwaySegSlicer.scene.review_kinds import ReviewItem
 from AirwaySegSlicer.scene.steps import Steps
@@ -28,8 +29,12 @@ class ReviewLogic:
 
     def undo(self, airways: slicer.vtkMRMLSegmentationNode) -> str:
         """Take the last step back, voxels and decision; returns a sentence with its name."""
-        return self.steps.undo(airways)
+        sentence = self.steps.undo(airways)
+        show_names(airways)
+        return sentence
 
     def redo(self, airways: slicer.vtkMRMLSegmentationNode) -> str:
         """Do the step again that was taken back; returns a sentence with its name."""
-        return self.steps.redo(airways)
+        sentence = self.steps.redo(airways)
+        show_names(airways)
+        return sentence

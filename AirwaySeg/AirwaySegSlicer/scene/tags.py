@@ -13,7 +13,7 @@ import vtk
 from AirwaySegSlicer.scene.nodes import ROLE
 from AirwaySegSlicer.scene.segments import airway_segment_id
 
-DECISIONS, STEP, ORIGINS = ROLE + "decisions", ROLE + "step", ROLE + "origins"
+DECISIONS, STEP, ORIGINS, NAMES = ROLE + "decisions", ROLE + "step", ROLE + "origins", ROLE + "names"
 
 
 def read_tag(segmentation_node: slicer.vtkMRMLSegmentationNode, name: str) -> str:
@@ -34,8 +34,8 @@ def write_tag(segmentation_node: slicer.vtkMRMLSegmentationNode, name: str, text
 
 
 def forget_tags(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Remove decisions, step and origins of edits: the airways are those of a run again."""
-    for name in (DECISIONS, STEP, ORIGINS):
+    """Remove decisions, step, origins of edits and names by hand: the airways are those of a run again."""
+    for name in (DECISIONS, STEP, ORIGINS, NAMES):
         write_tag(segmentation_node, name, "")
 
 

@@ -1,5 +1,6 @@
 """`airwayseg measure` and the measuring within `airwayseg segment`: which files, on which grid, and what is refused."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -91,6 +92,40 @@ def test_ct_probability_and_curves_add_their_files(a_mask_file, tmp_path):
     names = {path.name for path in request.output.iterdir()}
     assert names == {*FILES, measuring.WALL_PLOT, measuring.CURVES, measuring.PREVIEW}
     assert len(json.loads((request.output / measuring.CURVES).read_text())["markups"]) == 7
+
+
+def test_names_by_hand_are_in_every_file(a_mask_file, a_result, tmp_path, capsys):
+    branch = AirwayTree.from_json((a_result / TREE).read_text()).branch(7)
+    near = (branch.points_mm[len(branch.points_mm) // 2] + [0.5, -0.5, 0.5]).tolist()
+    names = [
+        {"points_mm": [near], "segment": "LB10"},
+        {"points_mm": [[900, 0, 0]], "lobe": "right upper lobe"},
+    ]
+    path, out = tmp_path / "names.json", tmp_path / "r"
+    path.write_text(json.dumps({"format": "AirwaySeg names 1", "names": names}))
+    assert main(["measure", str(a_mask_file), "-o", str(out), "--names", str(path), "--progress", "none"]) == 0
+    assert "One name by hand lies near no branch: right upper lobe at (900.0, 0.0, 0.0)." in capsys.readouterr().out
+    tree = AirwayTree.from_json((out / TREE).read_text())
+    assert [branch.by_hand for branch in tree.branches] == [""] * 6 + ["lobe and segment"]
+    with open(out / measuring.TABLE, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert (rows[6]["segment"], rows[6]["segment_confidence"], rows[6]["by_hand"]) == (
+        "LB10",
+        "1.0",
+        "lobe and segment",
+    )
+    assert {row["by_hand"] for row in rows[:6]} == {""} and list(rows[0])[-1] == "by_hand"
+    summary = (out / measuring.SUMMARY).read_text().splitlines()
+    assert next(line for line in summary if line.startswith("segment,LB10,")).split(",")[2] == "1"
+
+
+def test_a_wrong_file_of_names_is_refused_before_anything_is_written(a_mask_file, tmp_path, capsys):
+    (tmp_path / "names.json").write_text("{}")
+    out = tmp_path / "r"
+    arguments = ["measure", str(a_mask_file), "-o", str(out), "--names", str(tmp_path / "names.json")]
+    assert main([*arguments, "--progress", "none"]) == 2
+    assert "names.json: This is not a valid list of names by hand" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_broken_branch_becomes_a_suspect(a_mask_file, tmp_path):

@@ -16,13 +16,13 @@ import pytest
 
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.tree.airway_tree import LOBES, TRACHEA, AirwayTree, Branch, distances_from_carina
+from AirwaySegLib.tree.centerline_file import write_centerline
 from AirwaySegLib.tree.export import (
     CURVE_TOLERANCE_MM,
     TABLE_COLUMNS,
     summarise,
     summary_text,
     thinned,
-    write_centerline,
     write_markups,
     write_summary,
     write_table,
@@ -175,6 +175,7 @@ def test_the_centerlines_cells_carry_the_branchs_place_measures_and_names(a_tree
     assert data["strahler"].tolist() == [1, 2, 2, 1, 1, 1, 1]
     assert data["lobe"].tolist() == [0, 0, 0, 0, 0, 1, 5]
     assert data["lobe_name"] == ["", "", "", "", "", "right upper lobe", "left lower lobe"]
+    assert data["estimated_lobe"].tolist() == data["lobe"].tolist() and set(data["by_hand"]) == {""}
     assert data["name"] == ["", "trachea", "trachea", "Bronchus für rechts, é", "", "", ""]
     assert data["length_mm"] == pytest.approx([0, 20, 20, 4 * math.sqrt(2), 50, 5, 21])
     assert data["mean_diameter_mm"] == pytest.approx([2, 16, 16, 12, 9, 4, 6])  # of 4: 5 and 4, outside its parent

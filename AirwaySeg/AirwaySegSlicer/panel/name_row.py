@@ -1,0 +1,68 @@
+"""Below the table of branches: the chosen branch gets a lobe or segment by hand, or is estimated again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slicer.i18n import tr as _
+
+from AirwaySegSlicer.commands.dependencies import ensure_packages
+from AirwaySegSlicer.panel.branch_table import BranchTable
+from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
+from AirwaySegSlicer.panel.panel import Panel, errors_shown
+from AirwaySegSlicer.scene.overlays import SEGMENT_NAMES
+from AirwaySegSlicer.scene.steps import last_step
+
+LOBE, SEGMENT = "lobe ", "segment "
+"""Beginnings of the keys of the choices; the library's word follows."""
+
+
+class NameRow:
+    """The row's widgets; ``changed(number)`` is called when a branch was named or is estimated again."""
+
+    def __init__(self, panel: Panel, table: BranchTable, changed: Callable[[int], None]) -> None:
+        self.panel, self.ui, self.logic, self.table, self.changed = panel, panel.ui, panel.logic, table, changed
+        fill(self.ui.nameComboBox, choices(), "")
+        self.ui.nameComboBox.connect("currentIndexChanged(int)", lambda row: self.update())
+        self.ui.nameButton.connect("clicked(bool)", self.on_name)
+        self.ui.estimateButton.connect("clicked(bool)", self.on_estimate)
+
+    def update(self) -> None:
+        """Enable what can be done with the chosen branch."""
+        row = self.table.chosen_row()
+        self.ui.nameComboBox.enabled = self.ui.nameSubtreeCheckBox.enabled = row is not None
+        self.ui.nameButton.enabled = row is not None and chosen_key(self.ui.nameComboBox) != ""
+        self.ui.estimateButton.enabled = row is not None and row.by_hand != ""
+
+    def on_name(self, checked: bool = False) -> None:
+        """Give the chosen branch the chosen name."""
+        kind, _space, word = chosen_key(self.ui.nameComboBox).partition(" ")
+        lobe, segment = ("", word) if kind == SEGMENT.strip() else (word, "")
+        subtree = self.ui.nameSubtreeCheckBox.checked
+        self._do(lambda number: self.logic.nameBranch(self.panel.airways(), number, lobe, segment, subtree))
+
+    def on_estimate(self, checked: bool = False) -> None:
+        """Estimate the chosen branch again."""
+        self._do(lambda number: self.logic.estimateAgain(self.panel.airways(), number))
+
+    def _do(self, action: Callable[[int], None]) -> None:
+        number, airways = self.table.chosen(), self.panel.airways()
+        if number is None or airways is None:
+            return
+        with errors_shown():
+            ensure_packages(self.panel.requirements)
+            action(number)
+            step = last_step(airways)
+            self.ui.statusLabel.text = f"{step[:1].upper()}{step[1:]}."
+            self.changed(number)
+
+
+def choices() -> list[tuple[str, str]]:
+    """The (text, key) items: each lobe with its segments, no lobe, no segment."""
+    items = [(_("Lobe or segment"), "")]
+    lobes = list(dict.fromkeys(name.partition(", ")[2] for name in SEGMENT_NAMES))
+    for lobe in lobes:
+        items.append((lobe, f"{LOBE}{lobe}"))
+        segments = [name.partition(", ")[0] for name in SEGMENT_NAMES if name.endswith(lobe)]
+        items += [(segment, f"{SEGMENT}{segment.split()[0]}") for segment in segments]
+    return [*items, (_("no lobe"), f"{LOBE}none"), (_("no segment"), f"{SEGMENT}none")]
