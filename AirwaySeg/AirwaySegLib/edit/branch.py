@@ -1,7 +1,8 @@
 """A new branch on a tree: its smooth line along a path of voxels, the lumen around it, and its score."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ _PARENT_MM = 6.0
 
 _LEAST_WIDE, _WIDEST_MM = 1.0, 10.0
 """Radius allowed in any case, in voxels; and the greatest in mm."""
+
+_SEEN, _UNSEEN_MM = 0.3, 1.0
+"""Where it is less sure that there is a lumen, it is drawn ever narrower, down to this radius."""
 
 _WORST_MM = 3.0
 """The score counts the worst stretch of this length as much as the whole line."""
@@ -54,6 +58,7 @@ class Growth:
     score: float
     reason: str
     unsure_mm: float
+    beyond_mm: float = 0.0
 
     def flat(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """The voxels' indices (N,) in the flattened grid, ascending."""
@@ -75,6 +80,11 @@ class Surroundings:
         tree = scan.airways_in(box)
         return cls(scan, box, tree, evidence_in(scan, box, air_of(scan, box))) if tree.any() else None
 
+    @cached_property
+    def surface(self) -> NDArray[np.intp]:
+        """The tree's voxels (N, 3) that have a neighbour outside."""
+        return surface_of(self.tree)
+
 
 def branch_along(
     around: Surroundings, path: list[NDArray[np.intp]], widest_mm: float, airways: NDArray[np.bool_]
@@ -86,31 +96,37 @@ def branch_along(
     AirwaySegError
         If the airways hold all of it already.
     """
-    scan, box = around.scan, around.box
-    lumen = np.zeros(airways.shape, bool)
-    drawn = []
-    for way in path:
-        line_mm = ndimage.gaussian_filter1d(way * np.asarray(scan.spacing_mm), 2.0, axis=0, mode="nearest")
-        first = _Stretch.along(scan, box, way, line_mm, widest_mm)
-        middle_mm = centered(first.lumen(scan, box, around.evidence), way, line_mm, scan.spacing_mm)
-        drawn.append(_Stretch.along(scan, box, way, middle_mm, widest_mm))
-        lumen |= drawn[-1].lumen(scan, box, around.evidence)
+    stretches = [Stretch.seen(around, way, widest_mm).centered(around, widest_mm) for way in path]
+    return growth_of(around, stretches, airways)
+
+
+def growth_of(
+    around: Surroundings, stretches: list["Stretch"], airways: NDArray[np.bool_], beyond: tuple["Stretch", ...] = ()
+) -> Growth:
+    """The branch of measured stretches, and what hangs on it; ``airways`` (Z, Y, X) is what needs no adding.
+
+    Raises
+    ------
+    AirwaySegError
+        If the airways hold all of it already.
+    """
+    every = [*stretches, *beyond]
+    lumen = np.logical_or.reduce([stretch.lumen(around) for stretch in every])
     voxels = np.argwhere(lumen & ~airways)
     if not len(voxels):
         raise AirwaySegError("The airways already hold what would be grown from the point.")
-    score, reason = _score(drawn)
-    unsure_mm = sum(float((1 - stretch.sure).mean()) * stretch.length_mm for stretch in drawn)
-    corner = np.array(box.low)
-    joins = path[0][0] + corner
+    corner = np.array(around.box.low)
+    joins = stretches[0].path[0] + corner
     return Growth(
         voxels=(voxels + corner).astype(np.int32),
-        line_mm=np.concatenate([stretch.line_mm for stretch in drawn]) + corner * np.asarray(scan.spacing_mm),
-        radii_mm=np.concatenate([stretch.radii_mm for stretch in drawn]),
+        line_mm=np.concatenate([each.line_mm for each in every]) + corner * np.asarray(around.scan.spacing_mm),
+        radii_mm=np.concatenate([each.radii_mm for each in every]),
         joins_at=(int(joins[0]), int(joins[1]), int(joins[2])),
-        length_mm=float(sum(stretch.length_mm for stretch in drawn)),
-        score=score,
-        reason=reason,
-        unsure_mm=unsure_mm,
+        length_mm=float(sum(each.length_mm for each in every)),
+        score=score_of(stretches),
+        reason=_reason(stretches),
+        unsure_mm=sum(each.unsure_mm for each in stretches),
+        beyond_mm=float(sum(each.length_mm for each in beyond)),
     )
 
 
@@ -148,7 +164,7 @@ def widest_at(place: NDArray, tree: NDArray[np.bool_], scan: Scan) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stretch:
+class Stretch:
     """A piece of the path (P, 3) in the box, its smooth line, the lumen's rings and how sure each position is."""
 
     path: NDArray[np.intp]
@@ -159,8 +175,21 @@ class _Stretch:
     sure: Floats
 
     @classmethod
-    def along(cls, scan: Scan, box: Crop, path: NDArray[np.intp], line_mm: Floats, widest_mm: float) -> "_Stretch":
+    def seen(cls, around: Surroundings, path: NDArray[np.intp], widest_mm: float) -> "Stretch":
+        """What is seen along a path, whose line need not be in the middle of the lumen."""
+        steps_mm = path * np.asarray(around.scan.spacing_mm)
+        line_mm = ndimage.gaussian_filter1d(steps_mm, 2.0, axis=0, mode="nearest")
+        return cls._along(around, path, line_mm, widest_mm)
+
+    def centered(self, around: Surroundings, widest_mm: float) -> "Stretch":
+        """The same along the middle of the lumen."""
+        line_mm = centered(self.lumen(around), self.path, self.line_mm, around.scan.spacing_mm)
+        return self._along(around, self.path, line_mm, widest_mm)
+
+    @classmethod
+    def _along(cls, around: Surroundings, path: NDArray[np.intp], line_mm: Floats, widest_mm: float) -> "Stretch":
         """Measure along a path and its line."""
+        scan, box = around.scan, around.box
         rings = probability = None
         radii_mm = np.full(len(path), widest_mm)
         if scan.hu is not None:
@@ -170,6 +199,9 @@ class _Stretch:
             values = scan.probability.within(box)[tuple(path.T)].astype(float) / 255
             probability = ndimage.uniform_filter1d(values, 3, mode="nearest")
         sure = evidence_along(rings, probability, len(path))
+        unseen = np.clip(1 - sure / _SEEN, 0, 1)
+        narrowest_mm = min(max(_LEAST_WIDE * min(scan.spacing_mm), _UNSEEN_MM), widest_mm)
+        radii_mm = (1 - unseen) * radii_mm + unseen * np.minimum(radii_mm, narrowest_mm)
         return cls(path, line_mm, radii_mm, rings, probability, sure)
 
     @property
@@ -177,29 +209,43 @@ class _Stretch:
         """Of the line."""
         return float(np.linalg.norm(np.diff(self.line_mm, axis=0), axis=1).sum())
 
-    def lumen(self, scan: Scan, box: Crop, evidence: Evidence) -> NDArray[np.bool_]:
+    @property
+    def unsure_mm(self) -> float:
+        """Length of the line where no airway is seen, as in `Growth`."""
+        return float((1 - self.sure).mean()) * self.length_mm
+
+    def lumen(self, around: Surroundings) -> NDArray[np.bool_]:
         """The voxels of its lumen in the box, (Z, Y, X)."""
+        scan, box, evidence = around.scan, around.box, around.evidence
         if self.rings is not None and evidence.smooth_hu is not None:
             brightness = Brightness.of_ct(evidence.smooth_hu, self.rings)
+            brightness = replace(brightness, core=np.where(self.sure < _SEEN, np.inf, brightness.core))
         elif self.probability is not None and scan.probability is not None:
             brightness = Brightness.of_probability(scan.probability.within(box) / 255, self.probability)
         return lumen_around(brightness, self.path, self.line_mm, self.radii_mm, scan.spacing_mm)
 
 
-def _score(stretches: list[_Stretch]) -> tuple[float, str]:
-    """The score 0..1 and its reason: the mean along the line, and its worst stretch."""
+def score_of(stretches: list[Stretch]) -> float:
+    """The score 0..1: the mean along the line, and its worst stretch."""
     sure = np.concatenate([stretch.sure for stretch in stretches])
-    lines = [stretch.line_mm for stretch in stretches]
+    return round((float(sure.mean()) + _worst(stretches)) / 2, 3)
+
+
+def _worst(stretches: list[Stretch]) -> float:
+    """How sure the worst `_WORST_MM` are, 0..1."""
+    sure = np.concatenate([stretch.sure for stretch in stretches])
     step_mm = sum(stretch.length_mm for stretch in stretches) / max(len(sure) - 1, 1)
     count = int(np.clip(round(_WORST_MM / max(step_mm, 0.1)), 1, len(sure)))
-    means = np.convolve(sure, np.ones(count) / count, mode="valid")
-    score = float((sure.mean() + means.min()) / 2)
-    facts = list(_facts(stretches, lines))
-    worst = "" if means.min() > 0.4 else f"; the worst {_WORST_MM:.0f} mm show neither a closed wall nor a probability"
-    return round(score, 3), f"{', '.join(facts)}{worst}."
+    return float(np.convolve(sure, np.ones(count) / count, mode="valid").min())
 
 
-def _facts(stretches: list[_Stretch], lines: list[Floats]) -> Iterator[str]:
+def _reason(stretches: list[Stretch]) -> str:
+    """The reason for the score as a sentence."""
+    worst = f"; the worst {_WORST_MM:.0f} mm show neither a closed wall nor a probability"
+    return f"{', '.join(_facts(stretches))}{worst if _worst(stretches) <= 0.4 else ''}."
+
+
+def _facts(stretches: list[Stretch]) -> Iterator[str]:
     """What CT and network say along the line, in words."""
     rings = [stretch.rings for stretch in stretches if stretch.rings is not None]
     if rings:

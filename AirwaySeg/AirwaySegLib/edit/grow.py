@@ -4,11 +4,15 @@ It works on a box around the clicks, so that it takes a fraction of a second on 
 is good near the clicks.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.edit.branch import Growth, Surroundings, branch_along, by_faces, surface_of, widest_at
+from AirwaySegLib.edit.branch import Growth, Stretch, Surroundings, by_faces, growth_of, score_of, widest_at
 from AirwaySegLib.edit.evidence import Evidence
+from AirwaySegLib.edit.extend import certain_beyond
 from AirwaySegLib.edit.refusals import EMPTY, is_empty, refuse, why_not_lumen
 from AirwaySegLib.edit.scan import Crop, Scan
 from AirwaySegLib.errors import AirwaySegError
@@ -16,6 +20,10 @@ from AirwaySegLib.masks.least_cost import cheapest_way
 
 SNAP_MM = 3.0
 """A point so near to a lumen stands for a point in it."""
+
+STEER_MM = 1.0
+"""The same for several points: whoever clicks them sees where the airway runs, and they may lie where the CT shows
+none."""
 
 MARGINS_MM = (22.0, 40.0)
 """Around the points the tree is looked for within the first; where no way is good there, within the second."""
@@ -34,6 +42,11 @@ _AWAY = 0.25
 LEAST_SCORE, GOOD = 0.3, 0.85
 """Below the first no airway is seen: of 50 random points in lung and vessels of two CTs, without a probability, 18
 score more. From the second on no other way is searched."""
+
+_ALL_THE_SAME = ". Two or more points along it add it all the same."
+
+_BEND_MM, _BEND = 1.0, 0.1
+"""How far a way between two points may leave the straight one: so many mm, and this share of its length."""
 
 _JOIN_MM = 10.0
 """A point in the airways says where the branch joins, to within so many mm along each axis: the radius of a trachea."""
@@ -57,7 +70,7 @@ def grow(scan: Scan, points: NDArray) -> Growth:
         to the tree. The sentence says which point and what is there.
     """
     voxels = _checked(scan, points)
-    found: Growth | None = None
+    found: _Found | None = None
     for margin_mm, strictness in zip(MARGINS_MM, STRICTNESS, strict=True):
         surroundings = Surroundings.of(scan, Crop.around(voxels, margin_mm, scan.spacing_mm, scan.shape))
         if surroundings is not None:
@@ -67,22 +80,49 @@ def grow(scan: Scan, points: NDArray) -> Growth:
     if found is None:
         where = "the point" if len(voxels) == 1 else "the points"
         raise AirwaySegError(f"There are no airways within {MARGINS_MM[-1]:.0f} mm of {where} to join a branch to.")
-    if found.score < LEAST_SCORE:
-        reason = found.reason[0].lower() + found.reason[1:]
-        raise AirwaySegError(f"No airway is seen from the point to the tree: {reason}")
-    return found
+    growth = found.growth(with_beyond=len(voxels) == 1)
+    if len(voxels) == 1 and growth.score < LEAST_SCORE:
+        reason = growth.reason[0].lower() + growth.reason[1:-1]
+        raise AirwaySegError(f"No airway is seen from the point to the tree: {reason}{_ALL_THE_SAME}")
+    return growth
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A way and what is seen along its stretches."""
+
+    around: Surroundings
+    stretches: list[Stretch]
+    widest_mm: float
+
+    @cached_property
+    def score(self) -> float:
+        """Of what is seen along it."""
+        return score_of(self.stretches)
+
+    @property
+    def unsure_mm(self) -> float:
+        """The length on which nothing is seen."""
+        return sum(stretch.unsure_mm for stretch in self.stretches)
+
+    def growth(self, with_beyond: bool) -> Growth:
+        """The branch, and on demand what certainly hangs on it."""
+        around, widest_mm = self.around, self.widest_mm
+        stretches = [stretch.centered(around, widest_mm) for stretch in self.stretches]
+        beyond = tuple(certain_beyond(around, stretches, widest_mm)) if with_beyond else ()
+        return growth_of(around, stretches, around.tree, beyond)
 
 
 def _best(
-    around: Surroundings, voxels: NDArray[np.intp], strictness: tuple[float, ...], found: Growth | None
-) -> Growth:
-    """The branch in a box on which least is unsure, or the one found before."""
+    around: Surroundings, voxels: NDArray[np.intp], strictness: tuple[float, ...], found: _Found | None
+) -> _Found:
+    """The way in a box on which least is unsure, or the one found before."""
     seeds = _seeds(around, voxels - around.box.low)
-    best = found or _grown(around, seeds, strictness[0])
+    best = found or _way(around, seeds, strictness[0])
     for strict in strictness if found is not None else strictness[1:]:
         if best.score >= GOOD:
             break
-        other = _grown(around, seeds, strict)
+        other = _way(around, seeds, strict)
         best = other if other.unsure_mm < best.unsure_mm else best
     return best
 
@@ -103,11 +143,11 @@ def _checked(scan: Scan, points: NDArray) -> NDArray[np.intp]:
     return voxels
 
 
-def _grown(around: Surroundings, seeds: NDArray[np.intp], strictness: float) -> Growth:
-    """The branch that some seeds (K, 3) of a box lead to."""
-    scan, tree = around.scan, around.tree
-    path = _path(seeds, around.evidence.cost(strictness), tree, scan)
-    return branch_along(around, path, widest_at(path[0][0], tree, scan), tree)
+def _way(around: Surroundings, seeds: NDArray[np.intp], strictness: float) -> _Found:
+    """The way that some seeds (K, 3) of a box lead to."""
+    path = _path(seeds, around, around.evidence.cost(strictness))
+    widest_mm = widest_at(path[0][0], around.tree, around.scan)
+    return _Found(around, [Stretch.seen(around, way, widest_mm) for way in path], widest_mm)
 
 
 # Points and path -----------------------------------------------------------------------------------------------------
@@ -125,42 +165,45 @@ def _seeds(around: Surroundings, points: NDArray[np.intp]) -> NDArray[np.intp]:
         raise AirwaySegError("Two of the points lie in the airways; a branch joins them at one point only.")
     seeds = [points[row] for row in np.flatnonzero(inside)]
     for row in np.flatnonzero(~inside):
-        seed = _snapped(points[row], evidence, tree, scan)
-        if seed is None:
+        seed = _snapped(points[row], evidence, tree, scan, SNAP_MM if len(points) == 1 else STEER_MM)
+        if seed is None and len(points) == 1:
             raise refuse(int(row), len(points), why_not_lumen(evidence.smooth_hu, points[row], tree, scan.spacing_mm))
-        seeds.append(seed)
+        seeds.append(points[row] if seed is None else seed)
     return np.array(seeds)
 
 
 def _snapped(
-    point: NDArray[np.intp], evidence: Evidence, tree: NDArray[np.bool_], scan: Scan
+    point: NDArray[np.intp], evidence: Evidence, tree: NDArray[np.bool_], scan: Scan, within_mm: float
 ) -> NDArray[np.intp] | None:
-    """The voxel within `SNAP_MM` that looks most like lumen, near ones first; None where none does."""
-    reach = np.ceil(SNAP_MM / np.asarray(scan.spacing_mm)).astype(int)
+    """The voxel within some mm of a point that looks most like lumen, near ones first; None where none does."""
+    reach = np.ceil(within_mm / np.asarray(scan.spacing_mm)).astype(int)
     low, high = np.maximum(point - reach, 0), np.minimum(point + reach + 1, tree.shape)
     part = tuple(map(slice, low, high))
     places = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
     away_mm = np.linalg.norm((places - point) * scan.spacing_mm, axis=-1)
     likeness = evidence.likeness[part]
-    worth = np.where(tree[part] | (away_mm > SNAP_MM) | (likeness < _LUMEN), -np.inf, likeness - _AWAY * away_mm)
+    worth = np.where(tree[part] | (away_mm > within_mm) | (likeness < _LUMEN), -np.inf, likeness - _AWAY * away_mm)
     best = np.unravel_index(int(worth.argmax()), worth.shape)
     return None if np.isneginf(worth[best]) else places[best]
 
 
 def _path(
-    seeds: NDArray[np.intp], cost: NDArray[np.float32], tree: NDArray[np.bool_], scan: Scan
+    seeds: NDArray[np.intp], around: Surroundings, cost: NDArray[np.float32]
 ) -> list[NDArray[np.intp]]:
     """The stretches of the path, each (P, 3) from the tree or from an earlier stretch outwards; the first may be alone.
 
     The first voxel of the first stretch lies in the tree.
     """
+    scan, tree = around.scan, around.tree
     starts_in_tree = bool(tree[tuple(seeds[0])])
-    targets = seeds[:1] if starts_in_tree else surface_of(tree)
+    targets = seeds[:1] if starts_in_tree else around.surface
     through = cost if not starts_in_tree else _leaving_near(seeds[0], cost, tree, scan)
     stretches: list[NDArray[np.intp]] = []
     for seed in seeds[1:] if starts_in_tree else seeds:
         if stretches and (np.concatenate(stretches) == seed).all(axis=1).any():
             continue
+        if stretches:
+            through = _straight(through, seed, targets, scan)
         way = cheapest_way(through, seed[None], targets, scan.spacing_mm)
         if way is None:
             raise AirwaySegError("No way leads from the point to the airways.")
@@ -168,6 +211,25 @@ def _path(
         stretches.append(by_faces(way, cost))
         through, targets = np.where(tree, np.inf, cost), np.concatenate([piece[1:] for piece in stretches])
     return stretches
+
+
+def _straight(
+    cost: NDArray[np.float32], seed: NDArray[np.intp], targets: NDArray[np.intp], scan: Scan
+) -> NDArray[np.float32]:
+    """The cost of a way from a point to the nearest of some targets (M, 3), higher away from the straight one.
+
+    What is added is the square of the distance from it, in units of `_BEND_MM` and `_BEND` of its length.
+    """
+    spacing = np.asarray(scan.spacing_mm)
+    ends_mm = targets * spacing
+    end_mm = ends_mm[np.linalg.norm(ends_mm - seed * spacing, axis=1).argmin()]
+    along = end_mm - seed * spacing
+    length_mm = max(float(np.linalg.norm(along)), 1e-6)
+    away = np.stack(np.meshgrid(*map(np.arange, cost.shape), indexing="ij"), axis=-1) * spacing - seed * spacing
+    away -= np.clip(away @ along / length_mm**2, 0, 1)[..., None] * along
+    far = (away**2).sum(axis=-1) / (_BEND_MM + _BEND * length_mm) ** 2
+    straight: NDArray[np.float32] = (cost * (1 + far)).astype(np.float32)
+    return straight
 
 
 def _leaving_near(

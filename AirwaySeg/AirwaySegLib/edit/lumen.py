@@ -150,8 +150,12 @@ def lumen_around(
     inside |= (apart <= _OUT_OF_ROUND) & (values <= brightness.rim[nearest])
     lumen[tuple(near[inside].T)] = True
     lumen[tuple(path.T)] = True
-    labels, _ = ndimage.label(lumen)
-    return np.isin(labels, np.unique(labels[tuple(path.T)]))
+    box = tuple(slice(low, high + 1) for low, high in zip(near.min(axis=0), near.max(axis=0), strict=True))
+    labels, count = ndimage.label(lumen[box])
+    on_path = np.zeros(count + 1, bool)
+    on_path[labels[tuple((path - near.min(axis=0)).T)]] = True
+    lumen[box] = on_path[labels]
+    return lumen
 
 
 def centered(lumen: NDArray[np.bool_], path: NDArray, line_mm: Floats, spacing_mm: Spacing) -> Floats:

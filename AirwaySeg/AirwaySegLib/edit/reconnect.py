@@ -30,7 +30,7 @@ _STUMP_MM = 15.0
 """A subtree is joined by what lies so near to the cut: its branch there, not the tips of its other branches."""
 
 _STRICTNESS = (1.0, 4.0, 16.0)
-"""How much the absence of lumen costs, as in `grow`."""
+"""How much the absence of lumen costs, as in `grow`; as there, the bridge with the shortest unseen stretch is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def bridge(scan: Scan, piece: Voxels, parent: NDArray | None = None, ends: NDArr
     best: Growth | None = None
     for strictness in _STRICTNESS:
         found = _bridged(around, piece, starts, stops, strictness)
-        best = found if best is None or found.score > best.score else best
+        best = found if best is None or found.unsure_mm < best.unsure_mm else best
         if best.score >= GOOD:
             break
     if best is None or best.score < (_UNASKED_SCORE if parent is None else LEAST_SCORE):
