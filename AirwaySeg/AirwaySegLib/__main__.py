@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from AirwaySegLib import __version__
 from AirwaySegLib.arguments import Parser
 from AirwaySegLib.cohort.options import add_cohort_options, add_dicom_seg
-from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
+from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    from AirwaySegLib.commands.edit import EditRequest
 
 log = logging.getLogger("airwayseg")
 
@@ -57,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands.add_parser("info", help="what is in a CT, what would be done, and how long it takes"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
+    _add_join(commands.add_parser("join", help="mask and a point in, mask with the airway there on another parent out"))
     _add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
@@ -88,6 +93,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     measuring = parser.add_mutually_exclusive_group()
     measuring.add_argument("--no-measure", action="store_true", help="only the mask, without tree and distance maps")
     _add_voxels(measuring, "; the mask is kept even if measuring fails")
+    _add_names(parser)
     add_dicom_seg(parser)
     add_plugin_option(parser)
     _add_progress_and_force(parser)
@@ -124,6 +130,11 @@ def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
         action="store_true",
         help="for 3D Slicer: voxels.npz with the values at airway voxels only, instead of the four maps" + besides,
     )
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    words = "lobes, segments and generations by hand, for points (JSON)"
+    parser.add_argument("--names", type=Path, metavar="FILE", help=words)
 
 
 def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
@@ -165,6 +176,19 @@ def _add_grow(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_grow)
 
 
+def _add_join(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "a point of an unconnected piece, or of the wrong joint of a subtree, in mm (LPS)")
+    parser.add_argument(
+        "--parent",
+        metavar="X,Y,Z",
+        help="a point of the airway to join it to; a piece without it joins the airways near it",
+    )
+    parser.add_argument("--pieces", type=Path, help="unconnected.nrrd: pieces that are not in the mask")
+    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it --probability is needed")
+    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the path")
+    parser.set_defaults(run=_join)
+
+
 def _add_cut(parser: argparse.ArgumentParser) -> None:
     _add_edit(parser, "a point of the airway, in mm (LPS); the smaller side of its narrowest cross-section is removed")
     parser.add_argument("--keep", metavar="X,Y,Z", help="a point of the side that stays (default: the larger side)")
@@ -192,7 +216,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         help="raw probability, 0..255 on the mask's grid: adds doubtful tips to the suspects",
     )
     _add_spacing(parser)
-    parser.add_argument("--names", type=Path, metavar="FILE", help="lobes and segments by hand, for points (JSON)")
+    _add_names(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_voxels(parser)
     _add_progress_and_force(parser)
@@ -271,6 +295,7 @@ def _segment(options: argparse.Namespace) -> int:
         options.voxels,
         options.skip_finished,
         options.dicom_seg,
+        options.names,
     )
     with _shown(options.progress) as progress:
         finished, failed = run_batch(batch, SegmentSettings(**values), progress)
@@ -339,38 +364,43 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _grow(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_grow
+    from AirwaySegLib.commands.edit import run_grow
 
-    request = EditRequest(
-        mask=options.mask,
-        output=options.output,
-        points=tuple(map(parse_point, options.at)),
-        ct=options.ct,
-        probability=options.probability,
-        voxels=options.voxel,
-        force=options.force,
-        spacing_mm=parse_spacing(options.spacing),
-    )
-    print(run_grow(request))
+    print(run_grow(_edit_request(options)))
+    return 0
+
+
+def _join(options: argparse.Namespace) -> int:
+    from AirwaySegLib.commands.edit import run_join
+
+    print(run_join(_edit_request(options)))
     return 0
 
 
 def _cut(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.edit import EditRequest, parse_point, run_cut
+    from AirwaySegLib.commands.edit import run_cut
 
-    if len(options.at) > 1:
-        raise AirwaySegError("A cut is made at one point: give --at once.")
-    request = EditRequest(
+    print(run_cut(_edit_request(options)))
+    return 0
+
+
+def _edit_request(options: argparse.Namespace) -> "EditRequest":
+    """What `grow`, `join` and `cut` share, and what only some of them have."""
+    from AirwaySegLib.commands.edit import EditRequest, parse_point
+
+    others = {name: getattr(options, name, None) for name in ("keep", "parent")}
+    return EditRequest(
         mask=options.mask,
         output=options.output,
-        points=(parse_point(options.at[0]),),
-        keep=None if options.keep is None else parse_point(options.keep),
+        points=tuple(map(parse_point, options.at)),
+        **{name: None if text is None else parse_point(text) for name, text in others.items()},
+        ct=getattr(options, "ct", None),
+        probability=getattr(options, "probability", None),
+        pieces=getattr(options, "pieces", None),
         voxels=options.voxel,
         force=options.force,
         spacing_mm=parse_spacing(options.spacing),
     )
-    print(run_cut(request))
-    return 0
 
 
 def _measure(options: argparse.Namespace) -> int:

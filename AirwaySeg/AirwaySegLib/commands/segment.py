@@ -48,6 +48,7 @@ from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.proposal import APPLIED
 from AirwaySegLib.repair.repair import Repaired, unrepaired
 from AirwaySegLib.settings import SegmentSettings
+from AirwaySegLib.tree.hand_names import read_names
 from AirwaySegLib.tree.loose_pieces import Pieces
 from AirwaySegLib.tree.missing import LungVolumes, missing_lobes
 
@@ -76,7 +77,7 @@ class Batch:
     ``force`` replaces results, ``skip_finished`` leaves them as they are. ``measure`` adds the files of `measure`; with
     ``voxels`` these are the voxel file instead of the maps, and the mask is kept even if measuring fails.
     ``spacing_mm`` (x, y, z) is for files without a spacing. ``dicom_seg`` "airways" or "lobes" adds a DICOM
-    Segmentation.
+    Segmentation. ``names`` is a file of names by hand (`tree.hand_names`) for the only input.
     """
 
     inputs: list[Path]
@@ -89,6 +90,7 @@ class Batch:
     voxels: bool = False
     skip_finished: bool = False
     dicom_seg: str = ""
+    names: Path | None = None
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -149,6 +151,7 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     """
     cases = result_folders(batch)
     _check_dicom_seg(batch)
+    _check_names(batch)
     model = load_model(settings.weights)
     repair_model_of(model, settings)  # a missing file is reported before the first CT
     finished: list[Path] = []
@@ -188,6 +191,17 @@ def _check_dicom_seg(batch: Batch) -> None:
         raise AirwaySegError(
             f"--dicom-seg lobes needs {measure.BRANCH_MAP}, which --no-measure and --voxels leave out."
         )
+
+
+def _check_names(batch: Batch) -> None:
+    """Say before the CT is read what is wrong with the names by hand."""
+    if batch.names is None:
+        return
+    if len(batch.inputs) > 1 or not batch.measure:
+        raise AirwaySegError(
+            "--names belongs to the tree of one CT: it goes neither with several nor with --no-measure."
+        )
+    read_names(batch.names)
 
 
 def is_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> bool:
@@ -266,7 +280,7 @@ def _segment_and_write(
         progress("write", len(FILES), len(FILES))
         if batch.measure:
             with run_report.stage("measure"):
-                _try_to_measure(unfinished, ct, result, batch.voxels, run_report, progress)
+                _try_to_measure(unfinished, ct, result, batch, run_report, progress)
         source = {"name": model.info.name, "sha256": model.sha256, "provenance": model.info.provenance}
         report = make_report(ct, airways.mask, source, settings, run_report)
         (unfinished / REPORT).write_text(json.dumps(report, indent=1))
@@ -282,15 +296,15 @@ def _is_of(described: dict[str, Any], path: Path, batch: Batch) -> bool:
 
 
 def _try_to_measure(
-    folder: Path, ct: Volume, result: Result, voxels: bool, run_report: RunReport, progress: Progress
+    folder: Path, ct: Volume, result: Result, batch: Batch, run_report: RunReport, progress: Progress
 ) -> None:
-    """Measure; with ``voxels`` a failure is reported under `NOT_MEASURED` and the mask is kept."""
+    """Measure; with ``batch.voxels`` a failure is reported under `NOT_MEASURED` and the mask is kept."""
     try:
-        _measure(folder, ct, result, voxels, run_report, progress)
+        _measure(folder, ct, result, batch, run_report, progress)
     except Cancelled:
         raise
     except Exception as error:
-        if not voxels:
+        if not batch.voxels:
             raise
         for name in measure.REPLACED:
             (folder / name).unlink(missing_ok=True)
@@ -299,7 +313,7 @@ def _try_to_measure(
         log.info("details", exc_info=error)
 
 
-def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report: RunReport, progress: Progress) -> None:
+def _measure(folder: Path, ct: Volume, result: Result, batch: Batch, run_report: RunReport, progress: Progress) -> None:
     """Write the tree's files; for an empty mask none are written, and the report says so."""
     airways, pieces = result
     if not airways.mask.any():
@@ -307,8 +321,8 @@ def _measure(folder: Path, ct: Volume, result: Result, voxels: bool, run_report:
         return
     mask = replace(ct, array=airways.mask)
     volumes = None if airways.lungs_ml is None else LungVolumes(*airways.lungs_ml)
-    beside = Beside(pieces, volumes, ct)
-    tree = measure.measure(mask, folder, airways.probability, progress, voxels, beside).tree
+    beside = Beside(pieces, volumes, ct, read_names(batch.names) if batch.names else ())
+    tree = measure.measure(mask, folder, airways.probability, progress, batch.voxels, beside).tree
     run_report.warnings += tree.warnings
     if tree.wall_scan is not None and tree.wall_scan.warning:
         run_report.warnings.append(tree.wall_scan.warning)

@@ -48,6 +48,9 @@ class Growth:
         The score's reason as one sentence.
     unsure_mm
         Length of the line where no airway is seen: 1 less how sure each position is, summed along it.
+    beyond_mm
+        How much of the length nobody pointed at (`extend.certain_beyond`); score, reason and ``unsure_mm`` are of the
+        rest.
     """
 
     voxels: Voxels

@@ -1,4 +1,4 @@
-"""What hangs on a branch that was grown, as far as the network found it: the airways beyond a gap, and side branches."""
+"""What hangs on a branch that was grown, as far as the network found it: airways beyond a gap, and side branches."""
 
 from collections.abc import Iterator, Sequence
 

@@ -187,9 +187,7 @@ def _snapped(
     return None if np.isneginf(worth[best]) else places[best]
 
 
-def _path(
-    seeds: NDArray[np.intp], around: Surroundings, cost: NDArray[np.float32]
-) -> list[NDArray[np.intp]]:
+def _path(seeds: NDArray[np.intp], around: Surroundings, cost: NDArray[np.float32]) -> list[NDArray[np.intp]]:
     """The stretches of the path, each (P, 3) from the tree or from an earlier stretch outwards; the first may be alone.
 
     The first voxel of the first stretch lies in the tree.

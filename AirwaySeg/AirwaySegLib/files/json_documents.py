@@ -1,7 +1,7 @@
 """Our JSON documents, which say in their field ``format`` what they are: reading them back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from AirwaySegLib.errors import AirwaySegError
@@ -27,6 +27,12 @@ def read_document(text: str, form: str, what: str, build: Callable[[dict[str, An
         return build(document)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise AirwaySegError(f"This is not a valid {what}: {type(error).__name__} ({error}).") from error
+
+
+def triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers of a document, such as a point in mm; ValueError for fewer or more."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -22,9 +22,7 @@ def cheapest_way(
 class Ways:
     """The cheapest ways from some voxels to all that can be reached; ``costs`` (Z, Y, X) is infinite elsewhere."""
 
-    def __init__(
-        self, cost: NDArray[np.floating], starts: NDArray, spacing_mm: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, cost: NDArray[np.floating], starts: NDArray, spacing_mm: tuple[float, float, float]) -> None:
         """``cost`` and ``starts`` are those of `cheapest_way`."""
         from skimage.graph import MCP_Geometric  # in Slicer it is installed only when it is needed
 

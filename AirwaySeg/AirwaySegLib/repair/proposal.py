@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.files.json_documents import read_document, triple
 from AirwaySegLib.repair.bridge import MAIN, Bridge
 from AirwaySegLib.tree.fragment_joints import Point
 
@@ -122,7 +122,6 @@ def _proposal_from_plain(plain: dict[str, Any]) -> Proposal:
         int(piece["number"]): Piece(*(float(piece[name]) for name in ("volume_mm3", "length_mm", "radius_mm")))
         for piece in plain["fragments"]
     }
-    x, y, z = (float(value) for value in plain["place_mm"])
     if plain["state"] not in STATES:
         raise ValueError(f"a repair that is {plain['state']!r}")
     bridge = Bridge(
@@ -134,7 +133,7 @@ def _proposal_from_plain(plain: dict[str, Any]) -> Proposal:
         facts={str(name): float(value) for name, value in plain["facts"].items()},
     )
     number, branch, reason = int(plain["number"]), int(plain["branch"]), str(plain["reason"])
-    return Proposal(number, bridge, tuple(pieces), branch, (x, y, z), plain["state"], reason, pieces)
+    return Proposal(number, bridge, tuple(pieces), branch, triple(plain["place_mm"]), plain["state"], reason, pieces)
 
 
 def _runs(voxels: NDArray[np.int32]) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.files.json_documents import read_document, triple
 from AirwaySegLib.tree.wall import Wall, WallScan, wall_from_plain, wall_measures, wall_scan_from_plain
 
 FORMAT = "AirwaySeg tree 1"
@@ -79,6 +79,8 @@ class Branch:
         is 1.
     estimate
         What was estimated where a person gave a name, else None.
+    counted_generation
+        What was counted where a person gave the generation of the branch or of one above it, else None.
     """
 
     id: int
@@ -99,6 +101,12 @@ class Branch:
     wall: Wall | None = None
     by_hand: str = ""
     estimate: Estimate | None = None
+    counted_generation: int | None = None
+
+    @property
+    def given(self) -> str:
+        """What a person gave: ``by_hand``, and "generation"."""
+        return " and ".join(filter(None, (self.by_hand, "" if self.counted_generation is None else "generation")))
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -269,19 +277,14 @@ class AirwayTree:
         carina = document["carina"]
         return cls(
             branches=tuple(_branch_from_plain(plain) for plain in document["branches"]),
-            voxel_mm=_triple(document["voxel_mm_zyx"]),
-            carina_mm=None if carina is None else _triple(carina),
+            voxel_mm=triple(document["voxel_mm_zyx"]),
+            carina_mm=None if carina is None else triple(carina),
             loops_cut=int(document["loops_cut"]),
             spurs_pruned=int(document["spurs_pruned"]),
             warnings=tuple(map(str, document["warnings"])),
             trees=tuple(map(int, document.get("trees", [1]))),
             wall_scan=wall_scan_from_plain(document.get("walls")),
         )
-
-
-def _triple(values: list[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third
 
 
 def distances_from_carina(tree: AirwayTree) -> list[NDArray[np.float64]]:
@@ -329,6 +332,7 @@ def _branch_to_plain(branch: Branch) -> dict[str, Any]:
     return {
         **{name: getattr(branch, name) for name in (*_PLAIN, *_SEGMENT)},
         **({"estimate": asdict(branch.estimate)} if branch.estimate else {}),
+        **({} if branch.counted_generation is None else {"counted_generation": branch.counted_generation}),
         "children": list(branch.children),
         **measures_of(branch),
         **(wall_measures(branch.wall) if branch.wall else {}),
@@ -364,6 +368,7 @@ def _branch_from_plain(plain: dict[str, Any]) -> Branch:
         wall=wall_from_plain(plain),
         by_hand=str(plain.get("by_hand", "")),
         estimate=_estimate_from_plain(plain["estimate"]) if "estimate" in plain else None,
+        counted_generation=int(plain["counted_generation"]) if "counted_generation" in plain else None,
     )
 
 

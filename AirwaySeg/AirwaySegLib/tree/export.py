@@ -79,7 +79,7 @@ def _table_row(branch: Branch, probability: float | None) -> dict[str, Any]:
     ends_mm = np.round(branch.points_mm[[0, -1]], 3).ravel().tolist()
     return {
         **dict(zip(_ENDS, ends_mm, strict=True)),
-        "by_hand": branch.by_hand,
+        "by_hand": branch.given,
         "id": branch.id,
         "parent": branch.parent,
         "component": branch.component,

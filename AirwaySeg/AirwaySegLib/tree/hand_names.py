@@ -1,4 +1,4 @@
-"""Names that a person gave: the lobe or segment of a branch and what springs from it, instead of the estimate.
+"""Names that a person gave: lobe, segment or generation of a branch and what springs from it, instead of the estimate.
 
 A name belongs to points in the patient (LPS, mm), never to the number of a branch, so that it outlasts measuring.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.files.json_documents import read_document, triple
 from AirwaySegLib.files.user_files import check_regular_file
 from AirwaySegLib.tree.airway_tree import LOBES, AirwayTree, Branch, Estimate
 from AirwaySegLib.tree.lobes import INTERMEDIUS, LOBAR_BRONCHUS
@@ -24,6 +24,8 @@ FORMAT = "AirwaySeg names 1"
 
 NONE = "none"
 """Given as lobe or segment: the branch is of none."""
+DEEPEST_GENERATION = 40
+"""More than a lung has (Weibel's model ends at 23), also where side branches are many."""
 NEAR_MM = 2.0
 """A name's point lies in a branch, or this near to its lumen: measuring again moves centerlines a little."""
 SHARES = (0.25, 0.5, 0.75)
@@ -34,7 +36,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class HandName:
-    """The lobe or the segment, or both, of the branches on which some points lie.
+    """The lobe, the segment or the generation, or several of them, of the branches on which some points lie.
 
     Parameters
     ----------
@@ -45,18 +47,21 @@ class HandName:
     segment
         A key of `SEGMENTS`, `NONE`, or empty: the estimate as far as it is of the lobe.
     with_subtree
-        Whether what springs from the branch has the name too, as far as it has none of its own.
+        Whether what springs from the branch has lobe and segment too, as far as it has none of its own.
+    generation
+        Weibel's, 0 to `DEEPEST_GENERATION`; those of all branches beyond count on from it. None: as it is counted.
 
     Raises
     ------
     AirwaySegError
-        If a value is another, both are empty, or the segment is of another lobe.
+        If a value is another, none is given, or the segment is of another lobe.
     """
 
     points_mm: tuple[Point, ...]
     lobe: str = ""
     segment: str = ""
     with_subtree: bool = True
+    generation: int | None = None
 
     def __post_init__(self) -> None:
         if not self.points_mm or not np.isfinite(self.points_mm).all():
@@ -65,14 +70,23 @@ class HandName:
             raise AirwaySegError(f"{self.lobe!r} is no lobe; it is one of {', '.join(LOBES)} and {NONE}.")
         if self.segment not in ("", NONE, *SEGMENTS):
             raise AirwaySegError(f"{self.segment!r} is no segment; it is one of {', '.join(SEGMENTS)} and {NONE}.")
-        if not self.lobe and not self.segment:
-            raise AirwaySegError("A name by hand has neither a lobe nor a segment.")
+        if self.generation is not None and not 0 <= self.generation <= DEEPEST_GENERATION:
+            raise AirwaySegError(f"The generation {self.generation} is not from 0 to {DEEPEST_GENERATION}.")
+        if not self.names and self.generation is None:
+            raise AirwaySegError("A name by hand has no lobe, no segment and no generation.")
         if self.segment in SEGMENTS and self.lobe not in ("", SEGMENTS[self.segment][0]):
             raise AirwaySegError(f"{self.segment} is a segment of the {SEGMENTS[self.segment][0]}, not {self.lobe!r}.")
 
     @property
+    def names(self) -> bool:
+        """Whether it gives a lobe or a segment."""
+        return bool(self.lobe or self.segment)
+
+    @property
     def words(self) -> str:
-        """The name for a sentence, such as "RB6" or "right upper lobe"."""
+        """The name for a sentence, such as "RB6", "right upper lobe" or "generation 4"."""
+        if not self.names and self.generation is not None:
+            return f"generation {self.generation}"
         if self.segment in SEGMENTS:
             return self.segment
         return "no lobe" if self.lobe == NONE else self.lobe or "no segment"
@@ -106,14 +120,14 @@ def branches_of(tree: AirwayTree, names: Sequence[HandName]) -> list[set[int]]:
 
 
 def governing(tree: AirwayTree, names: Sequence[HandName]) -> dict[int, HandName]:
-    """The name that counts for each branch, by id; branches without one are left out.
+    """The name that counts for lobe and segment of each branch, by id; branches without one are left out.
 
     It is that on the branch itself, the last one if there are several; else that of the nearest branch above whose
     subtree is named too.
     """
     own: dict[int, HandName] = {}
     for name, ids in zip(names, branches_of(tree, names), strict=True):
-        own |= dict.fromkeys(ids, name)
+        own |= dict.fromkeys(ids if name.names else (), name)
     found: dict[int, HandName] = {}
     handed_down: dict[int, HandName] = {}
     for branch in tree.branches:
@@ -127,15 +141,46 @@ def governing(tree: AirwayTree, names: Sequence[HandName]) -> dict[int, HandName
     return found
 
 
+def generations_of(tree: AirwayTree, names: Sequence[HandName]) -> dict[int, int]:
+    """The generations by hand, by id: of a name's branch, and counted on from it beyond; all others are left out.
+
+    Where a new branch divides a branch that has the name, its first half keeps the generation.
+    """
+    own: dict[int, int] = {}
+    for name, ids in zip(names, branches_of(tree, names), strict=True):
+        if name.generation is not None:
+            firsts = {number for number in ids if not ids & {above.id for above in tree.path_to(number)[:-1]}}
+            own |= dict.fromkeys(firsts, name.generation)
+    found: dict[int, int] = {}
+    for branch in tree.branches:
+        if branch.id in own:
+            found[branch.id] = own[branch.id]
+        elif branch.parent in found:
+            found[branch.id] = found[branch.parent] + _counted(branch) - _counted(tree.branch(branch.parent))
+    return found
+
+
+def _counted(branch: Branch) -> int:
+    """The generation without names by hand."""
+    return branch.generation if branch.counted_generation is None else branch.counted_generation
+
+
 def with_hand_names(tree: AirwayTree, names: Sequence[HandName]) -> AirwayTree:
-    """A tree with lobes and segments by hand, which have the confidence 1; all others are as they were estimated.
+    """A tree with lobes, segments and generations by hand; all others are as they were estimated.
+
+    Lobes and segments by hand have the confidence 1.
 
     Names that the tree already has by hand are replaced, so that no names give the estimate back. Warnings about lobes
     that are missing are those of the new names. Names that are lost (`branches_of`) are told in one more warning.
     """
-    count_for = governing(tree, names)
-    named = tree.with_branches([_named(branch, count_for.get(branch.id)) for branch in tree.branches])
-    if not names and not any(branch.by_hand for branch in tree.branches):
+    count_for, generations = governing(tree, names), generations_of(tree, names)
+    named = tree.with_branches(
+        [
+            _of_generation(_named(branch, count_for.get(branch.id)), generations.get(branch.id))
+            for branch in tree.branches
+        ]
+    )
+    if not names and not any(branch.given for branch in tree.branches):
         return named
     estimated = {lack.warning for lack in missing_lobes(tree)}
     warnings = [text for text in tree.warnings if text not in estimated]
@@ -174,6 +219,14 @@ def _named(branch: Branch, name: HandName | None) -> Branch:
     )
 
 
+def _of_generation(branch: Branch, generation: int | None) -> Branch:
+    """The branch with a generation by hand, or with the counted one."""
+    counted = _counted(branch)
+    if generation is None:
+        return replace(branch, generation=counted, counted_generation=None)
+    return replace(branch, generation=generation, counted_generation=counted)
+
+
 def _lost_sentence(lost: list[HandName]) -> list[str]:
     """The sentence about names that no branch is near; none without such names."""
     if not lost:
@@ -199,20 +252,24 @@ def to_plain(name: HandName) -> dict[str, Any]:
         "lobe": name.lobe,
         "segment": name.segment,
         "with_subtree": name.with_subtree,
+        **({} if name.generation is None else {"generation": name.generation}),
     }
 
 
 def from_plain(plain: dict[str, Any]) -> HandName:
-    """What `to_plain` wrote; a document of a user may lack all but the points and one of lobe and segment."""
-    points = np.array(plain["points_mm"], float).reshape(-1, 3)
+    """What `to_plain` wrote; a document of a user may lack all but the points and one of the names."""
+    points, generation = plain["points_mm"], plain.get("generation")
     with_subtree = plain.get("with_subtree", True)
     if not isinstance(with_subtree, bool):
         raise ValueError(f"with_subtree is {with_subtree!r}, not true or false")
+    if generation is not None and type(generation) is not int:
+        raise ValueError(f"generation is {generation!r}, not a whole number")
     return HandName(
-        tuple((float(x), float(y), float(z)) for x, y, z in points),
+        tuple(map(triple, points)),
         str(plain.get("lobe", "")),
         str(plain.get("segment", "")),
         with_subtree,
+        generation,
     )
 
 

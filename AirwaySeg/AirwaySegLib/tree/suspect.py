@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.files.json_documents import read_document, triple
 from AirwaySegLib.tree.fragment_joints import Point
 
 FORMAT = "AirwaySeg suspects 1"
@@ -59,16 +59,11 @@ def _from_plain(plain: dict[str, Any]) -> Suspect:
     other, other_point = plain["other_branch"], plain["other_place_mm"]
     return Suspect(
         kind=plain["kind"],
-        place_mm=_triple(plain["place_mm"]),
+        place_mm=triple(plain["place_mm"]),
         score=float(plain["score"]),
         branch=int(plain["branch"]),
         reason=str(plain["reason"]),
         facts={str(name): float(value) for name, value in plain["facts"].items()},
         other_branch=None if other is None else int(other),
-        other_place_mm=None if other_point is None else _triple(other_point),
+        other_place_mm=None if other_point is None else triple(other_point),
     )
-
-
-def _triple(values: list[float]) -> Point:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

@@ -1,10 +1,10 @@
-"""`airwayseg grow` and `airwayseg cut`: files in, an edited mask out, and what is refused."""
+"""`airwayseg grow`, `join` and `cut`: files in, an edited mask out, and what is refused."""
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from phantoms import Tube, draw_tubes
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from AirwaySegLib.__main__ import main
 
@@ -67,6 +67,64 @@ def test_a_point_cuts_what_lies_beyond_it(files):
     out = ["-o", str(files / "kept.nrrd")]
     assert main(["cut", str(files / "whole.nrrd"), f"--at={lps(middle)}", f"--keep={lps(TIP_ZYX)}", *out]) == 0
     assert not array(files / "kept.nrrd")[part].all()
+
+
+def loose(files, name: str, first_mm: float, last_mm: float) -> None:
+    """A mask with the trunk and that part of the branch, by its columns."""
+    whole, part = (array(files / f"{each}.nrrd") for each in ("whole", "part"))
+    columns = slice(*(round(mm / SPACING_MM[2]) for mm in (first_mm, last_mm)))
+    kept = np.zeros(whole.shape, bool)
+    kept[:, :, columns] = whole[:, :, columns]
+    for file, mask in ((name, part | kept), (f"{name}-pieces", kept & ~part)):
+        image = sitk.GetImageFromArray(mask.astype(np.uint8))
+        image.CopyInformation(sitk.ReadImage(str(files / "whole.nrrd")))
+        sitk.WriteImage(image, str(files / f"{file}.nrrd"))
+
+
+@pytest.mark.parametrize("parent", [[], [f"--parent={lps((30.0, 20.0, 16.0))}"]])
+def test_a_loose_piece_is_joined_to_the_tree(files, capsys, parent):
+    loose(files, "loose", 28, 60)
+    options = ["--ct", str(files / "ct.nrrd"), f"--at={lps(TIP_ZYX)}", *parent]
+    assert main(["join", str(files / "loose.nrrd"), *options, "-o", str(files / "in.nrrd")]) == 0
+    assert "Joined by " in capsys.readouterr().out
+    pieces = ["--pieces", str(files / "loose-pieces.nrrd")]
+    assert main(["join", str(files / "part.nrrd"), *pieces, *options, "-o", str(files / "beside.nrrd")]) == 0
+    joined, before, whole = (array(files / f"{name}.nrrd") for name in ("in", "loose", "whole"))
+    assert np.array_equal(joined, array(files / "beside.nrrd"))
+    assert label(before, np.ones((3, 3, 3)))[1] == 2 and label(joined)[1] == 1 and joined[before].all()
+    assert joined[whole].mean() > 0.95 and (joined & ~whole).sum() < 0.2 * (joined & ~before).sum()
+
+
+def test_a_subtree_is_cut_at_its_joint_and_joined_to_the_parent_that_is_given(files, capsys):
+    """A false joint leads from the trunk, farther down, to a branch without its own beginning."""
+    loose(files, "loose", 28, 60)
+    false = draw_tubes([Tube((50.0, 20.0, 16.0), (35.0, 20.0, 30.0), 1.4, 1.4)], SHAPE, SPACING_MM)
+    image = sitk.GetImageFromArray((array(files / "loose.nrrd") | false).astype(np.uint8))
+    image.CopyInformation(sitk.ReadImage(str(files / "whole.nrrd")))
+    sitk.WriteImage(image, str(files / "wrong.nrrd"))
+    call = ["join", str(files / "wrong.nrrd"), "--ct", str(files / "ct.nrrd"), f"--at={lps((40.0, 20.0, 25.3))}"]
+    assert main([*call, "-o", str(files / "no.nrrd")]) == 2
+    assert "give with --parent" in capsys.readouterr().err and not (files / "no.nrrd").exists()
+    assert main([*call, f"--parent={lps((30.0, 20.0, 15.0))}", "-o", str(files / "right.nrrd")]) == 0
+    assert "of its former joint were removed" in capsys.readouterr().out
+    right, whole = array(files / "right.nrrd"), array(files / "whole.nrrd")
+    assert label(right, np.ones((3, 3, 3)))[1] == 1
+    assert right[whole].mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at=1,1,1"], "The point lies"),
+        ([f"--at={lps(TIP_ZYX)}", f"--at={lps(TIP_ZYX)}"], "joined by one point"),
+        ([f"--at={lps(TIP_ZYX)}", "--parent=1,1,1"], "The new parent lies"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused_in_one_sentence(files, capsys, options, words):
+    call = ["join", str(files / "whole.nrrd"), "--ct", str(files / "ct.nrrd"), "-o", str(files / "out.nrrd")]
+    assert main([*call, *options]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and not (files / "out.nrrd").exists()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,33 @@ def test_a_bronchus_that_is_given_to_another_lobe_is_no_longer_called_by_its_own
     assert with_hand_names(tree, [named("RUL", lobe=RUL)]).branch(upper.id).name == upper.name
 
 
+def test_generations_below_one_by_hand_count_on_from_it_and_names_stay():
+    names = [named("basal", generation=7), named("B9", generation=4), named("RLL", segment="RB6")]
+    tree = with_hand_names(LOWER.tree, names)
+    basal, below = LOWER.ids["basal"], {branch.id for branch in LOWER.tree.below(LOWER.ids["basal"])}
+    tail = {branch.id for branch in LOWER.tree.below(LOWER.ids["B9"])}
+    shift, deeper = 7 - LOWER.of("basal").generation, 4 - LOWER.of("B9").generation
+    assert tree.branch(basal).generation == 7 and tail < below and shift != deeper
+    for before, after in zip(LOWER.tree.branches, tree.branches, strict=True):
+        moved = deeper if after.id in tail else shift if after.id in below else 0
+        assert after.generation == before.generation + moved
+        assert after.counted_generation == (before.generation if after.id in below else None)
+        assert ("generation" in after.given) == (after.id in below)
+    assert tree.branch(basal).segment == "RB6" and tree.branch(basal).by_hand == "lobe and segment"
+    assert with_hand_names(tree, []).to_json() == LOWER.tree.to_json()
+    again = AirwayTree.from_json(tree.to_json())
+    assert [(each.generation, each.counted_generation) for each in again.branches] == [
+        (each.generation, each.counted_generation) for each in tree.branches
+    ]
+
+
+def test_a_new_branch_divides_one_whose_generation_is_by_hand_and_the_further_half_counts_on():
+    names = [named("B9", generation=6)]
+    other = draw(with_side_branch("new", on="B9", at=0.5, way=(4, 12, -4), radius_mm=1.5), fan=0)
+    tree = with_hand_names(other.tree, names)
+    assert [tree.branch(other.ids[name]).generation for name in ("B9 above", "B9", "new")] == [6, 7, 7]
+
+
 def test_of_two_names_on_a_branch_the_last_one_counts():
     tree = with_hand_names(LOWER.tree, [named("B6", segment="RB10"), named("B6", segment="RB9")])
     assert tree.branch(LOWER.ids["B6"]).segment == "RB9"
@@ -165,6 +192,7 @@ def test_a_lobe_that_was_named_is_no_longer_missing():
 
 def test_names_survive_the_file_and_the_tree_its_own(tmp_path):
     names = [named("B6", segment="RB10"), named("RUL", lobe=RML, with_subtree=False), named("B1", segment=NONE)]
+    names.append(named("B2", generation=5))
     (tmp_path / "names.json").write_text(names_to_json(names), encoding="utf-8")
     assert read_names(tmp_path / "names.json") == names
     tree = with_hand_names(LOWER.tree, names)
@@ -183,7 +211,10 @@ def test_one_point_and_one_name_are_enough_in_a_file():
 @pytest.mark.parametrize(
     ("values", "culprit"),
     [
-        ({"points_mm": [[1, 2, 3]]}, "neither a lobe nor a segment"),
+        ({"points_mm": [[1, 2, 3]]}, "no lobe, no segment and no generation"),
+        ({"points_mm": [[1, 2, 3]], "generation": -1}, "The generation -1 is not from 0 to 40"),
+        ({"points_mm": [[1, 2, 3]], "generation": 2.5}, "generation is 2.5, not a whole number"),
+        ({"points_mm": [[1, 2, 3]], "generation": True}, "generation is True, not a whole number"),
         ({"points_mm": [[1, 2, 3]], "lobe": "upper"}, "'upper' is no lobe"),
         ({"points_mm": [[1, 2, 3]], "segment": "RB11"}, "'RB11' is no segment"),
         ({"points_mm": [[1, 2, 3]], "segment": "RB6", "lobe": RUL}, "RB6 is a segment of the right lower lobe"),
