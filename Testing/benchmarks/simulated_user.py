@@ -8,7 +8,7 @@ taken for the truth, subtrees and stretches are taken out and false pieces added
 Testing/support). It is repaired and measured with the CT alone, as a mask from elsewhere is, into OUT.
 
 How the user works, and what an action is, says `correcting_user.py`; what a stroke of the brush is, `painting.py`. Each
-case prints its actions and one row of a table:
+case prints its actions, with the mm of airway that each brought, and one row of a table:
 
 - TLD, BD: share of the reference's skeleton, and of its branches, in the connected part of the mask;
 - precision: share of the mask that lies no more than the width of a voxel outside the reference; exact: in it;
@@ -100,7 +100,9 @@ def corrected(case: Case, goal: float, most: int) -> Corrected:
     for step in User(session, reference, goal).work():
         steps.append(step)
         done = sum(one.actions for one in steps)
-        print(f"  {done:3d} {step.kind}: {_told(step.scores)}{' - ' + step.note if step.note else ''}", flush=True)
+        gained_mm = (step.scores.tld - (steps[-2].scores if len(steps) > 1 else start).tld) / 100 * reference.length_mm
+        words = f"  {done:3d} {step.kind}: {gained_mm:+.0f} mm, {_told(step.scores)}"
+        print(f"{words}{' - ' + step.note if step.note else ''}", flush=True)
         if done >= most:
             break
     end = steps[-1].scores if steps else start

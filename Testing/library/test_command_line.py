@@ -26,6 +26,7 @@ from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegLib.pipeline import Airways
 from AirwaySegLib.repair.repair import Repaired, RepairModel
 from AirwaySegLib.tree.airway_tree import AirwayTree
+from AirwaySegLib.tree.hand_names import FORMAT, HandName, names_to_json, points_on
 from AirwaySegLib.tree.suspect import suspects_from_json
 
 TREE = ROOT
@@ -92,6 +93,25 @@ def test_a_ct_gives_its_files_on_its_own_grid(a_ct, some_weights, a_trained_netw
     tree = AirwayTree.from_json((result / "tree.json").read_text())
     assert report["decisions"]["branches"] == len(tree.main()) >= 3
     assert tree.branches[0].name == "trachea" and tree.branches[0].mean_diameter_mm == pytest.approx(18, abs=1.5)
+
+
+def test_names_by_hand_are_in_the_tree_and_belong_to_one_ct(a_ct, some_weights, a_trained_network, tmp_path, capsys):
+    result, names = tmp_path / "result", tmp_path / "names.json"
+    options = ["-o", result, "--weights", some_weights, "--names", names]
+    names.write_text(json.dumps({"format": FORMAT, "names": [{"points_mm": [[0, 0, 900]], "generation": 1}]}))
+    assert _segment(a_ct, *options) == 0
+    tree = AirwayTree.from_json((result / "tree.json").read_text())
+    assert any("generation 1 at (0.0, 0.0, 900.0)" in warning for warning in tree.warnings)
+    main_bronchus = next(branch for branch in tree.main() if branch.name == "right main bronchus")
+    given = HandName(points_on(main_bronchus), lobe="right upper lobe", generation=4)
+    names.write_text(names_to_json([given]))
+    assert _segment(a_ct, *options, "--force") == 0
+    again = AirwayTree.from_json((result / "tree.json").read_text()).branch(main_bronchus.id)
+    assert (again.lobe, again.generation, again.given) == ("right upper lobe", 4, "lobe and generation")
+    capsys.readouterr()
+    assert _segment(a_ct, a_ct, *options) == 2 and "the tree of one CT" in capsys.readouterr().err
+    names.write_text("{}")
+    assert _segment(a_ct, *options, "--force") == 2 and str(names) in capsys.readouterr().err
 
 
 def test_measuring_can_be_left_out(a_ct, some_weights, a_trained_network, tmp_path):

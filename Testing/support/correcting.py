@@ -19,6 +19,7 @@ from AirwaySegLib.commands.repair import PROPOSALS
 from AirwaySegLib.commands.segment import MASK, PROBABILITY
 from AirwaySegLib.edit.cut import between, beyond
 from AirwaySegLib.edit.grow import Growth, grow
+from AirwaySegLib.edit.reconnect import bridge
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, lps_to_voxels, read_ct, read_on_grid, to_canonical
@@ -203,19 +204,20 @@ class Session:
         for row, suspect in enumerate(self.suspects):
             key, number = ("suspect", row), int(suspect.facts.get("piece", 0))
             if suspect.kind == UNCONNECTED and number:
-                yield Decision(UNCONNECTED, ACCEPT, key, add=self._joined(number, suspect))
+                yield Decision(UNCONNECTED, ACCEPT, key, add=self._joined(number))
             elif suspect.kind in (FRAGMENT, LEAK, DOUBTFUL_TIP, UNCONNECTED) and "left_out" not in suspect.facts:
                 yield Decision(suspect.kind, REFUSE, key, remove=self._suspected(suspect))
 
-    def _joined(self, number: int, suspect: Suspect) -> Voxels:
-        """The piece with a bridge that is grown from its end that looks to the tree; nothing where none is seen."""
+    def _joined(self, number: int) -> Voxels:
+        """The piece with its bridge to the tree; nothing where none is seen."""
         piece = self.pieces[number]
-        if self.mask[tuple(piece.T)].mean() > IN_MASK:
+        missing = piece[~self.mask[tuple(piece.T)]]
+        if len(missing) < (1 - IN_MASK) * len(piece):
             return no_voxels()
         if number not in self.bridges:
-            end = lps_to_voxels(np.array([suspect.place_mm]), self.ct)
             try:
-                self.bridges[number] = self.grown(end).voxels.astype(np.intp)
+                with self._timed():
+                    self.bridges[number] = bridge(self.scan, missing.astype(np.int32)).voxels.astype(np.intp)
             except AirwaySegError:
                 self.bridges[number] = no_voxels()
         if not len(self.bridges[number]):
@@ -224,7 +226,13 @@ class Session:
         return wanted[~self.mask[tuple(wanted.T)]]
 
     def _suspected(self, suspect: Suspect) -> Voxels:
-        """The suspect's branch with its subtree; of a fragment all."""
+        """The suspect's branch with its subtree; of a fragment all, of a leak what is beyond its narrowest place."""
+        if suspect.kind == LEAK:
+            start_mm = self.listed.tree.branch(suspect.branch).points_mm[0]
+            try:
+                return self.between(*lps_to_voxels(np.array([start_mm, suspect.place_mm]), self.ct))
+            except AirwaySegError:
+                return self._below(self.listed, suspect.branch)
         if suspect.kind not in (FRAGMENT, UNCONNECTED):
             return self._below(self.listed, suspect.branch)
         branches = self.listed.tree

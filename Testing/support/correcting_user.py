@@ -8,10 +8,10 @@ confirmed. At each turn he does what would change a score most:
   leaves alone, and looking at them costs nothing;
 - or he clicks the longest missing branch at the end of its centerline, which is a radius before its tip, in the middle
   of the lumen give or take half a mm. What is highlighted he confirms if it covers a third of what is missing there and
-  most of it lies in the airway or at its edge. If not, he discards it; of a branch of 8 mm or more he adds a click in
-  the middle, then tries that alone; then he leaves the branch;
-- or he cuts the largest false piece where it leaves the airway. If the highlighted voxels are not mostly false, he cuts
-  between two clicks; then he deletes the branch with its subtree; then he leaves the piece.
+  most of it lies in the airway or at its edge. If not, he adds a click: in the middle of a branch of 8 mm or more, and
+  then, or of a shorter one at once, where it leaves the tree; then he leaves the branch;
+- or he deletes the branch of the largest false piece, with its subtree. If the highlighted voxels are not mostly false,
+  he cuts the piece where it leaves the airway; then he cuts between two clicks; then he leaves it.
 
 Each decision and each click is an action, the discarded ones too. He stops when tree length detected and precision
 are reached, or when nothing helps any more.
@@ -40,7 +40,7 @@ UNSTEADY_MM = 0.5
 """Standard deviation of a click along each axis."""
 
 SHORT_MM = 8.0
-"""A shorter missing branch is worth one click only."""
+"""A shorter missing branch is worth no click in its middle."""
 
 SAME_MM = 4.0
 """What lies so near to a tip or piece that was left is left too."""
@@ -148,7 +148,10 @@ class User:
     def _clicked(self, stretch: Stretch) -> Callable[[], tuple[str, int, bool, str]]:
         def turn() -> tuple[str, int, bool, str]:
             tip, middle = stretch.voxels[-1], stretch.voxels[len(stretch.voxels) // 2]
-            tries = [[tip]] if stretch.length_mm < SHORT_MM else [[tip], [middle, tip], [middle]]
+            first = stretch.voxels[0]
+            tries = [[tip], [first, tip]]
+            if stretch.length_mm >= SHORT_MM:
+                tries = [[tip], [middle, tip], [first, middle, tip]]
             notes = []
             for actions, points in enumerate(tries, start=1):
                 found, note = self._grown(np.array([self._unsteady(point) for point in points]), stretch)
@@ -206,9 +209,9 @@ class User:
         apart, nearest = cKDTree(self._mm(right)).query(self._mm(clear))
         first, true = clear[apart.argmin()], right[nearest[apart.argmin()]]
         middle, end = clear[np.argsort(apart)[len(apart) // 2]], clear[apart.argmax()]
+        yield 1, lambda: session.subtree(middle)
         yield 1, lambda: session.beyond(first)
         yield 2, lambda: session.between(true, end)
-        yield 1, lambda: session.subtree(middle)
 
     def _farthest(self, piece: Voxels) -> NDArray[np.intp]:
         """The piece's voxel that is farthest from the reference."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.evaluation.metrics import count_branches, precision, share
@@ -69,6 +69,14 @@ class Reference:
     def line(self) -> Lumen:
         """The skeleton's voxels, thinned in the order x, y, z of the published programs."""
         return Lumen.of(np.ascontiguousarray(thinned(np.ascontiguousarray(self.airway.T)).T), self.spacing_mm)
+
+    @cached_property
+    def length_mm(self) -> float:
+        """Length of the skeleton: of the shortest steps that connect its voxels."""
+        one, other = self.line.neighbours()
+        steps_mm = np.linalg.norm(self.line.places_mm[one] - self.line.places_mm[other], axis=1)
+        count = len(self.line)
+        return float(minimum_spanning_tree(coo_array((steps_mm, (one, other)), shape=(count, count)).tocsr()).sum())
 
     @cached_property
     def _branches(self) -> NDArray[np.int32]:

@@ -149,9 +149,9 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
     AirwaySegError
         If the weights cannot be used, or the only input cannot be segmented.
     """
+    _check_names(batch)
     cases = result_folders(batch)
     _check_dicom_seg(batch)
-    _check_names(batch)
     model = load_model(settings.weights)
     repair_model_of(model, settings)  # a missing file is reported before the first CT
     finished: list[Path] = []

@@ -140,13 +140,16 @@ def surface_of(tree: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 def by_faces(way: NDArray, cost: NDArray[np.float32]) -> NDArray[np.intp]:
     """The way with voxels between those that touch by edges or corners only, the cheapest ones."""
-    voxels = [way[0]]
-    for place in way[1:]:
-        while np.abs(place - voxels[-1]).sum() > 1:
-            steps = [np.eye(3, dtype=int)[axis] * np.sign(place - voxels[-1])[axis] for axis in range(3)]
-            ahead = [voxels[-1] + step for step in steps if step.any()]
-            voxels.append(min(ahead, key=lambda voxel: cost[tuple(voxel)]))
-        voxels.append(place)
+    voxels: list[tuple[int, ...]] = [tuple(way[0].tolist())]
+    for place in way[1:].tolist():
+        while sum(map(abs, map(int.__sub__, place, voxels[-1]))) > 1:
+            here = voxels[-1]
+            axes = [axis for axis in range(3) if place[axis] != here[axis]]
+            ahead = [
+                (*here[:axis], here[axis] + (1 if place[axis] > here[axis] else -1), *here[axis + 1 :]) for axis in axes
+            ]
+            voxels.append(min(ahead, key=lambda voxel: cost[voxel]))
+        voxels.append(tuple(place))
     return np.array(voxels)
 
 

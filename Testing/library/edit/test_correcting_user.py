@@ -10,6 +10,7 @@ from phantoms import Tube, a_deep_tree, draw_tubes
 from reference_airways import Reference
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.bridge import Bridge
@@ -81,8 +82,11 @@ def test_the_user_adds_what_is_missing_with_a_click_and_takes_out_what_is_false_
     assert steps[-1].scores.tld >= 98 and steps[-1].scores.precision >= 98
 
 
-def test_a_user_who_can_do_nothing_stops(reference, session):
-    session.ct.array[:] = 40  # no lumen anywhere
+def test_a_user_whose_clicks_are_all_refused_stops(reference, session, monkeypatch):
+    def refuse(*_points):
+        raise AirwaySegError("No airway is seen.")
+
+    monkeypatch.setattr(session, "grown", refuse)
     steps = list(User(session, reference).work())
     clicks = [step for step in steps if step.kind == CLICK]
     assert clicks and not any(step.helped for step in clicks) and steps[-1].scores.tld < 98

@@ -7,6 +7,7 @@ import pytest
 from counting import count_calls
 from missing_branch import DECOY, MISSING, PARENT, SHAPE, SPACING_MM, TRUNK, VESSEL, of, painted, voxel
 from phantoms import Tube, draw_tubes
+from scipy import ndimage
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.edit import branch
@@ -112,6 +113,35 @@ def test_a_second_click_prolongs_and_a_click_in_the_tree_says_where_to_join(draw
     wanted = (36.4, 31.0, 37.0)
     steered = grow(drawn.scan, np.concatenate([voxel(TIP_MM), voxel(wanted)]))
     assert np.linalg.norm(np.array(steered.joins_at) * SPACING_MM - wanted) < 4
+
+
+def test_several_points_add_an_airway_that_the_ct_does_not_show(drawn):
+    """Nothing but lung with its noise and a vessel is there."""
+    shown = replace(drawn.scan, hu=painted(drawn.scan.airways.array))
+    line = np.linspace(MISSING.start_mm, TIP_MM, 4)[1:]
+    assert "Two or more points along it" in refusal(shown, TIP_MM) or "no lumen" in refusal(shown, TIP_MM)
+    growth = grow(shown, np.concatenate([voxel(tuple(point)) for point in line]))
+    grown = of(growth.voxels)
+    assert ndimage.label(grown | shown.airways.array)[1] == 1, "through faces"
+    assert (grown & drawn.missing).sum() > 0.3 * drawn.missing.sum()
+    assert (grown & binary_dilation(drawn.missing)).sum() > 0.8 * grown.sum()
+    assert growth.score < 0.5 and "neither a closed wall nor a probability" in growth.reason
+
+
+def test_what_the_network_found_beyond_a_gap_comes_with_one_click_into_it(drawn):
+    beyond = drawn.missing.copy()
+    beyond[:, :, : round(48 / SPACING_MM[2])] = False
+    probability = np.where(beyond, 200, np.where(drawn.missing, 30, 0)).astype(np.uint8)
+    click = voxel((39.5, 31.0, 46.0))
+    likely = replace(drawn.scan, probability=Part(probability))
+    alone, whole = grow(drawn.scan, click), grow(likely, click)
+    assert alone.beyond_mm == 0 and (of(alone.voxels) & beyond).sum() < 0.2 * beyond.sum()
+    assert (of(whole.voxels) & beyond).sum() > 0.8 * beyond.sum()
+    assert whole.beyond_mm == pytest.approx(whole.length_mm - alone.length_mm, abs=3) and whole.beyond_mm > 8
+    steered = grow(likely, np.concatenate([voxel((38.0, 31.0, 42.0)), click]))
+    assert steered.beyond_mm == 0
+    unlikely = replace(drawn.scan, probability=Part((probability // 6).astype(np.uint8)))
+    assert grow(unlikely, click).beyond_mm == 0
 
 
 def test_refusals_say_what_is_at_the_point_and_change_nothing(drawn):
