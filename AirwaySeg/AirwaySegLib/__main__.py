@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands.add_parser("info", help="what is in a CT, what would be done, and how long it takes"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
     _add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
-    _add_join(commands.add_parser("join", help="mask and a point in, mask with the airway there on another parent out"))
+    _add_join(
+        commands.add_parser(
+            "join", help="mask and a point in, mask with the piece or subtree there joined to its parent out"
+        )
+    )
     _add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))

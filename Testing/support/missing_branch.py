@@ -1,10 +1,10 @@
 """Drawn airways with a wall in noisy lung beside a vessel, one branch of which is missing from the mask."""
 
 import numpy as np
+from forked_branch import SPACING_MM
 from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-SPACING_MM = (0.8, 0.7, 0.7)
 SHAPE = (100, 90, 110)
 TRUNK = Tube((75.0, 31.0, 20.0), (10.0, 31.0, 20.0), 4.0, 3.5)
 DECOY = Tube((58.0, 31.0, 22.0), (52.0, 31.0, 60.0), 1.8, 1.5)

@@ -183,7 +183,10 @@ def _label_at(labels: NDArray[np.int32], point: NDArray, spacing_mm: Spacing, wh
 
 
 def _in_words(growth: Growth) -> str:
-    added = f"Added: {growth.length_mm:.1f} mm of airway, {len(growth.voxels)} voxels, score {growth.score:.2f}."
+    beyond = f" ({growth.beyond_mm:.1f} mm of it beyond the point)" if growth.beyond_mm else ""
+    added = (
+        f"Added: {growth.length_mm:.1f} mm of airway{beyond}, {len(growth.voxels)} voxels, score {growth.score:.2f}."
+    )
     return f"{added} {growth.reason}"
 
 

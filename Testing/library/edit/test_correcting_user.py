@@ -5,6 +5,7 @@ import pytest
 from broken_starts import Damage, broken_start
 from correcting import Session
 from correcting_user import CLICK, CUT, User
+from forked_branch import BRANCH, CHILD, SHAPE, SPACING_MM, TRUNK
 from painting import erasing_strokes, painting_to, strokes_along
 from phantoms import Tube, a_deep_tree, draw_tubes
 from reference_airways import Reference
@@ -16,11 +17,6 @@ from AirwaySegLib.masks.components import label_components
 from AirwaySegLib.repair.bridge import Bridge
 from AirwaySegLib.repair.proposal import Proposal
 
-SPACING_MM = (0.8, 0.7, 0.7)
-SHAPE = (100, 60, 100)
-TRUNK = Tube((75.0, 20.0, 20.0), (10.0, 20.0, 20.0), 4.0, 3.5)
-BRANCH = Tube((50.0, 20.0, 20.0), (50.0, 20.0, 60.0), 2.0, 1.6)
-CHILD = Tube((50.0, 20.0, 45.0), (65.0, 20.0, 60.0), 1.6, 1.4)
 FALSE = Tube((30.0, 20.0, 20.0), (25.0, 20.0, 50.0), 2.5, 2.0)
 
 

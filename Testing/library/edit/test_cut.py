@@ -2,17 +2,13 @@
 
 import numpy as np
 import pytest
+from forked_branch import BRANCH, CHILD, SHAPE, SPACING_MM, TRUNK
 from phantoms import Tube, draw_tubes
 
 from AirwaySegLib.edit.cut import between, beyond
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
 
-SPACING_MM = (0.8, 0.7, 0.7)
-SHAPE = (100, 60, 110)
-TRUNK = Tube((75.0, 20.0, 20.0), (10.0, 20.0, 20.0), 4.0, 3.5)
-BRANCH = Tube((50.0, 20.0, 20.0), (50.0, 20.0, 60.0), 2.0, 1.6)
-CHILD = Tube((50.0, 20.0, 45.0), (65.0, 20.0, 60.0), 1.4, 1.2)
 LEAK = Tube((20.0, 20.0, 32.0), (20.0, 20.0, 40.0), 7.0, 7.0)
 NECK = Tube((20.0, 20.0, 20.0), (20.0, 20.0, 32.0), 1.4, 1.4)
 
