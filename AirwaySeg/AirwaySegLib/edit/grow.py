@@ -42,10 +42,11 @@ _AWAY = 0.25
 LEAST_SCORE, GOOD = 0.3, 0.85
 """Below the first no airway is seen. From the second on no other way is searched."""
 
-LEAST_BY_CT, MOST_UNSEEN_MM = 0.5, 8.0
-"""Without a probability the least score, and the longest stretch on which no airway may be seen: with a least score of
-0.3 alone 16 of 30 random points in the lung of a CT pass, so 7; of 48 removed branches two that are found are refused.
-Several points are never refused: they say that an airway is there."""
+LEAST_BY_CT, MOST_UNSEEN_MM, UNSEEN_SHARE = 0.5, 8.0, 0.25
+"""Without a probability the least score with the longest stretch on which no airway may be seen; a long branch may also
+be unseen on this share of its length. With a least score of 0.3 alone 16 of 30 random points in the lung of a CT pass,
+so 7, and of 48 removed branches one that is found is refused. Several points are never refused: they say that an airway
+is there."""
 
 _CLEAR_MM = 1.5
 """Nor is another way searched where on a shorter stretch no airway is seen."""
@@ -101,7 +102,8 @@ def _is_seen(growth: Growth, scan: Scan) -> bool:
     """Whether enough speaks for an airway where a single point says so."""
     if scan.probability is not None:
         return growth.score >= LEAST_SCORE
-    return growth.score >= LEAST_BY_CT and growth.unsure_mm <= MOST_UNSEEN_MM
+    clear = growth.score >= LEAST_BY_CT and growth.unsure_mm <= MOST_UNSEEN_MM
+    return clear or growth.unsure_mm <= UNSEEN_SHARE * growth.length_mm
 
 
 @dataclass(frozen=True, eq=False)
