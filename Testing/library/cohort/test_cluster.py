@@ -1,5 +1,6 @@
 """Cases on a Dask cluster: none is lost and none is done twice when a worker dies."""
 
+import logging
 import os
 import signal
 import sys
@@ -57,6 +58,16 @@ def test_when_a_worker_is_killed_no_case_is_lost_and_none_is_done_twice(a_path_f
     assert {path.name for path in (tmp_path / "cases").iterdir()} == set(by_id)
     starts = Counter(path.name.rpartition("-")[0] for path in (tmp_path / "starts").iterdir())
     assert set(starts) == set(names) and sorted(starts.values()) == [1] * 11 + [2]
+
+
+@pytest.mark.slow
+def test_dask_logs_no_more_than_the_program(a_path_for_workers, tmp_path, caplog):
+    pytest.importorskip("distributed")
+    (tmp_path / "go").touch()
+    logging.getLogger("distributed").setLevel(logging.INFO)  # as its import does
+    task = partial(cluster_tasks.note_and_wait, tmp_path)
+    assert len(list(run_on_cluster([Case("one", Path("one"))], task, Cluster(workers=1), lambda *_: None))) == 1
+    assert not [record for record in caplog.records if record.levelno < logging.WARNING]
 
 
 def test_two_cohorts_on_one_scheduler_may_have_cases_of_the_same_name(a_path_for_workers, tmp_path):
