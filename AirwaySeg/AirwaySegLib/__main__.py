@@ -9,19 +9,16 @@ from contextlib import contextmanager
 from dataclasses import Field, fields
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from AirwaySegLib import __version__
-from AirwaySegLib.arguments import Parser
+from AirwaySegLib.arguments import Parser, add_spacing, add_verbose
 from AirwaySegLib.cohort.options import add_cohort_options, add_dicom_seg
+from AirwaySegLib.commands.edit_options import add_cut, add_grow, add_join
 from AirwaySegLib.errors import Cancelled, one_sentence
 from AirwaySegLib.files.ct_checks import parse_spacing
 from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, Progress, silent, stop_on_signals
 from AirwaySegLib.settings import SegmentSettings
-
-if TYPE_CHECKING:
-    from AirwaySegLib.commands.edit import EditRequest
 
 log = logging.getLogger("airwayseg")
 
@@ -60,21 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_cohort(commands.add_parser("cohort", help="folder of a study in, one table and one page of all its CTs out"))
     _add_info(commands.add_parser("info", help="what is in a CT, what would be done, and how long it takes"))
     _add_repair(commands.add_parser("repair", help="mask with loose fragments in, joined tree out"))
-    _add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
-    _add_join(
+    add_grow(commands.add_parser("grow", help="mask and points in, mask with the missed airway there out"))
+    add_join(
         commands.add_parser(
             "join", help="mask and a point in, mask with the piece or subtree there joined to its parent out"
         )
     )
-    _add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
+    add_cut(commands.add_parser("cut", help="mask and a point in, mask without what lies beyond it out"))
     _add_measure(commands.add_parser("measure", help="mask in, tree, measures and distance maps out"))
     _add_evaluate(commands.add_parser("evaluate", help="compare masks with a reference by the field's metrics"))
     _add_weights(commands.add_parser("weights", help="list, show or import weights"))
     return parser
-
-
-def _add_verbose(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-v", "--verbose", action="store_true", help="print what is done, and the details of an error")
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +77,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for the results; in a batch, with a subfolder per CT"
     )
-    _add_spacing(parser)
+    add_spacing(parser)
     parser.add_argument("--series", help="DICOM series of a folder: its number, UID or a part of its description")
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
@@ -118,14 +111,8 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
         if setting.name in ("weights", "device", "overlap", "first_look"):
             _add_setting(parser, setting)
     add_plugin_option(parser)
-    _add_verbose(parser)
+    add_verbose(parser)
     parser.set_defaults(run=_info)
-
-
-def _add_spacing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--spacing", metavar="X,Y,Z", help="voxel spacing in mm, for a file without; it must not contradict the file's"
-    )
 
 
 def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
@@ -157,7 +144,7 @@ def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
 def _add_progress_and_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="progress display")
     parser.add_argument("--force", action="store_true", help="replace existing results")
-    _add_verbose(parser)
+    add_verbose(parser)
 
 
 def _add_repair(parser: argparse.ArgumentParser) -> None:
@@ -165,49 +152,12 @@ def _add_repair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it paths follow the mask alone")
     parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the paths")
-    _add_spacing(parser)
+    add_spacing(parser)
     for setting in fields(SegmentSettings):
         if setting.name.startswith("repair") or setting.name == "device":
             _add_setting(parser, setting)
     _add_progress_and_force(parser)
     parser.set_defaults(run=_repair)
-
-
-def _add_grow(parser: argparse.ArgumentParser) -> None:
-    _add_edit(parser, "a point of the missed airway, best at its tip, in mm (LPS); more prolong, steer or fork it")
-    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it --probability is needed")
-    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the path")
-    parser.set_defaults(run=_grow)
-
-
-def _add_join(parser: argparse.ArgumentParser) -> None:
-    _add_edit(parser, "a point of an unconnected piece, or of the wrong joint of a subtree, in mm (LPS)")
-    parser.add_argument(
-        "--parent",
-        metavar="X,Y,Z",
-        help="a point of the airway to join it to; a piece without it joins the airways near it",
-    )
-    parser.add_argument("--pieces", type=Path, help="unconnected.nrrd: pieces that are not in the mask")
-    parser.add_argument("--ct", type=Path, help="the CT, on the mask's grid; without it --probability is needed")
-    parser.add_argument("--probability", type=Path, help="raw probability, 0..255 on the mask's grid: guides the path")
-    parser.set_defaults(run=_join)
-
-
-def _add_cut(parser: argparse.ArgumentParser) -> None:
-    _add_edit(parser, "a point of the airway, in mm (LPS); the smaller side of its narrowest cross-section is removed")
-    parser.add_argument("--keep", metavar="X,Y,Z", help="a point of the side that stays (default: the larger side)")
-    parser.set_defaults(run=_cut)
-
-
-def _add_edit(parser: argparse.ArgumentParser, at: str) -> None:
-    """What the commands share that edit a mask at points."""
-    parser.add_argument("mask", type=Path, help="NIfTI, NRRD or MetaImage file; what is not 0 is airway")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the new mask, a .nrrd file")
-    parser.add_argument("--at", metavar="X,Y,Z", action="append", required=True, help=at)
-    parser.add_argument("--voxel", action="store_true", help="points are voxel indices x, y, z of the mask's own grid")
-    _add_spacing(parser)
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-    _add_verbose(parser)
 
 
 def _add_measure(parser: argparse.ArgumentParser) -> None:
@@ -219,7 +169,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="raw probability, 0..255 on the mask's grid: adds doubtful tips to the suspects",
     )
-    _add_spacing(parser)
+    add_spacing(parser)
     _add_names(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_voxels(parser)
@@ -263,7 +213,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     importing.add_argument("--force", action="store_true", help="replace weights of that name")
     importing.set_defaults(run=_import_weights)
     for action in (listing, show, importing):
-        _add_verbose(action)
+        add_verbose(action)
 
 
 @contextmanager
@@ -365,46 +315,6 @@ def _repair(options: argparse.Namespace) -> int:
         text = run_repair(request, progress)
     print(json.dumps({"result": str(options.output)}) if options.progress == "json" else text)
     return 0
-
-
-def _grow(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.edit import run_grow
-
-    print(run_grow(_edit_request(options)))
-    return 0
-
-
-def _join(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.edit import run_join
-
-    print(run_join(_edit_request(options)))
-    return 0
-
-
-def _cut(options: argparse.Namespace) -> int:
-    from AirwaySegLib.commands.edit import run_cut
-
-    print(run_cut(_edit_request(options)))
-    return 0
-
-
-def _edit_request(options: argparse.Namespace) -> "EditRequest":
-    """What `grow`, `join` and `cut` share, and what only some of them have."""
-    from AirwaySegLib.commands.edit import EditRequest, parse_point
-
-    others = {name: getattr(options, name, None) for name in ("keep", "parent")}
-    return EditRequest(
-        mask=options.mask,
-        output=options.output,
-        points=tuple(map(parse_point, options.at)),
-        **{name: None if text is None else parse_point(text) for name, text in others.items()},
-        ct=getattr(options, "ct", None),
-        probability=getattr(options, "probability", None),
-        pieces=getattr(options, "pieces", None),
-        voxels=options.voxel,
-        force=options.force,
-        spacing_mm=parse_spacing(options.spacing),
-    )
 
 
 def _measure(options: argparse.Namespace) -> int:

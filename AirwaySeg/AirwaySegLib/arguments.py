@@ -21,3 +21,15 @@ def path_of(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a valid path")
     return Path(text)
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that says more."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what is done, and the details of an error")
+
+
+def add_spacing(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that read images without a voxel spacing."""
+    parser.add_argument(
+        "--spacing", metavar="X,Y,Z", help="voxel spacing in mm, for a file without; it must not contradict the file's"
+    )

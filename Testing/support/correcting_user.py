@@ -10,8 +10,8 @@ confirmed. At each turn he does what would change a score most:
   of the lumen give or take half a mm. What is highlighted he confirms if it covers a third of what is missing there and
   most of it lies in the airway or at its edge. If not, he adds a click: in the middle of a branch of 8 mm or more, and
   then, or of a shorter one at once, where it leaves the tree; then he leaves the branch;
-- or he deletes the branch of the largest false piece, with its subtree. If the highlighted voxels are not mostly false,
-  he cuts the piece where it leaves the airway; then he cuts between two clicks; then he leaves it.
+- or he cuts the largest false piece where it leaves the airway. If the highlighted voxels are not mostly false, he
+  deletes the branch with its subtree; then he cuts between two clicks; then he leaves the piece.
 
 Each decision and each click is an action, the discarded ones too. He stops when tree length detected and precision
 are reached, or when nothing helps any more.
@@ -209,8 +209,8 @@ class User:
         apart, nearest = cKDTree(self._mm(right)).query(self._mm(clear))
         first, true = clear[apart.argmin()], right[nearest[apart.argmin()]]
         middle, end = clear[np.argsort(apart)[len(apart) // 2]], clear[apart.argmax()]
-        yield 1, lambda: session.subtree(middle)
         yield 1, lambda: session.beyond(first)
+        yield 1, lambda: session.subtree(middle)
         yield 2, lambda: session.between(true, end)
 
     def _farthest(self, piece: Voxels) -> NDArray[np.intp]:
