@@ -48,6 +48,8 @@ class Growth:
         The score's reason as one sentence.
     unsure_mm
         Length of the line where no airway is seen: 1 less how sure each position is, summed along it.
+    contrast_hu, closed
+        Median of wall less lumen along the line, and the mean share of the rays that meet the wall; 0 without a CT.
     beyond_mm
         How much of the length nobody pointed at (`extend.certain_beyond`); score, reason and ``unsure_mm`` are of the
         rest.
@@ -61,6 +63,8 @@ class Growth:
     score: float
     reason: str
     unsure_mm: float
+    contrast_hu: float = 0.0
+    closed: float = 0.0
     beyond_mm: float = 0.0
 
     def flat(self, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -118,6 +122,7 @@ def growth_of(
     voxels = np.argwhere(lumen & ~airways)
     if not len(voxels):
         raise AirwaySegError("The airways already hold what would be grown from the point.")
+    rings = [each.rings for each in stretches if each.rings is not None]
     corner = np.array(around.box.low)
     joins = stretches[0].path[0] + corner
     return Growth(
@@ -129,6 +134,10 @@ def growth_of(
         score=score_of(stretches),
         reason=_reason(stretches),
         unsure_mm=sum(each.unsure_mm for each in stretches),
+        contrast_hu=float(np.median(np.concatenate([ring.wall_hu - ring.lumen_hu for ring in rings])))
+        if rings
+        else 0.0,
+        closed=float(np.mean(np.concatenate([ring.closed for ring in rings]))) if rings else 0.0,
         beyond_mm=float(sum(each.length_mm for each in beyond)),
     )
 
