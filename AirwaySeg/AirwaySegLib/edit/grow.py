@@ -1,7 +1,7 @@
 """A missed airway grown from clicks: the path of least cost to the tree, and the lumen around it up to the wall.
 
-It works on a box around the clicks, so that it takes a fraction of a second on any CT, or about one second where no way
-is good near the clicks.
+It works on a box around the clicks, so that it takes a tenth of a second on any CT, or up to about one second where no
+way is good near the clicks.
 """
 
 from dataclasses import dataclass

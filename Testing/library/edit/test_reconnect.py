@@ -8,6 +8,7 @@ from missing_branch import DECOY, MISSING, PARENT, SHAPE, SPACING_MM, TRUNK, of,
 from phantoms import Tube, draw_tubes
 from scipy import ndimage
 
+from AirwaySegLib.edit import reconnect as reconnected
 from AirwaySegLib.edit.reconnect import bridge, reconnect
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
@@ -50,6 +51,21 @@ def test_a_piece_is_joined_by_the_airway_between(tree, piece, hu):
         gap = tubes(MISSING) & ~tree & ~piece
         assert (mask & gap).sum() > 0.7 * gap.sum() and (mask & ~gap).sum() < 0.4 * gap.sum()
         assert 4 < built.length_mm < 12 and built.score > 0.7 and "closed for" in built.reason
+
+
+def test_of_several_bridges_the_one_with_the_shortest_unseen_stretch_is_taken(tree, piece, hu, monkeypatch):
+    """The score counts the worst stretch as much as the whole, so that a short way through lung can score more."""
+    bridged = reconnected._bridged
+    strict: list[float] = []
+
+    def drawn(around, voxels, starts, stops, strictness):
+        strict.append(strictness)
+        found = bridged(around, voxels, starts, stops, strictness)
+        return replace(found, score=0.8 - 0.1 * len(strict), unsure_mm=4.0 - len(strict))
+
+    monkeypatch.setattr(reconnected, "_bridged", drawn)
+    built = bridge(Scan(Part(tree), SPACING_MM, SHAPE, hu), np.argwhere(piece))
+    assert len(strict) == 3 and built.unsure_mm == 1.0 and built.score == pytest.approx(0.5)
 
 
 def test_a_wrong_joint_is_cut_and_the_branch_hangs_on_its_parent(tree, piece, hu):
