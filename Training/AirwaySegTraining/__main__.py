@@ -17,7 +17,7 @@ from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegTraining.data.pseudo_labels import pseudo_case
-from AirwaySegTraining.derived_weights import add_mix, add_narrow
+from AirwaySegTraining.fit.derived_weights import add_mix, add_narrow
 from AirwaySegTraining.fit.recipes import list_recipes
 from AirwaySegTraining.fit.settings import PRECISIONS, FitSettings
 from AirwaySegTraining.simulator.simulate import simulate, write_case
