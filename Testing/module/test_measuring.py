@@ -108,6 +108,22 @@ def test_measuring_again_replaces_the_tree(a_tree, a_measured_folder, tmp_path):
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 
 
+def test_measuring_again_takes_over_what_has_not_changed(a_tree, tmp_path):
+    ct, mask, airways, maps = a_tree
+    lows = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        arguments = scenes.prepared(measuring.measuring_job(airways, maps), str(folder))
+        assert arguments[arguments.index("--known") + 1] == maps.parts(airways)
+        lows.append(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(nodes.read_volume(arguments[1])))[:3, 3])
+        mask[np.argwhere(mask)[0][0]] = False  # the upper end: the box of the airways begins elsewhere
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), airways, "airways", ct)
+    assert np.array_equal(*lows)  # the part that is written stays where it is
+    maps.forget(airways)
+    assert maps.parts(airways) == ""
+
+
 def test_a_hidden_centerline_stays_hidden_when_it_is_measured_again(a_tree, a_measured_folder, tmp_path):
     _ct, _mask, airways, maps = a_tree
     assert not nodes.companion(airways, nodes.CENTERLINE).GetDisplayNode().GetScalarVisibility()

@@ -5,6 +5,7 @@ computing it again would give the same bits, and a measurement with known parts 
 """
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ class KnownParts:
 
     def __init__(self, before: dict[bytes, Arrays] | None = None) -> None:
         self._before = before or {}
-        self._now: dict[bytes, Arrays] = {}
+        self.now: dict[bytes, Arrays] = {}
+        """The parts that were found or kept, for the next measurement."""
         self.computed: dict[str, int] = {}
         """How many parts of each kind were computed, since they were not known."""
         self.taken: dict[str, int] = {}
@@ -34,15 +36,15 @@ class KnownParts:
     def find(self, kind: str, part: bytes) -> Arrays | None:
         """The arrays of a part; None where they are not known. They are not to be changed."""
         key = kind.encode() + part
-        found = self._now.get(key) or self._before.get(key)
+        found = self.now.get(key) or self._before.get(key)
         if found is not None:
-            self._now[key] = found
+            self.now[key] = found
             self.taken[kind] = self.taken.get(kind, 0) + 1
         return found
 
     def keep(self, kind: str, part: bytes, arrays: Arrays) -> Arrays:
         """Keep and return the arrays of a part that was not known."""
-        self._now[kind.encode() + part] = arrays
+        self.now[kind.encode() + part] = arrays
         self.computed[kind] = self.computed.get(kind, 0) + 1
         return arrays
 
@@ -52,7 +54,7 @@ class KnownParts:
         One array holds the bytes of all: a file of thousands of arrays takes seconds to write and read.
         """
         rows, pieces, start = [], [], 0
-        for key, arrays in self._now.items():
+        for key, arrays in self.now.items():
             for array in arrays:
                 rows.append(f"{key.hex()} {array.dtype.str} {start} {' '.join(map(str, array.shape))}")
                 pieces.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
@@ -80,7 +82,7 @@ class KnownParts:
                 counts, dtype, first = tuple(map(int, shape)), np.dtype(kind), int(start)
                 size = int(np.prod(counts, dtype=np.int64)) * dtype.itemsize
                 before.setdefault(bytes.fromhex(key), []).append(data[first : first + size].view(dtype).reshape(counts))
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise AirwaySegError(f"{path} cannot be read as known parts of a measurement: {error}") from error
         return cls({key: tuple(arrays) for key, arrays in before.items()})
 
