@@ -114,7 +114,11 @@ def test_measuring_again_takes_over_what_has_not_changed(a_tree, tmp_path):
     for name in ("first", "second"):
         folder = tmp_path / name
         folder.mkdir()
-        arguments = scenes.prepared(measuring.measuring_job(airways, maps), str(folder))
+        steps = measuring.measuring_job(airways, maps).prepare(str(folder))
+        with pytest.raises(StopIteration) as end:
+            while True:
+                next(steps)
+        arguments = end.value.value
         assert arguments[arguments.index("--known") + 1] == maps.parts(airways)
         lows.append(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(nodes.read_volume(arguments[1])))[:3, 3])
         mask[np.argwhere(mask)[0][0]] = False  # the upper end: the box of the airways begins elsewhere
@@ -401,6 +405,9 @@ def test_the_walls_are_measured_in_the_ct_and_shown_as_an_overlay(a_walled_ct):
     column = table.GetColumnByName("wall_thickness_mm")
     found = np.array([column.GetValue(row) for row in range(column.GetNumberOfValues())])
     known = found[np.isfinite(found)]
+    rows = branches.branch_rows(nodes.companion(airways, nodes.CENTERLINE))
+    assert [row.wall_mm for row in rows] == pytest.approx([one if one == one else None for one in found], abs=1e-6)
+    assert all(row.outer_radius_mm > row.wall_mm and 0 < row.wall_area < 1 for row in rows if row.wall_mm)
     assert len(known) >= 4 and ((known > 0.9) & (known < 1.6)).all()  # the drawn wall ends within half a voxel
     overlays.show_overlay(airways, "wallThickness", overlays.OverlayLook(True, True), maps)
     shown = np.unique(values_of_surface(airways, "wallThickness")).round(3)

@@ -39,7 +39,7 @@ from AirwaySegLib.tree.known_parts import KnownParts
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
-from AirwaySegLib.tree.suspects import branch_probability, find_suspects
+from AirwaySegLib.tree.suspects import MOST_OF_A_KIND, branch_probability, find_suspects
 from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -195,7 +195,8 @@ def measure(
             write_sparse_nrrd(folder / name, where, values[name], mask)
         _draw(airways, branch_map, beside.ct is not None, folder)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside)))
+    most = None if voxels else MOST_OF_A_KIND  # the panel's review is a list to work through
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside, most)))
     write_centerline(folder / CENTERLINE, tree, likely)
     write_table(folder / TABLE, tree, likely)
     write_summary(folder / SUMMARY, tree)
@@ -237,8 +238,9 @@ def suspects_of(
     probability: NDArray[np.uint8] | None,
     of_branches: dict[int, float] | None,
     beside: Beside = NOTHING_BESIDE,
+    most: int | None = MOST_OF_A_KIND,
 ) -> list[Suspect]:
-    """The suspects of a parsed mask, and of what is beside it.
+    """The suspects of a parsed mask, and of what is beside it; of each kind at most ``most`` (`find_suspects`).
 
     ``branch_map`` and ``probability`` (0..255, or None) are on the parsed box, ``of_branches`` is the mean by branch.
     """
@@ -249,7 +251,7 @@ def suspects_of(
     if beside.pieces is not None:
         tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, of_branches, certain, beside.volumes)
+    return find_suspects(tree, of_branches, certain, beside.volumes, most)
 
 
 def certain_fragments(
