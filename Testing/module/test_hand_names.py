@@ -184,11 +184,7 @@ def test_names_come_back_with_a_saved_scene_and_can_be_taken_away_then(a_measure
     desk, fork, path = a_measured_desk, a_fork(a_measured_desk), str(tmp_path / "case.mrb")
     give(desk, fork, "LB1+2 apicoposterior")
     names, before = hand_names(desk.airways), table_of(desk)
-    assert slicer.util.saveScene(path)
-    slicer.mrmlScene.Clear(0)
-    desk.host.pump()
-    slicer.util.loadScene(path)
-    desk.host.pump()
+    desk.save_and_reload(path)
     assert hand_names(desk.airways) == names and table_of(desk) == before
     assert set(by_hand(desk).values()) == {"LB1+2"}
     desk.logic.estimateAgain(desk.airways, fork)

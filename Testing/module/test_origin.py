@@ -216,6 +216,36 @@ def test_origins_come_back_with_a_saved_scene_and_a_moved_one(a_result, tmp_path
     assert np.array_equal(origins(airways, ct), before) and (before == CLICK).any()
 
 
+def test_decisions_joins_erased_voxels_and_names_come_back_together_with_a_saved_scene(a_review, tmp_path):
+    desk, rows = a_review, branch_rows(nodes.companion(a_review.airways, nodes.CENTERLINE))
+    desk.logic.decide(desk.airways, item_of(desk, PROPOSED, 2), "accept")
+    new, joint = np.zeros_like(desk.mask), np.zeros_like(desk.mask)
+    new[2:5, 3:6, 30:34], joint[20:24] = True, desk.mask[20:24]
+    add, remove = (on_airways(desk.airways, desk.ct, part) for part in (new, joint))
+    codes = np.where(np.arange(len(add)) % 2, CLICK, NETWORK).astype(np.uint8)
+    desk.logic.applyEdit(desk.airways, Proposed("join", "", add=add, remove=remove, origins=codes))
+    desk.logic.nameBranch(desk.airways, rows[-1].id, segment="RB6")
+    erased = voxels(desk)
+    erased[30:34] = False
+    paint(desk.airways, desk.ct, erased)  # and the scene is saved at once
+
+    def state() -> tuple:
+        kept = [tags.read_tag(desk.airways, name) for name in (tags.DECISIONS, tags.NAMES)]
+        shown = [
+            (row.id, row.segment, row.by_hand) for row in branch_rows(nodes.companion(desk.airways, nodes.CENTERLINE))
+        ]
+        return origins(desk.airways, desk.ct).tobytes(), voxels(desk, "unconnected").tobytes(), kept, shown
+
+    before = state()
+    desk.save_and_reload(str(tmp_path / "case.mrb"))
+    assert state() == before and not desk.host.messages
+    desk.section("Correct").on_pause()
+    painted = erased.copy()
+    painted[30:34] = desk.mask[30:34]
+    paint(desk.airways, desk.ct, painted)
+    assert (origins(desk.airways, desk.ct)[30:34][desk.mask[30:34]] == HAND).all()
+
+
 def test_the_overlay_colours_by_origin_without_a_measurement_and_follows_edits(a_desk, tmp_path):
     desk = a_desk
     desk.parameters.airways = segmentation.take_in(
