@@ -8,7 +8,7 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.scene import nodes, overlays
+from AirwaySegSlicer.scene import nodes, overlay_kinds, overlays
 from AirwaySegSlicer.scene.branches import BranchRow, branch_rows
 from AirwaySegSlicer.scene.hand_names import ESTIMATED, hand_names, show_names
 from AirwaySegSlicer.scene.steps import last_step
@@ -202,7 +202,7 @@ def test_the_overlay_of_the_segments_follows_a_name(a_measured_desk):
     def surface():
         return nodes.companion(desk.airways, nodes.SURFACE)
 
-    number = [name.split()[0] for name in overlays.SEGMENT_NAMES].index("RB2") + 1
+    number = [name.split()[0] for name in overlay_kinds.SEGMENT_NAMES].index("RB2") + 1
     assert number not in values()
     give(desk, fork, "RB2 posterior")
     assert number in values()

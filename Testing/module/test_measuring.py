@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from AirwaySegSlicer.commands import measure as measuring
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, maps, nodes, overlays, radius_plot
+from AirwaySegSlicer.scene import branches, maps, nodes, overlay_kinds, overlays, radius_plot
 
 
 @pytest.fixture(scope="module")
@@ -324,8 +324,8 @@ def test_the_legend_names_what_the_colours_mean(a_tree):
 def test_segments_have_the_names_and_numbers_of_the_library():
     from AirwaySegLib.tree.segments import SEGMENTS, full_name
 
-    assert list(overlays.SEGMENT_NAMES) == [full_name(segment) for segment in SEGMENTS]
-    colours = overlays.ramp(overlays.SEGMENT_COLOURS, len(SEGMENTS) + 1)
+    assert list(overlay_kinds.SEGMENT_NAMES) == [full_name(segment) for segment in SEGMENTS]
+    colours = overlays.ramp(overlay_kinds.SEGMENT_COLOURS, len(SEGMENTS) + 1)
     assert len(set(colours)) == len(SEGMENTS) + 1
 
 
@@ -346,7 +346,7 @@ def test_a_centerline_of_an_older_version_must_be_measured_again(a_tree):
 def test_generations_have_the_colours_of_the_library():
     from AirwaySegLib.tree import colours
 
-    assert overlays.GENERATION_RAMP == colours.GENERATION_RAMP
+    assert overlay_kinds.GENERATION_RAMP == colours.GENERATION_RAMP
     for count in (1, 2, 9, 14):
         mine = np.array(overlays.ramp(overlays.OVERLAYS["generation"].colours, count)) * 255
         assert np.array_equal(np.rint(mine), colours.generation_colours(count))

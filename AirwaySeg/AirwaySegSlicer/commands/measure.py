@@ -68,6 +68,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
     measured: list[str] = []
 
     def prepare(folder: str) -> Steps:
+        """Write mask, CT, probability and names around the airways."""
         path, segment_id = os.path.join(folder, "mask.nrrd"), airway_segment_id(segmentation_node)
         array, matrix = airways_box(segmentation_node, segment_id)
         measured.append(mask_signature(array, matrix, segment_id))
@@ -93,6 +94,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         return command
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        """Take the tree into the scene."""
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
