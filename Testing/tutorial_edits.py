@@ -67,7 +67,7 @@ class EditSteps:
         rows = [row for row in self._rows() if row.lobe.endswith("right lower lobe") and row.length_mm > SHORT_MM / 2]
         row = rows[0] if rows else self._rows()[3]
         slicerhost.choose(self.ui.columnsComboBox, "names")
-        self.widget.panel.section("Result").table.choose_listing_all(row.id)
+        self.section("Result").table.choose_listing_all(row.id)
         slicerhost.choose(self.ui.nameComboBox, "segment RB6")
         slicerhost.click(self.ui.nameButton)
         self.host.pump(0.2)
@@ -92,6 +92,10 @@ class EditSteps:
         self.picture(target)
         slicerhost.click(self.ui.removeComparisonButton)
 
+    def section(self, name: str) -> Any:
+        """The section of the panel whose class has this name, without `Section`."""
+        return next(one for one in self.widget.panel.sections if type(one).__name__ == f"{name}Section")
+
     # What a person does ----------------------------------------------------------------------------------------------
 
     def start(self, tool: str) -> None:
@@ -102,7 +106,7 @@ class EditSteps:
 
     def click_at(self, point: Point) -> None:
         """Press in a view, as the placed markup tells it, and wait until it is taken."""
-        section = self.widget.panel.section("AddCut")
+        section = self.section("AddCut")
         pick = section._picking
         pick.node.AddControlPointWorld(list(point))
         self.host.pump(lambda: section._picking is not pick)
@@ -197,7 +201,7 @@ class EditSteps:
         node = segments.new_segmentation("Second reader", ct)
         node.GetSegmentation().AddEmptySegment("airways")
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, "airways", ct)
-        node.GetDisplayNode().SetVisibility(False)
+        node.SetDisplayVisibility(False)
         return node
 
 

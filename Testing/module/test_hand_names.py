@@ -8,7 +8,7 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.scene import nodes, overlay_kinds, overlays
+from AirwaySegSlicer.scene import nodes, overlay_kinds
 from AirwaySegSlicer.scene.branches import BranchRow, branch_rows
 from AirwaySegSlicer.scene.hand_names import ESTIMATED, hand_names, show_names
 from AirwaySegSlicer.scene.steps import last_step

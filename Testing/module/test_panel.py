@@ -304,7 +304,7 @@ def test_the_table_has_columns_of_lumen_wall_and_names_with_units_and_constant_d
     desk.select_branch(measured)
     desk.choose("columnsComboBox", "wall")
     titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
-    assert titles == ["Branch", "Out. r. (mm)", "Wall (mm)", "WA (%)", "Rays (%)", "Segment"]
+    assert titles == ["Branch", "Outer (mm)", "Wall (mm)", "WA (%)", "Rays (%)", "Segment"]
     shown = {table.item(row, 0).text(): [table.item(row, n).text() for n in range(1, 5)] for row in range(7)}
     assert shown[str(measured)] == ["3.23", "1.23", "61", "46"]
     assert desk.section("Result").table.chosen() == measured  # the branch stays chosen

@@ -70,13 +70,13 @@ def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
     )
     wall = (
         Column(
-            _("Out. r. (mm)"),
+            _("Outer (mm)"),
             _("Outer radius in mm: from the middle to the wall's outer edge, measured in the CT"),
-            80,
+            78,
             lambda row: row.outer_radius_mm,
             "{:.2f}",
         ),
-        Column(_("Wall (mm)"), _("Thickness of the wall in mm"), 70, lambda row: row.wall_mm, "{:.2f}"),
+        Column(_("Wall (mm)"), _("Thickness of the wall in mm"), 72, lambda row: row.wall_mm, "{:.2f}"),
         Column(
             _("WA (%)"),
             _("Wall area in percent of wall and lumen area"),
