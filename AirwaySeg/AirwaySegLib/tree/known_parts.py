@@ -93,7 +93,7 @@ def checksum(*inputs: NDArray | bytes | float | tuple) -> bytes:
     for one in inputs:
         if isinstance(one, np.ndarray):
             digest.update(f"{one.dtype.str}{one.shape}".encode())
-            digest.update(np.packbits(one) if one.dtype == bool else np.ascontiguousarray(one))
+            digest.update((np.packbits(one) if one.dtype == bool else np.ascontiguousarray(one)).data)
         else:
             digest.update(repr(one).encode())
     return digest.digest()

@@ -77,7 +77,7 @@ def measure_walls(airways: ParsedAirways, ct: NDArray, known: KnownParts | None 
     half_mm = np.where(np.isfinite(thickness_mm), profiles.thickness_mm, np.nan)
     walls = {branch.id: Wall() for branch in airways.tree.branches}
     half_walls = dict(walls)
-    scan = scan_parts(airways, ct)
+    parts_of_ct = scan_parts(airways, ct)
     first = 0
     for one in sections:
         part = slice(first, first + len(one.middles_mm) * RAYS)
@@ -87,7 +87,9 @@ def measure_walls(airways: ParsedAirways, ct: NDArray, known: KnownParts | None 
         half_edges = profiles.inner_mm[part].reshape(-1, RAYS), half_mm[part].reshape(-1, RAYS)
         half_walls[one.branch] = _wall(one, *half_edges, known)
         if airways.tree.branch(one.branch).generation >= FROM_GENERATION:
-            walls[one.branch] = _with_artery(airways, (ct, scan), (one, edges[0]), walls[one.branch], blur_mm, known)
+            walls[one.branch] = _with_artery(
+                airways, (ct, parts_of_ct), (one, edges[0]), walls[one.branch], blur_mm, known
+            )
     branches = [replace(branch, wall=_beside_parent(branch, walls)) for branch in airways.tree.branches]
     peripheral = [branch.id for branch in airways.tree.main() if branch.generation >= FROM_GENERATION]
     pi10, half = (pi10_of(*_sizes([which[number] for number in peripheral])) for which in (walls, half_walls))
