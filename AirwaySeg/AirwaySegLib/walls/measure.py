@@ -143,8 +143,9 @@ def _wall(sections: Sections, inner_mm: Floats, thickness_mm: Floats, known: Kno
         wall = _wall_of(sections, inner_mm, thickness_mm)
         figures = [getattr(wall, name) for name in FIGURES]
         found = known.keep("wall", key, (np.array([np.nan if one is None else one for one in figures]),))
-    values = [None if np.isnan(one) else float(one) for one in found[0]]
-    return Wall(**dict(zip(FIGURES, values, strict=True)))  # type: ignore[arg-type]  # the shares are never NaN
+    inner, thickness, usable, lumen, tapering = found[0].tolist()
+    known_or_none = [None if np.isnan(one) else float(one) for one in (inner, thickness, tapering)]
+    return Wall(known_or_none[0], known_or_none[1], usable, lumen, known_or_none[2])
 
 
 def _wall_of(sections: Sections, inner_mm: Floats, thickness_mm: Floats) -> Wall:
