@@ -12,8 +12,8 @@ import slicerhost
 
 SHORT_MM, LONG_MM = 12.0, 40.0
 """Lengths of the branches that are cut and joined: long enough to be seen."""
-NEAR_MM = 20.0
-"""Another parent of a branch is so near to its joint."""
+APART_MM = 6.0
+"""Another parent of a branch is at least so far from its joint, so that the bridge is seen."""
 Point = tuple[float, float, float]
 
 
@@ -80,15 +80,18 @@ class EditSteps:
         self.turn_to("measure")
         slicerhost.choose(self.ui.overlayComboBox, "origin")
         self.look_at(self.tip)
+        closer(0.4)
         self.picture(target)
+        closer(2.5)
 
     def compare(self, target: Path) -> None:
         """The airways against a second reader's, who has one subtree less and the unconnected pieces more."""
         self.turn_to("measure", "compare")
-        slicerhost.choose(self.ui.otherSelector, self._second_reader())
+        lobar = next(row.id for row in self._rows() if row.generation == 4)
+        slicerhost.choose(self.ui.otherSelector, self._second_reader(lobar))
         slicerhost.click(self.ui.compareButton)
         self.wait("airways")
-        self.host.pump(0.2)
+        self.look_at(self._middle(lobar))
         self.picture(target)
         slicerhost.click(self.ui.removeComparisonButton)
 
@@ -162,7 +165,7 @@ class EditSteps:
             yield row.id, tuple(points[0]), tuple(points[-max(1, len(points) // 8) - 1])
 
     def _other_parent(self) -> tuple[Point, Point]:
-        """The joint of a branch, and a point of another airway to which it can be joined, by the shortest bridge."""
+        """The joint of a branch, and a point of another airway; those with the shortest bridge that can be seen."""
         rows = {row.id: row for row in self._rows()}
         found = []
         for number, _start, _tip in list(self._twigs())[1:8]:
@@ -174,7 +177,7 @@ class EditSteps:
             points = np.concatenate([self._points(other) for other in others if other not in siblings])
             first = tuple(joint[min(len(joint) - 1, 3)].tolist())
             away = np.linalg.norm(points - first, axis=1)
-            parent = tuple(points[away.argmin()].tolist())
+            parent = tuple(points[np.where(away < APART_MM, np.inf, away).argmin()].tolist())
             try:
                 proposed = self.logic.proposeEdit(self.widget.panel.airways(), "reconnect", [first, parent])
             except RuntimeError:
@@ -184,7 +187,8 @@ class EditSteps:
             raise RuntimeError("No branch can be joined to another parent in this result.")
         return min(found)[1:]
 
-    def _second_reader(self) -> slicer.vtkMRMLSegmentationNode:
+    def _second_reader(self, lacking: int) -> slicer.vtkMRMLSegmentationNode:
+        """The airways without a branch and its subtree, but with the unconnected pieces."""
         from AirwaySegSlicer.scene import segments
         from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
 
@@ -194,8 +198,7 @@ class EditSteps:
         pieces = airways.GetSegmentation().GetSegment(segments.UNCONNECTED_ID) is not None
         if pieces:
             mask |= slicer.util.arrayFromSegmentBinaryLabelmap(airways, segments.UNCONNECTED_ID, ct).astype(mask.dtype)
-        lobar = next(row.id for row in self._rows() if row.generation == 4)
-        gone = branch_voxels(airways, subtree(airways, lobar))
+        gone = branch_voxels(airways, subtree(airways, lacking))
         shift = segments.first_voxel_between(segments.segment_voxels(airways).matrix, _matrix(ct))
         mask[tuple((gone + shift).T[::-1])] = 0
         node = segments.new_segmentation("Second reader", ct)
@@ -203,6 +206,14 @@ class EditSteps:
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, "airways", ct)
         node.SetDisplayVisibility(False)
         return node
+
+
+def closer(share: float) -> None:
+    """Bring every camera to this share of its distance."""
+    for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
+        focus = np.array(camera.GetFocalPoint())
+        camera.SetPosition(*(focus + share * (np.array(camera.GetPosition()) - focus)).tolist())
+        camera.ResetClippingRange()
 
 
 def _matrix(ct: slicer.vtkMRMLScalarVolumeNode) -> Any:

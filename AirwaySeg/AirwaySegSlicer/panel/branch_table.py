@@ -55,7 +55,7 @@ def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
     )
     name = Column(_("Name"), _("Name or lobe (an estimate, or by hand)"), 70, shown_name)
     segment = Column(
-        _("Segment"), _("Segment of the lung (an estimate, or by hand)"), 56, lambda row: row.segment.partition(" ")[0]
+        _("Segment"), _("Segment of the lung (an estimate, or by hand)"), 60, lambda row: row.segment.partition(" ")[0]
     )
     lumen = (
         Column(_("Length (mm)"), _("Length of the centerline in mm"), 88, lambda row: row.length_mm, "{:.1f}"),
@@ -72,11 +72,11 @@ def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
         Column(
             _("Outer (mm)"),
             _("Outer radius in mm: from the middle to the wall's outer edge, measured in the CT"),
-            78,
+            76,
             lambda row: row.outer_radius_mm,
             "{:.2f}",
         ),
-        Column(_("Wall (mm)"), _("Thickness of the wall in mm"), 72, lambda row: row.wall_mm, "{:.2f}"),
+        Column(_("Wall (mm)"), _("Thickness of the wall in mm"), 70, lambda row: row.wall_mm, "{:.2f}"),
         Column(
             _("WA (%)"),
             _("Wall area in percent of wall and lumen area"),
