@@ -174,6 +174,7 @@ def test_the_check_says_what_runs_the_network_and_how_long_a_usual_ct_takes():
     assert [one.what for one in found.findings if "usual CT" in one.what] == [words]
     assert found.device_line == "CPU: no GPU that PyTorch can use; a usual CT takes about 2 min"
     assert "usual" not in installation.judge(seen | {"network": {}}).device_line
+    assert installation.judge(seen | {"durations": {"fast": "about 40 s"}}).durations == {"fast": "about 40 s"}
 
 
 def test_the_probe_runs_a_small_window_and_tells_its_time(monkeypatch):
@@ -183,8 +184,10 @@ def test_the_probe_runs_a_small_window_and_tells_its_time(monkeypatch):
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
     found = probe.about_network()  # 2 s a window
     assert (found["device"], found["duration"]) == ("cpu", "about 80 s")
-    monkeypatch.setattr("AirwaySegLib.commands.info.load_model", lambda name: 1 / 0)
-    assert probe.about_network() == {}
+    monkeypatch.setattr("AirwaySegLib.commands.info.usual_case", lambda settings: {"duration": f"{settings.weights}!"})
+    assert probe.durations(["mine", "fast", "default"]) == {"default": "default!", "fast": "fast!"}
+    monkeypatch.setattr("AirwaySegLib.commands.info.usual_case", lambda settings: 1 / 0)
+    assert probe.about_network() == probe.durations(["default"]) == {}
 
 
 # PyTorch -------------------------------------------------------------------------------------------------------------

@@ -29,12 +29,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Installation:
-    """The result of the probe: findings, a line about the device, names of models, available devices."""
+    """The result of the probe: findings, a line about the device, names of models, available devices.
+
+    ``durations`` says for some models how long a usual CT takes with them.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     device_line: str = ""
     models: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=lambda: ["auto", "cpu"])
+    durations: dict[str, str] = field(default_factory=dict)
 
 
 def about_old_slicer(major: int, minor: int) -> str:
@@ -73,7 +77,8 @@ def judge(probe: dict) -> Installation:
     ]
     usual = probe.get("network", {}).get("duration", "")
     line = _("{device}; a usual CT takes {duration}").format(device=_device_line(probe), duration=usual)
-    return Installation(findings, line if usual else _device_line(probe), probe["models"], devices)
+    device_line = line if usual else _device_line(probe)
+    return Installation(findings, device_line, probe["models"], devices, probe.get("durations", {}))
 
 
 def _packages(probe: dict) -> Finding:

@@ -16,6 +16,8 @@ RESOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..",
 REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
 OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
 PROBE_FILE = "probe.json"
+DEFAULT_MODEL = "default"
+TIMED_MODELS = (DEFAULT_MODEL, "fast")
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
@@ -76,13 +78,22 @@ def models() -> list[str]:
         return []
 
 
-def about_network() -> dict:
-    """How the network runs here, and how long a usual CT takes; empty where it does not run."""
+def about_network(model: str = DEFAULT_MODEL) -> dict:
+    """How a model's network runs here, and how long a usual CT takes; empty where it does not run."""
     try:
-        settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings()
+        settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings(weights=model)
         return importlib.import_module("AirwaySegLib.commands.info").usual_case(settings)
     except Exception:
         return {}
+
+
+def durations(names: list[str]) -> dict[str, str]:
+    """How long a usual CT takes with each of `TIMED_MODELS`; without those that fail."""
+    found = {}
+    for name in (name for name in TIMED_MODELS if name in names):
+        if about := about_network(name):
+            found[name] = about["duration"]
+    return found
 
 
 def main(folder: str) -> None:
@@ -94,8 +105,9 @@ def main(folder: str) -> None:
         "driver": about_driver(),
         "freeDisk": shutil.disk_usage(folder).free,
         "torch": about_torch(),
-        "models": models(),
+        "models": (names := models()),
         "network": about_network(),
+        "durations": durations(names),
     }
     with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
         json.dump(found, stream)
