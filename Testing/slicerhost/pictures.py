@@ -35,6 +35,9 @@ PROBE = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.Re
 
 
 @functools.cache
+COLOURS, MOST_BYTES = (256, 128, 64, 32), 195_000
+
+
 def why_not() -> str:
     """Why nothing can be drawn here, as a sentence; empty when it can."""
     run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
@@ -183,9 +186,15 @@ def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Pat
 
 
 def save_small(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG file of at most 256 colours, which is a fifth of the size; rare colours keep their hue."""
-    colours = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    colours.save(path, optimize=True)
+    """Write a PNG file of at most 256 colours, which is a fifth of the size; rare colours keep their hue.
+
+    Where the file would be larger than `MOST_BYTES` it has fewer colours.
+    """
+    for count in COLOURS:
+        colours = picture.convert("RGB").quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+        colours.save(path, optimize=True)
+        if Path(path).stat().st_size < MOST_BYTES:
+            break
     return Path(path)
 
 
