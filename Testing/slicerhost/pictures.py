@@ -27,6 +27,7 @@ VIEW_MANAGERS = (
     "vtkMRMLColorLegendDisplayableManager",
 )
 VIEW_OF_ORIENTATION = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
+COLOURS, MOST_BYTES = (256, 128, 64, 32), 195_000
 GAP, BAR_HEIGHT, BACKGROUND = 4, 18, (60, 60, 60)
 # As in vtkMRMLSliceNode and the 3D view's own bar.
 BAR_COLOURS = {"Red": (243, 74, 51), "Green": (110, 176, 75), "Yellow": (237, 213, 76), "3D": (116, 120, 190)}
@@ -35,9 +36,6 @@ PROBE = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); w.Re
 
 
 @functools.cache
-COLOURS, MOST_BYTES = (256, 128, 64, 32), 195_000
-
-
 def why_not() -> str:
     """Why nothing can be drawn here, as a sentence; empty when it can."""
     run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=60)
