@@ -382,6 +382,7 @@ class AirwaySegTest(ScriptedLoadableModuleTest):
         finished: list[tuple] = []
 
         def launch(arguments: list[str], **options: Any) -> subprocess.Popen:
+            """Leave a mask of the CT where the command would leave its own, and print the lines."""
             ctPath, resultFolder = arguments[4], arguments[6]
             os.mkdir(resultFolder)
             mask = SimpleITK.ReadImage(ctPath) > 100

@@ -18,6 +18,7 @@ import slicer
 import slicerhost
 from PIL import Image
 from slicerhost import pictures
+from tutorial_edits import EditSteps
 
 SCREENSHOTS = Path(__file__).parents[1] / "Resources" / "Screenshots"
 LUNG_WINDOW_HU = (-1050, 200)
@@ -32,7 +33,7 @@ LIMIT_S = 600
 """For each command that the panel runs."""
 
 
-class Session:
+class Session(EditSteps):
     """An open panel with its views, and the pictures that are taken of it."""
 
     def __init__(self, host: slicerhost.Host, ct: str, result: str, size: tuple) -> None:
@@ -52,7 +53,7 @@ class Session:
         """Show a tab; open these sections of it, and close its others, by their headers."""
         self.ui.tabs.setCurrentWidget(getattr(self.ui, f"{tab}Tab"))
         self.host.pump()
-        for name in ("log", "install", "addCut", "correct"):
+        for name in ("log", "install", "addCut", "correct", "compare"):
             section = getattr(self.ui, f"{name}Section")
             if section.isVisible() and section.collapsed == (name in sections):
                 slicerhost.click(section)
@@ -157,6 +158,13 @@ class Session:
         self.host.pump(0.2)
         self.picture(target)
 
+    def walls(self, target: Path) -> None:
+        """The table's columns of the walls."""
+        self.turn_to("measure")
+        slicerhost.choose(self.ui.columnsComboBox, "wall")
+        self.picture_of_panel(target)
+        slicerhost.choose(self.ui.columnsComboBox, "lumen")
+
     def review(self, target: Path) -> None:
         """The first point is accepted, and the second one is shown across and along."""
         self.turn_to("review")
@@ -227,8 +235,15 @@ STEPS: dict[str, Callable[[Session, Path], None]] = {
     "segment": Session.segment,
     "result": Session.result_shown,
     "branch": Session.branch,
+    "walls": Session.walls,
     "review": Session.review,
+    "cut": Session.cut,
+    "add": Session.add,
+    "join": Session.join,
     "overlay": Session.overlay,
+    "origin": Session.origin,
+    "compare": Session.compare,
+    "names": Session.names,
     "correct": Session.correct,
     "export": Session.export,
     "finetune": Session.finetune,

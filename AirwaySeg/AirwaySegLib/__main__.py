@@ -119,7 +119,7 @@ def _add_voxels(parser: argparse._ActionsContainer, besides: str = "") -> None:
     parser.add_argument(
         "--voxels",
         action="store_true",
-        help="for 3D Slicer: voxels.npz with the values at airway voxels only, instead of the four maps" + besides,
+        help="for 3D Slicer: voxels.npz with the values at airway voxels only, instead of maps and pictures" + besides,
     )
 
 
@@ -173,6 +173,12 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     _add_names(parser)
     parser.add_argument("--curves", action="store_true", help="also centerline.mrk.json, curves for 3D Slicer")
     _add_voxels(parser)
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="parts.npz of an earlier result with --voxels: what has not changed since is not measured again",
+    )
     _add_progress_and_force(parser)
     parser.set_defaults(run=_measure)
 
@@ -330,6 +336,7 @@ def _measure(options: argparse.Namespace) -> int:
         parse_spacing(options.spacing),
         options.voxels,
         options.names,
+        options.known,
     )
     with _shown(options.progress) as progress:
         text = run_measure(request, progress)

@@ -135,11 +135,6 @@ def test_closing_the_scene_while_it_compares_ends_it_and_leaves_nothing(a_measur
 def test_it_comes_back_with_a_saved_scene(a_compared_desk, tmp_path):
     desk, path = a_compared_desk, str(tmp_path / "case.mrb")
     rows, before = comparison.comparison_rows(desk.airways), map_on_ct(desk)
-    assert slicer.util.saveScene(path)
-    slicer.mrmlScene.Clear(0)
-    desk.host.pump()
-    slicer.util.loadScene(path)
-    desk.host.pump()
-    desk.ct = slicer.util.getNode("CT")
+    desk.save_and_reload(path)
     assert comparison.comparison_rows(desk.airways) == rows and np.array_equal(map_on_ct(desk), before)
     assert desk.ui.compareTable.rowCount == len(rows) and not desk.host.messages

@@ -8,7 +8,7 @@ import pytest
 import slicer
 import slicerhost
 
-from AirwaySegSlicer.scene import nodes, overlays
+from AirwaySegSlicer.scene import nodes, overlay_kinds
 from AirwaySegSlicer.scene.branches import BranchRow, branch_rows
 from AirwaySegSlicer.scene.hand_names import ESTIMATED, hand_names, show_names
 from AirwaySegSlicer.scene.steps import last_step
@@ -184,11 +184,7 @@ def test_names_come_back_with_a_saved_scene_and_can_be_taken_away_then(a_measure
     desk, fork, path = a_measured_desk, a_fork(a_measured_desk), str(tmp_path / "case.mrb")
     give(desk, fork, "LB1+2 apicoposterior")
     names, before = hand_names(desk.airways), table_of(desk)
-    assert slicer.util.saveScene(path)
-    slicer.mrmlScene.Clear(0)
-    desk.host.pump()
-    slicer.util.loadScene(path)
-    desk.host.pump()
+    desk.save_and_reload(path)
     assert hand_names(desk.airways) == names and table_of(desk) == before
     assert set(by_hand(desk).values()) == {"LB1+2"}
     desk.logic.estimateAgain(desk.airways, fork)
@@ -206,7 +202,7 @@ def test_the_overlay_of_the_segments_follows_a_name(a_measured_desk):
     def surface():
         return nodes.companion(desk.airways, nodes.SURFACE)
 
-    number = [name.split()[0] for name in overlays.SEGMENT_NAMES].index("RB2") + 1
+    number = [name.split()[0] for name in overlay_kinds.SEGMENT_NAMES].index("RB2") + 1
     assert number not in values()
     give(desk, fork, "RB2 posterior")
     assert number in values()

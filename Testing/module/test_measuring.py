@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from AirwaySegSlicer.commands import measure as measuring
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import branches, maps, nodes, overlays, radius_plot
+from AirwaySegSlicer.scene import branches, maps, nodes, overlay_kinds, overlays, radius_plot
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,26 @@ def test_measuring_again_replaces_the_tree(a_tree, a_measured_folder, tmp_path):
     count = slicer.mrmlScene.GetNumberOfNodes()
     take_in_again(airways, a_measured_folder, maps, tmp_path)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
+
+
+def test_measuring_again_takes_over_what_has_not_changed(a_tree, tmp_path):
+    ct, mask, airways, maps = a_tree
+    lows = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        steps = measuring.measuring_job(airways, maps).prepare(str(folder))
+        with pytest.raises(StopIteration) as end:
+            while True:
+                next(steps)
+        arguments = end.value.value
+        assert arguments[arguments.index("--known") + 1] == maps.parts(airways)
+        lows.append(slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(nodes.read_volume(arguments[1])))[:3, 3])
+        mask[np.argwhere(mask)[0][0]] = False  # the upper end: the box of the airways begins elsewhere
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), airways, "airways", ct)
+    assert np.array_equal(*lows)  # the part that is written stays where it is
+    maps.forget(airways)
+    assert maps.parts(airways) == ""
 
 
 def test_a_hidden_centerline_stays_hidden_when_it_is_measured_again(a_tree, a_measured_folder, tmp_path):
@@ -304,8 +324,8 @@ def test_the_legend_names_what_the_colours_mean(a_tree):
 def test_segments_have_the_names_and_numbers_of_the_library():
     from AirwaySegLib.tree.segments import SEGMENTS, full_name
 
-    assert list(overlays.SEGMENT_NAMES) == [full_name(segment) for segment in SEGMENTS]
-    colours = overlays.ramp(overlays.SEGMENT_COLOURS, len(SEGMENTS) + 1)
+    assert list(overlay_kinds.SEGMENT_NAMES) == [full_name(segment) for segment in SEGMENTS]
+    colours = overlays.ramp(overlay_kinds.SEGMENT_COLOURS, len(SEGMENTS) + 1)
     assert len(set(colours)) == len(SEGMENTS) + 1
 
 
@@ -326,7 +346,7 @@ def test_a_centerline_of_an_older_version_must_be_measured_again(a_tree):
 def test_generations_have_the_colours_of_the_library():
     from AirwaySegLib.tree import colours
 
-    assert overlays.GENERATION_RAMP == colours.GENERATION_RAMP
+    assert overlay_kinds.GENERATION_RAMP == colours.GENERATION_RAMP
     for count in (1, 2, 9, 14):
         mine = np.array(overlays.ramp(overlays.OVERLAYS["generation"].colours, count)) * 255
         assert np.array_equal(np.rint(mine), colours.generation_colours(count))
@@ -385,6 +405,9 @@ def test_the_walls_are_measured_in_the_ct_and_shown_as_an_overlay(a_walled_ct):
     column = table.GetColumnByName("wall_thickness_mm")
     found = np.array([column.GetValue(row) for row in range(column.GetNumberOfValues())])
     known = found[np.isfinite(found)]
+    rows = branches.branch_rows(nodes.companion(airways, nodes.CENTERLINE))
+    assert [row.wall_mm for row in rows] == pytest.approx([one if one == one else None for one in found], abs=1e-6)
+    assert all(row.outer_radius_mm > row.wall_mm and 0 < row.wall_area < 1 for row in rows if row.wall_mm)
     assert len(known) >= 4 and ((known > 0.9) & (known < 1.6)).all()  # the drawn wall ends within half a voxel
     overlays.show_overlay(airways, "wallThickness", overlays.OverlayLook(True, True), maps)
     shown = np.unique(values_of_surface(airways, "wallThickness")).round(3)

@@ -16,6 +16,8 @@ from AirwaySegSlicer.commands import segment as segmentation
 from AirwaySegSlicer.commands import training_cases
 from AirwaySegSlicer.scene import nodes, origin, overlays, tags
 from AirwaySegSlicer.scene.branch_edits import Proposed, apply
+from AirwaySegSlicer.scene.branches import branch_rows
+from AirwaySegSlicer.scene.hand_names import show_names
 from AirwaySegSlicer.scene.review_kinds import APPLIED, PIECE, PROPOSED, TIP
 from AirwaySegSlicer.scene.segments import first_voxel_between, segment_voxels
 from AirwaySegSlicer.scene.steps import Steps
@@ -104,15 +106,61 @@ def test_decisions_give_bridges_to_the_repair_and_pieces_to_the_network(a_review
     assert np.array_equal(origins(desk.airways, desk.ct), before)
 
 
+def test_what_was_erased_and_painted_again_is_by_hand_and_undo_brings_back_what_it_was(a_result):
+    ct, mask, airways = a_result
+    steps, before, erased = Steps(), origins(airways, ct), mask.copy()
+    erased[20:40] = False
+    steps.begin(airways, "erase")  # as the Segment Editor does before a stroke
+    paint(airways, ct, erased)
+    steps.begin(airways, "paint")
+    paint(airways, ct, mask)
+    assert np.array_equal(origins(airways, ct), np.where(mask & ~erased, HAND, before))
+    steps.undo(airways)
+    assert np.array_equal(origins(airways, ct), np.where(erased, before, 0))
+    steps.undo(airways)
+    assert np.array_equal(origins(airways, ct), before)
+    steps.redo(airways)
+    steps.redo(airways)
+    assert np.array_equal(origins(airways, ct), np.where(mask & ~erased, HAND, before))
+
+
+def test_the_pause_after_an_edit_notes_what_was_erased(a_review):
+    desk, before = a_review, origins(a_review.airways, a_review.ct)
+    erased = desk.mask.copy()
+    erased[20:40] = False
+    paint(desk.airways, desk.ct, erased)
+    desk.section("Correct").on_pause()
+    paint(desk.airways, desk.ct, desk.mask)
+    assert np.array_equal(origins(desk.airways, desk.ct), np.where(desk.mask & ~erased, HAND, before))
+    desk.section("Correct").on_take_back()
+    assert np.array_equal(origins(desk.airways, desk.ct), before)
+    paint(desk.airways, desk.ct, np.zeros_like(desk.mask))
+    desk.section("Correct").on_pause()
+    desk.section("Correct").on_take_back()
+    assert np.array_equal(origins(desk.airways, desk.ct), before)
+
+
 @pytest.mark.parametrize("panel", [True, False], ids=["the editor's undo", "without an editor"])
-def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_and_origins(a_review, panel):
+def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_origins_and_names(a_review, panel):
     desk, rng, random_voxels = a_review, random.Random(11), np.random.default_rng(11)
     if not panel:
         desk.logic.steps.editor_of = lambda airways: None
 
+    def tree() -> slicer.vtkMRMLModelNode:
+        show_names(desk.airways)  # as when the user pauses
+        return nodes.companion(desk.airways, nodes.CENTERLINE)
+
     def state() -> tuple:
         pieces = voxels(desk, "unconnected").tobytes()
-        return origins(desk.airways, desk.ct).tobytes(), pieces, tags.read_tag(desk.airways, tags.DECISIONS)
+        shown = [(row.id, row.lobe, row.segment, row.by_hand) for row in branch_rows(tree())]
+        names = tags.read_tag(desk.airways, tags.NAMES)
+        return (
+            origins(desk.airways, desk.ct).tobytes(),
+            pieces,
+            tags.read_tag(desk.airways, tags.DECISIONS),
+            names,
+            shown,
+        )
 
     def act(action: str) -> None:
         box = np.zeros_like(desk.mask)
@@ -126,13 +174,20 @@ def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_and_origi
         elif action == "paint":
             desk.logic.steps.begin(desk.airways, "paint")  # as the Segment Editor does before a stroke
             paint(desk.airways, desk.ct, now | box if rng.random() < 0.5 else now & ~box)
+        elif action == "name":
+            number = rng.choice(branch_rows(tree())).id
+            desk.logic.nameBranch(desk.airways, number, segment=rng.choice(["RB6", "LB3", "none"]))
+        elif action == "join":  # a bridge of clicks, a piece of the network, and a joint that is cut
+            add, remove = (on_airways(desk.airways, desk.ct, box & part) for part in (~now, now))
+            codes = np.where(np.arange(len(add)) % 3 > 0, CLICK, NETWORK).astype(np.uint8)
+            desk.logic.applyEdit(desk.airways, Proposed(action, "", add=add, remove=remove, origins=codes))
         else:
             part = on_airways(desk.airways, desk.ct, box & (now if action == "cut" else ~now))
             desk.logic.applyEdit(desk.airways, Proposed(action, "", **{"remove" if action == "cut" else "add": part}))
 
     past, future = [state()], []
     for _step in range(50):
-        action = rng.choice(["decide", "add", "cut", "paint", "undo", "redo"])
+        action = rng.choice(["decide", "add", "cut", "join", "paint", "name", "undo", "redo", "undo"])
         if action == "undo" and len(past) > 1 and len(future) < 15:
             desk.logic.undo(desk.airways)
             future.append(past.pop())
@@ -141,6 +196,7 @@ def test_50_random_actions_with_undo_and_redo_restore_voxels_decisions_and_origi
             past.append(future.pop())
         elif action not in ("undo", "redo"):
             act(action)
+            origin.note_erased(desk.airways)  # as when the user pauses
             past, future = [*past, state()], []
         assert state() == past[-1], action
         assert np.array_equal(origins(desk.airways, desk.ct) > 0, voxels(desk))
@@ -158,6 +214,36 @@ def test_origins_come_back_with_a_saved_scene_and_a_moved_one(a_result, tmp_path
     slicer.util.loadScene(path)
     ct, airways = slicer.util.getNode("CT"), slicer.util.getNode("CT airways")
     assert np.array_equal(origins(airways, ct), before) and (before == CLICK).any()
+
+
+def test_decisions_joins_erased_voxels_and_names_come_back_together_with_a_saved_scene(a_review, tmp_path):
+    desk, rows = a_review, branch_rows(nodes.companion(a_review.airways, nodes.CENTERLINE))
+    desk.logic.decide(desk.airways, item_of(desk, PROPOSED, 2), "accept")
+    new, joint = np.zeros_like(desk.mask), np.zeros_like(desk.mask)
+    new[2:5, 3:6, 30:34], joint[20:24] = True, desk.mask[20:24]
+    add, remove = (on_airways(desk.airways, desk.ct, part) for part in (new, joint))
+    codes = np.where(np.arange(len(add)) % 2, CLICK, NETWORK).astype(np.uint8)
+    desk.logic.applyEdit(desk.airways, Proposed("join", "", add=add, remove=remove, origins=codes))
+    desk.logic.nameBranch(desk.airways, rows[-1].id, segment="RB6")
+    erased = voxels(desk)
+    erased[30:34] = False
+    paint(desk.airways, desk.ct, erased)  # and the scene is saved at once
+
+    def state() -> tuple:
+        kept = [tags.read_tag(desk.airways, name) for name in (tags.DECISIONS, tags.NAMES)]
+        shown = [
+            (row.id, row.segment, row.by_hand) for row in branch_rows(nodes.companion(desk.airways, nodes.CENTERLINE))
+        ]
+        return origins(desk.airways, desk.ct).tobytes(), voxels(desk, "unconnected").tobytes(), kept, shown
+
+    before = state()
+    desk.save_and_reload(str(tmp_path / "case.mrb"))
+    assert state() == before and not desk.host.messages
+    desk.section("Correct").on_pause()
+    painted = erased.copy()
+    painted[30:34] = desk.mask[30:34]
+    paint(desk.airways, desk.ct, painted)
+    assert (origins(desk.airways, desk.ct)[30:34][desk.mask[30:34]] == HAND).all()
 
 
 def test_the_overlay_colours_by_origin_without_a_measurement_and_follows_edits(a_desk, tmp_path):

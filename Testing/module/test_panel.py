@@ -301,6 +301,43 @@ def test_the_table_lists_one_lobe_or_suspects_only_and_a_pick_shows_all_again(a_
     assert [table.item(row, 0).text() for row in range(table.rowCount)] == [str(other)]
 
 
+def test_the_table_has_columns_of_lumen_wall_and_names_with_units_and_constant_decimals(a_measured_desk):
+    desk, table = a_measured_desk, a_measured_desk.ui.branchTable
+    centerline = nodes.companion(desk.airways, nodes.CENTERLINE)
+    cells, measured = centerline.GetPolyData().GetCellData(), 2
+    ids = [int(cells.GetArray("branch_id").GetValue(cell)) for cell in range(7)]
+    figures = {"inner_diameter_mm": 4.0, "wall_thickness_mm": 1.234, "wall_area_fraction": 0.612, "usable_rays": 0.456}
+    for name, value in figures.items():
+        cells.GetArray(name).SetValue(ids.index(measured), value)
+    centerline.GetPolyData().Modified()
+    desk.widget.panel.measured()
+    desk.select_branch(measured)
+    desk.choose("columnsComboBox", "wall")
+    titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    assert titles == ["Branch", "Outer (mm)", "Wall (mm)", "WA (%)", "Rays (%)", "Segment"]
+    shown = {table.item(row, 0).text(): [table.item(row, n).text() for n in range(1, 5)] for row in range(7)}
+    assert shown[str(measured)] == ["3.23", "1.23", "61", "46"]
+    assert desk.section("Result").table.chosen() == measured  # the branch stays chosen
+    desk.section("Result").table.on_header(2)
+    desk.section("Result").table.on_header(2)  # the thickest first
+    assert table.item(0, 0).text() == str(measured) and table.item(6, 2).text() == ""
+    lobe = next(row.lobe for row in branches.branch_rows(centerline) if row.lobe)
+    desk.choose("lobeComboBox", lobe)
+    assert 0 < table.rowCount < 7
+    desk.choose("columnsComboBox", "names")
+    assert {table.item(row, 3).text() for row in range(table.rowCount)} == {lobe}
+    assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount))
+    desk.choose("columnsComboBox", "lumen")
+    assert table.horizontalHeaderItem(2).text() == "Length (mm)" and not desk.host.messages
+
+
+def test_every_set_of_columns_fits_into_a_narrow_table(slicer_host):
+    from AirwaySegSlicer.panel import branch_table
+
+    for _name, columns in branch_table.columns().values():
+        assert sum(column.width for column in columns) <= 400 - 22  # a scroll bar and the frame
+
+
 def test_the_plot_is_closed_by_the_same_button_and_the_layout_is_that_from_before(a_measured_desk):
     desk, manager = a_measured_desk, slicer.app.layoutManager()
     before = manager.layout

@@ -175,12 +175,7 @@ def test_decisions_voxels_and_the_list_come_back_with_a_saved_scene(a_review, tm
     desk.logic.decide(desk.airways, item_of(desk, APPLIED, 1), "refuse")
     desk.logic.decide(desk.airways, item_of(desk, PIECE, 5), "later")
     before, items = state(desk), desk.logic.reviewItems(desk.airways)
-    assert slicer.util.saveScene(path)
-    slicer.mrmlScene.Clear(0)
-    desk.host.pump()
-    slicer.util.loadScene(path)
-    desk.host.pump()
-    desk.ct = slicer.util.getNode("CT")
+    desk.save_and_reload(path)
     assert state(desk) == before and not desk.host.messages
     again = desk.logic.reviewItems(desk.airways)
     assert [(one.kind, one.number, one.decision) for one in again] == [(a.kind, a.number, a.decision) for a in items]

@@ -76,6 +76,15 @@ class Desk:
         rows = [row for row in range(table.rowCount) if table.item(row, 0).text() == str(number)]
         self.choose("branchTable", rows[0])
 
+    def save_and_reload(self, path: str) -> None:
+        """Save the scene as one file, close it, and read it again."""
+        assert slicer.util.saveScene(path)
+        slicer.mrmlScene.Clear(0)
+        self.host.pump()
+        slicer.util.loadScene(path)
+        self.host.pump()
+        self.ct = slicer.util.getNode("CT")
+
     def draw(self, name: str, **masks: np.ndarray) -> slicer.vtkMRMLSegmentationNode:
         """A segmentation on the CT that another program made, with these segments; by default the tree."""
         node = segments.new_segmentation(name, self.ct)

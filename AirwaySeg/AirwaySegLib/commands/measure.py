@@ -35,10 +35,11 @@ from AirwaySegLib.tree.centerline_file import write_centerline
 from AirwaySegLib.tree.distance_maps import from_carina, to_centerline, to_wall
 from AirwaySegLib.tree.export import summary_text, write_markups, write_summary, write_table
 from AirwaySegLib.tree.hand_names import HandName, read_names, with_hand_names
+from AirwaySegLib.tree.known_parts import KnownParts
 from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
-from AirwaySegLib.tree.suspects import branch_probability, find_suspects
+from AirwaySegLib.tree.suspects import MOST_OF_A_KIND, branch_probability, find_suspects
 from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
@@ -51,19 +52,22 @@ DISTANCES = {
 }
 MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
 """The maps, and the file that can be written instead of them: their values at the airway voxels only."""
+PARTS = "parts.npz"
+"""What was computed for each part of the airways, for the next measurement; written beside `VOXELS`."""
 PROBABILITY = "probability"
 """Name of the raw probability (0..1) in `VOXELS`, where it is known."""
 
 
 def result_files(voxels: bool, ct: bool = False) -> tuple[str, ...]:
     """Names of the files that a measurement writes, with or without a CT; `TREE` is the last."""
-    values = (VOXELS,) if voxels else MAPS
+    if voxels:
+        return (TABLE, SUMMARY, CENTERLINE, VOXELS, PARTS, SUSPECTS, TREE)
     pictures = (TREE_PICTURE, RADIUS_PLOT, *((WALL_PLOT,) if ct else ()))
-    return (TABLE, SUMMARY, CENTERLINE, *values, SUSPECTS, *pictures, TREE)
+    return (TABLE, SUMMARY, CENTERLINE, *MAPS, SUSPECTS, *pictures, TREE)
 
 
 FILES = result_files(voxels=False)
-REPLACED = (*FILES, VOXELS, WALL_PLOT)
+REPLACED = (*FILES, VOXELS, PARTS, WALL_PLOT)
 """Files that are removed when a result replaces an older one."""
 
 
@@ -74,7 +78,8 @@ class MeasureRequest:
     ``ct`` and ``probability`` (0..255) are on the mask's grid. With ``ct`` walls and arteries are measured and, unless
     ``voxels``, a picture of slices is drawn; with ``probability`` doubtful tips are found. ``curves`` adds Slicer's
     markups curves, ``force`` replaces results, ``spacing_mm`` (x, y, z) is for files without a spacing, and ``voxels``
-    writes `VOXELS` instead of the maps. ``names`` is a file of names by hand (`hand_names`).
+    writes `VOXELS` and `PARTS` instead of maps and pictures. ``names`` is a file of names by hand (`hand_names`).
+    ``known`` is the `PARTS` of an earlier measurement: parts of the airways that have not changed are taken from it.
     """
 
     mask: Path
@@ -86,6 +91,7 @@ class MeasureRequest:
     spacing_mm: Spacing | None = None
     voxels: bool = False
     names: Path | None = None
+    known: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,14 @@ class Beside:
     """What is known besides a mask.
 
     Pieces that are airway for certain and not in it, the lungs' volumes, the CT on its grid, in which walls are
-    measured, and names that a person gave.
+    measured, names that a person gave, and what an earlier measurement computed, to which this one adds.
     """
 
     pieces: Pieces | None = None
     volumes: LungVolumes | None = None
     ct: Volume | None = None
     names: Sequence[HandName] = ()
+    known: KnownParts | None = None
 
 
 NOTHING_BESIDE = Beside()
@@ -123,6 +130,7 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     check_free(request.output, result_files(request.voxels, request.ct is not None) + others, request.force)
     progress("read", 0, 1)
     names = read_names(request.names) if request.names else ()
+    known = KnownParts.read(request.known) if request.known else None
     mask = read_mask(request.mask, request.spacing_mm)
     ct = None
     if request.ct is not None:
@@ -131,7 +139,9 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     probability = read_probability(request.probability, mask, request.spacing_mm) if request.probability else None
     progress("read", 1, 1)
     with delivered_into(request.output, TREE, REPLACED + others) as unfinished:
-        airways = measure(mask, unfinished, probability, progress, request.voxels, Beside(ct=ct, names=names))
+        airways = measure(
+            mask, unfinished, probability, progress, request.voxels, Beside(ct=ct, names=names, known=known)
+        )
         title = case_name(request.mask)
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
@@ -155,12 +165,13 @@ def measure(
     """
     steps = len(FILES) + 2
     progress("measure", 0, steps)
-    airways = parse_airways(to_canonical(mask))
+    known = beside.known or KnownParts()
+    airways = parse_airways(to_canonical(mask), known)
     airways = replace(airways, tree=with_hand_names(airways.tree, beside.names))
     if beside.ct is not None:
         progress("measure", 1, steps)
-        airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array))
-    tree, grid = airways.tree, airways.grid
+        airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array, known))
+    tree = airways.tree
     done = 2
     progress("measure", done, steps)
     where = voxels_from_canonical(airways.voxels_of_mask(), mask)
@@ -178,22 +189,29 @@ def measure(
         likely = branch_probability(tree, branch_map, on_axes)
     if voxels:
         write_voxels(folder / VOXELS, where, values, mask)
+        known.write(folder / PARTS)
     else:
         for name in MAPS:
             write_sparse_nrrd(folder / name, where, values[name], mask)
-    title = case_name(mask.path) if mask.path else "Airways"
-    draw_generations(tree, branch_map, grid.spacing_mm, title).save(folder / TREE_PICTURE)
-    draw_radius_plot(tree, title).save(folder / RADIUS_PLOT)
-    if beside.ct is not None:
-        draw_wall_plot(tree, title).save(folder / WALL_PLOT)
+        _draw(airways, branch_map, beside.ct is not None, folder)
     progress("measure", done + 2, steps)
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside)))
+    most = None if voxels else MOST_OF_A_KIND  # the panel's review is a list to work through
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside, most)))
     write_centerline(folder / CENTERLINE, tree, likely)
     write_table(folder / TABLE, tree, likely)
     write_summary(folder / SUMMARY, tree)
     write_text(folder / TREE, tree.to_json())
     progress("measure", steps, steps)
     return airways
+
+
+def _draw(airways: ParsedAirways, branch_map: NDArray[np.uint16], walls: bool, folder: Path) -> None:
+    """The pictures of a tree; that of the walls only where these were measured."""
+    title = case_name(airways.grid.path) if airways.grid.path else "Airways"
+    draw_generations(airways.tree, branch_map, airways.grid.spacing_mm, title).save(folder / TREE_PICTURE)
+    draw_radius_plot(airways.tree, title).save(folder / RADIUS_PLOT)
+    if walls:
+        draw_wall_plot(airways.tree, title).save(folder / WALL_PLOT)
 
 
 def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArray], mask: Volume) -> None:
@@ -220,8 +238,9 @@ def suspects_of(
     probability: NDArray[np.uint8] | None,
     of_branches: dict[int, float] | None,
     beside: Beside = NOTHING_BESIDE,
+    most: int | None = MOST_OF_A_KIND,
 ) -> list[Suspect]:
-    """The suspects of a parsed mask, and of what is beside it.
+    """The suspects of a parsed mask, and of what is beside it; of each kind at most ``most`` (`find_suspects`).
 
     ``branch_map`` and ``probability`` (0..255, or None) are on the parsed box, ``of_branches`` is the mean by branch.
     """
@@ -232,7 +251,7 @@ def suspects_of(
     if beside.pieces is not None:
         tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
-    return find_suspects(tree, of_branches, certain, beside.volumes)
+    return find_suspects(tree, of_branches, certain, beside.volumes, most)
 
 
 def certain_fragments(

@@ -31,6 +31,7 @@ from AirwaySegLib.tree.centerline import (
     tangents,
 )
 from AirwaySegLib.tree.cross_sections import section_radii
+from AirwaySegLib.tree.known_parts import KnownParts
 from AirwaySegLib.tree.mask_trachea import find_trunk
 from AirwaySegLib.tree.naming import name_branches
 from AirwaySegLib.tree.skeleton import complete, thin
@@ -41,6 +42,9 @@ MOST_BRANCHES = 65_535
 
 SOME = 20
 """Every so many voxels are enough to know how thick the thickest lumen is."""
+
+ALIGNED = 32
+"""The box begins at a multiple of so many voxels, so that most edits leave it where it is."""
 
 ANGLE_RADII, ANGLE_VOXELS = 3.0, 4.0
 """A branch's direction at a fork is taken over so many of its radii, or voxels if they are more, beyond the fork."""
@@ -101,14 +105,14 @@ class ParsedAirways:
         return part
 
 
-def parse_airways(mask: Volume) -> ParsedAirways:
+def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirways:
     """Parse a mask on canonical axes (`volume.to_canonical`), whose voxels that are not 0 are airway.
 
     Cavities are filled, and a ragged trachea is made solid (`mask_trachea.find_trunk`). The largest component is the
     tree; its root is the trachea's upper end. Where no trachea is seen each component begins at its widest upper end,
     if possible one that the array's border cuts; where no carina is seen, those that it cuts are trees (`trees_of`).
     Every component, even a single voxel, becomes at least one branch, and every voxel belongs to a branch of its own
-    component.
+    component. With the ``known`` parts of an earlier parse the result is the same, sooner.
 
     Raises
     ------
@@ -118,7 +122,8 @@ def parse_airways(mask: Volume) -> ParsedAirways:
     tight = bounding_box(mask.array)
     if tight is None:
         raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
-    inside, lumen, line, has_trachea = _skeleton(mask.array[tight] != 0, mask.spacing_mm)
+    box = _aligned(tight)
+    inside, lumen, line, has_trachea = _skeleton(mask.array[box] != 0, mask.spacing_mm, known)
     z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(tight, mask.array.shape, strict=True))
     forest, spurs = prune(grow_forest(lumen, line, None if has_trachea else (z, y, x)), lumen)
     forest = rooted_at_a_tip(forest, lumen) if has_trachea else forest
@@ -127,22 +132,28 @@ def parse_airways(mask: Volume) -> ParsedAirways:
         raise AirwaySegError(
             f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: it is not an airway tree."
         )
-    lines = _draw(courses, forest, inside, lumen)
+    lines = _draw(courses, forest, inside, lumen, known)
     component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
     nearest = _assign(lines, component, lumen)
     volumes_mm3 = np.bincount(lines.branch[nearest], minlength=len(courses)) * float(np.prod(mask.spacing_mm))
-    corner_zyx = np.array([part.start for part in tight])
+    corner_zyx = np.array([part.start for part in box])
     corner_mm = corner_zyx * np.asarray(mask.spacing_mm)
     points_lps = points_to_lps(lines.places_mm + corner_mm, mask)
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
     tree = name_branches(AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs))
     if tree.carina_mm is None:
         tree = replace(tree, trees=trees_of(lumen, corner_zyx, mask.array.shape))
-    return ParsedAirways(tree, mask, tight, lumen, lines, nearest)
+    return ParsedAirways(tree, mask, box, lumen, lines, nearest)
+
+
+def _aligned(box: Box) -> Box:
+    """The box with its first voxels at multiples of `ALIGNED`."""
+    z, y, x = (slice(part.start // ALIGNED * ALIGNED, part.stop) for part in box)
+    return z, y, x
 
 
 def _skeleton(
-    mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+    mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float], known: KnownParts | None
 ) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], bool]:
     """The mask made solid, the list of its voxels, which of them are skeleton, (N,), and whether a trachea was seen."""
     lumen = Lumen.of(mask, spacing_mm)
@@ -161,14 +172,14 @@ def _skeleton(
         solid[tuple(lumen.cavities().T)] = True  # what the solid trachea encloses
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
-        return solid, lumen, complete(thin(solid, lumen), lumen), False
+        return solid, lumen, complete(thin(solid, lumen, known), lumen), False
     # A rod stands for the trachea; what springs from it is joined to it again.
     slender = solid.copy()
     slender[trunk.box] &= ~trunk.mask | trunk.rod
     near = lumen.rows_in(trunk.box)
     in_trunk = np.zeros(len(lumen), bool)
     in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
-    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm)), lumen, in_trunk), True
+    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm), known), lumen, in_trunk), True
 
 
 def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:
@@ -211,7 +222,9 @@ def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[C
     return [Course(course.nodes, int(index[course.parent]) if course.parent >= 0 else -1) for course in ordered]
 
 
-def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen: Lumen) -> Lines:
+def _draw(
+    courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen: Lumen, known: KnownParts | None
+) -> Lines:
     """The smooth lines of all courses with their radii; the root's and the tips' reach to the end of the lumen."""
     lines = lines_of(courses, forest, lumen)
     lines[0] = reaching_the_end(lines[0], lumen, leave_radii=0)
@@ -225,9 +238,8 @@ def _draw(courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen:
     steps = np.linalg.norm(np.diff(points, axis=0, prepend=points[:1]), axis=1)
     walked = np.cumsum(steps)
     branch = np.repeat(np.arange(len(lines)), counts)
-    return Lines(
-        points, section_radii(mask, lumen, points, along, branch), branch, walked - walked[starts[branch]], starts
-    )
+    radii = section_radii(mask, lumen, points, along, branch, known)
+    return Lines(points, radii, branch, walked - walked[starts[branch]], starts)
 
 
 def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, median
 
 from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
 
 RAYS = 29
 """An odd number: rays that lie symmetrically to the grid would all meet the same kind of step in the wall."""
@@ -22,6 +23,7 @@ def section_radii(
     points_mm: NDArray[np.float64],
     along: NDArray[np.float64],
     line: NDArray[np.intp],
+    known: KnownParts | None = None,
 ) -> NDArray[np.float64]:
     """Radius in mm of the circle that has the area of the lumen's cross-section at each point, (P,).
 
@@ -42,13 +44,73 @@ def section_radii(
         (P, 3) unit vectors along the line; where they are 0 the radius is the distance to the wall, or that
         of a ball of a voxel's volume if it is larger.
     line
-        (P,) number of the line, from 0, that each point is of.
+        (P,) number of the line, from 0, that each point is of; a line's points are beside each other.
+    known
+        Lines whose surroundings are as before are not measured again.
     """
     spacing = np.asarray(lumen.spacing_mm)
     to_centres = lumen.shell_tree.query(points_mm, workers=-1)[0]
     # At a flat end the nearest wall is ahead and says nothing of the width: there the line's usual distance counts.
     usual = median(to_centres, line, np.arange(line.max(initial=0) + 1))
     reach_mm = REACH * np.maximum(np.maximum(to_centres, np.asarray(usual)[line]), spacing.max())
+    radius = _along_rays(mask, points_mm, along, reach_mm, spacing, _lines(line), known or KnownParts())
+    variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6
+    radius = radius + variance / (2 * np.maximum(radius, 0.5 * spacing.min()))
+    ball = (0.75 / np.pi * spacing.prod()) ** (1 / 3)
+    return np.maximum(np.where(along.any(axis=1), radius, ball), lumen.to_wall(points_mm))
+
+
+def _lines(line: NDArray[np.intp]) -> list[slice]:
+    """Where the points of each line are."""
+    starts = np.flatnonzero(np.diff(line, prepend=-1))
+    return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(line)], strict=True)]
+
+
+def _around(
+    points_mm: NDArray[np.float64], reach_mm: float, spacing: NDArray[np.float64], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+    """The part of the mask that rays from some points reach, and its first voxel."""
+    low = np.maximum(np.floor((points_mm.min(axis=0) - reach_mm) / spacing).astype(int) - 1, 0)
+    high = np.ceil((points_mm.max(axis=0) + reach_mm) / spacing).astype(int) + 2
+    return mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], tuple(low.tolist())
+
+
+def _along_rays(
+    mask: NDArray[np.bool_],
+    points_mm: NDArray[np.float64],
+    along: NDArray[np.float64],
+    reach_mm: NDArray[np.float64],
+    spacing: NDArray[np.float64],
+    lines: list[slice],
+    known: KnownParts,
+) -> NDArray[np.float64]:
+    """`_sampled` of all points, without those lines that are known."""
+    radius, missing = np.empty(len(points_mm)), np.zeros(len(points_mm), bool)
+    new: list[tuple[slice, bytes]] = []
+    for part in lines:
+        around = _around(points_mm[part], float(reach_mm[part].max()), spacing, mask)
+        key = checksum(points_mm[part], along[part], reach_mm[part], spacing, *around)
+        found = known.find("radii", key)
+        if found is None:
+            missing[part] = True
+            new.append((part, key))
+        else:
+            radius[part] = found[0]
+    if new:
+        radius[missing] = _sampled(mask, points_mm[missing], along[missing], reach_mm[missing], spacing)
+    for part, key in new:
+        known.keep("radii", key, (radius[part].copy(),))
+    return radius
+
+
+def _sampled(
+    mask: NDArray[np.bool_],
+    points_mm: NDArray[np.float64],
+    along: NDArray[np.float64],
+    reach_mm: NDArray[np.float64],
+    spacing: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The root of the mean square of the distances to the wall along the rays from each point, (P,)."""
     across, over = _perpendicular(along)
     turns = 2 * np.pi * np.arange(RAYS) / RAYS
     rays = np.cos(turns)[:, None] * across[:, None] + np.sin(turns)[:, None] * over[:, None]  # (P, RAYS, 3)
@@ -60,11 +122,7 @@ def section_radii(
             mask.view(np.uint8), np.moveaxis(samples, -1, 0), output=value[number], order=1, mode="grid-constant"
         )
     crossing = _first_below_half(value) / SAMPLES * reach_mm[:, None]
-    radius = np.sqrt((crossing**2).mean(axis=1))
-    variance = ((1 - along**2) * spacing**2).sum(axis=1) / 2 / 6
-    radius = radius + variance / (2 * np.maximum(radius, 0.5 * spacing.min()))
-    ball = (0.75 / np.pi * spacing.prod()) ** (1 / 3)
-    return np.maximum(np.where(along.any(axis=1), radius, ball), lumen.to_wall(points_mm))
+    return np.sqrt((crossing**2).mean(axis=1))
 
 
 def _perpendicular(along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,14 +11,15 @@ from skimage.morphology import skeletonize
 
 from AirwaySegLib.masks.components import Box, bounding_box
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
 
 Mask = NDArray[np.bool_]
 
 TILE, HALO = 128, 24
 """A tile is thinned with so many voxels around it; more than the half width of a trachea at usual spacings."""
 
-LARGE = 40_000_000
-"""From so many voxels on tiles are worth their overlap."""
+LARGE = 10_000_000
+"""From so many voxels on tiles are worth their overlap: each is done after as many rounds as its own airways need."""
 
 WITNESS = 6
 """Neighbouring tiles must agree this far beyond their common border."""
@@ -28,8 +29,8 @@ COVERED_RADII, COVERED_VOXELS = 1.5, 2.0
 1.5 covers the rim of a tube that is cut off flat (the square root of 2) with some to spare."""
 
 
-def thin(mask: Mask, lumen: Lumen) -> Mask:
-    """Lee thinning (scikit-image's) of a mask, (Z, Y, X); ``lumen`` is its list.
+def thin(mask: Mask, lumen: Lumen, known: KnownParts | None = None) -> Mask:
+    """Lee thinning (scikit-image's) of a mask, (Z, Y, X); ``lumen`` is its list; tiles may be ``known``.
 
     Thinning counts voxels: where they are longer along one axis a fork would creep along it. So such voxels are thinned
     as several, as many as make them about cubes. A large volume is thinned tile by tile: thinning looks at a voxel's
@@ -42,22 +43,22 @@ def thin(mask: Mask, lumen: Lumen) -> Mask:
     spacing = np.asarray(lumen.spacing_mm)
     parts = np.maximum(1, np.rint(spacing / spacing.min())).astype(int).tolist()
     if max(parts) == 1:
-        return _thin(mask, lumen)
+        return _thin(mask, lumen, known or KnownParts())
     finer = mask
     for axis, count in enumerate(parts):
         finer = np.repeat(finer, count, axis=axis)
-    line = np.argwhere(_thin(finer, Lumen.of(finer, lumen.spacing_mm))) // parts
+    line = np.argwhere(_thin(finer, Lumen.of(finer, lumen.spacing_mm), known or KnownParts())) // parts
     skeleton = np.zeros(mask.shape, bool)
     skeleton[tuple(line.T)] = True
     return skeleton
 
 
-def _thin(mask: Mask, lumen: Lumen) -> Mask:
-    tiled = _thin_tiles(mask, lumen) if mask.size > LARGE else None
+def _thin(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask:
+    tiled = _thin_tiles(mask, lumen, known) if mask.size > LARGE else None
     return skeletonize(mask) if tiled is None else tiled
 
 
-def _thin_tiles(mask: Mask, lumen: Lumen) -> Mask | None:
+def _thin_tiles(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask | None:
     """The skeleton put together from tiles; None if two of them disagree."""
     skeleton = np.zeros(mask.shape, bool)
     seen: list[tuple[Box, Mask]] = []
@@ -70,12 +71,21 @@ def _thin_tiles(mask: Mask, lumen: Lumen) -> Mask | None:
             mask.shape,
         )
         around = _grown(inner, HALO, mask.shape)
-        part = skeletonize(mask[around])
+        part = _thin_tile(mask[around], known)
         skeleton[inner] = part[_within(inner, around)]
         wide = _grown(inner, WITNESS, mask.shape)
         seen.append((wide, part[_within(wide, around)]))
     agree = all(np.array_equal(skeleton[wide], part) for wide, part in seen)
     return skeleton if agree else None
+
+
+def _thin_tile(part: Mask, known: KnownParts) -> Mask:
+    """A tile's skeleton, which is known as its voxels: fewer than 256 along each side."""
+    key = checksum(part)
+    (voxels,) = known.find("thin", key) or known.keep("thin", key, (np.argwhere(skeletonize(part)).astype(np.uint8),))
+    skeleton = np.zeros(part.shape, bool)
+    skeleton[tuple(voxels.T)] = True
+    return skeleton
 
 
 def _box(starts: list[int], stops: list[int], shape: tuple[int, ...]) -> Box:

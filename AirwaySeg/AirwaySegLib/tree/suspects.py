@@ -79,10 +79,12 @@ def find_suspects(
     probability: dict[int, float] | None = None,
     certain: dict[int, Piece] | None = None,
     volumes: LungVolumes | None = None,
+    most: int | None = MOST_OF_A_KIND,
 ) -> list[Suspect]:
     """Unconnected pieces, the longest first, then all other kinds, the highest score first.
 
-    All unconnected pieces; of each other kind at most `MOST_OF_A_KIND`, and a note about those left out. ``certain``
+    All unconnected pieces; of each other kind at most ``most`` (None: all from `LEAST_SCORE` on, for a list that a
+    person works through), and a note about those left out. ``certain``
     says which loose components are airway for certain, ``volumes`` are those of the lungs, if they are known.
     ``probability`` comes from `branch_probability`; without it no tip is doubtful. An empty tree has no suspects. A
     branch that is more likely a leak is not listed as a sudden end too, and none with a leak as a missing branch; leaks
@@ -102,7 +104,7 @@ def find_suspects(
     lobes = [_lacking(MISSING_LOBE, lack) for lack in missing_lobes(tree, volumes)]
     kinds = [loose[len(pieces) :], lobes, ends, cut_off[:MOST_MISSING_BRANCHES], _merged_leaks(leaks)]
     kinds.append(doubtful_tips(tree, probability or {}))
-    return [*pieces, *_sorted(suspect for found in kinds for suspect in _shortened(found))]
+    return [*pieces, *_sorted(suspect for found in kinds for suspect in _shortened(found, most))]
 
 
 def _sorted(suspects: Iterable[Suspect]) -> list[Suspect]:
@@ -113,9 +115,9 @@ def _lacking(kind: str, lack: Lack) -> Suspect:
     return _suspect(kind, lack.branch, lack.point_mm, lack.score, lack.reason, lack.facts)
 
 
-def _shortened(found: list[Suspect]) -> list[Suspect]:
+def _shortened(found: list[Suspect], most: int | None) -> list[Suspect]:
     """The best of one kind, and a note that counts the others."""
-    listed = [suspect for suspect in found[:MOST_OF_A_KIND] if suspect.score >= LEAST_SCORE]
+    listed = [suspect for suspect in found[:most] if suspect.score >= LEAST_SCORE]
     rest = found[len(listed) :]
     if not rest:
         return listed

@@ -62,7 +62,7 @@ def artery_of(
     """
     spacing, corner = np.asarray(airways.grid.spacing_mm), np.array([part.start for part in airways.box])
     largest = float(outer_mm.max())
-    half_mm = largest * (1 + 2 * MOST_RADII) + 1.0
+    half_mm = _half_mm(largest)
     at_mm = np.arange(-half_mm, half_mm + PIXEL_MM / 2, PIXEL_MM)
     u, v = np.meshgrid(at_mm, at_mm, indexing="ij")
     points = (
@@ -79,6 +79,25 @@ def artery_of(
     if not seeds:
         return None
     return _chosen(airways, ct, sections, outer_mm, (np.array(rows), np.array(seeds)), blur_mm)
+
+
+def _half_mm(outer_mm: float) -> float:
+    """Half the side of the square in which the artery of a branch of this outer radius is looked for."""
+    return outer_mm * (1 + 2 * MOST_RADII) + 1.0
+
+
+def _ray_mm(outer_mm: float) -> float:
+    """Length of the rays from an artery's middle."""
+    return MOST_RADII * outer_mm + 2.5
+
+
+def reach_of_artery(outer_mm: Floats) -> float:
+    """How far from a branch's middles `artery_of` looks at the CT, in mm.
+
+    To the square's corner, a shift of a seed by less than a radius of its own, and the rays from there.
+    """
+    largest = float(outer_mm.max())
+    return 2**0.5 * _half_mm(largest) + 2 * _ray_mm(largest)
 
 
 def _outer_at(radii: Floats, bearing: Floats) -> Floats:
@@ -113,7 +132,7 @@ def _chosen(
     across, over = sections.across[rows], sections.over[rows]
     directions = np.cos(turns)[:, None] * across[:, None] + np.sin(turns)[:, None] * over[:, None]
     spacing, corner = np.asarray(airways.grid.spacing_mm), np.array([part.start for part in airways.box])
-    reach = STEP_MM * np.arange(int((MOST_RADII * float(outer_mm.max()) + 2.5) / STEP_MM))
+    reach = STEP_MM * np.arange(int(_ray_mm(float(outer_mm.max())) / STEP_MM))
     for order in (1, 3):  # the first round moves each middle into its structure's middle
         places = sections.middles_mm[rows] + middles[:, :1] * across + middles[:, 1:] * over
         hu = sample(ct, corner, places[:, None, None] + directions[:, :, None] * reach[:, None], spacing, order)

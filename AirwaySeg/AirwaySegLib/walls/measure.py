@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.build import ParsedAirways
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
 from AirwaySegLib.tree.wall import Wall, WallScan
-from AirwaySegLib.walls.arteries import artery_of
+from AirwaySegLib.walls.arteries import artery_of, reach_of_artery
 from AirwaySegLib.walls.blur import blur_of
 from AirwaySegLib.walls.blurred_tube import Floats
 from AirwaySegLib.walls.pi10 import pi10_of
-from AirwaySegLib.walls.rays import Profiles, profiles_of
-from AirwaySegLib.walls.sections import RAYS, Sections, sections_of
+from AirwaySegLib.walls.rays import Profiles, profiles_of, scan_parts
+from AirwaySegLib.walls.sections import RAYS, ScanParts, Sections, sections_of
 
 AIR_HU, AIR_RANGE_HU = -1000.0, (-1024.0, -900.0)
 WALL_HU = 40.0
@@ -48,8 +49,11 @@ ARTERY_SECTIONS, USUAL_THICKNESS = 4, 0.2
 
 THICK_SLICES_MM = 1.5
 
+FIGURES = ("inner_diameter_mm", "thickness_mm", "usable_rays", "lumen_rays", "intra_tapering_percent_per_mm")
+"""The figures of a wall that come from its own rays alone."""
 
-def measure_walls(airways: ParsedAirways, ct: NDArray) -> AirwayTree:
+
+def measure_walls(airways: ParsedAirways, ct: NDArray, known: KnownParts | None = None) -> AirwayTree:
     """The tree with the wall and artery of each branch, as far as the CT shows them, and with Pi10.
 
     Rays go out from the middle of each cross-section. A blurred tube is fitted to each (`blurred_tube.fit_tubes`) that
@@ -60,24 +64,32 @@ def measure_walls(airways: ParsedAirways, ct: NDArray) -> AirwayTree:
     ----------
     ct
         (Z, Y, X) in HU, on the canonical grid of the airways.
+    known
+        Of an earlier measurement in the same CT: branches whose surroundings have not changed are taken from it.
     """
+    known = known or KnownParts()
     air_hu = air_of(airways, ct)
     sections = list(sections_of(airways))
-    profiles = profiles_of(airways, ct, sections, air_hu)
+    profiles = profiles_of(airways, ct, sections, air_hu, known)
     blur_mm = blur_of(profiles.usable_part(), airways.grid.spacing_mm, (air_hu, WALL_HU))
-    inner_mm, thickness_mm = _edges(profiles, blur_mm, air_hu)
+    counts = np.array([len(one.middles_mm) * RAYS for one in sections], int)
+    inner_mm, thickness_mm = _edges(profiles, blur_mm, air_hu, counts, known)
     half_mm = np.where(np.isfinite(thickness_mm), profiles.thickness_mm, np.nan)
     walls = {branch.id: Wall() for branch in airways.tree.branches}
     half_walls = dict(walls)
+    parts_of_ct = scan_parts(airways, ct)
     first = 0
     for one in sections:
         part = slice(first, first + len(one.middles_mm) * RAYS)
         first = part.stop
         edges = inner_mm[part].reshape(-1, RAYS), thickness_mm[part].reshape(-1, RAYS)
-        walls[one.branch] = _wall(one, *edges)
-        half_walls[one.branch] = _wall(one, profiles.inner_mm[part].reshape(-1, RAYS), half_mm[part].reshape(-1, RAYS))
+        walls[one.branch] = _wall(one, *edges, known)
+        half_edges = profiles.inner_mm[part].reshape(-1, RAYS), half_mm[part].reshape(-1, RAYS)
+        half_walls[one.branch] = _wall(one, *half_edges, known)
         if airways.tree.branch(one.branch).generation >= FROM_GENERATION:
-            walls[one.branch] = _with_artery(airways, ct, one, walls[one.branch], edges[0], blur_mm)
+            walls[one.branch] = _with_artery(
+                airways, (ct, parts_of_ct), (one, edges[0]), walls[one.branch], blur_mm, known
+            )
     branches = [replace(branch, wall=_beside_parent(branch, walls)) for branch in airways.tree.branches]
     peripheral = [branch.id for branch in airways.tree.main() if branch.generation >= FROM_GENERATION]
     pi10, half = (pi10_of(*_sizes([which[number] for number in peripheral])) for which in (walls, half_walls))
@@ -101,8 +113,10 @@ def _warning(spacing_mm: tuple[float, float, float]) -> str:
     )
 
 
-def _edges(profiles: Profiles, blur_mm: tuple[float, float], air_hu: float) -> tuple[Floats, Floats]:
-    """Inner radius and wall thickness on each ray, (R,); NaN where they are not known.
+def _edges(
+    profiles: Profiles, blur_mm: tuple[float, float], air_hu: float, counts: NDArray[np.intp], known: KnownParts
+) -> tuple[Floats, Floats]:
+    """Inner radius and wall thickness on each ray, (R,); NaN where they are not known. ``counts`` (B,) are of branches.
 
     Where no tube can be fitted the lumen's edge is that at half height: of a round lumen the blur draws it inwards by
     its variance / (2 radius).
@@ -112,15 +126,29 @@ def _edges(profiles: Profiles, blur_mm: tuple[float, float], air_hu: float) -> t
     thickness_mm = np.full(len(inner_mm), np.nan)
     rows = np.flatnonzero(profiles.usable)
     if len(rows):
-        tubes = profiles.part(rows).fitted(blur_mm, air_hu, WALL_HU)
+        ends = np.searchsorted(rows, np.concatenate([[0], np.cumsum(counts)])).tolist()
+        branches = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False) if a < b]
+        tubes = profiles.part(rows).fitted_where_new(blur_mm, air_hu, WALL_HU, branches, known)
         good = (tubes.error_hu <= MOST_ERROR * np.median(tubes.error_hu)) & (tubes.wall_hu <= MOST_WALL_HU)
         inner_mm[rows[good]] = tubes.inner_mm[good]
         thickness_mm[rows[good]] = tubes.thickness_mm[good]
     return inner_mm, thickness_mm
 
 
-def _wall(sections: Sections, inner_mm: Floats, thickness_mm: Floats) -> Wall:
+def _wall(sections: Sections, inner_mm: Floats, thickness_mm: Floats, known: KnownParts) -> Wall:
     """One branch from its rays, (S, A) each."""
+    key = checksum(sections.at_mm, inner_mm, thickness_mm)
+    found = known.find("wall", key)
+    if found is None:
+        wall = _wall_of(sections, inner_mm, thickness_mm)
+        figures = [getattr(wall, name) for name in FIGURES]
+        found = known.keep("wall", key, (np.array([np.nan if one is None else one for one in figures]),))
+    inner, thickness, usable, lumen, tapering = found[0].tolist()
+    known_or_none = [None if np.isnan(one) else float(one) for one in (inner, thickness, tapering)]
+    return Wall(known_or_none[0], known_or_none[1], usable, lumen, known_or_none[2])
+
+
+def _wall_of(sections: Sections, inner_mm: Floats, thickness_mm: Floats) -> Wall:
     seen = np.isfinite(inner_mm)
     known = seen.mean(axis=1) >= LEAST_LUMEN
     if not known.any():
@@ -172,18 +200,31 @@ def _tapering(at_mm: Floats, diameters_mm: Floats) -> float | None:
 
 
 def _with_artery(
-    airways: ParsedAirways, ct: NDArray, sections: Sections, wall: Wall, inner_mm: Floats, blur_mm: tuple[float, float]
+    airways: ParsedAirways,
+    ct: tuple[NDArray, ScanParts],
+    branch: tuple[Sections, Floats],
+    wall: Wall,
+    blur_mm: tuple[float, float],
+    known: KnownParts,
 ) -> Wall:
-    """The wall with the artery beside it, if one is found."""
+    """The wall with the artery beside it, if one is found; ``branch`` is its sections and inner radii (S, A)."""
     if wall.inner_diameter_mm is None:
         return wall
+    sections, inner_mm = branch
     thickness = USUAL_THICKNESS * wall.inner_diameter_mm if wall.thickness_mm is None else wall.thickness_mm
     outer = np.where(np.isfinite(inner_mm), inner_mm, wall.inner_diameter_mm / 2) + thickness
     step = max(1, len(outer) // ARTERY_SECTIONS)
-    artery = artery_of(airways, ct, sections.every(step), outer[::step], blur_mm)
-    if artery is None:
+    some, outer = sections.every(step), outer[::step]
+    key = checksum(ct[1].around(some, reach_of_artery(outer)), outer, blur_mm)
+    found = known.find("artery", key)
+    if found is None:
+        artery = artery_of(airways, ct[0], some, outer, blur_mm)
+        figures = [] if artery is None else [artery.diameter_mm, artery.sections]
+        found = known.keep("artery", key, (np.array(figures, float),))
+    if not len(found[0]):
         return wall
-    return replace(wall, artery_diameter_mm=artery.diameter_mm, artery_sections=artery.sections)
+    diameter_mm, share = found[0].tolist()
+    return replace(wall, artery_diameter_mm=diameter_mm, artery_sections=share)
 
 
 def _beside_parent(branch: Branch, walls: dict[int, Wall]) -> Wall:

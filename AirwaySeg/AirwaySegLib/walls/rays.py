@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib.tree.build import ParsedAirways
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
 from AirwaySegLib.walls.blurred_tube import Floats, Rays, Tubes, fit_tubes
 from AirwaySegLib.walls.profiles import STEP_MM, find_edges
-from AirwaySegLib.walls.sections import BEYOND_MM, RAYS, Sections, sample
+from AirwaySegLib.walls.sections import BEYOND_MM, RAYS, ScanParts, Sections, crop_around, sample
 
 LUNG_HU = -500.0
 """Behind a wall that borders on lung the CT falls below this."""
@@ -57,9 +58,32 @@ class Profiles:
         """The rays whose wall borders on lung."""
         return self.part(np.flatnonzero(self.usable))
 
-    def part(self, rows: NDArray) -> "Profiles":
+    def part(self, rows: NDArray | slice) -> "Profiles":
         """Some of the rays."""
         return Profiles(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def fitted_where_new(
+        self, blur_mm: tuple[float, float], air_hu: float, wall_hu: float, branches: list[slice], known: KnownParts
+    ) -> Tubes:
+        """`fitted`, without those branches (slices of the rays) whose rays are known."""
+        columns = np.full((len(Tubes.__dataclass_fields__), len(self.section)), np.nan)
+        missing = np.zeros(len(self.section), bool)
+        new: list[tuple[slice, bytes]] = []
+        for part in branches:
+            rays = self.part(part)
+            key = checksum(*_columns(rays)[1:], blur_mm, air_hu, wall_hu)  # whatever the numbers of its sections
+            found = known.find("tubes", key)
+            if found is None:
+                missing[part] = True
+                new.append((part, key))
+            else:
+                columns[:, part] = found[0]
+        if missing.any():
+            tubes = self.part(np.flatnonzero(missing)).fitted(blur_mm, air_hu, wall_hu)
+            columns[:, missing] = [getattr(tubes, name) for name in Tubes.__dataclass_fields__]
+        for part, key in new:
+            known.keep("tubes", key, (columns[:, part].copy(),))
+        return Tubes(*columns)
 
     def fitted(self, blur_mm: tuple[float, float], air_hu: float, wall_hu: float) -> Tubes:
         """The blurred tube that fits each ray best; ``blur_mm`` is that within and across slices."""
@@ -70,14 +94,19 @@ class Profiles:
         return fit_tubes(Rays(r_mm, self.hu, self.counts, blur), start, air_hu, wall_hu)
 
 
-def profiles_of(airways: ParsedAirways, ct: NDArray, sections: list[Sections], air_hu: float) -> Profiles:
+def profiles_of(
+    airways: ParsedAirways, ct: NDArray, sections: list[Sections], air_hu: float, known: KnownParts | None = None
+) -> Profiles:
     """The rays of all sections, in the order of the list, `RAYS` for each cross-section.
 
-    ``ct`` (Z, Y, X) is on the canonical grid of the airways.
+    ``ct`` (Z, Y, X) is on the canonical grid of the airways. Branches whose surroundings are ``known`` are not sampled.
     """
+    known, scan = known or KnownParts(), scan_parts(airways, ct)
     parts, first = [], 0
     for one in sections:
-        found = _of_branch(airways, ct, one, air_hu)
+        key = _surroundings(airways, scan, one, air_hu)
+        stored = known.find("rays", key) or known.keep("rays", key, _columns(_of_branch(airways, ct, one, air_hu)))
+        found = Profiles(*(column.astype(float) if column.dtype == np.float32 else column for column in stored))
         parts.append(replace(found, section=found.section + first))
         first += len(one.middles_mm)
     if not parts:
@@ -85,6 +114,28 @@ def profiles_of(airways: ParsedAirways, ct: NDArray, sections: list[Sections], a
     return Profiles(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in Profiles.__dataclass_fields__)
     )
+
+
+def _columns(profiles: Profiles) -> tuple[NDArray, ...]:
+    """The arrays of some rays; the CT's values were sampled as float32, and are kept so."""
+    return tuple(
+        getattr(profiles, name).astype(np.float32) if name == "hu" else getattr(profiles, name)
+        for name in Profiles.__dataclass_fields__
+    )
+
+
+def scan_parts(airways: ParsedAirways, ct: NDArray) -> ScanParts:
+    """The CT around the airways, by parts."""
+    return ScanParts(ct, np.array([part.start for part in airways.box]), np.asarray(airways.grid.spacing_mm))
+
+
+def _surroundings(airways: ParsedAirways, scan: ScanParts, sections: Sections, air_hu: float) -> bytes:
+    """A checksum of all that `_of_branch` looks at."""
+    spacing, corner = np.asarray(airways.grid.spacing_mm), np.array([part.start for part in airways.box])
+    reach_mm = (1 + FAR_PART) * float(sections.radii_mm.max()) + BEYOND_MM
+    ends = np.stack([sections.middles_mm.min(axis=0) - reach_mm, sections.middles_mm.max(axis=0) + reach_mm])
+    mask, low = crop_around(airways.grid.array, corner, ends / spacing)
+    return checksum(scan.around(sections, reach_mm), mask != 0, tuple(low.tolist()), air_hu)
 
 
 def _no_rays() -> Profiles:

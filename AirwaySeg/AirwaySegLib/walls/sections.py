@@ -4,6 +4,7 @@ Points are (z, y, x) in mm from the centre of the first voxel of the box in whic
 shapes: S cross-sections, A rays of a section, K samples of a ray.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 from AirwaySegLib.tree.airway_tree import Branch
 from AirwaySegLib.tree.build import ParsedAirways
 from AirwaySegLib.tree.centerline import tangents
+from AirwaySegLib.tree.known_parts import checksum
 
 Floats = NDArray[np.floating]
 
@@ -26,6 +28,12 @@ FORK_RADII, LEAST_PART = 1.0, 0.25
 
 BEYOND_MM = 7.0
 """Rays go on so far beyond the lumen: a thick wall and some lung."""
+
+MARGIN = 6
+"""Voxels around points that cubic splines are taken from."""
+
+BLOCK = 32
+"""Side in voxels of the blocks of a CT that have a checksum."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,48 @@ def sample(values: NDArray, corner: NDArray, points_mm: Floats, spacing_mm: Floa
 
     ``corner`` is the CT's voxel at the points' origin.
     """
-    voxels = points_mm.reshape(-1, 3) / spacing_mm + corner
-    low = np.clip(np.floor(voxels.min(axis=0)).astype(int) - 6, 0, np.array(values.shape) - 1)
-    high = np.clip(np.ceil(voxels.max(axis=0)).astype(int) + 7, low + 1, values.shape)
-    crop = values[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
+    voxels = points_mm.reshape(-1, 3) / spacing_mm
+    crop, low = crop_around(values, corner, voxels)
+    crop = crop.astype(np.float32)
     crop = spline_filter(crop, order=order, output=np.float32, mode="nearest") if order > 1 else crop
+    # The crop counts from the origin of the points: so the figures are the same in a larger part of the scan.
     found = map_coordinates(crop, (voxels - low).T, order=order, prefilter=False, mode="nearest", output=np.float32)
     return found.reshape(points_mm.shape[:-1]).astype(float)
+
+
+def crop_around(values: NDArray, corner: NDArray, voxels: Floats) -> tuple[NDArray, NDArray[np.intp]]:
+    """The part of a CT that splines at some points (M, 3) need, and its first voxel (3,).
+
+    Points and first voxel count in voxels from the CT's voxel ``corner``.
+    """
+    low = np.clip(np.floor(voxels.min(axis=0)).astype(int) - MARGIN + corner, 0, np.array(values.shape) - 1)
+    high = np.clip(np.ceil(voxels.max(axis=0)).astype(int) + MARGIN + 1 + corner, low + 1, values.shape)
+    return values[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], low - corner
+
+
+class ScanParts:
+    """Checksums of the parts of a CT around some points, wherever the part of the scan that is known begins."""
+
+    def __init__(self, ct: NDArray, corner: NDArray, spacing_mm: Floats) -> None:
+        self._ct, self._corner, self._spacing_mm = ct, corner, spacing_mm
+        self._blocks: dict[tuple[int, ...], bytes] = {}
+
+    def around(self, sections: Sections, reach_mm: float) -> bytes:
+        """A checksum of some sections and of the CT within ``reach_mm`` of them.
+
+        It is that of the blocks of `BLOCK` voxels from the points' origin on: each is read once for all branches.
+        """
+        ends = np.stack([sections.middles_mm.min(axis=0) - reach_mm, sections.middles_mm.max(axis=0) + reach_mm])
+        crop, low = crop_around(self._ct, self._corner, ends / self._spacing_mm)
+        high = low + crop.shape
+        ranges = [range(a // BLOCK, (b - 1) // BLOCK + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+        blocks = b"".join(self._block(block) for block in itertools.product(*ranges))
+        lines = (sections.middles_mm, sections.across, sections.over, sections.radii_mm)
+        return checksum(*lines, blocks, tuple(low.tolist()), crop.shape, self._spacing_mm)
+
+    def _block(self, block: tuple[int, ...]) -> bytes:
+        if block not in self._blocks:
+            lows = [BLOCK * number + int(start) for number, start in zip(block, self._corner, strict=True)]
+            z, y, x = (slice(max(0, low), low + BLOCK) for low in lows)
+            self._blocks[block] = checksum(self._ct[z, y, x])
+        return self._blocks[block]

@@ -37,6 +37,7 @@ def comparing_job(
     signature, name = current_signature(airways), other.GetName() if other is not None else ""
 
     def prepare(folder: str) -> Steps:
+        """Write both masks in their common box."""
         this = mask_for(airways, ct)
         yield
         theirs = other_mask(other, ct)
@@ -57,6 +58,7 @@ def comparing_job(
         return ["evaluate", *paths, "--json", os.path.join(folder, "metrics.json"), "--progress", "json"]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        """Keep figures and agreement in the scene."""
         if airways.GetScene() is None:
             sentence = _("{name} was removed from the scene before it was compared.")
             raise RuntimeError(sentence.format(name=airways.GetName()))

@@ -160,6 +160,7 @@ def case_export_job(
     documents: list[dict] = []
 
     def prepare(temporary: str) -> Steps:
+        """Write mask, CT and what else is exported; the command measures them."""
         os.makedirs(folder, exist_ok=True)
         mask_path, ct_path = os.path.join(temporary, "airways.nrrd"), os.path.join(temporary, "ct.nrrd")
         documents.append(provenance_document(segmentation_node))
@@ -180,6 +181,7 @@ def case_export_job(
         return [*command, *names]
 
     def collect(temporary: str) -> str:
+        """Put what was written into the folder, each file whole."""
         for name in (UNCONNECTED, ORIGIN_FILE, NAMES_FILE):
             with suppress(FileNotFoundError):  # of an earlier export
                 os.remove(os.path.join(folder, name))

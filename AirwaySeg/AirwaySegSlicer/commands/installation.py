@@ -56,6 +56,7 @@ def probe_job() -> Job:
     """Check the installation in a child process; the job's result is an `Installation`."""
 
     def collect(folder: str) -> Installation:
+        """Judge what the child found."""
         with open(os.path.join(folder, PROBE_FILE), encoding="utf-8") as stream:
             return judge(json.load(stream))
 

@@ -80,6 +80,7 @@ def start_job(
     worded = with_node_names(job.names)
 
     def on_completed(message: str) -> None:
+        """Collect the result, remove the folder, tell the listener."""
         result = None
         try:
             if not message and not run.cancelled:
@@ -94,6 +95,7 @@ def start_job(
         listener.on_finished(result, worded(message))
 
     def on_line(line: str) -> None:
+        """Give the listener a line with the names of nodes."""
         listener.on_line(worded(line))
 
     launch = launch or slicer.util.launchConsoleProcess
@@ -199,6 +201,7 @@ class Runs:
             raise RuntimeError(_("Something is running already; wait for it or cancel it first."))
 
         def on_finished(result: Any, message: str) -> None:
+            """Free the slot before the listener is told."""
             self._runs.pop(slot, None)
             listener.on_finished(result, message)
 

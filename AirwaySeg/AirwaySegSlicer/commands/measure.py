@@ -43,6 +43,9 @@ from AirwaySegSlicer.scene.suspects import keep_suspects, read_suspects
 
 MARGIN_VOXELS = 3
 """More than the distance at which the command takes airways for cut by the edge."""
+ALIGNED = 32
+"""The part that is written begins and ends a multiple of so many voxels from the scan's edges. So most edits leave it
+where it is, and the command finds the unchanged airways where they were."""
 CT_MARGIN_MM = 16.0
 """More than the length of the rays beyond the lumen along which the command looks for walls and arteries."""
 
@@ -65,6 +68,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
     measured: list[str] = []
 
     def prepare(folder: str) -> Steps:
+        """Write mask, CT, probability and names around the airways."""
         path, segment_id = os.path.join(folder, "mask.nrrd"), airway_segment_id(segmentation_node)
         array, matrix = airways_box(segmentation_node, segment_id)
         measured.append(mask_signature(array, matrix, segment_id))
@@ -76,6 +80,8 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
             yield
             yield from write_pieces(part, matrix, os.path.join(folder, "ct.nrrd"))
             command += ["--ct", os.path.join(folder, "ct.nrrd")]
+        if maps.parts(segmentation_node):
+            command += ["--known", maps.parts(segmentation_node)]
         probability = probability_on(segmentation_node, array.shape, matrix)
         names = names_document(segmentation_node)
         if names:
@@ -88,6 +94,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         return command
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode:
+        """Take the tree into the scene."""
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
@@ -97,8 +104,8 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
 def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tuple[Array, vtk.vtkMatrix4x4]:
     """The mask (Z, Y, X) with background around it, as far as the scan reaches, and its matrix.
 
-    The margin is `MARGIN_VOXELS`, or `CT_MARGIN_MM` if that is more. Without a scan, or where the mask lies on another
-    grid, it stays as it is.
+    The margin is at least `MARGIN_VOXELS` and `CT_MARGIN_MM`, up to a multiple of `ALIGNED` from the scan's edges.
+    Without a scan, or where the mask lies on another grid, it stays as it is.
     """
     import numpy as np
 
@@ -109,7 +116,8 @@ def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tu
     for axis, (low, count, (start, stop)) in enumerate(zip(first, array.shape[::-1], scan.box, strict=True)):
         voxel_mm = float(np.linalg.norm([matrix.GetElement(row, axis) for row in range(3)]))
         margin = max(MARGIN_VOXELS, int(np.ceil(CT_MARGIN_MM / voxel_mm)))
-        pads.append((min(max(low - start, 0), margin), min(max(stop - low - count, 0), margin)))
+        before, after = low - start, stop - low - count
+        pads.append(tuple(gap - max(gap - margin, 0) // ALIGNED * ALIGNED if gap > 0 else 0 for gap in (before, after)))
     return np.pad(array, pads[::-1]), shifted(matrix, [-before for before, _after in pads])
 
 

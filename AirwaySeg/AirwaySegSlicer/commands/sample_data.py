@@ -78,9 +78,11 @@ def sample_job(take: Callable[[str], Any]) -> Job:
     """Simulate the chest, the same each time; the job's result is ``take(path)`` of its CT file."""
 
     def prepare(folder: str) -> list[str]:
+        """The command that simulates a CT."""
         return ["simulate", "-o", folder, "--cases", "1", "--seed", SEED, "--workers", "1"]
 
     def collect(folder: str) -> Any:
+        """Take the CT in."""
         cases = os.path.join(folder, "cases")
         return take(os.path.join(cases, os.listdir(cases)[0], "ct.nrrd"))
 

@@ -87,6 +87,7 @@ def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: Segme
     before = voxels_key(options.replace) if options.replace else ""
 
     def prepare(folder: str) -> Steps:
+        """Write the CT, or its region."""
         path = os.path.join(folder, "ct.nrrd")
         array, matrix = slicer.util.arrayFromVolume(volume_node), ijk_to_ras(volume_node)
         if box is not None:
@@ -99,6 +100,7 @@ def segmentation_job(volume_node: slicer.vtkMRMLScalarVolumeNode, options: Segme
         return ["segment", path, "-o", result_folder(folder), measuring, "--progress", "json", *settings]
 
     def collect(folder: str) -> slicer.vtkMRMLSegmentationNode | Partial:
+        """Take mask and tree into the scene."""
         old = options.replace if options.replace and voxels_key(options.replace) == before else None
         node = take_in(result_folder(folder), volume_node, old)
         note_region(node, box)

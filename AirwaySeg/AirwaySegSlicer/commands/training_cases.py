@@ -61,6 +61,7 @@ def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase)
     documents: list[dict] = []
 
     def prepare(temporary: str) -> Steps:
+        """Write CT, label and origins."""
         documents.append(provenance_document(segmentation_node))
         arrays: dict[str, Array] = {"label": mask_for(segmentation_node, case.ct)}
         origins = origins_on(segmentation_node, case.ct)
@@ -91,6 +92,7 @@ def adding_job(segmentation_node: slicer.vtkMRMLSegmentationNode, case: NewCase)
         ]
 
     def collect(temporary: str) -> str:
+        """Write where the case comes from; its name."""
         write_provenance(documents[0], os.path.join(case.data, "cases", case.name, PROVENANCE))
         return case.name
 

@@ -19,6 +19,7 @@ def with_node_names(names: dict[str, str]) -> Callable[[str], str]:
     begins = re.compile(rf"^(airwayseg(?:-train)?: )?({'|'.join(map(re.escape, stems))})(?=: )")
 
     def worded(line: str) -> str:
+        """The line with the names of nodes."""
         line = begins.sub(lambda found: (found[1] or "") + stems[found[2]], line)
         return files.sub(lambda found: names[found[1]], line)
 

@@ -21,9 +21,8 @@ from AirwaySegSlicer.scene.branch_edits import (
     Proposed,
 )
 from AirwaySegSlicer.scene.branches import Point
-from AirwaySegSlicer.scene.nodes import REVIEWED, remove_companion
 from AirwaySegSlicer.scene.picking import Picking
-from AirwaySegSlicer.scene.review_views import show_change
+from AirwaySegSlicer.scene.review_views import hide_change, show_change
 from AirwaySegSlicer.scene.steps import last_step
 
 KEYS = {"apply": "Return", "discard": "Escape"}
@@ -167,7 +166,7 @@ class AddCutSection(Section):
         """Remove preview and points."""
         self.points, self.proposed = [], None
         if self._airways is not None and self._airways.GetScene() is not None:
-            remove_companion(self._airways, REVIEWED)
+            hide_change(self._airways)
 
     def stop(self) -> None:
         """Wait no longer; what was not applied is discarded, and that is said."""

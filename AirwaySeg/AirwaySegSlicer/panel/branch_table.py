@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import qt
@@ -15,17 +16,23 @@ ROW_HEIGHT = 22
 """In pixels, so that a dozen rows fit."""
 
 UNKNOWN = -1.0
-"""A probability that is not known, so that it can be sorted; it is shown as nothing."""
+"""A value that is not known, so that it can be sorted; it is shown as nothing."""
 
-COLUMNS: tuple[tuple[int, Callable[[BranchRow], Any], str], ...] = (
-    (58, lambda row: row.id, "{}"),
-    (38, lambda row: row.generation, "{}"),
-    (88, lambda row: row.length_mm, "{:.1f}"),
-    (80, lambda row: row.diameter_mm, "{:.1f}"),
-    (44, lambda row: UNKNOWN if row.probability is None else row.probability, "{:.2f}"),
-    (70, lambda row: shown_name(row), "{}"),
-)
-"""Width in pixels, so that a name fits into a narrow panel; value; format."""
+
+@dataclass(frozen=True)
+class Column:
+    """A column: title with the unit, tooltip, width in pixels, value of a row (None: not known), and its format."""
+
+    title: str
+    tip: str
+    width: int
+    value: Callable[[BranchRow], Any]
+    words: str = "{}"
+
+    def rank(self, row: BranchRow) -> Any:
+        """What the column is sorted by; unknown values come first."""
+        value = self.value(row)
+        return value if isinstance(value, str) else UNKNOWN if value is None else value
 
 
 def shown_name(row: BranchRow) -> str:
@@ -36,6 +43,63 @@ def shown_name(row: BranchRow) -> str:
     return _("{name} (hand)").format(name=given)
 
 
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
+    """The sets of columns by their keys, each with its name; all of them fit into a panel of 400 pixels."""
+    number = Column(_("Branch"), _("Number of the branch"), 58, lambda row: row.id)
+    generation = Column(
+        _("Gen."), _("Weibel generation: the trachea is 0 (an estimate)"), 38, lambda row: row.generation
+    )
+    name = Column(_("Name"), _("Name or lobe (an estimate, or by hand)"), 70, shown_name)
+    segment = Column(
+        _("Segment"), _("Segment of the lung (an estimate, or by hand)"), 60, lambda row: row.segment.partition(" ")[0]
+    )
+    lumen = (
+        Column(_("Length (mm)"), _("Length of the centerline in mm"), 88, lambda row: row.length_mm, "{:.1f}"),
+        Column(_("Diam. (mm)"), _("Mean diameter of the lumen in mm"), 80, lambda row: row.diameter_mm, "{:.1f}"),
+        Column(
+            _("Prob."),
+            _("Mean of the network's probability over the branch, from 0 to 1"),
+            44,
+            lambda row: row.probability,
+            "{:.2f}",
+        ),
+    )
+    wall = (
+        Column(
+            _("Outer (mm)"),
+            _("Outer radius in mm: from the middle to the wall's outer edge, measured in the CT"),
+            76,
+            lambda row: row.outer_radius_mm,
+            "{:.2f}",
+        ),
+        Column(_("Wall (mm)"), _("Thickness of the wall in mm"), 70, lambda row: row.wall_mm, "{:.2f}"),
+        Column(
+            _("WA (%)"),
+            _("Wall area in percent of wall and lumen area"),
+            54,
+            lambda row: _percent(row.wall_area),
+            "{:.0f}",
+        ),
+        Column(
+            _("Rays (%)"),
+            _("Share of the rays on which the wall borders on lung and was measured, in percent"),
+            60,
+            lambda row: _percent(row.usable_rays),
+            "{:.0f}",
+        ),
+    )
+    lobe = Column(_("Lobe"), _("Lobe (an estimate, or by hand)"), 120, lambda row: row.lobe)
+    return {
+        "lumen": (_("Lumen"), (number, generation, *lumen, name)),
+        "wall": (_("Wall"), (number, *wall, segment)),
+        "names": (_("Names"), (number, generation, segment, lobe, name)),
+    }
+
+
 class BranchTable:
     """Fills the table's widget; ``on_selection`` is called when another row is selected."""
 
@@ -43,6 +107,8 @@ class BranchTable:
         self.table, self.lobes, self.suspects_only = ui.branchTable, ui.lobeComboBox, ui.suspectsCheckBox
         self._rows: list[BranchRow] = []
         self._suspects: set[int] = set()
+        self._sets = columns()
+        self._columns: tuple[Column, ...] = ()
         self._sorted_by, self._descending = 0, False
         self.table.verticalHeader().setVisible(False)
         self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
@@ -51,11 +117,31 @@ class BranchTable:
         header.setSortIndicatorShown(True)
         header.setSectionsClickable(True)
         header.connect("sectionClicked(int)", self.on_header)
-        for column, (width, _value, _format) in enumerate(COLUMNS):
-            self.table.setColumnWidth(column, width)
+        self.columns = ui.columnsComboBox
+        fill(self.columns, [(name, key) for key, (name, _columns) in self._sets.items()], next(iter(self._sets)))
+        self.columns.connect("currentIndexChanged(int)", lambda row: self.show_columns())
+        self.show_columns()
         self.table.connect("itemSelectionChanged()", on_selection)
         self.lobes.connect("currentIndexChanged(int)", lambda row: self.show())
         self.suspects_only.connect("toggled(bool)", lambda checked: self.show())
+
+    def show_columns(self) -> None:
+        """Show the chosen set of columns, sorted as before if the column is among them."""
+        before = self._columns[self._sorted_by].title if self._columns else ""
+        self._columns = self._sets[chosen_key(self.columns)][1]
+        titles = [column.title for column in self._columns]
+        if before not in titles:
+            self._descending = False
+        self._sorted_by = titles.index(before) if before in titles else 0
+        chosen, blocked = self.chosen(), self.table.blockSignals(True)
+        self.table.setColumnCount(len(self._columns))
+        for number, column in enumerate(self._columns):
+            header = qt.QTableWidgetItem(column.title)
+            header.setToolTip(column.tip)
+            self.table.setHorizontalHeaderItem(number, header)
+            self.table.setColumnWidth(number, column.width)
+        self.table.blockSignals(blocked)
+        self.show(chosen)
 
     def fill(self, rows: list[BranchRow], suspects: set[int]) -> None:
         """Show these branches, none of them selected; ``suspects`` are the ids of those that the review doubts."""
@@ -74,20 +160,21 @@ class BranchTable:
     def listed(self) -> list[BranchRow]:
         """The rows that pass the filter, in their order."""
         lobe, suspects = chosen_key(self.lobes), self.suspects_only.checked and self._suspects
-        value = COLUMNS[self._sorted_by][1]
+        rank = self._columns[self._sorted_by].rank
         rows = [row for row in self._rows if lobe in ("", row.lobe) and (not suspects or row.id in suspects)]
-        return sorted(rows, key=lambda row: (value(row), row.id), reverse=self._descending)
+        return sorted(rows, key=lambda row: (rank(row), row.id), reverse=self._descending)
 
-    def show(self) -> None:
+    def show(self, chosen: int | None = None) -> None:
         """Write the rows that pass the filter; a branch that was selected stays so if it is among them."""
-        chosen, table = self.chosen(), self.table
+        chosen, table = chosen or self.chosen(), self.table
         blocked = table.blockSignals(True)
         table.clearSelection()
         rows = self.listed()
         table.setRowCount(len(rows))
         for number, row in enumerate(rows):
-            for column, (_width, value, words) in enumerate(COLUMNS):
-                item = qt.QTableWidgetItem("" if value(row) == UNKNOWN else words.format(value(row)))
+            for place, column in enumerate(self._columns):
+                value = column.value(row)
+                item = qt.QTableWidgetItem("" if value is None else column.words.format(value))
                 item.setToolTip(
                     ", ".join(filter(None, (row.name, row.segment or row.lobe, row.by_hand and _("by hand"))))
                 )
@@ -95,9 +182,9 @@ class BranchTable:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
-                if not isinstance(value(row), str):
+                if not isinstance(value, str):
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-                table.setItem(number, column, item)
+                table.setItem(number, place, item)
         order = qt.Qt.DescendingOrder if self._descending else qt.Qt.AscendingOrder
         table.horizontalHeader().setSortIndicator(self._sorted_by, order)
         table.blockSignals(blocked)

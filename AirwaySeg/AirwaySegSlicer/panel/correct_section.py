@@ -17,6 +17,7 @@ from AirwaySegSlicer.scene.following import follow_transform
 from AirwaySegSlicer.scene.freshness import is_marked, is_out_of_date, update_marks
 from AirwaySegSlicer.scene.hand_names import show_names
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, ROLES, companion
+from AirwaySegSlicer.scene.origin import note_erased
 from AirwaySegSlicer.scene.segments import airway_segment_id, check_airways, ct_of
 from AirwaySegSlicer.scene.steps import MOST_STATES
 from AirwaySegSlicer.scene.surfaces import surface_kept
@@ -219,13 +220,14 @@ class CorrectSection(Section):
         self._timer.start()
 
     def on_pause(self) -> None:
-        """The user has paused: mark what is out of date, show names, count the corrections, and measure if chosen."""
+        """The user has paused: note what was erased, mark what is out of date, show names, count, measure if chosen."""
         new, edited, self._new, self._edited = self._new, self._edited, [], []
         if self.panel.closed:
             return
         with errors_shown():
             for airways in {*new, *edited}:
                 if airways.GetScene() is not None:
+                    note_erased(airways)
                     update_marks(airways)
                     show_names(airways)
             self.count()

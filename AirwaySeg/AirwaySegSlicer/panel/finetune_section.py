@@ -125,6 +125,7 @@ class FinetuneSection(Section):
         done = self.after(_("Added {name}."))
 
         def on_finished(name: str | None, message: str) -> None:
+            """Ask where the label is doubted, else show what was done."""
             if TRUST in message and not case.trusted and not self.panel.closed:
                 doubt = message.partition(" If ")[0]
                 if slicer.util.confirmOkCancelDisplay(doubt + " " + _("Add it anyway?")):
@@ -151,6 +152,7 @@ class FinetuneSection(Section):
         """The callback for the end of a change of the folder: it lists the cases and shows what was done."""
 
         def on_finished(name: str | None, message: str) -> None:
+            """List the cases, and show what was done."""
             if self.panel.closed:
                 return
             self.list_cases()

@@ -10,7 +10,7 @@ from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.panel.branch_table import BranchTable
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, errors_shown
-from AirwaySegSlicer.scene.overlays import SEGMENT_NAMES
+from AirwaySegSlicer.scene.overlay_kinds import SEGMENT_NAMES
 from AirwaySegSlicer.scene.steps import last_step
 
 LOBE, SEGMENT = "lobe ", "segment "

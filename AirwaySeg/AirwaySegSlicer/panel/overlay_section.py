@@ -13,9 +13,8 @@ from AirwaySegSlicer.scene.comparison import AGREEMENT
 from AirwaySegSlicer.scene.freshness import is_marked
 from AirwaySegSlicer.scene.hand_names import shown_names
 from AirwaySegSlicer.scene.nodes import CENTERLINE, COMPARED, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
+from AirwaySegSlicer.scene.overlay_kinds import ORIGINS, OVERLAYS
 from AirwaySegSlicer.scene.overlays import (
-    ORIGINS,
-    OVERLAYS,
     OverlayLook,
     needs_measuring,
     set_opacity,

@@ -120,11 +120,14 @@ def _grown(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> 
 def _without_subtree(airways: slicer.vtkMRMLSegmentationNode, points: Sequence[Point]) -> Proposed:
     number, voxels = _subtree_at(airways, points[0])
     count = len(subtree(airways, number))
+    what = (
+        _("Branch {number} and its subtree: {count} branches")
+        if count > 1
+        else _("Branch {number} and its subtree: 1 branch")
+    )
     return Proposed(
         name=_("delete branch {number} and its subtree").format(number=number),
-        sentence=_cut_sentence(
-            _("Branch {number} and its subtree: {count} branches").format(number=number, count=count), voxels
-        ),
+        sentence=_cut_sentence(what.format(number=number, count=count), voxels),
         remove=voxels,
     )
 

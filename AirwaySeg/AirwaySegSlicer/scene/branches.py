@@ -36,7 +36,8 @@ class BranchRow:
 
     ``probability`` is the mean of the network's probability over its voxels, None where it is not known.
     ``segment`` is its full name, ``by_hand`` which of lobe and segment a person gave ("lobe", "segment", "lobe and
-    segment"); both may be empty.
+    segment"); both may be empty. The figures of the wall, shares from 0 to 1, are None where the CT did not show them:
+    its outer radius, its thickness, the wall area of the whole area, and the rays on which its outer edge was found.
     """
 
     id: int
@@ -51,6 +52,10 @@ class BranchRow:
     probability: float | None = None
     segment: str = ""
     by_hand: str = ""
+    outer_radius_mm: float | None = None
+    wall_mm: float | None = None
+    wall_area: float | None = None
+    usable_rays: float | None = None
 
 
 def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchRow]:
@@ -66,7 +71,11 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
         BranchRow(*(column.GetValue(cell) for column in columns))
         for cell in range(centerline_node.GetPolyData().GetNumberOfCells())
     )
-    trees, likely = _trees(centerline_node), _probabilities(centerline_node)
+    trees, likely = _trees(centerline_node), _figures(centerline_node, "mean_probability")
+    inner, thick, area, rays = (
+        _figures(centerline_node, name)
+        for name in ("inner_diameter_mm", "wall_thickness_mm", "wall_area_fraction", "usable_rays")
+    )
     segments, by_hand = (_words(centerline_node, name) for name in ("segment_name", "by_hand"))
     return [
         replace(
@@ -75,15 +84,19 @@ def branch_rows(centerline_node: slicer.vtkMRMLModelNode | None) -> list[BranchR
             probability=likely.get(row.id),
             segment=segments.get(row.id, ""),
             by_hand=by_hand.get(row.id, ""),
+            outer_radius_mm=inner[row.id] / 2 + thick[row.id] if row.id in inner and row.id in thick else None,
+            wall_mm=thick.get(row.id),
+            wall_area=area.get(row.id),
+            usable_rays=rays.get(row.id),
         )
         for row in sorted(found, key=lambda row: row.id)
     ]
 
 
-def _probabilities(centerline_node: slicer.vtkMRMLModelNode) -> dict[int, float]:
-    """The mean probability of each branch by its id, where it is known."""
+def _figures(centerline_node: slicer.vtkMRMLModelNode, name: str) -> dict[int, float]:
+    """A measure of each branch by its id, where it is known; none in a centerline that an earlier version measured."""
     cells = centerline_node.GetPolyData().GetCellData()
-    ids, values = cells.GetArray("branch_id"), cells.GetArray("mean_probability")
+    ids, values = cells.GetArray("branch_id"), cells.GetArray(name)
     if values is None:
         return {}
     found = {int(ids.GetValue(cell)): float(values.GetValue(cell)) for cell in range(ids.GetNumberOfValues())}

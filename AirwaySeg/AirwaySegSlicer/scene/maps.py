@@ -1,4 +1,7 @@
-"""The voxels of measured results, kept in files until the session ends; the overlays show them."""
+"""The voxels of measured results, kept in files until the session ends; the overlays show them.
+
+Beside them is what the next measurement can take over for the parts of the airways that have not changed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import tempfile
 
 import slicer
 
-VOXELS = "voxels.npz"
+VOXELS, PARTS = "voxels.npz", "parts.npz"
 BRANCHES = "branches.nrrd"
 TO_CENTERLINE, TO_WALL, FROM_CARINA = "distance-centerline.nrrd", "distance-wall.nrrd", "distance-carina.nrrd"
 PROBABILITY = "probability"
@@ -22,9 +25,11 @@ class Maps:
         self._folders: dict[str, str] = {}
 
     def keep(self, segmentation_node: slicer.vtkMRMLSegmentationNode, folder: str) -> None:
-        """Move the voxels out of a measured folder, instead of earlier ones of this segmentation."""
+        """Move voxels and known parts out of a measured folder, instead of earlier ones of this segmentation."""
         mine = tempfile.mkdtemp(prefix="AirwaySeg-maps-", dir=slicer.app.temporaryPath)
-        shutil.move(os.path.join(folder, VOXELS), os.path.join(mine, VOXELS))
+        for name in (VOXELS, PARTS):
+            if os.path.exists(os.path.join(folder, name)):
+                shutil.move(os.path.join(folder, name), os.path.join(mine, name))
         self._folders[segmentation_node.GetID()], old = mine, self._folders.get(segmentation_node.GetID(), "")
         gone = [node_id for node_id in self._folders if slicer.mrmlScene.GetNodeByID(node_id) is None]
         for folder in [old, *map(self._folders.pop, gone)]:
@@ -34,6 +39,11 @@ class Maps:
         """The file of its voxels; None when the segmentation was not measured in this session."""
         folder = self._folders.get(segmentation_node.GetID())
         return os.path.join(folder, VOXELS) if folder else None
+
+    def parts(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
+        """The file of what the last measurement knows of parts of the airways; empty where there is none."""
+        path = os.path.join(self._folders.get(segmentation_node.GetID(), ""), PARTS)
+        return path if os.path.exists(path) else ""
 
     def forget(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         """Remove the files of one segmentation."""

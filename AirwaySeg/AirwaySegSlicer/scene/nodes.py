@@ -29,8 +29,10 @@ OF_THE_TREE = (
 )
 """Roles of what was made from one mask: by a measurement, or by a comparison."""
 REVIEWED = ROLE + "reviewed"
-"""Role of the temporary model that shows what a decision would change."""
-ROLES = (*OF_THE_RUN, *OF_THE_TREE, REVIEWED)
+"""Role of the temporary model that shows what a decision or an edit would change."""
+REVIEWED_CUT = ROLE + "reviewedCut"
+"""Role of the temporary model of what an edit would remove where it adds something too."""
+ROLES = (*OF_THE_RUN, *OF_THE_TREE, REVIEWED, REVIEWED_CUT)
 
 PRIVATE = (INITIAL, SLICES, SUSPECTS, REPAIRS, PROBABILITY, ORIGIN, COMPARED)
 """Roles that are hidden from Slicer's selectors: they are neither airways nor a CT. They are saved with the scene."""

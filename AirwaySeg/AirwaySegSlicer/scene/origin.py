@@ -2,7 +2,8 @@
 
 The run's map is a volume beside the result. What decisions and tools have added and removed since is a tag of the
 airways' segment, which Slicer's undo and redo restore together with the voxels. Airways that neither knows were painted
-by hand. A voxel that was erased in the Segment Editor and painted again is what it was before.
+by hand. What was erased in the Segment Editor is noted when the user pauses, or takes the next step (`note_erased`):
+painted again it is by hand, and what an undo brings back is what it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import slicer
 from AirwaySegSlicer.scene.nodes import ORIGIN, companion, ijk_to_ras
 from AirwaySegSlicer.scene.segments import Array, Voxels, first_voxel_between, segment_voxels
 from AirwaySegSlicer.scene.tags import ORIGINS, read_tag, write_tag
-from AirwaySegSlicer.scene.voxel_changes import grid_of
+from AirwaySegSlicer.scene.voxel_changes import grid_of, which_are_in
 
 NETWORK, OPEN_LUMEN, REPAIR, CLICK, HAND = 1, 2, 3, 4, 5
 """As in `AirwaySegLib.masks.origin`; 0 is what is not airway."""
@@ -73,6 +74,28 @@ def note_origins(segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: Arra
     values = np.concatenate([known, np.broadcast_to(np.asarray(codes, np.uint8), len(voxels))])[::-1]
     places, first = np.unique(places[:, ::-1], axis=0, return_index=True)
     write_tag(segmentation_node, ORIGINS, _packed(places[:, ::-1], values[first]))
+
+
+def note_erased(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Note that voxels whose origin is known are no longer in the airways: they were erased in the Segment Editor."""
+    import numpy as np
+
+    run = companion(segmentation_node, ORIGIN)
+    try:
+        shift = first_voxel_between(grid_of(segmentation_node), ijk_to_ras(run)) if run is not None else None
+    except RuntimeError:
+        return  # there are no airways, whose tags could be written
+    if run is None or shift is None:
+        return
+    known = slicer.util.arrayFromVolume(run).copy()
+    voxels, codes = _noted(segmentation_node)
+    inside, local = _inside(voxels, known.shape)
+    known[local] = codes[inside]
+    outside = voxels[~inside][codes[~inside] > 0]
+    places = np.concatenate([np.argwhere(known)[:, ::-1], outside]) - np.array(shift)
+    erased = places[~which_are_in(segmentation_node, places)]
+    if len(erased):
+        note_origins(segmentation_node, erased, 0)
 
 
 def run_origins(segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: Array) -> Array:

@@ -15,6 +15,7 @@ from AirwaySegSlicer.scene.changes import preview_of
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     REVIEWED,
+    REVIEWED_CUT,
     add_companion,
     companion,
     remove_companion,
@@ -73,7 +74,7 @@ class ReviewViews:
                     node.UpdateMatrices()
         self._before.clear()
         if airways is not None and airways.GetScene() is not None:
-            remove_companion(airways, REVIEWED)
+            hide_change(airways)
 
     def forget(self) -> None:
         """The scene is closed."""
@@ -101,6 +102,7 @@ def slice_node(name: str) -> slicer.vtkMRMLSliceNode | None:
 
 def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels: Array, adds: bool) -> None:
     """Show these voxels (N, 3), or a ball at the point where there are none, instead of those of an earlier point."""
+    hide_change(airways)
     if len(voxels):
         _show(airways, surface_of(airways, voxels), ADDED if adds else REMOVED)
     else:
@@ -108,18 +110,32 @@ def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels:
 
 
 def show_change(airways: slicer.vtkMRMLSegmentationNode, add: Array, remove: Array) -> None:
-    """Show what an edit would add (N, 3) or, where it adds nothing, remove; instead of what was shown before."""
+    """Show what an edit would add and remove (N, 3), in two colours, instead of what was shown before."""
+    hide_change(airways)
     _show(airways, surface_of(airways, add if len(add) else remove), ADDED if len(add) else REMOVED)
+    if len(add) and len(remove):
+        _show(airways, surface_of(airways, remove), REMOVED, REVIEWED_CUT)
 
 
-def _show(airways: slicer.vtkMRMLSegmentationNode, surface: vtk.vtkPolyData, color: tuple[float, float, float]) -> None:
+def hide_change(airways: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remove what is shown of a decision or an edit."""
+    for role in (REVIEWED, REVIEWED_CUT):
+        remove_companion(airways, role)
+
+
+def _show(
+    airways: slicer.vtkMRMLSegmentationNode,
+    surface: vtk.vtkPolyData,
+    color: tuple[float, float, float],
+    role: str = REVIEWED,
+) -> None:
     with undone_on_failure():
         model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
         model.SetSaveWithScene(False)
         model.SetHideFromEditors(True)
         model.SetAndObservePolyData(surface)
         model.CreateDefaultDisplayNodes()
-    add_companion(airways, REVIEWED, model, "reviewed")
+    add_companion(airways, role, model, "reviewed")
     display = model.GetDisplayNode()
     display.SetSaveWithScene(False)
     display.SetColor(*color)

@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from AirwaySegSlicer.scene.origin import note_erased
 from AirwaySegSlicer.scene.surfaces import surface_kept
 from AirwaySegSlicer.scene.tags import STEP, read_tag, write_tag
 
@@ -32,6 +33,7 @@ class Steps:
 
     def begin(self, airways: slicer.vtkMRMLSegmentationNode, name: str) -> None:
         """Keep the present state for undo; what is changed until the next `begin` is the step of this name."""
+        note_erased(airways)
         editor = self.editor_of(airways)
         if editor is not None:
             editor.saveStateForUndo()

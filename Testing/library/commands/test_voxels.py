@@ -51,7 +51,7 @@ def from_maps(folder: Path) -> dict[str, np.ndarray]:
 
 def test_the_voxels_are_those_of_the_maps_bit_for_bit(a_mask_file, tmp_path):
     maps, folder = measure(a_mask_file, tmp_path / "maps"), measure(a_mask_file, tmp_path / "voxels", "--voxels")
-    assert {path.name for path in folder.iterdir()} == set(measuring.FILES) - set(measuring.MAPS) | {measuring.VOXELS}
+    assert {path.name for path in folder.iterdir()} == set(measuring.result_files(voxels=True))
     expected = from_maps(maps)
     with np.load(folder / measuring.VOXELS) as found:
         assert found.files == list(expected)
@@ -59,7 +59,7 @@ def test_the_voxels_are_those_of_the_maps_bit_for_bit(a_mask_file, tmp_path):
         assert np.allclose(found["ijk_to_ras"], expected.pop("ijk_to_ras"), rtol=1e-15, atol=1e-15)
         for name, array in expected.items():
             assert found[name].dtype == array.dtype and found[name].tobytes() == array.tobytes(), name
-    for name in set(measuring.FILES) - set(measuring.MAPS):
+    for name in set(measuring.result_files(voxels=True)) & set(measuring.FILES):
         assert (folder / name).read_bytes() == (maps / name).read_bytes(), name
 
 
@@ -86,3 +86,21 @@ def test_voxels_of_what_is_not_measured_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["segment", "ct.nrrd", "-o", str(tmp_path / "out"), "--no-measure", "--voxels"])
     assert end.value.code == 2 and "not allowed with" in capsys.readouterr().err
+
+
+def test_known_parts_of_an_earlier_result_give_the_same_one(a_mask_file, tmp_path):
+    folder = measure(a_mask_file, tmp_path / "first", "--voxels")
+    known = str(folder / measuring.PARTS)
+    again = measure(a_mask_file, tmp_path / "again", "--voxels", "--known", known)
+    for name in set(measuring.result_files(voxels=True)) - {measuring.VOXELS, measuring.PARTS}:
+        assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+    with np.load(folder / measuring.VOXELS) as one, np.load(again / measuring.VOXELS) as other:
+        assert all(np.array_equal(one[name], other[name]) for name in one.files)
+
+
+def test_known_parts_that_are_none_are_refused_in_a_sentence(a_mask_file, tmp_path, capsys):
+    (tmp_path / "parts.npz").write_text("nothing")
+    arguments = ["measure", str(a_mask_file), "-o", str(tmp_path / "out"), "--known", str(tmp_path / "parts.npz")]
+    assert main(arguments) == 2
+    assert "parts.npz cannot be read as known parts of a measurement" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ from AirwaySegLib.tree.fragment_joints import joints_of_fragments
 from AirwaySegLib.tree.loose_pieces import Piece
 from AirwaySegLib.tree.suspect import Suspect, suspects_from_json, suspects_to_json
 from AirwaySegLib.tree.suspects import (
+    LEAST_SCORE,
     MOST_OF_A_KIND,
     branch_probability,
     doubtful_tips,
@@ -210,7 +211,10 @@ def test_a_kind_has_a_note_for_what_does_not_fit_the_list(a_healthy_tree):
     tip, forward = a_terminal(a_healthy_tree)
     side = across(forward)
     starts = [tip.points_mm[-1] + (6 + 5 * place) * forward + 3 * place * side for place in range(MOST_OF_A_KIND + 4)]
-    found = find_suspects(with_fragment(a_healthy_tree, *(a_line(start, start + 20 * forward) for start in starts)))
+    tree = with_fragment(a_healthy_tree, *(a_line(start, start + 20 * forward) for start in starts))
+    everything = [one for one in find_suspects(tree, most=None) if "not listed" not in one.reason]
+    assert len(everything) > MOST_OF_A_KIND and all(one.score >= LEAST_SCORE for one in everything)
+    found = find_suspects(tree)
     assert len(found) == MOST_OF_A_KIND + 1 and found[-1].facts["left_out"] == 4
     assert [s.score for s in found] == sorted((s.score for s in found), reverse=True)
     assert found[-1].facts["highest_score"] <= found[-2].score
