@@ -3,7 +3,8 @@
     .venv/bin/python Testing/benchmarks/sections.py [--spacing 1 1 1] [--only NAME]
 
 Each section is drawn as a left main bronchus, with and without branches beyond, wide in four directions, and as a
-trachea, wide in three. A row gives the difference of branches for each of these eleven masks.
+trachea, wide in three. A row gives the difference of branches for each of these eleven masks. A second table says
+which bronchi of the trachea are kept, by radius and by length beyond the trachea's wall.
 """
 
 import argparse
@@ -12,12 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from not_round import SECTIONS, a_fork_with, a_trachea_with
+from not_round import SECTIONS, a_fork_with, a_trachea_with, a_trachea_with_a_bronchus
 
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.build import parse_airways
 
 BRONCHUS_WIDE = ((0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (1.0, 0.2, 0.6), (-1.0, -0.2, -0.6))
+RADII_MM, BEYOND_MM, DOWN_DEG = (1.5, 2, 3, 4), (3, 4, 6, 8, 10, 12), (20, 45)
 TRACHEA_WIDE = ((0.0, 0.3, 1.0), (0.0, 1.0, 0.0), (0.0, -1.0, 0.2))
 
 
@@ -43,6 +45,21 @@ def main() -> None:
         total += sum(len(row) for row in cells)
         print(name, *(" ".join(f"{cell:+d}" if cell else "0" for cell in row) for row in cells), sep=" | ", flush=True)
     print(f"{wrong} of {total} masks have wrong branches")
+    if not options.only:
+        tracheal_bronchi()
+
+
+def tracheal_bronchi() -> None:
+    """Print which bronchi of the trachea are branches, on voxels of 1 x 0.8 x 0.8 mm."""
+    spacing_mm = (1.0, 0.8, 0.8)
+    print("degrees below the horizontal | radius in mm | beyond the wall:", *(f"{mm} mm" for mm in BEYOND_MM))
+    for down_deg in DOWN_DEG:
+        for radius_mm in RADII_MM:
+            counts = []
+            for beyond_mm in BEYOND_MM:
+                mask = a_trachea_with_a_bronchus(radius_mm, beyond_mm, down_deg, spacing_mm)
+                counts.append(len(parse_airways(Volume(mask, spacing_mm)).tree.branches))
+            print(down_deg, radius_mm, " ".join("kept" if n == 5 else str(n) for n in counts), sep=" | ", flush=True)
 
 
 if __name__ == "__main__":

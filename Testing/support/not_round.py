@@ -1,4 +1,4 @@
-"""Drawn forks with a bronchus or a trachea whose section is not round. Positions are (z, y, x) in mm."""
+"""Drawn forks with a bronchus or a trachea that is not round, or with a tracheal bronchus. Positions are (z, y, x) in mm."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +60,21 @@ def a_trachea_with(section: Section, wide: tuple[float, float, float], spacing_m
     shape = grid(spacing_mm)
     mask = draw_tubes([Tube(CARINA, (25, 20, 14), 5, 4.5), Tube(CARINA, (25, 20, 78), 5, 4.5)], shape, spacing_mm)
     return mask | draw_section(section, Tube((88, 20, 46), (46, 20, 46), 1, 1), wide, shape, spacing_mm)
+
+
+def a_trachea_with_a_bronchus(
+    radius_mm: float, beyond_mm: float, down_deg: float, spacing_mm: Spacing
+) -> NDArray[np.bool_]:
+    """Trachea of a radius of 9 mm, main bronchi, and a bronchus of the trachea that is cut off flat.
+
+    It leaves to the right, so many degrees below the horizontal, and is ``beyond_mm`` long beyond the trachea's wall;
+    there is none if its radius is 0.
+    """
+    carina, side, down = (45.0, 26.0, 44.0), (80.0, 26.0, 44.0), np.radians(down_deg)
+    tubes = [Tube((126, 26, 44), carina, 9, 9, round_ends=False)]
+    tubes += [Tube(carina, (15, 26, x), 6.5, 6) for x in (14, 74)]
+    if radius_mm:
+        end = np.add(side, (9 / np.cos(down) + beyond_mm) * np.array([-np.sin(down), 0, -np.cos(down)]))
+        tubes.append(Tube(side, (end[0], end[1], end[2]), radius_mm, radius_mm, round_ends=False))
+    z, y, x = (int(size / mm) for size, mm in zip((130, 56, 88), spacing_mm, strict=True))
+    return draw_tubes(tubes, (z, y, x), spacing_mm)

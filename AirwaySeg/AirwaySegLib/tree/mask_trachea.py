@@ -43,9 +43,10 @@ SPLIT = 0.15
 WIDENED = 1.4
 """So much of the usual spread from side to side, and more, is the carina's: the bronchi lie in one wide lumen."""
 
-SIDE_WIDER, SIDE_WIDTH, SIDE_HIGH, SIDE_OUT = 1.08, 0.5, (0.2, 1.5), 0.35
+SIDE_WIDER, SIDE_WIDTH, SIDE_HIGH, SIDE_OUT, SIDE_STEEP = 1.08, 0.5, (0.2, 1.5), 0.35, 2.5
 """A bronchus that leaves the trachea is in slices that are wider than usual by 8 %, there outside every disc of half
-the radius that fits into the slice, 0.2 to 1.5 radii high, and reaches at least 0.35 radii out."""
+the radius that fits into the slice, 0.2 to 1.5 radii high, or higher if not more than 2.5 times as high as it reaches
+out, and reaches at least 0.35 radii out."""
 
 ABOVE_CARINA, ROD, ROOM = 0.5, 0.35, 0.8
 """The rod that stands for the trachea when thinning ends so far above the carina, and is so thick. It runs through the
@@ -187,8 +188,9 @@ def _side_branches(trunk: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
     found = np.zeros(count + 1, bool)
     for index, box in enumerate(ndimage.find_objects(pieces), start=1):
         high_mm = (box[0].stop - box[0].start) * spacing_mm[0]
-        is_far = float(out_mm[box][pieces[box] == index].max()) >= SIDE_OUT * radius_mm
-        found[index] = is_far and SIDE_HIGH[0] * radius_mm <= high_mm <= SIDE_HIGH[1] * radius_mm
+        far_mm = float(out_mm[box][pieces[box] == index].max())
+        most_mm = max(SIDE_HIGH[1] * radius_mm, SIDE_STEEP * far_mm)
+        found[index] = far_mm >= SIDE_OUT * radius_mm and SIDE_HIGH[0] * radius_mm <= high_mm <= most_mm
     return found[pieces]
 
 

@@ -18,6 +18,9 @@ SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
 longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
 
+TRUNK_RADII = 1.0
+"""The same for what springs from the trachea or as wide a lumen, whose wall is smooth for a stub as wide as a bronchus."""
+
 SPUR_FLAT = 1.4
 """How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
 
@@ -187,10 +190,11 @@ class _Judge:
 
     def least_mm(self, own_mm: float, beside_mm: float, least_mm: float) -> float:
         """How far a line with a lumen of radius ``own_mm`` has to stand out of one of radius ``beside_mm``."""
-        least = max(SPUR_RADII * own_mm, least_mm)
-        if beside_mm >= self.thick_mm and own_mm < THIN_SHARE * beside_mm:
-            least = max(least, beside_mm)
-        return least
+        if beside_mm < self.thick_mm:
+            return max(SPUR_RADII * own_mm, least_mm)
+        if own_mm < THIN_SHARE * beside_mm:
+            return max(SPUR_RADII * own_mm, least_mm, beside_mm)
+        return max(TRUNK_RADII * own_mm, least_mm)
 
     def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
         """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from not_round import CARINA, HILUM, SECTIONS, a_fork_with, a_trachea_with, grid
+from not_round import CARINA, HILUM, SECTIONS, a_fork_with, a_trachea_with, a_trachea_with_a_bronchus, grid
 from phantoms import Tube, a_forked_tree, draw_section, draw_tubes, ellipse
 
 from AirwaySegLib.files.volume import Volume
@@ -70,6 +70,14 @@ def test_a_trachea_that_is_a_sharp_crescent_is_one_branch():
 def test_a_branch_in_line_with_the_edge_of_a_crescent_stays():
     mask = a_fork_with(SECTIONS["crescent of 11 mm"], (-1, -0.2, -0.6), ONE, with_lobes=True)
     assert len(tree_of(mask, ONE).branches) == 5
+
+
+@pytest.mark.parametrize(("radius_mm", "beyond_mm"), [(0, 0), (2, 6), (3, 8), (4, 8), (4, 12)])
+def test_a_short_bronchus_of_the_trachea_stays(radius_mm, beyond_mm):
+    spacing_mm = (1.0, 0.8, 0.8)
+    for down_deg in (20, 45):
+        tree = tree_of(a_trachea_with_a_bronchus(radius_mm, beyond_mm, down_deg, spacing_mm), spacing_mm)
+        assert len(tree.branches) == (5 if radius_mm else 3)
 
 
 @pytest.mark.parametrize("radius_mm", [1.5, 2.5])
