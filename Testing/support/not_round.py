@@ -1,4 +1,4 @@
-"""Drawn forks with a bronchus or a trachea that is not round, or with a tracheal bronchus. Positions are (z, y, x) in mm."""
+"""Drawn forks with a bronchus or a trachea that is not round, or a tracheal bronchus. Positions are (z, y, x) in mm."""
 
 import numpy as np
 from numpy.typing import NDArray
