@@ -19,7 +19,7 @@ SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
 longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
 
 TRUNK_RADII = 1.0
-"""The same for what springs from a lumen that may be the trachea's: its wall is smooth for a stub as wide as a bronchus."""
+"""The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus."""
 
 SPUR_FLAT = 1.4
 """How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
