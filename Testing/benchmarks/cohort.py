@@ -6,9 +6,10 @@
 
 The CTs are 128 x 128 x 80 voxels round the carina of a simulated patient, each with noise of its own: one window of the
 network. ``batch``: in one process with loaded weights, by turns CTs one by one (read, then computed) and the same CTs
-as a cohort runs them (the next is read while one is computed). ``workers``: `airwayseg cohort` with one worker and with
-several, one thread each. ``memory``: the resident memory of one `airwayseg cohort` after each case. Lines end with the
-computer's load: seconds of a busy computer can be compared within one run only.
+as a cohort runs them (the next is read while one is computed). ``workers``: `airwayseg cohort` with one worker, with
+several, and as many such programs at the same time, one thread each. ``memory``: the resident memory of one
+`airwayseg cohort` after each case. Lines end with the computer's load: seconds of a busy computer can be compared
+within one run only.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -155,17 +157,34 @@ def share_inside(parts: list[tuple[float, float]], spans: list[tuple[float, floa
 
 
 def workers(folder: Path, options: argparse.Namespace) -> None:
-    """Compare one worker with several."""
-    write_cts(folder / "cts", options.cases)
-    seconds = {}
-    for count in (1, options.workers):
-        events = list(run(folder / "cts", folder / f"out{count}", "--workers", str(count)))
-        ends = sorted(when for when, event in events if event["event"] == "case")
-        seconds[count] = ends[-1] - ends[count - 1]  # without the start of the workers and each one's first case
-        each = seconds[count] / (options.cases - count)
-        print(f"{count} workers: {each:.1f} s a case after the first of each; {load()}")
-    each = {count: total / (options.cases - count) for count, total in seconds.items()}
-    print(f"{options.workers} workers are {each[1] / each[options.workers]:.2f} times as fast as one")
+    """Compare one worker, several, and as many programs that know nothing of each other: what the computer can do."""
+    count = options.workers
+    parts = [folder / f"cts{number}" for number in range(count)]
+    for part in parts:
+        write_cts(part, options.cases // count)
+    (folder / "all").mkdir()
+    for part in parts:
+        for ct in part.iterdir():
+            os.link(ct, folder / "all" / f"{part.name}-{ct.name}")
+    each = {}
+    for name, several in (("1 worker", 1), (f"{count} workers", count)):
+        each[name] = seconds_of_case([run(folder / "all", folder / name, "--workers", str(several))], several)
+        print(f"{name}: {each[name]:.1f} s a case after the first of each; {load()}", flush=True)
+    name = f"{count} programs"
+    programs = [run(part, folder / f"out-{part.name}", "--workers", "1") for part in parts]
+    each[name] = seconds_of_case(programs, count)
+    print(f"{name}: {each[name]:.1f} s a case after the first of each; {load()}")
+    alone = each["1 worker"]
+    print(f"{count} workers are {alone / each[f'{count} workers']:.2f} times as fast as one, ", end="")
+    print(f"{name} {alone / each[name]:.2f} times")
+
+
+def seconds_of_case(runs: list[Iterator[tuple[float, dict[str, object]]]], several: int) -> float:
+    """Seconds a case of runs at the same time, without the start of the ``several`` workers and their first cases."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        events = [event for found in pool.map(list, runs) for event in found]
+    ends = sorted(when for when, _ in events)
+    return (ends[-1] - ends[several - 1]) / (len(ends) - several)
 
 
 def run(cts: Path, output: Path, *arguments: str) -> Iterator[tuple[float, dict[str, object]]]:
@@ -205,11 +224,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = {"batch": batch, "workers": workers, "memory": memory}
     parser.add_argument("kind", choices=kinds)
-    parser.add_argument("--cases", type=int, default=0, help="default: 6, for memory 200")
+    parser.add_argument("--cases", type=int, default=0, help="default: 6, for workers 12, for memory 200")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    options.cases = options.cases or (200 if options.kind == "memory" else 6)
+    options.cases = options.cases or {"memory": 200, "workers": 12}.get(options.kind, 6)
     with tempfile.TemporaryDirectory() as folder:
         kinds[options.kind](Path(folder), options)
     return 0

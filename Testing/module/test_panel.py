@@ -1,6 +1,7 @@
 """Tests of the module's panel, clicked through on stand-ins: input, segmentation, result, scenes, the panel itself."""
 
 import io
+from dataclasses import replace
 
 import module_scenes as scenes
 import numpy as np
@@ -21,6 +22,15 @@ def test_the_first_ct_is_proposed_and_models_and_device_are_offered(a_desk):
     models = a_desk.ui.modelComboBox
     assert [models.itemText(row) for row in range(models.count)] == ["default", "mine"]
     assert a_desk.ui.deviceLabel.text == "CPU: no GPU that PyTorch can use"
+
+
+def test_a_model_says_how_long_a_usual_ct_takes_with_it(a_desk):
+    section = a_desk.section("Segment")
+    section.on_probed(replace(section.installation, durations={"default": "about 3 min"}), "")
+    models = a_desk.ui.modelComboBox
+    assert [models.itemText(row) for row in range(models.count)] == ["default (about 3 min a CT)", "mine"]
+    a_desk.choose("modelComboBox", "mine")
+    assert a_desk.parameters.model == "mine"
 
 
 def test_one_button_brings_airways_tree_and_warnings(a_measured_desk):

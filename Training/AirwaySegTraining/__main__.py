@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
     _add_finetune(commands.add_parser("finetune", help="fine-tune weights on a few corrected cases"))
     _add_mix(commands.add_parser("mix", help="mix weights from before and after a training"))
+    _add_narrow(commands.add_parser("narrow", help="make a network of half the channels, the start of a fast one"))
     _add_breakage(commands.add_parser("breakage", help="train the network that joins fragments"))
     _add_evaluate(commands.add_parser("evaluate", help="metrics of weights on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
@@ -115,6 +116,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         ("patch", int, "side of a patch in voxels, a multiple of 8"),
         ("norm", str, "normalisation: batch or instance"),
         ("start_from", str, "initial weights: a name or a file"),
+        ("teacher", str, "weights whose probabilities are learned, for recipes with the loss distillation"),
         ("validation", float, "share of the patients that are held out"),
         ("rehearsal", float, "share of the bundled simulated patches"),
         ("validate_every", int, "steps between two validations, a multiple of --checkpoint-every"),
@@ -124,7 +126,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     ):
         value = getattr(default, name)
         flag = "--" + name.replace("_", "-")
-        shown = "the recipe's" if value is None and name not in ("start_from", "minutes") else value
+        shown = "the recipe's" if value is None and name not in ("start_from", "teacher", "minutes") else value
         parser.add_argument(flag, type=kind, default=value, help=f"{meaning} (default {shown})")
     _add_machine(parser)
     add_plugin_option(parser)
@@ -249,11 +251,37 @@ def _add_mix(parser: argparse.ArgumentParser) -> None:
 def _run_mix(options: argparse.Namespace, _progress: Bar) -> int:
     from AirwaySegTraining.fit.mix import mix
 
-    if options.output.suffix != ".safetensors":
-        raise AirwaySegError(f"{options.output} does not end in .safetensors.")
+    _check_weights_name(options.output)
     mix(options.weights, options.old, options.share, options.output, options.output.stem, options.force)
     print(f"Weights: {options.output}")
     return 0
+
+
+def _add_narrow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", default="default", help="the wide network: a name or a file (default: default)")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
+    parser.add_argument("--patches", type=int, default=16, help="patches of these that are looked at (default 16)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the patches (default 0)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=_run_narrow)
+
+
+def _run_narrow(options: argparse.Namespace, progress: Bar) -> int:
+    from AirwaySegTraining.fit.narrow import narrow
+
+    _check_least(options, patches=1, seed=0)
+    _check_weights_name(options.output)
+    given = {"patches": options.patches, "seed": options.seed, "force": options.force}
+    narrow(options.weights, options.data, options.output, progress, **given)
+    progress.close()
+    print(f"Weights: {options.output}")
+    return 0
+
+
+def _check_weights_name(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise AirwaySegError(f"{path} does not end in .safetensors.")
 
 
 def _add_cases(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -66,7 +67,7 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
 
 
 def import_distributed() -> Any:
-    """Dask's package for clusters.
+    """Dask's package for clusters; it then logs no more than this program does: not each connection of each worker.
 
     Raises
     ------
@@ -74,9 +75,11 @@ def import_distributed() -> Any:
         If it is not installed.
     """
     try:
-        return importlib.import_module("distributed")
+        distributed = importlib.import_module("distributed")  # it sets its logger's level when it is imported
     except ImportError:
         raise AirwaySegError("Dask is not installed; `pip install airwayseg[dask]` brings it.") from None
+    logging.getLogger("distributed").setLevel(logging.getLogger().getEffectiveLevel())
+    return distributed
 
 
 def run_on_cluster(

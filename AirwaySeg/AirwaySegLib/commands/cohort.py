@@ -34,7 +34,7 @@ from AirwaySegLib.cohort.schedule import Read, run_here
 from AirwaySegLib.cohort.tables import BRANCHES, CASES, GENERATIONS, write_tables
 from AirwaySegLib.commands import given_mask
 from AirwaySegLib.commands import segment as segmenting
-from AirwaySegLib.commands.dicom_out import DICOM_SEG, write_result_as_dicom
+from AirwaySegLib.commands.dicom_out import DICOM_SEG, has_dicom, write_result_as_dicom
 from AirwaySegLib.commands.measure import result_files
 from AirwaySegLib.commands.provenance import REPORT, check_done, file_sha256, is_described
 from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
@@ -197,7 +197,8 @@ def plan_of(request: CohortRequest, found: Found, model: Model) -> Plan:
 
 def _lacks_dicom(case: Case, how: How) -> bool:
     """Whether the result of a case still has to get its DICOM Segmentation."""
-    return bool(how.dicom_seg and case.series) and not (result_folder(how.output, case.id) / DICOM_SEG).exists()
+    folder = result_folder(how.output, case.id)
+    return bool(how.dicom_seg and case.series) and not has_dicom(folder, how.dicom_seg == "lobes")
 
 
 def has_result(case: Case, how: How, model: Model) -> bool:

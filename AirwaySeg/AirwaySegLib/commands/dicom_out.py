@@ -7,7 +7,7 @@ import numpy as np
 
 from AirwaySegLib.commands.measure import BRANCH_MAP, TREE
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.dicom_seg import LOBE_CODES, Segment, write_dicom_seg
+from AirwaySegLib.files.dicom_seg import LOBE_CODES, Segment, import_highdicom, write_dicom_seg
 from AirwaySegLib.files.image_files import format_extension
 from AirwaySegLib.files.volume import SEGMENTATION, read_ct, read_mask, read_on_grid
 from AirwaySegLib.tree.airway_tree import AirwayTree
@@ -19,6 +19,20 @@ def check_dicom(source: Path) -> None:
     """Refuse a CT that is not DICOM."""
     if format_extension(source):
         raise AirwaySegError(f"{source} is not DICOM: a DICOM Segmentation would need invented patient data.")
+
+
+def has_dicom(folder: Path, lobes: bool) -> bool:
+    """Whether a folder has its result as a DICOM Segmentation: with a segment for each lobe if ``lobes``, else without.
+
+    One that cannot be read is none.
+    """
+    _, pydicom = import_highdicom()
+    try:
+        written = pydicom.dcmread(folder / DICOM_SEG, stop_before_pixels=True)
+        count = len(written.SegmentSequence)
+    except (OSError, pydicom.errors.InvalidDicomError, AttributeError):
+        return False
+    return count == 1 if not lobes else count > 1 or not _lobes_of(_read_tree(folder))
 
 
 def write_result_as_dicom(folder: Path, source: Path, series: str, files: Sequence[Path], lobes: bool) -> None:
@@ -34,12 +48,24 @@ def write_result_as_dicom(folder: Path, source: Path, series: str, files: Sequen
     check_dicom(source)
     mask = read_mask(folder / SEGMENTATION)
     segments = [Segment("Airways", mask.array)]
-    if lobes and (folder / TREE).exists():
+    tree = _read_tree(folder)
+    if lobes and tree is not None:
         ct, _ = read_ct(source, series or None, None, files)
         numbers = read_on_grid(folder / BRANCH_MAP, ct).array
-        tree = AirwayTree.from_json((folder / TREE).read_text(encoding="utf-8"))
-        for lobe in LOBE_CODES:
-            own = np.isin(numbers, [branch.id for branch in tree.main() if branch.lobe == lobe])
+        for lobe, branches in _lobes_of(tree).items():
+            own = np.isin(numbers, branches)
             if own.any():
                 segments.append(Segment(f"Bronchi of the {lobe}", own, lobe))
     write_dicom_seg(folder / DICOM_SEG, segments, source, series, files)
+
+
+def _read_tree(folder: Path) -> AirwayTree | None:
+    path = folder / TREE
+    return AirwayTree.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _lobes_of(tree: AirwayTree | None) -> dict[str, list[int]]:
+    """The branches of each lobe that has any."""
+    branches = [] if tree is None else tree.main()
+    by_lobe = {lobe: [branch.id for branch in branches if branch.lobe == lobe] for lobe in LOBE_CODES}
+    return {lobe: own for lobe, own in by_lobe.items() if own}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from AirwaySegLib.commands import measure, repair
-from AirwaySegLib.commands.dicom_out import DICOM_SEG, check_dicom, write_result_as_dicom
+from AirwaySegLib.commands.dicom_out import DICOM_SEG, check_dicom, has_dicom, write_result_as_dicom
 from AirwaySegLib.commands.measure import Beside
 from AirwaySegLib.commands.provenance import (
     REPORT,
@@ -162,8 +162,9 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
                 done_before += 1
             else:
                 run_case(path, folder, batch, model, settings, progress)
-            if batch.dicom_seg and not (folder / DICOM_SEG).exists():
-                write_result_as_dicom(folder, path, batch.series or "", (), batch.dicom_seg == "lobes")
+            lobes = batch.dicom_seg == "lobes"
+            if batch.dicom_seg and not has_dicom(folder, lobes):
+                write_result_as_dicom(folder, path, batch.series or "", (), lobes)
             finished.append(folder)
         except Cancelled:
             raise

@@ -7,7 +7,7 @@ Imaging 40 (2021), doi:10.48550/arXiv.2011.11952. Letters: B windows, C channels
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -59,6 +59,15 @@ DECODER = (
     BlockPlan(64, 32, 1, 1, 1),
     BlockPlan(32, 16, 1, 1, 1),
 )
+
+
+def narrowed(plans: tuple[BlockPlan, ...], width: float) -> tuple[BlockPlan, ...]:
+    """The rows with ``width`` times the channels."""
+    return tuple(
+        replace(plan, in_channels=round(width * plan.in_channels), out_channels=round(width * plan.out_channels))
+        for plan in plans
+    )
+
 
 SIDE_CHANNELS = 2
 """Every block gives two channels to the pyramid of its group."""
@@ -160,16 +169,26 @@ class WingsNet(nn.Module):
         "instance" as published (no affine weights, no running statistics) or "batch" (affine, running statistics).
     dropout
         Probability that a pyramid channel of a window is dropped in training.
+    width
+        Factor for the channels of all blocks, a multiple of 1/8; the operations fall with its square.
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 1, norm: Norm = "instance", dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 1,
+        norm: Norm = "instance",
+        dropout: float = 0.3,
+        width: float = 1.0,
+    ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.norm = in_channels, classes, norm
-        first = BlockPlan(in_channels, ENCODER[0].out_channels, 1, 1, 1)
-        self.encoder = nn.ModuleList(ConvBlock(plan, norm) for plan in (first, *ENCODER[1:]))
-        self.decoder = nn.ModuleList(ConvBlock(plan, norm) for plan in DECODER)
-        self.encoder_head = Head(ENCODER, classes, dropout)
-        self.decoder_head = Head(DECODER, classes, dropout)
+        first, *others = narrowed(ENCODER, width)  # the image has as many channels at any width
+        encoder, decoder = (replace(first, in_channels=in_channels), *others), narrowed(DECODER, width)
+        self.encoder = nn.ModuleList(ConvBlock(plan, norm) for plan in encoder)
+        self.decoder = nn.ModuleList(ConvBlock(plan, norm) for plan in decoder)
+        self.encoder_head = Head(encoder, classes, dropout)
+        self.decoder_head = Head(decoder, classes, dropout)
 
     def set_dropout(self, share: float) -> None:
         """Set the dropout of both heads."""

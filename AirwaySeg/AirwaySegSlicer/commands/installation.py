@@ -15,6 +15,8 @@ from AirwaySegSlicer.commands.probe_child import PROBE_FILE
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to 1.5e9."""
 
+DEFAULT_MODEL = "default"
+
 LEAST_SLICER = (5, 12)
 """The first version with `slicer.packaging`."""
 
@@ -29,12 +31,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Installation:
-    """The result of the probe: findings, a line about the device, names of models, available devices."""
+    """The result of the probe: findings, a line about the device, names of models, available devices.
+
+    ``durations`` says for some models how long a usual CT takes with them.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     device_line: str = ""
     models: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=lambda: ["auto", "cpu"])
+    durations: dict[str, str] = field(default_factory=dict)
 
 
 def about_old_slicer(major: int, minor: int) -> str:
@@ -70,9 +76,11 @@ def judge(probe: dict) -> Installation:
         _disk(probe),
         _models(probe),
     ]
-    usual = probe.get("network", {}).get("duration", "")
+    durations = {name: about["duration"] for name, about in probe.get("networks", {}).items()}
+    usual = durations.get(DEFAULT_MODEL, "")
     line = _("{device}; a usual CT takes {duration}").format(device=_device_line(probe), duration=usual)
-    return Installation(findings, line if usual else _device_line(probe), probe["models"], devices)
+    device_line = line if usual else _device_line(probe)
+    return Installation(findings, device_line, probe["models"], devices, durations)
 
 
 def _packages(probe: dict) -> Finding:
@@ -122,7 +130,7 @@ def _speed(probe: dict) -> list[Finding]:
 
 def _network(probe: dict) -> list[Finding]:
     """What runs the network, and how long a usual CT takes; none where it does not run."""
-    network = probe.get("network", {})
+    network = probe.get("networks", {}).get(DEFAULT_MODEL)
     if not network:
         return []
     what = _("The network runs on {device}{library} in {precision}; a usual CT of 300 slices takes {duration}.")

@@ -16,6 +16,7 @@ RESOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..",
 REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
 OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
 PROBE_FILE = "probe.json"
+TIMED_MODELS = ("default", "fast")
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
@@ -76,13 +77,19 @@ def models() -> list[str]:
         return []
 
 
-def about_network() -> dict:
-    """How the network runs here, and how long a usual CT takes; empty where it does not run."""
+def about_network(model: str) -> dict:
+    """How a model's network runs here, and how long a usual CT takes; empty where it does not run."""
     try:
-        settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings()
+        settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings(weights=model)
         return importlib.import_module("AirwaySegLib.commands.info").usual_case(settings)
     except Exception:
         return {}
+
+
+def about_networks(names: list[str]) -> dict[str, dict]:
+    """`about_network` of each of `TIMED_MODELS` that is there; without those that do not run."""
+    found = {name: about_network(name) for name in TIMED_MODELS if name in names}
+    return {name: about for name, about in found.items() if about}
 
 
 def main(folder: str) -> None:
@@ -94,8 +101,8 @@ def main(folder: str) -> None:
         "driver": about_driver(),
         "freeDisk": shutil.disk_usage(folder).free,
         "torch": about_torch(),
-        "models": models(),
-        "network": about_network(),
+        "models": (names := models()),
+        "networks": about_networks(names),
     }
     with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
         json.dump(found, stream)

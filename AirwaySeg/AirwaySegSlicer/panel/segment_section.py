@@ -65,9 +65,14 @@ class SegmentSection(Section):
         self.ui.placeRegionButton.enabled = ready
         if parameters:
             names = self.installation.models or ["default"]
-            fill(self.ui.modelComboBox, [(name, name) for name in names], parameters.model)
+            fill(self.ui.modelComboBox, [(self.title_of(name), name) for name in names], parameters.model)
         device = qt.QSettings().value(DEVICE_SETTING, "auto") or "auto"
         fill(self.ui.deviceComboBox, [(name, name) for name in self.installation.devices], device)
+
+    def title_of(self, model: str) -> str:
+        """A model's name, with the time that a usual CT takes with it where that is known."""
+        duration = self.installation.durations.get(model)
+        return _("{model} ({duration} a CT)").format(model=model, duration=duration) if duration else model
 
     def on_new_region(self, region: slicer.vtkMRMLMarkupsROINode) -> None:
         """Fit a new region to the lungs, for the user to make smaller; by default it would be empty."""

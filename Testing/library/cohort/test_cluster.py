@@ -1,7 +1,9 @@
 """Cases on a Dask cluster: none is lost and none is done twice when a worker dies."""
 
+import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -59,6 +61,16 @@ def test_when_a_worker_is_killed_no_case_is_lost_and_none_is_done_twice(a_path_f
     assert set(starts) == set(names) and sorted(starts.values()) == [1] * 11 + [2]
 
 
+@pytest.mark.slow
+def test_dask_logs_no_more_than_the_program(a_path_for_workers, tmp_path, caplog):
+    pytest.importorskip("distributed")
+    (tmp_path / "go").touch()
+    logging.getLogger("distributed").setLevel(logging.INFO)  # as its import does
+    task = partial(cluster_tasks.note_and_wait, tmp_path)
+    assert len(list(run_on_cluster([Case("one", Path("one"))], task, Cluster(workers=1), lambda *_: None))) == 1
+    assert not [record for record in caplog.records if record.levelno < logging.WARNING]
+
+
 def test_two_cohorts_on_one_scheduler_may_have_cases_of_the_same_name(a_path_for_workers, tmp_path):
     distributed = pytest.importorskip("distributed")
     cases = [Case(name, tmp_path) for name in ("one", "two")]
@@ -76,6 +88,24 @@ def test_two_cohorts_on_one_scheduler_may_have_cases_of_the_same_name(a_path_for
     assert Counter(one.id for one in (first, second, *rest)) == {"one": 2, "two": 2}
     for name in ("a", "b"):
         assert {path.name for path in (tmp_path / name / "cases").iterdir()} == {"one", "two"}
+
+
+@pytest.mark.slow
+def test_cases_that_need_a_gpu_run_where_one_is_declared(a_path_for_workers, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "go").touch()
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
+        words = ["-m", "distributed.cli.dask_worker", local.scheduler_address, "--resources", "GPU=1"]
+        words += ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
+        with subprocess.Popen([sys.executable, *words], cwd=tmp_path, stderr=subprocess.DEVNULL) as worker:
+            cluster = Cluster(local.scheduler_address, resources=parse_resources("GPU=1"))
+            task = partial(cluster_tasks.note_and_wait, tmp_path)
+            cases = [Case(f"case{number}", tmp_path) for number in range(4)]
+            outcomes = list(run_on_cluster(cases, task, cluster, lambda *_: None))
+            worker.terminate()
+    assert [outcome.status for outcome in outcomes] == [FINISHED] * 4
+    processes = {path.name.rpartition("-")[2] for path in (tmp_path / "starts").iterdir()}
+    assert processes == {str(worker.pid)}
 
 
 def test_resources_are_a_list_of_names_and_amounts():

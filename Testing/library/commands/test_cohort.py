@@ -27,7 +27,7 @@ from AirwaySegLib.cohort.case import Case
 from AirwaySegLib.cohort.display import CohortDisplay, duration
 from AirwaySegLib.cohort.records import FAILURE, FINISHED, Outcome
 from AirwaySegLib.cohort.schedule import run_here
-from AirwaySegLib.commands import cohort
+from AirwaySegLib.commands import cohort, dicom_out
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files import image_files
 from AirwaySegLib.files.folder_lock import locked
@@ -320,6 +320,8 @@ def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
     a_quiet_chest, a_dark_network, tmp_path, monkeypatch
 ):
     pytest.importorskip("highdicom")
+    import pydicom
+
     save_study(tmp_path / "study", a_quiet_chest, 4, 0)
     folder, out = tmp_path / "study" / "site0", tmp_path / "out"
     shutil.rmtree(tmp_path / "study" / "site1")
@@ -329,6 +331,12 @@ def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
     made = out / "cases" / "deep_er_ct03" / "airways.dcm"
     assert holds_the_mask(made)
     assert not (out / "cases" / "ct00" / "airways.dcm").exists()
+    before = made.read_bytes()
+    assert run(folder, "-o", out, "--dicom-seg", "lobes") == 0 and made.read_bytes() == before
+    monkeypatch.setattr(dicom_out, "_lobes_of", lambda tree: {"left upper lobe": [1]})
+    for kind, segments in (("airways", 1), ("lobes", 2), ("lobes", 2), ("airways", 1)):
+        assert run(folder, "-o", out, "--dicom-seg", kind) == 0
+        assert len(pydicom.dcmread(made).SegmentSequence) == segments
 
 
 def test_segment_writes_a_dicom_segmentation_too(a_quiet_chest, tmp_path, monkeypatch):

@@ -110,6 +110,8 @@ def test_names_are_found_in_the_user_folder_before_the_bundled_ones(
         "other": a_user_folder / "other.safetensors",
     }
     assert load_weights()[1].name == "default"
+    assert load_weights("default-0.1")[1].name == weights.read_info("default-0.1")[0].name == "default-0.1"
+    assert load_weights(weights.find_weights("default-0.1"))[1].name == "default"  # as it was called in its training
     with pytest.raises(AirwaySegError, match=r"'absent'.*default, mine, other"):
         load_weights("absent")
 
@@ -154,7 +156,7 @@ def test_each_kind_has_its_own_names(tmp_path: Path, a_user_folder: Path, monkey
     assert list(weights.list_weights()) == ["breakage", "cut", "default"]
     assert weights.list_weights("connector") == {"breakage": bundled / "breakage.safetensors"}
     assert list(weights.list_weights(None)) == ["breakage", "cut", "default"]
-    assert load_weights("breakage", "connector")[1] == CONNECTOR
+    assert load_weights("breakage", "connector")[1] == dataclasses.replace(CONNECTOR, name="breakage")
     assert load_weights("breakage")[1].architecture == "wingsnet"
     with pytest.raises(AirwaySegError, match=r"'absent'.*\(breakage\)"):
         load_weights("absent", "connector")

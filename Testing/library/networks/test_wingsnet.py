@@ -28,6 +28,15 @@ def test_there_are_1473186_parameters() -> None:
     assert sum(p.numel() for p in WingsNet().parameters()) == 1_473_186
 
 
+def test_half_the_channels_are_a_quarter_of_the_parameters_and_have_a_fast_form() -> None:
+    torch.manual_seed(4)
+    net, x = WingsNet(width=0.5).eval(), a_window()
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(1_473_186 / 4, rel=0.01)
+    with torch.no_grad():
+        expected = net(x)[1]
+    assert expected.std() > 1e-3 and torch.allclose(fast_form(net)(x), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("in_channels", "classes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
 def test_converted_weights_give_the_published_output_in_both_forms(in_channels: int, classes: int) -> None:
     published = a_published_net(in_channels, classes)

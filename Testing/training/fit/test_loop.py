@@ -16,17 +16,18 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError, Cancelled
-from AirwaySegLib.networks.weights import load_weights
+from AirwaySegLib.networks.weights import load_weights, save_weights
 from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
 from AirwaySegTraining.data.sampling import Mixture
 from AirwaySegTraining.fit import loop, run_log, steps
 from AirwaySegTraining.fit.loop import fit, group_shares, rate_at
-from AirwaySegTraining.fit.patches import draw_patch
+from AirwaySegTraining.fit.patches import Batches, Source, draw_patch
 from AirwaySegTraining.fit.recipes import load_recipe, recipes_folder
 from AirwaySegTraining.fit.run_log import RunLog, read_validation
 from AirwaySegTraining.fit.settings import FitSettings
+from AirwaySegTraining.fit.stage_loss import stage_loss
 from AirwaySegTraining.fit.validation import mean_score
 
 TINY = FitSettings(
@@ -228,6 +229,45 @@ def test_a_folder_in_which_another_process_trains_is_refused(a_data_folder, tmp_
         with pytest.raises(AirwaySegError, match=rf"in use by airwayseg-train fit \(process {other.pid} "):
             fit([a_data_folder], tmp_path / "run", TINY, silent)
     fit([a_data_folder], tmp_path / "run", replace(TINY, steps=1), silent)
+
+
+def test_a_narrow_network_is_taught_by_a_wide_one(a_data_folder, tmp_path):
+    teacher = fit([a_data_folder], tmp_path / "teacher", replace(TINY, steps=1), silent)
+    settings = replace(TINY, recipe="student", teacher=str(teacher))
+    target = fit([a_data_folder], tmp_path / "pupil", settings, silent)
+    net, info, _ = load_weights(str(target))
+    assert info.architecture == "wingsnet_half" and info.provenance["settings"]["teacher"] == str(teacher)
+    assert net.encoder[1].convolution.weight.shape == (8, 4, 3, 3, 3)
+
+
+def test_the_teachers_probabilities_are_the_target(a_data_folder, tmp_path, monkeypatch):
+    settings = replace(TINY, steps=1, norm="instance")  # without statistics, untrained weights tell voxels apart
+    teacher = fit([a_data_folder], tmp_path / "teacher", settings, silent)
+    seen = []
+
+    def noted(stage, logits, batch, **more):
+        seen.append(batch["teacher"])
+        return stage_loss(stage, logits, batch, **more)
+
+    monkeypatch.setattr(loop, "stage_loss", noted)
+    settings = replace(TINY, recipe="student", teacher=str(teacher), steps=1, precision="float32")
+    fit([a_data_folder], tmp_path / "pupil", settings, silent)
+    cases = [read_case(folder) for folder in case_folders(a_data_folder)]
+    source = Source([cases], np.ones(1), [(-1000, 600)], settings.seed)
+    image = Batches(source, settings.full_recipe().stages[0])[0]["image"]
+    with torch.no_grad():
+        expected = torch.sigmoid(load_weights(str(teacher))[0](image)[-1])
+    assert len(seen) == 2 and expected.std() > 1e-3
+    for found in seen:  # of both heads
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_teacher_that_sees_other_hu_windows_is_refused(a_data_folder, tmp_path):
+    net, info, _ = load_weights(str(fit([a_data_folder], tmp_path / "one", replace(TINY, steps=1), silent)))
+    save_weights(tmp_path / "other.safetensors", net, replace(info, window_hu=(-1200, 600)))
+    settings = replace(TINY, recipe="student", teacher=str(tmp_path / "other.safetensors"))
+    with pytest.raises(AirwaySegError, match="The teacher .*other.safetensors sees the CT in other HU windows"):
+        fit([a_data_folder], tmp_path / "pupil", settings, silent)
 
 
 def rows_of(path):

@@ -28,7 +28,8 @@ def refusal(changes, network=None):
 
 
 def test_the_package_has_the_papers_recipes_and_ours():
-    assert list_recipes() == ["deeptree", "default", "finetune", "precise", "realistic", "refine", "tang", "wingsnet"]
+    ours = ["default", "finetune", "precise", "realistic", "refine", "student"]
+    assert list_recipes() == sorted([*ours, "deeptree", "tang", "wingsnet"])
     for name in list_recipes():
         assert load_recipe(name).name == name
 
@@ -49,6 +50,14 @@ def test_a_recipe_that_goes_on_from_weights_is_refused_without_them():
         assert FitSettings(recipe=name, start_from="default").full_recipe().needs_weights
     with pytest.raises(AirwaySegError, match="Recipe mine: needs_weights is 1; it must be true or false"):
         parse_recipe("mine", {**tables, "needs_weights": 1})
+
+
+def test_a_recipe_that_is_taught_needs_a_teacher_and_no_other_takes_one():
+    with pytest.raises(AirwaySegError, match="Recipe student has the loss distillation: name the weights that teach"):
+        FitSettings(recipe="student").full_recipe()
+    assert FitSettings(recipe="student", teacher="default").full_recipe().stages[0].is_taught
+    with pytest.raises(AirwaySegError, match="Recipe default has no loss distillation, so --teacher would teach noth"):
+        FitSettings(teacher="default").full_recipe()
 
 
 def test_a_shorter_stage_has_a_shorter_warm_up_and_a_longer_one_the_recipes():

@@ -10,6 +10,7 @@ from AirwaySegTraining.losses.equations import (
     class_dice_and_cross_entropy,
     cross_entropy,
     dice_and_cross_entropy,
+    distillation,
     general_union,
     general_union_by_distance,
     root_tversky,
@@ -37,6 +38,7 @@ ON_LOGITS = {
     "cross_entropy": cross_entropy,
     "dice_and_cross_entropy": dice_and_cross_entropy,
     "class_dice_and_cross_entropy": class_dice_and_cross_entropy,
+    "distillation": distillation,
 }
 EVERY_LOSS = [*ON_PROBABILITIES.values(), *ON_LOGITS.values()]
 NAMES = [*ON_PROBABILITIES, *ON_LOGITS]
@@ -183,6 +185,17 @@ def test_cross_entropy_is_as_computed_by_hand_and_exact_for_large_logits():
     assert float(entropy) == pytest.approx((math.log(2) + 1000 + 0) / 4)
     slopes = gradient(cross_entropy, row(0, 0), row(1, 0), row(1, 3))
     assert slopes.tolist() == pytest.approx([-0.5 / 4, 3 * 0.5 / 4])
+
+
+def test_distillation_costs_least_where_the_probabilities_are_equal():
+    # p = 0.5 and q = 0.5, 1: overlap 2 * 0.75 = 1.5, squares 0.5 + 1.25; every entropy is log 2
+    taught = row(0.5, 1)
+    assert float(distillation(row(0, 0), taught, row(1, 1))) == pytest.approx(1 - 2.5 / 2.75 + 0.3 * math.log(2))
+    taught = row(0.2, 0.6, 0.9)
+    equal = torch.logit(taught)
+    assert gradient(distillation, equal, taught, row(1, 2, 1)) == pytest.approx(0, abs=1e-12)
+    for off in (-0.1, 0.1):
+        assert distillation(equal + off, taught, row(1, 2, 1)) > distillation(equal, taught, row(1, 2, 1))
 
 
 def test_skeleton_recall_is_the_share_of_the_tube_and_blind_beside_it():

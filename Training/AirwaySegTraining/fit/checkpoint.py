@@ -25,7 +25,8 @@ class Run(TrainingState):
     ``place`` is the index of the current stage, -1 before the first; ``frozen`` says whether that stage's batch
     normalisation now keeps its statistics. ``best`` is the largest score of a validation so far, ``checked`` the step
     of the last one. ``losses`` are those of the patches of the current round of hard mining (`mining`).
-    ``lengthened_from`` is the original number of steps of a run that was given more.
+    ``lengthened_from`` is the original number of steps of a run that was given more. ``teacher`` is the network whose
+    probabilities are taught, in its form for inference.
     """
 
     command: ClassVar[str] = "fit"
@@ -41,6 +42,7 @@ class Run(TrainingState):
     checked: int = -1
     losses: Losses = field(default_factory=dict)
     lengthened_from: int | None = None
+    teacher: nn.Module | None = None
 
     @property
     def windows_hu(self) -> list[tuple[float, float]]:
@@ -156,7 +158,25 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
         set_dropout(network.dropout)
     info = with_spacings(info, cases, info if settings.start_from else None)  # they still know what they have seen
     net = net.to(device)
-    return Run(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], recipe)
+    run = Run(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], recipe)
+    if settings.teacher:
+        run.teacher = load_teacher(settings.teacher, run.info).to(device)
+    return run
+
+
+def load_teacher(name_or_path: str, pupil: ModelInfo) -> nn.Module:
+    """The network that teaches another, in its form for inference.
+
+    Raises
+    ------
+    AirwaySegError
+        If it looks at the CT in other HU windows than the other one.
+    """
+    net, info, _ = load_weights(name_or_path)
+    if (info.window_hu, info.second_window_hu) != (pupil.window_hu, pupil.second_window_hu):
+        raise AirwaySegError(f"The teacher {name_or_path} sees the CT in other HU windows than the trained network.")
+    fast_form = architecture(info.architecture).fast_form
+    return (net if fast_form is None else fast_form(net)).eval().requires_grad_(False)
 
 
 def make_optimizer(net: nn.Module, stage: Stage) -> torch.optim.Optimizer:

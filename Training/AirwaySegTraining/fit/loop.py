@@ -28,11 +28,12 @@ from AirwaySegTraining.fit.rehearsal import SIDE, rehearsal_cases, rehearsal_fil
 from AirwaySegTraining.fit.run_folder import CHECKPOINT, run_folder
 from AirwaySegTraining.fit.run_log import RunLog
 from AirwaySegTraining.fit.settings import FitSettings
-from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
+from AirwaySegTraining.fit.stage_loss import TEACHER, patch_losses, stage_loss
 from AirwaySegTraining.fit.steps import Phase, Surroundings, cosine, in_precision, risen, train_phase, update
 from AirwaySegTraining.fit.team_norm import with_team_norm
 from AirwaySegTraining.fit.training_state import precision_of
 from AirwaySegTraining.fit.validation import doubt_about_labels, held_out, looked_at, mean_score, product_of, validate
+from AirwaySegTraining.losses.equations import union_probability
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,12 @@ def train_step(net: nn.Module, run: Run, stage: Stage, batch: dict[str, Tensor],
     are stored in ``run.losses``.
     """
     batch = {name: part.to(team.device, non_blocking=True) for name, part in batch.items()}
+    image = batch.pop("image")
     with in_precision(run.settings.precision, team.device):
-        heads = heads_of(net(batch.pop("image")))
+        heads = heads_of(net(image))
+        if run.teacher is not None:
+            with torch.no_grad():
+                batch[TEACHER] = union_probability(heads_of(run.teacher(image))[-1])
     whole = {name: team.together(part) for name, part in batch.items()}
     loss = torch.zeros((), device=team.device)
     for number, logits in enumerate(heads, start=1):

@@ -233,6 +233,11 @@ class Stage:
         return Augmentation(self.rotation_degrees, self.label_threshold, zoom=self.zoom)
 
     @property
+    def is_taught(self) -> bool:
+        """Whether a term of its loss needs a teacher."""
+        return any(term.loss.of_teacher for term in self.loss)
+
+    @property
     def uses_missed(self) -> bool:
         """Whether it needs the skeleton voxels that the model of the stage before has missed."""
         return self.sampling.get(Kind.HARD_SKELETON, 0) > 0 or any(name in MISSED_WEIGHTS for name in self.weights)

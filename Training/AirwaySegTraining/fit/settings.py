@@ -25,9 +25,10 @@ class FitSettings:
     ``steps``, ``rate`` and ``frozen_from`` replace the value of a recipe of one stage. With ``minutes`` such a recipe
     ends after that time, whatever its number of steps, and the learning rate follows the time; ``patch``, ``batch`` and
     ``norm`` that of any recipe; None leaves it. ``shares`` are those of the data folders in the patches (none: by
-    their numbers of cases), ``rehearsal`` is the share of bundled simulated patches beside them. ``validation`` is the
-    share of the patients that are held out, of whose cases at most ``validate_cases`` are looked at. What ``precision``
-    "auto" and ``workers`` None stand for, `machine.settled` says.
+    their numbers of cases), ``rehearsal`` is the share of bundled simulated patches beside them. ``teacher`` names the
+    weights whose probabilities the loss "distillation" teaches. ``validation`` is the share of the patients that are
+    held out, of whose cases at most ``validate_cases`` are looked at. What ``precision`` "auto" and ``workers`` None
+    stand for, `machine.settled` says.
     """
 
     recipe: str = "default"
@@ -48,6 +49,7 @@ class FitSettings:
     validate_every: int = 1000
     validate_cases: int = 20
     start_from: str | None = None
+    teacher: str | None = None
     shares: tuple[float, ...] = ()
     rehearsal: float = 0.0
 
@@ -107,6 +109,12 @@ class FitSettings:
             raise AirwaySegError(
                 f"Recipe {recipe.name}, stage 1 ({stages[0].name}): hard_skeleton and back_propagation need a model "
                 "that has missed something: a stage before, or --start-from."
+            )
+        if any(stage.is_taught for stage in stages) != bool(self.teacher):
+            raise AirwaySegError(
+                f"Recipe {recipe.name} has no loss distillation, so --teacher would teach nothing."
+                if self.teacher
+                else f"Recipe {recipe.name} has the loss distillation: name the weights that teach with --teacher."
             )
         return replace(recipe, network=network, stages=tuple(stages))
 

@@ -7,6 +7,9 @@ from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.fit.recipes import Stage, Term
 from AirwaySegTraining.losses import equations
 
+TEACHER = "teacher"
+"""The teacher's probabilities among the tensors of a batch."""
+
 
 def stage_loss(stage: Stage, logits: Tensor, batch: dict[str, Tensor], *, of_encoder: bool = False) -> Tensor:
     """The stage's loss, a scalar; with group supervision it is computed for both heads and added (WingsNet, III-B).
@@ -53,6 +56,8 @@ def term_loss(term: Term, logits: Tensor, target: Tensor, counted: Tensor, batch
     if loss.target_map is not None:
         target = batch[loss.target_map] * target
     weight = batch["weight"] if loss.weighted else counted
+    if loss.of_teacher:
+        target, weight = batch[TEACHER], torch.ones_like(counted)
     extra = [] if loss.extra_map is None else [batch[loss.extra_map]]
     function = loss.equation if callable(loss.equation) else getattr(equations, loss.equation)
     return function(predicted, target, weight, *extra, **term.numbers)

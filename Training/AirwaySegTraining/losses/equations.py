@@ -122,6 +122,18 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return entropy / w.sum().clamp(min=SMOOTH)
 
 
+def distillation(logits: Tensor, taught: Tensor, weight: Tensor, entropy_share: float = 0.3) -> Tensor:
+    """Dice of two probabilities, 1 - 2 sum(w p q) / sum(w (p^2 + q^2)), + ``entropy_share`` x cross-entropy.
+
+    q = ``taught`` is another network's probability of the voxel (Hinton et al. 2015, arXiv:1503.02531). The squares
+    (Milletari et al. 2016, arXiv:1606.04797) let the first part fall to 0 where p = q, between 0 and 1 too.
+    """
+    x, q, w = _wide(logits, taught, weight)
+    p = torch.sigmoid(x)
+    dice = 1 - _fraction(2 * (w * p * q).sum(), (w * (p * p + q * q)).sum())
+    return dice + entropy_share * cross_entropy(logits, taught, weight)
+
+
 def skeleton_recall(probability: Tensor, tube: Tensor, weight: Tensor) -> Tensor:
     """Skeleton Recall loss: 1 - sum(w p t) / sum(w t), t = `weight_maps.tube`: the share of the tube that is found.
 

@@ -30,6 +30,8 @@ class Loss:
     """The map of a patch that is the target instead of the airway."""
     extra_map: str | None = None
     """A map of a patch that is a further argument of the function."""
+    of_teacher: bool = False
+    """Whether the target is the probability of another network, the teacher; then every voxel counts."""
     largest_alpha: float = 0.99
     classes: tuple[int, ...] = (1,)
     """Allowed numbers of classes of the network."""
@@ -58,6 +60,7 @@ LOSSES: dict[str, Loss] = {
     "tang_in_print": Loss("tang_in_print", ("exponent",), weighted=True),
     "skeleton_recall": Loss("skeleton_recall", target_map="tube"),
     "cl_dice": Loss("cl_dice"),
+    "distillation": Loss("distillation", of_logits=True, of_teacher=True),
     "classes": Loss("class_dice_and_cross_entropy", of_logits=True, target_map="classes", classes=(3,)),
 }
 """Every loss by its name in a recipe."""
