@@ -67,6 +67,12 @@ def test_a_trachea_that_is_a_sharp_crescent_is_one_branch():
     assert len(tree_of(mask, ONE).branches) == 3
 
 
+def test_a_tree_whose_trachea_is_a_narrow_crescent_begins_at_the_trachea():
+    spacing_mm = (1.25, 0.7, 0.7)
+    tree = tree_of(a_trachea_with(SECTIONS["crescent of 7 mm"], (0, 0.3, 1), spacing_mm), spacing_mm)
+    assert len(tree.branches) == 3 and tree.branches[0].points_mm[0, 2] > 84
+
+
 def test_a_branch_in_line_with_the_edge_of_a_crescent_stays():
     mask = a_fork_with(SECTIONS["crescent of 11 mm"], (-1, -0.2, -0.6), ONE, with_lobes=True)
     assert len(tree_of(mask, ONE).branches) == 5
