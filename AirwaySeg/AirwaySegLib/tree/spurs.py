@@ -266,7 +266,8 @@ class _Judge:
         moved = _Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
         section, middle, pixel_mm = self._sections(moved)
         areas_mm2 = ((section > 0) & (section == middle[:, None])).sum(axis=1) * pixel_mm**2
-        return bool(np.median(areas_mm2[areas_mm2 > 0]) >= np.pi * radius_mm**2)
+        seen = areas_mm2[areas_mm2 > 0]
+        return len(seen) > 0 and bool(np.median(seen) >= np.pi * radius_mm**2)
 
     def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool, drawn_on: int) -> bool:
         """Whether no point of a line stands out far enough of the cross-sections along an axis.
