@@ -123,10 +123,10 @@ def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirway
     if tight is None:
         raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
     box = _aligned(tight)
-    inside, lumen, line, has_trachea = _skeleton(mask.array[box] != 0, mask.spacing_mm, known)
+    inside, lumen, line, in_trunk = _skeleton(mask.array[box] != 0, mask.spacing_mm, known)
     z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(tight, mask.array.shape, strict=True))
-    forest, spurs = prune(grow_forest(lumen, line, None if has_trachea else (z, y, x)), lumen)
-    forest = rooted_at_a_tip(forest, lumen) if has_trachea else forest
+    forest, spurs = prune(grow_forest(lumen, line, (z, y, x) if in_trunk is None else None, in_trunk), lumen)
+    forest = forest if in_trunk is None else rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
         raise AirwaySegError(
@@ -154,8 +154,11 @@ def _aligned(box: Box) -> Box:
 
 def _skeleton(
     mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float], known: KnownParts | None
-) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], bool]:
-    """The mask made solid, the list of its voxels, which of them are skeleton, (N,), and whether a trachea was seen."""
+) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """The mask made solid, the list of its voxels, and which of them are skeleton and which trachea, (N,) each.
+
+    None for the last where no trachea is seen.
+    """
     lumen = Lumen.of(mask, spacing_mm)
     some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
     trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
@@ -172,14 +175,14 @@ def _skeleton(
         solid[tuple(lumen.cavities().T)] = True  # what the solid trachea encloses
         lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
-        return solid, lumen, complete(thin(solid, lumen, known), lumen), False
+        return solid, lumen, complete(thin(solid, lumen, known), lumen), None
     # A rod stands for the trachea; what springs from it is joined to it again.
     slender = solid.copy()
     slender[trunk.box] &= ~trunk.mask | trunk.rod
     near = lumen.rows_in(trunk.box)
     in_trunk = np.zeros(len(lumen), bool)
     in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
-    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm), known), lumen, in_trunk), True
+    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm), known), lumen, in_trunk), in_trunk
 
 
 def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:

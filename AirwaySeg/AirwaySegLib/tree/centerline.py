@@ -70,7 +70,12 @@ class Course:
     parent: int
 
 
-def grow_forest(lumen: Lumen, line: NDArray[np.bool_], array_sides: Sides | None = None) -> Forest:
+def grow_forest(
+    lumen: Lumen,
+    line: NDArray[np.bool_],
+    array_sides: Sides | None = None,
+    in_trunk: NDArray[np.bool_] | None = None,
+) -> Forest:
     """Root the skeleton of every component and cut its loops, each where the lumen is narrowest.
 
     Parameters
@@ -80,6 +85,8 @@ def grow_forest(lumen: Lumen, line: NDArray[np.bool_], array_sides: Sides | None
     array_sides
         None where the largest component begins in a trachea. Else for each axis whether the lumen's grid begins and
         ends where the scan does: trees are cut there.
+    in_trunk
+        (N,) True for the voxels of the trachea, if it was seen: the root is in it.
     """
     rows = np.flatnonzero(line)
     skeleton = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows])
@@ -90,7 +97,7 @@ def grow_forest(lumen: Lumen, line: NDArray[np.bool_], array_sides: Sides | None
     weight = 1 / np.minimum(radii[first], radii[second]) + 1e-3 * steps
     graph = coo_matrix((weight, (first, second)), shape=(len(rows),) * 2)
     tree = minimum_spanning_tree(graph.tocsr())
-    order, parent = _breadth_first(tree, _roots(lumen, rows, tree, array_sides))
+    order, parent = _breadth_first(tree, _roots(lumen, rows, tree, array_sides, in_trunk))
     index = np.empty(len(rows), np.intp)
     index[order] = np.arange(len(rows))
     return Forest(rows[order], parent, _at_cut(parent, index[first], index[second]), loops_in(skeleton))
@@ -126,11 +133,13 @@ def _breadth_first(tree: csr_matrix, roots: Rows) -> tuple[Rows, Rows]:
     return order, index[before[order]]
 
 
-def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix, array_sides: Sides | None) -> Rows:
+def _roots(
+    lumen: Lumen, rows: Rows, tree: csr_matrix, array_sides: Sides | None, in_trunk: NDArray[np.bool_] | None
+) -> Rows:
     """The skeleton voxel of each component where its tree begins, as indices into ``rows``.
 
-    In the largest component the highest voxel that is thick enough for the trachea, in a fragment its thicker end;
-    without a trachea in each component its widest upper end.
+    In the largest component the highest voxel in the trachea, or else that is thick enough for it, in a fragment its
+    thicker end; without a trachea in each component its widest upper end.
     """
     component, radii = lumen.components[rows], lumen.wall_mm[rows]
     links = tree + tree.T
@@ -150,7 +159,9 @@ def _roots(lumen: Lumen, rows: Rows, tree: csr_matrix, array_sides: Sides | None
                 roots[component[of_one[0]]] = _widest_upper_end(lumen, rows, links, of_one, array_sides)
         return roots
     of_tree = np.flatnonzero(component == 0)
-    thick = of_tree[radii[of_tree] >= thick_mm(radii[of_tree])]
+    thick = of_tree[in_trunk[rows[of_tree]]] if in_trunk is not None else of_tree[:0]
+    if not len(thick):
+        thick = of_tree[radii[of_tree] >= thick_mm(radii[of_tree])]
     roots[0] = thick[lumen.places_mm[rows[thick], 0].argmax()]
     return roots
 

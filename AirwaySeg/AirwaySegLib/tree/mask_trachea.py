@@ -6,6 +6,7 @@ Masks are bool (Z, Y, X) on canonical axes (z to the head).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ Mask = NDArray[np.bool_]
 # patient has a scaled tree.
 
 WINDOW, LEAST = 2.25, 0.5
-"""Half of the width in which the trachea is sought below the slice before; its least radius (a circle of its area)."""
+"""Half of the width in which the trachea is sought below the slice before, unless the slices above are wider; its least
+radius (a circle of its area)."""
 
 LEAST_LENGTH = 2.5
 """A shorter stretch is left to thinning."""
@@ -41,12 +43,14 @@ SPLIT = 0.15
 WIDENED = 1.4
 """So much of the usual spread from side to side, and more, is the carina's: the bronchi lie in one wide lumen."""
 
-SIDE_WIDER, SIDE_WIDTH, SIDE_HIGH, SIDE_OUT = 1.08, 0.5, (0.2, 1.5), 0.35
+SIDE_WIDER, SIDE_WIDTH, SIDE_HIGH, SIDE_OUT, SIDE_STEEP = 1.08, 0.5, (0.2, 1.5), 0.35, 2.5
 """A bronchus that leaves the trachea is in slices that are wider than usual by 8 %, there outside every disc of half
-the radius that fits into the slice, 0.2 to 1.5 radii high, and reaches at least 0.35 radii out."""
+the radius that fits into the slice, 0.2 to 1.5 radii high, or higher if not more than 2.5 times as high as it reaches
+out, and reaches at least 0.35 radii out."""
 
-ABOVE_CARINA, ROD = 0.5, 0.35
-"""The rod that stands for the trachea when thinning ends so far above the carina, and is so thick."""
+ABOVE_CARINA, ROD, ROOM = 0.5, 0.35, 0.8
+"""The rod that stands for the trachea when thinning ends so far above the carina, and is so thick. It runs through the
+centres of the slices; where these are nearer to the wall, where the wall is at least 0.8 of the most away."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,12 @@ class _Slice:
     area_mm2: float
     spread_mm: float
     is_split: bool
+
+    @cached_property
+    def reach(self) -> NDArray[np.float64]:
+        """How far the slice reaches from its centre in pixels, (y, x)."""
+        pixels = np.argwhere(self.part) + self.corner
+        return np.abs(pixels - pixels.mean(axis=0)).max(axis=0)
 
 
 def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | None:
@@ -104,7 +114,7 @@ def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | Non
         )
         trunk[part.z - box[0].start, rows, columns] = _solid(part.part, MEND * radius_mm, spacing_mm)
     trunk &= ~_side_branches(trunk, radius_mm, spacing_mm)
-    return Trunk(box, trunk, trunk & _rod(slices, box, radius_mm, spacing_mm))
+    return Trunk(box, trunk, trunk & _rod(slices, box, trunk, radius_mm, spacing_mm))
 
 
 def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]:
@@ -116,7 +126,8 @@ def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]
         pixels = np.argwhere(mask[z])
         if slices:
             centre = slices[-1].centre_mm / spacing_mm[1:]
-            pixels = pixels[(np.abs(pixels - centre) <= reach).all(axis=1)]
+            wide = np.median([part.reach for part in slices], axis=0) + 1
+            pixels = pixels[(np.abs(pixels - centre) <= np.maximum(reach, wide)).all(axis=1)]
         if not len(pixels):
             if slices:
                 break
@@ -177,15 +188,37 @@ def _side_branches(trunk: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
     found = np.zeros(count + 1, bool)
     for index, box in enumerate(ndimage.find_objects(pieces), start=1):
         high_mm = (box[0].stop - box[0].start) * spacing_mm[0]
-        is_far = float(out_mm[box][pieces[box] == index].max()) >= SIDE_OUT * radius_mm
-        found[index] = is_far and SIDE_HIGH[0] * radius_mm <= high_mm <= SIDE_HIGH[1] * radius_mm
+        far_mm = float(out_mm[box][pieces[box] == index].max())
+        most_mm = max(SIDE_HIGH[1] * radius_mm, SIDE_STEEP * far_mm)
+        found[index] = far_mm >= SIDE_OUT * radius_mm and SIDE_HIGH[0] * radius_mm <= high_mm <= most_mm
     return found[pieces]
 
 
-def _rod(slices: list[_Slice], box: Box, radius_mm: float, spacing_mm: Spacing) -> Mask:
-    """A round rod on the box through the slices' centres, which are smoothed over about a radius."""
-    centres = np.array([part.centre_mm for part in slices[::-1]])
-    middle = ndimage.gaussian_filter1d(centres, 0.5 * radius_mm / spacing_mm[0], axis=0, mode="nearest")
+def _middle_mm(centre_mm: NDArray[np.float64], solid: Mask, room_mm: float, spacing_mm: Spacing) -> NDArray[np.float64]:
+    """The centre (y, x) of a slice; of a crescent, whose centre has too little room, the nearest point with the most.
+
+    All is counted from the corner of ``solid``, the slice made solid.
+    """
+    depth_mm = ndimage.distance_transform_edt(np.pad(solid, 1), spacing_mm[1:])[1:-1, 1:-1]
+    own = np.clip(np.rint(centre_mm / spacing_mm[1:]).astype(int), 0, np.array(solid.shape) - 1)
+    least_mm = ROOM * float(depth_mm.max())
+    if depth_mm[tuple(own)] >= min(room_mm, least_mm):
+        return centre_mm
+    pixels_mm = np.argwhere(depth_mm >= least_mm) * np.asarray(spacing_mm[1:])
+    nearest = np.linalg.norm(pixels_mm - centre_mm, axis=1).argmin()
+    return np.asarray(pixels_mm[nearest])
+
+
+def _rod(slices: list[_Slice], box: Box, trunk: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
+    """A round rod on the box through the slices' middles, which are smoothed over about a radius."""
+    corner_mm = np.array([box[1].start, box[2].start]) * np.asarray(spacing_mm[1:])
+    centres = np.array(
+        [
+            _middle_mm(part.centre_mm - corner_mm, trunk[part.z - box[0].start], ROD * radius_mm, spacing_mm)
+            for part in slices[::-1]
+        ]
+    )
+    middle = ndimage.gaussian_filter1d(centres + corner_mm, 0.5 * radius_mm / spacing_mm[0], axis=0, mode="nearest")
     heights = np.interp(np.arange(box[0].start, box[0].stop), [part.z for part in slices[::-1]], np.arange(len(slices)))
     y, x = (np.arange(part.start, part.stop) * mm for part, mm in zip(box[1:], spacing_mm[1:], strict=True))
     rows = np.rint(heights).astype(int)

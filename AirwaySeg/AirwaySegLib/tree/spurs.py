@@ -3,6 +3,7 @@
 Letters in shapes: K skeleton voxels, P points of a line, S points of the axis of the lumen that it springs from.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, smo
 SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
 longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
+
+TRUNK_RADII = 1.0
+"""The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus."""
 
 SPUR_FLAT = 1.4
 """How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
@@ -33,6 +37,10 @@ RESOLVED_VOXELS = 2.0
 
 AXIS_RADII = 1.5
 """Ribs make a zigzag of the line between them: it is smoothed by a Gaussian of so many lumen radii."""
+
+EDGE_VOXELS = 0.75
+"""Points are moved along the axis so much nearer to it: in a sharp edge a lumen is one voxel wide, and its border a
+staircase."""
 
 MOST_POINTS, MOST_PIXELS = 24, 48
 """Points of a line that are looked at, and pixels along a side of a cross-section, at the most."""
@@ -174,7 +182,7 @@ class _Judge:
                 rows, forest.rows[others], SPUR_FLAT if len(beside) == 1 or not is_resolved else 1.0
             ):
                 found.append(course)
-            elif len(beside) > 1 and is_resolved and self._is_rib(rows, forest, forks, index):
+            elif len(beside) > 1 and self._is_rib(rows, forest, forks, index, is_resolved):
                 start = int(course.nodes[0])
                 ribs[start] = min(ribs.get(start, course), course, key=lambda other: len(other.nodes))
         begins = {int(course.nodes[0]) for course in found}
@@ -182,10 +190,11 @@ class _Judge:
 
     def least_mm(self, own_mm: float, beside_mm: float, least_mm: float) -> float:
         """How far a line with a lumen of radius ``own_mm`` has to stand out of one of radius ``beside_mm``."""
-        least = max(SPUR_RADII * own_mm, least_mm)
-        if beside_mm >= self.thick_mm and own_mm < THIN_SHARE * beside_mm:
-            least = max(least, beside_mm)
-        return least
+        if beside_mm < self.thick_mm:
+            return max(SPUR_RADII * own_mm, least_mm)
+        if own_mm < THIN_SHARE * beside_mm:
+            return max(SPUR_RADII * own_mm, least_mm, beside_mm)
+        return max(TRUNK_RADII * own_mm, least_mm)
 
     def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
         """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.
@@ -222,48 +231,87 @@ class _Judge:
         own_mm = float(np.median(outside)) if len(outside) else 0.0
         return bool(stands_out_mm.max() < self.least_mm(own_mm, float(radii_mm[0]), SPUR_VOXELS * self.voxel_mm))
 
-    def _is_rib(self, rows: Rows, forest: Forest, forks: _Forks, index: int) -> bool:
-        """Whether the lumen along ``rows`` stands out too little of the cross-sections beside it."""
+    def _is_rib(self, rows: Rows, forest: Forest, forks: _Forks, index: int, is_resolved: bool) -> bool:
+        """Whether the lumen along ``rows`` stands out too little of the cross-sections beside it.
+
+        Beside lumens whose balls are not ``is_resolved`` the cross-sections' areas have to be.
+        """
         places = self.lumen.places_mm[rows]
         extent_mm = float(np.linalg.norm(places - places[0], axis=1).max())
         longest_mm = RUN_HEIGHTS * extent_mm + RUN_RADII * float(self.lumen.wall_mm[rows].max()) + 2 * self.voxel_mm
         reach_mm = extent_mm + longest_mm
         short = int(float(self.lumen.wall_mm[rows[0]]) / min(self.lumen.spacing_mm)) + 1
         return any(
-            self._is_rib_of(rows, forest.rows[np.concatenate([first[::-1], second[1:]])], reach_mm, len(second) == 1)
+            self._is_rib_of(
+                rows, forest.rows[np.concatenate([first[::-1], second[1:]])], reach_mm, len(second) == 1, is_resolved
+            )
             for first, second in forks.ways(index, int(reach_mm / min(self.lumen.spacing_mm)) + 2, short)
         )
 
-    def _is_rib_of(self, rows: Rows, path: Rows, reach_mm: float, ends: bool) -> bool:
+    def _is_rib_of(self, rows: Rows, path: Rows, reach_mm: float, ends: bool, is_resolved: bool) -> bool:
         """`_is_rib` for one way along the lumen; with ``ends`` it is drawn on straight beyond its end."""
-        key = rows.tobytes() + b"/" + path.tobytes()
+        key = rows.tobytes() + b"/" + path.tobytes() + bytes([is_resolved])
         if key not in self.known:
             sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
             axis = _axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
-            self.known[key] = self._stays_inside(rows, axis, float(np.median(self.lumen.wall_mm[path])), ends)
+            is_resolved = is_resolved or self._has_wide_sections(rows, axis)
+            axis_radius_mm = float(np.median(self.lumen.wall_mm[path]))
+            drawn_on = int(reach_mm / self.mean_mm)
+            self.known[key] = is_resolved and self._stays_inside(rows, axis, axis_radius_mm, ends, drawn_on)
         return self.known[key]
 
-    def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool) -> bool:
-        """Whether no point of a line stands out far enough of the cross-sections along an axis."""
+    def _has_wide_sections(self, rows: Rows, axis: Points) -> bool:
+        """Whether the usual cross-section along the axis is as large as a disc whose shape can be told."""
+        radius_mm = RESOLVED_VOXELS * self.mean_mm
+        moved = _Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
+        section, middle, pixel_mm = self._sections(moved)
+        areas_mm2 = ((section > 0) & (section == middle[:, None])).sum(axis=1) * pixel_mm**2
+        seen = areas_mm2[areas_mm2 > 0]
+        return len(seen) > 0 and bool(np.median(seen) >= np.pi * radius_mm**2)
+
+    def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool, drawn_on: int) -> bool:
+        """Whether no point of a line stands out far enough of the cross-sections along an axis.
+
+        So many points at either end of the axis are ``drawn_on`` straight: a line that follows them is what goes on.
+        """
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int))
         rows = rows[some]
         radii_mm = self.lumen.wall_mm[rows]
-        moved = _Moved.of(self.lumen.places_mm[rows], axis)
+        moved = _Moved.of(self.lumen.places_mm[rows], axis, EDGE_VOXELS * self.mean_mm)
         needed_mm = np.maximum(
             RUN_RADII * radii_mm + RUN_VOXELS * self.voxel_mm, RUN_HEIGHTS * (moved.height_mm - axis_radius_mm)
         )
-        if ends and moved.leads_on_mm() > moved.height_mm.max():
-            return False  # it is what goes on
+        follows = ends or not drawn_on <= moved.at[-1] < len(axis) - drawn_on
+        if follows and moved.leads_on_mm() > moved.height_mm.max():
+            return False
         moved = moved.within(int(LONGER * needed_mm.max() / self.mean_mm) + 1)
         for occupied in (self._in_lumen, self._in_section):  # the first costs little and tells most branches
-            goes_on = moved.run_mm(occupied(moved, ends)) >= needed_mm
+            occupied_there = occupied(moved, ends)
+            goes_on = moved.run_mm(occupied_there) >= needed_mm
             goes_on[0] = True
-            apart_mm = cdist(self.lumen.places_mm[rows], self.lumen.places_mm[rows[goes_on]])
-            stands_out_mm = (apart_mm - radii_mm[goes_on]).min(axis=1) + radii_mm
+            stands_out_mm = self._beyond_mm(rows, moved, occupied_there, goes_on) + radii_mm
             own_mm = float(np.median(radii_mm[~goes_on])) if not goes_on.all() else 0.0
             if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self.rib_mm):
                 return False
         return True
+
+    def _beyond_mm(
+        self, rows: Rows, moved: "_Moved", occupied: NDArray[np.bool_], goes_on: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """How far each point of a line (P,) is from the balls at those that go on, as they are moved along the axis."""
+        radii_mm, places = self.lumen.wall_mm[rows], self.lumen.places_mm[rows]
+        beyond_mm = (cdist(places, places[goes_on]) - radii_mm[goes_on]).min(axis=1)
+        beside = moved.points[goes_on][:, moved.at]  # (of those, P, 3)
+        voxels = np.rint(beside / self.lumen.spacing_mm).astype(np.int32)
+        there = self.lumen.rows_of(np.clip(voxels, 0, np.asarray(self.lumen.shape) - 1).reshape(-1, 3))
+        ball_mm = np.where(there >= 0, self.lumen.wall_mm[there], 0.0).reshape(beside.shape[:2])
+        leaves = np.concatenate([np.zeros((len(beside), 1)), np.cumsum(~occupied[goes_on], axis=1)], axis=1)
+        own, other = moved.at[goes_on][:, None], moved.at[None]
+        index = np.arange(len(beside))[:, None]
+        reached = leaves[index, np.maximum(own, other) + 1] == leaves[index, np.minimum(own, other)]
+        reached &= there.reshape(reached.shape) >= 0
+        apart_mm = np.where(reached, np.linalg.norm(beside - places, axis=2) - ball_mm, np.inf)
+        return np.minimum(beyond_mm, apart_mm.min(axis=0))
 
     def _in_lumen(self, moved: "_Moved", _: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in the lumen, (P, S)."""
@@ -283,6 +331,18 @@ class _Judge:
 
         Where the lumen only ``ends`` the axis has to lie in it: beyond a fork it runs between two others.
         """
+        pieces, middle, pixel_mm = self._sections(moved)
+        if ends:
+            middle[~self._at(moved.axis)] = 0
+        side = math.isqrt(pieces.shape[1])
+        pixel = np.rint(moved.offset_mm / pixel_mm + (side - 1) / 2).astype(int)
+        there = pieces[:, pixel[:, 0] * side + pixel[:, 1]].T
+        return (there > 0) & (there == middle)
+
+    def _sections(self, moved: "_Moved") -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
+        """The lumen's cross-sections along the axis: numbers of their pieces (S, pixels), 0 for none, of the piece that
+        is nearest to the axis (S,), and the side of a pixel in mm.
+        """
         half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
         side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
         ticks = np.linspace(-half_mm, half_mm, side)
@@ -293,11 +353,7 @@ class _Judge:
         pieces = label(section, in_plane)[0].reshape(len(section), -1)
         away = np.hypot(ticks[:, None], ticks).ravel()
         middle = pieces[np.arange(len(pieces)), np.where(pieces > 0, away, np.inf).argmin(axis=1)]
-        pixel = np.rint((moved.offset_mm + half_mm) / (2 * half_mm) * (side - 1)).astype(int)
-        if ends:
-            middle[~self._at(moved.axis)] = 0
-        there = pieces[:, pixel[:, 0] * side + pixel[:, 1]].T
-        return (there > 0) & (there == middle)
+        return pieces, middle, 2 * half_mm / (side - 1)
 
 
 def _axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
@@ -332,8 +388,8 @@ class _Moved:
     points: Points
 
     @classmethod
-    def of(cls, places: Points, axis: Points) -> "_Moved":
-        """Each point (K, 3) with the point of the axis that is nearest to it."""
+    def of(cls, places: Points, axis: Points, inwards_mm: float = 0.0) -> "_Moved":
+        """Each point (K, 3), drawn ``inwards_mm`` to the axis, with the point of the axis that is nearest to it."""
         apart = cdist(places, axis)
         at = apart.argmin(axis=1)
         along = tangents(axis)
@@ -343,6 +399,7 @@ class _Moved:
         across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
         over = np.cross(along, across)
         offset = np.stack([(away * across[at]).sum(axis=1), (away * over[at]).sum(axis=1)], axis=1)
+        offset *= np.maximum(0, 1 - inwards_mm / np.maximum(np.hypot(*offset.T), 1e-9))[:, None]
         points = axis + offset[:, :1, None] * across + offset[:, 1:, None] * over
         return cls(axis, across, over, at, offset, points)
 

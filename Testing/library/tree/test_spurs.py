@@ -2,58 +2,18 @@
 
 import numpy as np
 import pytest
-from phantoms import (
-    Section,
-    Tube,
-    a_forked_tree,
-    crescent,
-    draw_section,
-    draw_tubes,
-    dumb_bell,
-    ellipse,
-    letter_d,
-    sabre,
-    scaled,
-)
+from not_round import CARINA, HILUM, SECTIONS, a_fork_with, a_trachea_with, a_trachea_with_a_bronchus, grid
+from phantoms import Tube, a_forked_tree, draw_section, draw_tubes, ellipse
 
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import parse_airways
 
 ONE = (1.0, 1.0, 1.0)
-CARINA, HILUM = (50.0, 20.0, 46.0), (22.0, 20.0, 82.0)
-
-SECTIONS = {
-    "ellipse 1.43 to 1": ellipse(6.6, 4.6),
-    "ellipse 2 to 1": ellipse(7.8, 3.9),
-    "ellipse 3 to 1": ellipse(9.5, 3.2),
-    "crescent": crescent(8, 7),
-    "thick crescent": crescent(8, 9),
-    "D": letter_d(7),
-    "sabre": sabre(10, 4.5),
-    "dumb-bell": dumb_bell(4, 9, 2),
-    "funnel": scaled(ellipse(9, 5), lambda part: 1 - 0.5 * np.clip(part, 0, 1)),
-    "stenosis": scaled(ellipse(9, 4.5), lambda part: 1 - 0.6 * np.exp(-(((part - 0.5) / 0.12) ** 2))),
-}
-
-
-def grid(spacing_mm: tuple) -> tuple:
-    return tuple(int(np.ceil(size / mm)) for size, mm in zip((92, 44, 100), spacing_mm, strict=True))
 
 
 def tree_of(mask: np.ndarray, spacing_mm: tuple) -> AirwayTree:
     return parse_airways(Volume(mask, spacing_mm)).tree
-
-
-def a_fork_with(section: Section, wide: tuple, spacing_mm: tuple, with_lobes: bool) -> np.ndarray:
-    """Trachea, round right main bronchus and a left one of the given section, with two branches if wished."""
-    shape = grid(spacing_mm)
-    tubes = [Tube((88, 20, 46), CARINA, 7, 7, round_ends=False), Tube(CARINA, (25, 20, 14), 5, 4.5)]
-    if with_lobes:
-        tubes += [Tube(HILUM, (35, 18, 96), 2.5, 2), Tube(HILUM, (4, 28, 88), 3, 2.5)]
-    return draw_tubes(tubes, shape, spacing_mm) | draw_section(
-        section, Tube(CARINA, HILUM, 1, 1), wide, shape, spacing_mm
-    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +23,14 @@ def a_fork_with(section: Section, wide: tuple, spacing_mm: tuple, with_lobes: bo
         *[
             pytest.param(name, (1, 0.2, 0.6), (1.25, 0.7, 0.7), True, id=f"{name}, up and down")
             for name in SECTIONS
-            if name != "thick crescent"  # where it forks, one of its horns is measured as a branch
+            if not name.startswith(("sharp", "crescent of 11"))
+        ],
+        *[
+            pytest.param(name, (0, side, 0), ONE, True, id=f"{name}, open {where}")
+            for name in SECTIONS
+            if "crescent" in name
+            for side, where in ((1, "below"), (-1, "above"))
+            if (name, where) != ("sharp crescent of 5 mm", "above")  # one of its horns is measured as a branch
         ],
     ],
 )
@@ -91,12 +58,32 @@ def test_a_main_bronchus_cut_off_one_diameter_beyond_the_trachea_stays(radius_mm
 @pytest.mark.parametrize("name", ["ellipse 2 to 1", "ellipse 3 to 1", "sabre", "D"])
 def test_a_trachea_that_is_not_round_is_one_branch(name):
     spacing_mm = (1.0, 0.7, 0.7)
-    mask = draw_tubes(
-        [Tube(CARINA, (25, 20, 14), 5, 4.5), Tube(CARINA, (25, 20, 78), 5, 4.5)], grid(spacing_mm), spacing_mm
-    )
-    line = Tube((88, 20, 46), (46, 20, 46), 1, 1)
-    mask |= draw_section(SECTIONS[name], line, (0, 0.3, 1), grid(spacing_mm), spacing_mm)
+    mask = a_trachea_with(SECTIONS[name], (0, 0.3, 1), spacing_mm)
     assert len(tree_of(mask, spacing_mm).branches) == 3
+
+
+def test_a_trachea_that_is_a_sharp_crescent_is_one_branch():
+    mask = a_trachea_with(SECTIONS["sharp crescent of 6 mm"], (0, 0.3, 1), ONE)
+    assert len(tree_of(mask, ONE).branches) == 3
+
+
+def test_a_tree_whose_trachea_is_a_narrow_crescent_begins_at_the_trachea():
+    spacing_mm = (1.25, 0.7, 0.7)
+    tree = tree_of(a_trachea_with(SECTIONS["crescent of 7 mm"], (0, 0.3, 1), spacing_mm), spacing_mm)
+    assert len(tree.branches) == 3 and tree.branches[0].points_mm[0, 2] > 84
+
+
+def test_a_branch_in_line_with_the_edge_of_a_crescent_stays():
+    mask = a_fork_with(SECTIONS["crescent of 11 mm"], (-1, -0.2, -0.6), ONE, with_lobes=True)
+    assert len(tree_of(mask, ONE).branches) == 5
+
+
+@pytest.mark.parametrize(("radius_mm", "beyond_mm"), [(0, 0), (2, 6), (3, 8), (4, 8), (4, 12)])
+def test_a_short_bronchus_of_the_trachea_stays(radius_mm, beyond_mm):
+    spacing_mm = (1.0, 0.8, 0.8)
+    for down_deg in (20, 45):
+        tree = tree_of(a_trachea_with_a_bronchus(radius_mm, beyond_mm, down_deg, spacing_mm), spacing_mm)
+        assert len(tree.branches) == (5 if radius_mm else 3)
 
 
 @pytest.mark.parametrize("radius_mm", [1.5, 2.5])
