@@ -99,7 +99,7 @@ def decide(
     with surface_kept(segmentation_node):
         _apply(segmentation_node, found)
     gained = found.gained_mm + (earlier.gained_mm if earlier is not None else 0.0)
-    write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained))
+    write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained, found.bridge))
     return replace(item, decision=decision)
 
 
