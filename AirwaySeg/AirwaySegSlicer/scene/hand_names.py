@@ -39,8 +39,8 @@ def hand_names(airways: slicer.vtkMRMLSegmentationNode) -> list[HandName]:
     return [from_plain(plain) for plain in json.loads(read_tag(airways, NAMES) or "[]")]
 
 
-def names_document(airways: slicer.vtkMRMLSegmentationNode, moved: vtk.vtkMatrix4x4 | None = None) -> str:
-    """The text of a file for `airwayseg measure --names`, its points moved by a matrix (RAS); empty without names."""
+def names_document(airways: slicer.vtkMRMLSegmentationNode, moved: vtk.vtkAbstractTransform | None = None) -> str:
+    """The text of a file for `airwayseg measure --names`, points moved by a transform (RAS); empty without names."""
     from AirwaySegLib.tree.hand_names import names_to_json
 
     names = hand_names(airways)
@@ -90,9 +90,10 @@ def estimate_again(airways: slicer.vtkMRMLSegmentationNode, number: int, steps: 
 
 def move_names(airways: slicer.vtkMRMLSegmentationNode, matrix: vtk.vtkMatrix4x4) -> None:
     """The result was moved for good by this matrix (RAS), and the points of its names were not."""
-    names = hand_names(airways)
+    names, transform = hand_names(airways), vtk.vtkTransform()
+    transform.SetMatrix(matrix)
     if names:
-        _write(airways, [_moved(name, matrix) for name in names])
+        _write(airways, [_moved(name, transform) for name in names])
 
 
 def show_names(airways: slicer.vtkMRMLSegmentationNode) -> None:
@@ -128,11 +129,11 @@ def _write(airways: slicer.vtkMRMLSegmentationNode, names: list[HandName]) -> No
     show_names(airways)
 
 
-def _moved(name: HandName, matrix: vtk.vtkMatrix4x4) -> HandName:
-    """A name whose points (LPS) were moved by a matrix (RAS)."""
+def _moved(name: HandName, transform: vtk.vtkAbstractTransform) -> HandName:
+    """A name whose points (LPS) were moved by a transform (RAS)."""
     points = []
     for x, y, z in name.points_mm:
-        right, front, up = matrix.MultiplyPoint([-x, -y, z, 1.0])[:3]
+        right, front, up = transform.TransformPoint(-x, -y, z)
         points.append((round(-right, 2), round(-front, 2), round(up, 2)))
     return replace(name, points_mm=tuple(points))
 
