@@ -116,6 +116,10 @@ class OverlaySection(Section):
         """Draw the overlay again: its colours are of the old tree."""
         self._asked = ()
 
+    def compared(self) -> None:
+        """Draw the overlay again: its colours are of the old comparison."""
+        self._asked = ()
+
     def close_scene(self) -> None:
         """Forget the overlay: a node of the next scene may have the same id."""
         self._asked, self._drawn_of = (), ("", "")

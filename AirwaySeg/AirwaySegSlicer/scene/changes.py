@@ -36,7 +36,8 @@ class Change:
 
     ``gained_mm`` is the length of airway that the tree gains, negative if it loses. ``origins`` (N,) are those of what
     the airways gain (`origin`); of a voxel that is named twice the last one counts. ``bridge`` are the runs of voxels
-    (`Repairs.runs_of`) that join an accepted piece to the airways, so that Refuse can take them out again.
+    (`Repairs.runs_of`) that join an accepted piece to the airways, so that Refuse can take them out again. ``remark``
+    is what differs from the rule, in a few words: for the name of the step.
     """
 
     add: Array = field(default_factory=no_voxels)
@@ -46,6 +47,7 @@ class Change:
     remove_loose: Array = field(default_factory=no_voxels)
     gained_mm: float = 0.0
     bridge: Runs = ()
+    remark: str = ""
 
 
 def change_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
@@ -204,7 +206,8 @@ def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, 
         missing = voxels[~there]
         if not len(missing):
             return Change(remove_loose=loose, bridge=runs)
-        bridge, length_mm = _bridge_to(segmentation_node, missing)
+        found = _bridge_to(segmentation_node, missing)
+        bridge, length_mm = found or (no_voxels(), 0.0)
         add = _concatenated([missing, bridge])
         return Change(
             add=add,
@@ -212,6 +215,7 @@ def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, 
             remove_loose=loose,
             gained_mm=item.change_mm + length_mm,
             bridge=repairs.runs_of(_without(bridge, missing)),
+            remark="" if found else _("without a bridge, no way is seen"),
         )
     bridge = repairs.voxels_of(runs)
     bridge = bridge[which_are_in(segmentation_node, bridge)]
@@ -220,10 +224,8 @@ def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, 
     return Change(remove=remove, remove_loose=loose, gained_mm=-gained_mm if len(remove) else 0.0)
 
 
-def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) -> tuple[Array, float]:
-    """What a bridge that joins a piece adds to the airways (N, 3), and its length in mm; none where none is seen."""
-    if not len(piece):
-        return no_voxels(), 0.0
+def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) -> tuple[Array, float] | None:
+    """What a bridge that joins a piece adds to the airways (N, 3), and its length in mm; None where none is seen."""
     from AirwaySegLib.edit.reconnect import bridge
     from AirwaySegLib.errors import AirwaySegError
 
@@ -232,7 +234,7 @@ def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) 
         built = bridge(grid.scan, grid.on_scan(piece))
     except (AirwaySegError, RuntimeError) as error:
         logging.info("The piece is added without a bridge: %s", error)
-        return no_voxels(), 0.0
+        return None
     voxels = grid.on_airways(built.voxels)
     return voxels[~which_are_in(segmentation_node, voxels)], built.length_mm
 
@@ -279,7 +281,8 @@ def _cut(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) ->
     if narrow is not None:
         return Change(remove=narrow, gained_mm=-_length_of(segmentation_node, numbers, narrow))
     voxels = branch_voxels(segmentation_node, numbers)
-    return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0)
+    remark = _("with its whole branch, it cannot be cut") if item.kind == LEAK else ""
+    return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0, remark=remark)
 
 
 def _length_of(segmentation_node: slicer.vtkMRMLSegmentationNode, numbers: list[int], voxels: Array) -> float:
