@@ -10,11 +10,11 @@ from module_review import item_of, suspect, voxels
 from scipy import ndimage
 
 from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import decisions, nodes, origin, review, texts
+from AirwaySegSlicer.scene import changes, decisions, nodes, origin, review, texts
 from AirwaySegSlicer.scene.changes import no_voxels, preview_of
 from AirwaySegSlicer.scene.proposals import Repairs
 from AirwaySegSlicer.scene.review_kinds import LEAK, PIECE
-from AirwaySegSlicer.scene.steps import Steps
+from AirwaySegSlicer.scene.steps import Steps, last_step
 from AirwaySegSlicer.scene.voxel_changes import change
 
 
@@ -46,6 +46,16 @@ def test_only_the_length_that_a_cut_removes_is_counted(a_leak):
     desk.logic.decide(desk.airways, item, "refuse")
     # The stem stays, with its part of the branch.
     assert 0 < desk.logic.reviewProgress(desk.airways).removed_mm < 0.9 * item.change_mm
+
+
+def test_a_leak_that_takes_its_whole_branch_and_a_piece_without_a_bridge_say_so(a_leak, monkeypatch):
+    desk = a_leak
+    piece = review.ReviewItem(PIECE, (0.0, 0.0, 0.0), 0.9, 10.0, "", number=5)
+    desk.logic.decide(desk.airways, piece, "accept")
+    assert last_step(desk.airways) == "accept: unconnected piece 5 (without a bridge, no way is seen)"
+    monkeypatch.setattr(changes, "_leak", lambda airways, item: None)
+    desk.logic.decide(desk.airways, item_of(desk, LEAK), "refuse")
+    assert last_step(desk.airways) == "refuse: possible leak (with its whole branch, it cannot be cut)"
 
 
 @pytest.fixture
