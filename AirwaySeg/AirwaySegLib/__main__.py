@@ -98,7 +98,7 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
     add_cohort_options(parser)
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
-    _add_progress_and_force(parser)
+    _add_progress_and_force(parser, "results of other settings, weights, versions or CTs; those that fit are kept")
     parser.set_defaults(run=_cohort)
 
 
@@ -139,9 +139,9 @@ def _add_setting(parser: argparse.ArgumentParser, setting: Field) -> None:
     )
 
 
-def _add_progress_and_force(parser: argparse.ArgumentParser) -> None:
+def _add_progress_and_force(parser: argparse.ArgumentParser, replaced: str = "existing results") -> None:
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="progress display")
-    parser.add_argument("--force", action="store_true", help="replace existing results")
+    parser.add_argument("--force", action="store_true", help=f"replace {replaced}")
     _add_verbose(parser)
 
 

@@ -29,7 +29,7 @@ from AirwaySegLib.masks.contacts import joined_by_faces, kept_apart
 from AirwaySegLib.masks.threshold import Choice, Edges, choose_airways, loose_fragments, tree_with
 from AirwaySegLib.networks.architectures import architecture
 from AirwaySegLib.networks.device_plan import choose_cpu_backend, plan
-from AirwaySegLib.networks.search import Area, search, work
+from AirwaySegLib.networks.search import Area, has_first_look, search, work
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, open_backend
 from AirwaySegLib.networks.speed import duration, window_seconds
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
@@ -266,6 +266,9 @@ def airway_probability(
     windows_hu = [info.window_hu] if info.second_window_hu is None else [info.window_hu, info.second_window_hu]
     channels = [normalise(hu, (low - scan.offset_hu, high - scan.offset_hu)) for low, high in windows_hu]
     image = channels[0][None] if len(channels) == 1 else np.stack(channels)
+    if settings.first_look == "yes" and not has_first_look(info, settings, area):
+        why = "the trachea was not found" if info.any_window() else "these weights take windows of one size only"
+        run_report.warnings.append(f"There was no first look: {why}.")
     backend = opened(model, image.shape, settings, run_report)
     _tell_expected(model, area, settings, run_report)
     probability, ran = search(image, backend, area, info, settings, progress)
@@ -310,7 +313,7 @@ def opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_
         planned = plan(shape, model.info.patch_zyx, settings.device, backend, precision)
         run_report.warnings += planned.warnings
         model.backend = open_backend(model.net, model.info, planned, run_report.warnings.append)
-        model.window_seconds = window_seconds(model.backend, shape[0])
+        model.window_seconds = window_seconds(model.backend, model.info)
     elif isinstance(model.backend, PlannedBackend):
         model.backend.warn = run_report.warnings.append
     return model.backend

@@ -27,7 +27,7 @@ class SegmentSettings:
     first_look: str = _setting(
         "no",
         "whether a look at half the resolution decides where the network runs, in windows of a fitting size: two to "
-        "three times faster, but a few thin branches differ; for weights with batch normalisation",
+        "three times less work for the network, but a few thin branches differ; for weights with batch normalisation",
         choices=("yes", "no"),
     )
     window_weights: str = _setting("gaussian", "how overlapping windows are averaged", choices=("gaussian", "constant"))

@@ -1,6 +1,6 @@
 """A whole case, before and after: seconds by stage and peak memory of `airwayseg segment`, as users run it.
 
-    .venv/bin/python Testing/benchmarks/case.py CT --before REVISION [--processor avx2] [--repeats 2]
+    .venv/bin/python Testing/benchmarks/case.py CT --before REVISION [--own "--weights fast"] [--processor avx2]
 
 Each side is a child process with the code and the weights of its own tree: the revision in a temporary git worktree,
 and this one. They take turns, so that other work on the computer falls on both. Stages are those of report.json;
@@ -38,6 +38,7 @@ class Side:
 
     name: str
     tree: Path
+    options: list[str] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     peak_gib: float = 0.0
     decisions: dict[str, object] = field(default_factory=dict)
@@ -64,7 +65,7 @@ def worktree(revision: str) -> Iterator[Path]:
 def run(side: Side, out: Path, options: argparse.Namespace) -> None:
     """Segment once in a child process and note its stages, peak memory and processor time."""
     environment = os.environ | {"PYTHONPATH": str(side.tree / "AirwaySeg")}
-    more = options.options.split()
+    more = [*options.options.split(), *side.options]
     if options.processor == "avx2":
         environment |= AVX2
         more += ["--precision", "float32"]
@@ -120,9 +121,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--reference", type=Path, help="a mask: 1 airway, 2 left out")
     parser.add_argument("--options", default="", help="more options of `airwayseg segment`, in one text")
+    parser.add_argument("--own", default="", help="the same, for this tree only, such as '--weights fast'")
     options = parser.parse_args()
     with worktree(options.before) as tree, tempfile.TemporaryDirectory() as folder:
-        before, after = Side(options.before, tree), Side("this", ROOT)
+        before, after = Side(options.before, tree), Side("this", ROOT, options.own.split())
         for _ in range(options.repeats):
             for side in (before, after):
                 run(side, Path(folder, side.name), options)

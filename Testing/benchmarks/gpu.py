@@ -428,7 +428,7 @@ def cases_of(options: argparse.Namespace, recipe: Recipe, folder: Path) -> list[
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, write, and say by the exit code whether every part has a row without an error."""
+    """Measure, write, and say by the exit code whether no row has an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)

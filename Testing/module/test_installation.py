@@ -169,12 +169,12 @@ def test_the_check_says_what_runs_the_network_and_how_long_a_usual_ct_takes():
     torch = {"version": "2.13.0", "cudaVersion": None, "gpus": [], "mps": False}
     seen = {"python": "3.12", "missing": [], "driver": "", "freeDisk": 5e10, "torch": torch, "models": ["default"]}
     network = {"device": "cpu", "library": "OpenVINO", "precision": "float32", "duration": "about 2 min"}
-    found = installation.judge(seen | {"network": network})
+    found = installation.judge(seen | {"networks": {"default": network, "fast": {"duration": "about 40 s"}}})
     words = "The network runs on the CPU with OpenVINO in float32; a usual CT of 300 slices takes about 2 min."
     assert [one.what for one in found.findings if "usual CT" in one.what] == [words]
     assert found.device_line == "CPU: no GPU that PyTorch can use; a usual CT takes about 2 min"
-    assert "usual" not in installation.judge(seen | {"network": {}}).device_line
-    assert installation.judge(seen | {"durations": {"fast": "about 40 s"}}).durations == {"fast": "about 40 s"}
+    assert found.durations == {"default": "about 2 min", "fast": "about 40 s"}
+    assert "usual" not in installation.judge(seen | {"networks": {}}).device_line
 
 
 def test_the_probe_runs_a_small_window_and_tells_its_time(monkeypatch):
@@ -182,12 +182,13 @@ def test_the_probe_runs_a_small_window_and_tells_its_time(monkeypatch):
 
     ticks = iter((1.0, 1.25))
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
-    found = probe.about_network()  # 2 s a window
+    found = probe.about_network("default")  # 2 s a window
     assert (found["device"], found["duration"]) == ("cpu", "about 80 s")
     monkeypatch.setattr("AirwaySegLib.commands.info.usual_case", lambda settings: {"duration": f"{settings.weights}!"})
-    assert probe.durations(["mine", "fast", "default"]) == {"default": "default!", "fast": "fast!"}
+    found = probe.about_networks(["mine", "fast", "default"])
+    assert found == {"default": {"duration": "default!"}, "fast": {"duration": "fast!"}}
     monkeypatch.setattr("AirwaySegLib.commands.info.usual_case", lambda settings: 1 / 0)
-    assert probe.about_network() == probe.durations(["default"]) == {}
+    assert probe.about_network("default") == probe.about_networks(["default"]) == {}
 
 
 # PyTorch -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ VIEW_MANAGERS = (
     "vtkMRMLColorLegendDisplayableManager",
 )
 VIEW_OF_ORIENTATION = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
+COLOURS, MOST_BYTES = (256, 128, 64, 32), 195_000
 GAP, BAR_HEIGHT, BACKGROUND = 4, 18, (60, 60, 60)
 # As in vtkMRMLSliceNode and the 3D view's own bar.
 BAR_COLOURS = {"Red": (243, 74, 51), "Green": (110, 176, 75), "Yellow": (237, 213, 76), "3D": (116, 120, 190)}
@@ -183,9 +184,15 @@ def compose(path: str | Path, panel: str | Path, slices: list, view3d: str | Pat
 
 
 def save_small(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG file of at most 256 colours, which is a fifth of the size; rare colours keep their hue."""
-    colours = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    colours.save(path, optimize=True)
+    """Write a PNG file of at most 256 colours, which is a fifth of the size; rare colours keep their hue.
+
+    Where the file would be larger than `MOST_BYTES` it has fewer colours.
+    """
+    for count in COLOURS:
+        colours = picture.convert("RGB").quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+        colours.save(path, optimize=True)
+        if Path(path).stat().st_size < MOST_BYTES:
+            break
     return Path(path)
 
 

@@ -250,7 +250,7 @@ def scanned_again(
             before = new[parent - 1]
             points, radii = (
                 np.concatenate([before.points_mm, points[1:]]),
-                np.append(before.radii_mm, branch.radii_mm[1:]),
+                np.append(before.radii_mm, branch.radii_mm[1:] * wider),
             )
             new[parent - 1] = dataclasses.replace(before, points_mm=points, radii_mm=radii)
             was.pop(parent, None)

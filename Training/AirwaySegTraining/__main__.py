@@ -17,6 +17,7 @@ from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
 from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
 from AirwaySegTraining.data.pseudo_labels import pseudo_case
+from AirwaySegTraining.derived_weights import add_mix, add_narrow
 from AirwaySegTraining.fit.recipes import list_recipes
 from AirwaySegTraining.fit.settings import PRECISIONS, FitSettings
 from AirwaySegTraining.simulator.simulate import simulate, write_case
@@ -58,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands.add_parser("simulate", help="make labelled chest CTs"))
     _add_fit(commands.add_parser("fit", help="train a network on a folder of cases"))
     _add_finetune(commands.add_parser("finetune", help="fine-tune weights on a few corrected cases"))
-    _add_mix(commands.add_parser("mix", help="mix weights from before and after a training"))
-    _add_narrow(commands.add_parser("narrow", help="make a network of half the channels, the start of a fast one"))
+    add_mix(commands.add_parser("mix", help="mix weights from before and after a training"))
+    add_narrow(commands.add_parser("narrow", help="make a network of half the channels, the start of a fast one"))
     _add_breakage(commands.add_parser("breakage", help="train the network that joins fragments"))
     _add_evaluate(commands.add_parser("evaluate", help="metrics of weights on a folder of cases"))
     _add_cases(commands.add_parser("cases", help="add, list and remove the cases of a data folder"))
@@ -237,51 +238,6 @@ def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int
     print(outcome.text())
     print(f"Weights: {outcome.weights}" + (f", listed as {outcome.name}" if outcome.name else ", not listed"))
     return 0
-
-
-def _add_mix(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", required=True, help="weights after the training: a name or a file")
-    parser.add_argument("--with", dest="old", default="default", help="weights before it (default: default)")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the new ones, 0 to 1 (default 0.5)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.set_defaults(run=_run_mix)
-
-
-def _run_mix(options: argparse.Namespace, _progress: Bar) -> int:
-    from AirwaySegTraining.fit.mix import mix
-
-    _check_weights_name(options.output)
-    mix(options.weights, options.old, options.share, options.output, options.output.stem, options.force)
-    print(f"Weights: {options.output}")
-    return 0
-
-
-def _add_narrow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", default="default", help="the wide network: a name or a file (default: default)")
-    parser.add_argument("--data", type=Path, required=True, nargs="+", help="folders with cases/<id>/{ct,label}.nrrd")
-    parser.add_argument("--patches", type=int, default=16, help="patches of these that are looked at (default 16)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the patches (default 0)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.set_defaults(run=_run_narrow)
-
-
-def _run_narrow(options: argparse.Namespace, progress: Bar) -> int:
-    from AirwaySegTraining.fit.narrow import narrow
-
-    _check_least(options, patches=1, seed=0)
-    _check_weights_name(options.output)
-    given = {"patches": options.patches, "seed": options.seed, "force": options.force}
-    narrow(options.weights, options.data, options.output, progress, **given)
-    progress.close()
-    print(f"Weights: {options.output}")
-    return 0
-
-
-def _check_weights_name(path: Path) -> None:
-    if path.suffix != ".safetensors":
-        raise AirwaySegError(f"{path} does not end in .safetensors.")
 
 
 def _add_cases(parser: argparse.ArgumentParser) -> None:

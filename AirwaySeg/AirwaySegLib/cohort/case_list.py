@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def _case(row: dict[Any, Any], path: Path, line: int) -> Case:
     if _text(row.get(None)):
         raise AirwaySegError(f"{where} has more values than the table has columns; put quotes round commas in values.")
     values = {name: _text(row.get(name)) for name in COLUMNS}
+    values["id"] = unicodedata.normalize("NFC", values["id"])  # as `id_of`
     for name in COLUMNS[:2]:
         if not values[name]:
             raise AirwaySegError(f"{where} has no {name}.")

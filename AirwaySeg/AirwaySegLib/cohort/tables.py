@@ -76,12 +76,14 @@ def _rows_of(output: Path, case: Case) -> tuple[Row, dict[str, list[Row]]]:
         if tree is None or row["status"] != FINISHED:
             return row, {}
         return row, {BRANCHES: list(branch_rows(case, tree, folder)), GENERATIONS: generation_rows(case, tree)}
-    except (OSError, LookupError, TypeError, AttributeError, ValueError, AirwaySegError) as error:
+    except (FileNotFoundError, LookupError, TypeError, AttributeError, ValueError, AirwaySegError) as error:
         said = one_sentence(error) if isinstance(error, AirwaySegError) else f"{type(error).__name__}: {error}"
         sentence = (
             f"{folder} does not hold a valid result ({said.rstrip('.')}); remove the folder to have it made again."
         )
-        return {**_of_case(case), "status": FAILURE, "error": sentence}, {}
+    except OSError as error:
+        sentence = f"The result in {folder} cannot be read ({error.strerror or error})."
+    return {**_of_case(case), "status": FAILURE, "error": sentence}, {}
 
 
 @contextmanager

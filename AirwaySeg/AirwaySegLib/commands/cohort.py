@@ -41,6 +41,7 @@ from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import unfinished_names
 from AirwaySegLib.files.dicom_seg import import_highdicom
 from AirwaySegLib.files.folder_lock import InUse, locked
+from AirwaySegLib.networks.weights import read_info
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
 from AirwaySegLib.progress import Bar, Progress, silent
 from AirwaySegLib.settings import SegmentSettings
@@ -123,6 +124,8 @@ def run_cohort(request: CohortRequest, kind: str) -> int:
             display.message(f"{case.id}: {sentence}")
         if step == 1:
             rows = write_tables(request.output, found.cases)
+            before = {case.id for case in plan.finished}  # of which some may turn out to be damaged
+            failed |= {row["id"]: row["error"] for row in rows if row["status"] == FAILURE and row["id"] in before}
             write_report(request.output, rows, f"Airways of {_count(len(rows), 'CT')}")
             if not any(row["status"] == FINISHED for row in rows):
                 raise AirwaySegError(f"None of {len(rows)} cases could be finished; {request.output / CASES} says why.")
@@ -132,7 +135,7 @@ def run_cohort(request: CohortRequest, kind: str) -> int:
 
 def _remove_unfinished(output: Path) -> None:
     """Remove what killed runs left of files that they were writing."""
-    for name in FILES:
+    for name in (*FILES, *(str(Path(table).with_suffix(".parquet")) for table in (CASES, BRANCHES, GENERATIONS))):
         for path in output.glob(unfinished_names(name)):
             path.unlink(missing_ok=True)
 
@@ -287,12 +290,14 @@ def run_all(cases: list[Case], how: How, display: CohortDisplay, cluster: Cluste
 
 def run_in_worker(how: How, case: Case) -> Outcome:
     """Run one case in the process of a worker, which keeps the weights for the next; the CT is read here."""
-    return run_one(case, how, _kept_model(how.settings.weights), case.read, silent)
+    sha256 = read_info(how.settings.weights)[1]
+    return run_one(case, how, _kept_model(how.settings, sha256), case.read, silent)
 
 
 @lru_cache(maxsize=1)
-def _kept_model(weights: str) -> Model:
-    return load_model(weights)
+def _kept_model(settings: SegmentSettings, sha256: str) -> Model:
+    """The model with its backend and repair model, which are opened for these settings; of a changed file a new one."""
+    return load_model(settings.weights)
 
 
 def run_one(case: Case, how: How, model: Model, read: Read, progress: Progress) -> Outcome:

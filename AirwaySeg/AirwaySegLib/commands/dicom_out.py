@@ -17,7 +17,7 @@ DICOM_SEG = "airways.dcm"
 
 def check_dicom(source: Path) -> None:
     """Refuse a CT that is not DICOM."""
-    if format_extension(source):
+    if source.is_file() and format_extension(source):
         raise AirwaySegError(f"{source} is not DICOM: a DICOM Segmentation would need invented patient data.")
 
 

@@ -158,13 +158,13 @@ def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tu
         try:
             if batch.dicom_seg:
                 check_dicom(path)
-            if is_done(path, folder, batch, model, settings):
+            kept = is_done(path, folder, batch, model, settings)
+            if kept:
                 done_before += 1
             else:
                 run_case(path, folder, batch, model, settings, progress)
-            lobes = batch.dicom_seg == "lobes"
-            if batch.dicom_seg and not has_dicom(folder, lobes):
-                write_result_as_dicom(folder, path, batch.series or "", (), lobes)
+            if batch.dicom_seg:
+                write_dicom_of(path, folder, batch, kept)
             finished.append(folder)
         except Cancelled:
             raise
@@ -189,6 +189,23 @@ def _check_dicom_seg(batch: Batch) -> None:
         raise AirwaySegError(
             f"--dicom-seg lobes needs {measure.BRANCH_MAP}, which --no-measure and --voxels leave out."
         )
+
+
+def write_dicom_of(path: Path, folder: Path, batch: Batch, kept: bool) -> None:
+    """Write the DICOM Segmentation that a finished result lacks; one that was ``kept`` must be of this CT.
+
+    Raises
+    ------
+    AirwaySegError
+        If the folder holds the result of another CT, whose airways are not this patient's.
+    """
+    lobes = batch.dicom_seg == "lobes"
+    with locked(folder, "airwayseg segment"):
+        if has_dicom(folder, lobes):
+            return
+        if kept and not _is_of(json.loads((folder / REPORT).read_text(encoding="utf-8"))["input"], path, batch):
+            raise AirwaySegError(f"{folder} holds the result of another CT; no DICOM Segmentation was written.")
+        write_result_as_dicom(folder, path, batch.series or "", (), lobes)
 
 
 def is_done(path: Path, folder: Path, batch: Batch, model: Model, settings: SegmentSettings) -> bool:

@@ -95,6 +95,7 @@ def search(
         area.region,
     )
     ran: dict[str, object] = {
+        "first_look": has_first_look(info, settings, area),
         "window_zyx": list(sliding.patch_zyx),
         "windows": before + count,
         "windows_of_128": round(voxels / WINDOW_VOXELS, 1),

@@ -240,8 +240,8 @@ class PlannedBackend:
             return TorchBackend(net, "cpu", self.plan.precision)
         try:
             runner = TorchBackend(net, self.plan.device, self.plan.precision)
-            side = 2 * self.info.side_multiple
-            runner.run(np.zeros((1, self.info.in_channels, side, side, side), np.float32))
+            sides = (2 * self.info.side_multiple,) * 3 if self.info.any_window() else self.patch_zyx
+            runner.run(np.zeros((1, self.info.in_channels, *sides), np.float32))
         except RuntimeError as error:  # a GPU for which this PyTorch has no kernels, or that lacks an operator
             self.warn(f"{self.plan.device} cannot run the network ({_first_line(error)}); the CPU is used.")
             return self._open_on_cpu()

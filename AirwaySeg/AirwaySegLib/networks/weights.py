@@ -250,6 +250,8 @@ def load_weights(
 ) -> tuple[nn.Module, ModelInfo, str]:
     """The network in evaluation mode on the CPU, its description, and the file's SHA-256 as hex.
 
+    Weights that are found by a name are described with it, whatever they were called when they were trained.
+
     Parameters
     ----------
     name_or_path
@@ -276,14 +278,19 @@ def load_weights(
     net = info.build()
     _check_tensors(path, tensors, net.state_dict())
     net.load_state_dict(tensors)
-    return net.eval(), info, hashlib.sha256(data).hexdigest()
+    return net.eval(), _named(info, name_or_path, path), hashlib.sha256(data).hexdigest()
 
 
 def read_info(name_or_path: str | Path) -> tuple[ModelInfo, str]:
-    """The description and the SHA-256 of a weights file, without building the network."""
+    """The description, as in `load_weights`, and the SHA-256 of a weights file, without building the network."""
     path = find_weights(name_or_path)
     data = read_bytes(path)
-    return _description(path, data), hashlib.sha256(data).hexdigest()
+    return _named(_description(path, data), name_or_path, path), hashlib.sha256(data).hexdigest()
+
+
+def _named(info: ModelInfo, name_or_path: str | Path, path: Path) -> ModelInfo:
+    """The description of the weights at ``path``, with the name by which they were asked for, if it was no path."""
+    return info if Path(name_or_path) == path else dataclasses.replace(info, name=str(name_or_path))
 
 
 def read_bytes(path: Path) -> bytes:

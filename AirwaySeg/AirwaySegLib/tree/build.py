@@ -41,8 +41,7 @@ MOST_BRANCHES = 65_535
 """What a branch map of 16 bits can number."""
 
 SOME = 20
-"""One in so many voxels is enough to know how thick the thickest lumen is. Which they are depends on their indices, so
-that an edit elsewhere changes nothing."""
+"""Every so many voxels are enough to know how thick the thickest lumen is."""
 
 ALIGNED = 32
 """The box begins at a multiple of so many voxels, so that most edits leave it where it is."""
@@ -158,7 +157,7 @@ def _skeleton(
 ) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], bool]:
     """The mask made solid, the list of its voxels, which of them are skeleton, (N,), and whether a trachea was seen."""
     lumen = Lumen.of(mask, spacing_mm)
-    some_mm = lumen.to_wall(lumen.places_mm[_some(lumen)])  # all distances are known only when the mask is solid
+    some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
     trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
     if trunk is not None and lumen.components.any():
         tree = np.zeros(mask.shape, bool)  # gas in the oesophagus beside the trachea is no part of it
@@ -181,12 +180,6 @@ def _skeleton(
     in_trunk = np.zeros(len(lumen), bool)
     in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
     return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm), known), lumen, in_trunk), True
-
-
-def _some(lumen: Lumen) -> NDArray[np.bool_]:
-    """About one in `SOME` voxels, (N,), or all where that would be none."""
-    some = lumen.voxels @ np.array([7, 3, 1]) % SOME == 0
-    return some if some.any() else ~some
 
 
 def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:

@@ -15,6 +15,8 @@ from AirwaySegSlicer.commands.probe_child import PROBE_FILE
 LEAST_DISK = 2e9
 """Bytes: an uncompressed CT and its probability map take up to 1.5e9."""
 
+DEFAULT_MODEL = "default"
+
 LEAST_SLICER = (5, 12)
 """The first version with `slicer.packaging`."""
 
@@ -75,10 +77,11 @@ def judge(probe: dict) -> Installation:
         _disk(probe),
         _models(probe),
     ]
-    usual = probe.get("network", {}).get("duration", "")
+    durations = {name: about["duration"] for name, about in probe.get("networks", {}).items()}
+    usual = durations.get(DEFAULT_MODEL, "")
     line = _("{device}; a usual CT takes {duration}").format(device=_device_line(probe), duration=usual)
     device_line = line if usual else _device_line(probe)
-    return Installation(findings, device_line, probe["models"], devices, probe.get("durations", {}))
+    return Installation(findings, device_line, probe["models"], devices, durations)
 
 
 def _packages(probe: dict) -> Finding:
@@ -128,7 +131,7 @@ def _speed(probe: dict) -> list[Finding]:
 
 def _network(probe: dict) -> list[Finding]:
     """What runs the network, and how long a usual CT takes; none where it does not run."""
-    network = probe.get("network", {})
+    network = probe.get("networks", {}).get(DEFAULT_MODEL)
     if not network:
         return []
     what = _("The network runs on {device}{library} in {precision}; a usual CT of 300 slices takes {duration}.")

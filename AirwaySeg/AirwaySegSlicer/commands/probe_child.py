@@ -16,8 +16,7 @@ RESOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..",
 REQUIREMENTS = os.path.join(RESOURCES, "requirements.txt")
 OPTIONAL = os.path.join(RESOURCES, "requirements-optional.txt")
 PROBE_FILE = "probe.json"
-DEFAULT_MODEL = "default"
-TIMED_MODELS = (DEFAULT_MODEL, "fast")
+TIMED_MODELS = ("default", "fast")
 QUERY = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
 
 
@@ -78,7 +77,7 @@ def models() -> list[str]:
         return []
 
 
-def about_network(model: str = DEFAULT_MODEL) -> dict:
+def about_network(model: str) -> dict:
     """How a model's network runs here, and how long a usual CT takes; empty where it does not run."""
     try:
         settings = importlib.import_module("AirwaySegLib.settings").SegmentSettings(weights=model)
@@ -87,13 +86,10 @@ def about_network(model: str = DEFAULT_MODEL) -> dict:
         return {}
 
 
-def durations(names: list[str]) -> dict[str, str]:
-    """How long a usual CT takes with each of `TIMED_MODELS`; without those that fail."""
-    found = {}
-    for name in (name for name in TIMED_MODELS if name in names):
-        if about := about_network(name):
-            found[name] = about["duration"]
-    return found
+def about_networks(names: list[str]) -> dict[str, dict]:
+    """`about_network` of each of `TIMED_MODELS` that is there; without those that do not run."""
+    found = {name: about_network(name) for name in TIMED_MODELS if name in names}
+    return {name: about for name, about in found.items() if about}
 
 
 def main(folder: str) -> None:
@@ -106,8 +102,7 @@ def main(folder: str) -> None:
         "freeDisk": shutil.disk_usage(folder).free,
         "torch": about_torch(),
         "models": (names := models()),
-        "network": about_network(),
-        "durations": durations(names),
+        "networks": about_networks(names),
     }
     with open(os.path.join(folder, PROBE_FILE), "w", encoding="utf-8") as stream:
         json.dump(found, stream)

@@ -203,6 +203,11 @@ def test_a_list_of_a_spreadsheet_may_have_empty_values_at_the_end_and_quotes_in_
     assert (again.id, again.path, again.group) == (case.id, case.path, "x y")
 
 
+def test_an_id_with_accents_written_as_macos_does_is_the_usual_one(tmp_path):
+    (tmp_path / "list.csv").write_text("id,ct\nMu\u0308ller,c.nrrd\n", "utf-8")
+    assert find(tmp_path / "list.csv").cases[0].id == "Müller"
+
+
 def test_the_folder_of_the_results_is_not_searched(tmp_path):
     with pytest.raises(AirwaySegError, match="is to be searched and to hold the results"):
         find_cases([tmp_path], Search(tmp_path), silent)

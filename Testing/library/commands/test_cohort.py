@@ -167,7 +167,9 @@ def test_a_report_that_was_lost_with_the_computer_is_made_again(a_study, a_dark_
     assert run(a_study / "site0", "-o", out) == 0
     (out / "cases" / "ct00" / "report.json").write_bytes(b"")  # as after a loss of power
     (out / ".cohort.csv.123456.part").write_text("id,")
+    (out / ".branches.parquet.123456.part").write_bytes(b"PAR1")
     assert run(a_study / "site0", "-o", out) == 0
+    assert not list(out.glob(".*.part"))
     assert rows(out / "cohort.csv")[0]["status"] == "finished" and not (out / ".cohort.csv.123456.part").exists()
 
 
@@ -180,10 +182,12 @@ def test_a_damaged_result_is_a_row_that_says_so_and_the_others_get_theirs(
     damaged = out / "cases" / "site0_ct00" / name
     damaged.unlink() if name == "branches.csv" else damaged.write_text("{")
     assert run(a_study, "-o", out) == (2 if name == "branches.csv" else 0)
+    closing = capsys.readouterr().out
+    assert "3 of 3 CTs finished" not in closing and "finished" in closing
     first, second, _ = rows(out / "cohort.csv")
     assert first["status"] == "failed" and "does not hold a valid result" in first["error"]
     assert second["status"] == "finished" and {row["case"] for row in rows(out / "branches.csv")} == {second["id"]}
-    assert said in capsys.readouterr().out + first["error"]
+    assert said in closing + first["error"]
     shutil.rmtree(damaged.parent)
     assert run(a_study, "-o", out) == 0 and rows(out / "cohort.csv")[0]["status"] == "finished"
 
@@ -342,13 +346,17 @@ def test_dicom_gets_a_segmentation_also_when_the_result_was_finished_before(
 def test_segment_writes_a_dicom_segmentation_too(a_quiet_chest, tmp_path, monkeypatch):
     pytest.importorskip("highdicom")
     monkeypatch.setattr(cohort.segmenting, "load_model", dark_model)
-    save_study(tmp_path / "study", a_quiet_chest, 4, 0)
+    save_study(tmp_path / "study", a_quiet_chest, 8, 0)
     folder, out = next((tmp_path / "study").rglob("ct03")), tmp_path / "out"
     command = ["segment", str(folder), "-o", str(out), "--progress", "none", "--dicom-seg", "lobes"]
     assert main(command) == 0
     assert holds_the_mask(out / "airways.dcm")
     (out / "airways.dcm").unlink()
     assert main([*command, "--skip-finished"]) == 0 and (out / "airways.dcm").exists()
+    other = next((tmp_path / "study").rglob("ct07"))
+    (out / "airways.dcm").unlink()
+    assert main([*command[:1], str(other), *command[2:], "--skip-finished"]) == 2  # another patient's airways
+    assert not (out / "airways.dcm").exists()
     assert main([*command[:-2], "--force"]) == 0 and not (out / "airways.dcm").exists()  # that of the result before
 
 

@@ -136,8 +136,16 @@ def test_the_time_of_a_window_is_that_of_a_small_one_times_eight(monkeypatch: py
     ticks = iter((10.0, 10.25))
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
     backend = Bright()
-    assert speed.window_seconds(backend, 1) == 2.0
+    assert speed.window_seconds(backend, ModelInfo("mine", norm="batch")) == 2.0
     assert backend.sides == [(64, 64, 64)] * 2
+
+
+def test_weights_of_one_window_size_are_timed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter((10.0, 10.25))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    backend = Bright()
+    info = ModelInfo("mine", norm="instance", patch_zyx=(128, 64, 128))
+    assert speed.window_seconds(backend, info) == 0.5 and backend.sides == [(128, 64, 128)] * 2
 
 
 def test_a_time_for_people_is_rounded() -> None:

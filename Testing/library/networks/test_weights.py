@@ -144,6 +144,11 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
         dataclasses.replace(CONNECTOR, norm="instance")
 
 
+def test_weights_found_by_a_name_are_described_with_it() -> None:
+    assert load_weights("default-0.1")[1].name == weights.read_info("default-0.1")[0].name == "default-0.1"
+    assert load_weights(weights.find_weights("default-0.1"))[1].name == "default"  # as it was called in its training
+
+
 def test_each_kind_has_its_own_names(tmp_path: Path, a_user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = tmp_path / "bundled"
     monkeypatch.setattr(weights, "bundled_folders", lambda: [bundled])
@@ -154,7 +159,7 @@ def test_each_kind_has_its_own_names(tmp_path: Path, a_user_folder: Path, monkey
     assert list(weights.list_weights()) == ["breakage", "cut", "default"]
     assert weights.list_weights("connector") == {"breakage": bundled / "breakage.safetensors"}
     assert list(weights.list_weights(None)) == ["breakage", "cut", "default"]
-    assert load_weights("breakage", "connector")[1] == CONNECTOR
+    assert load_weights("breakage", "connector")[1] == dataclasses.replace(CONNECTOR, name="breakage")
     assert load_weights("breakage")[1].architecture == "wingsnet"
     with pytest.raises(AirwaySegError, match=r"'absent'.*\(breakage\)"):
         load_weights("absent", "connector")
@@ -216,7 +221,10 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"architecture": "unet"}, "The network 'unet' is unknown: there are wingsnet, and --plugin FILE adds others."),
+        (
+            {"architecture": "unet"},
+            "The network 'unet' is unknown: there are wingsnet, .*, and --plugin FILE adds other",
+        ),
         ({"format_version": 99}, "newer"),
         ({"norm": "layer"}, "norm 'layer'"),
         ({"in_channels": 100_000_000}, "in_channels"),

@@ -8,6 +8,7 @@ from skimage.morphology import skeletonize
 
 from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.tree import skeleton
+from AirwaySegLib.tree.known_parts import KnownParts
 from AirwaySegLib.tree.skeleton import complete, thin
 
 
@@ -78,7 +79,7 @@ def test_tiles_give_the_skeleton_of_the_whole(monkeypatch):
     monkeypatch.setattr(skeleton, "LARGE", 0)
     monkeypatch.setattr(skeleton, "TILE", 64)
     lumen = Lumen.of(mask, spacing)
-    tiled = skeleton._thin_tiles(mask, lumen)
+    tiled = skeleton._thin_tiles(mask, lumen, KnownParts())
     assert tiled is not None
     assert np.array_equal(tiled, skeletonize(mask))
     assert np.array_equal(thin(mask, lumen), tiled)
@@ -91,5 +92,5 @@ def test_tiles_that_disagree_are_thrown_away(monkeypatch):
     monkeypatch.setattr(skeleton, "TILE", 16)
     monkeypatch.setattr(skeleton, "HALO", 6)
     lumen = Lumen.of(mask, spacing)
-    assert skeleton._thin_tiles(mask, lumen) is None
+    assert skeleton._thin_tiles(mask, lumen, KnownParts()) is None
     assert np.array_equal(thin(mask, lumen), skeletonize(mask))

@@ -61,6 +61,9 @@ def test_less_than_half_airway_beside_the_lumen_is_background_where_it_is_bright
     ct[20:22, 8, 4:8], label[20:22, 8, 4:8] = 200, 1
     thicker = thick_case(replace(case, ct=ct, label=label), 6.0)
     assert (thicker.label[3, 8, 4:8] == 0).all()
+    label[20, 8, 4:8] = 2  # such as a plug of mucus, which a person left out
+    thicker = thick_case(replace(case, ct=ct, label=label), 6.0)
+    assert (thicker.label[3, 8, 4:8] == 2).all()
 
 
 def test_the_command_keeps_what_is_there(a_folder, tmp_path, capsys):

@@ -80,6 +80,13 @@ def test_a_grown_tree_reaches_all_points_and_its_radii_follow_what_they_serve(so
     assert 1 < len(thick) < len(tree) / 3
 
 
+def test_each_node_of_a_branch_lies_at_its_share_of_the_way():
+    nodes = np.array([[0.0, 0, 0], [1, 0, 0], [1.05, 0, 0], [20, 0, 0]])
+    line, along, shares = growth._smooth_line(nodes, np.random.default_rng(0))
+    assert shares == pytest.approx([0, 0.05, 0.0525, 1]) and len(line) == len(along) == 11
+    assert growth._smooth_line(nodes[:1].repeat(2, axis=0), np.random.default_rng(0))[2].tolist() == [0, 1]
+
+
 def test_forks_move_so_that_the_tree_has_less_volume(some_points, monkeypatch):
     def volume_mm3() -> float:
         tree = grow(a_trunk(), some_points, 0.0, np.random.default_rng(0))

@@ -48,8 +48,9 @@ def dark_spots(hu: NDArray, lungs: NDArray, spacing_mm: tuple[float, float, floa
 
 
 def is_wall(hu: NDArray, airway: NDArray, spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
-    """Voxels within `SHELL_MM` of airway that are nearer to the wall's density than to the lumen's; (Z, Y, X) bool.
+    """Voxels beside airway that are nearer to the wall's density than to the lumen's; (Z, Y, X) bool.
 
+    Beside is within `SHELL_MM` along each axis, and never less than one voxel, which in thick slices is farther.
     The lumen is the darkest airway and the wall the brightest voxel as near. Where a vessel touches the wall, its
     blood counts as wall: less is called wall then, never more.
     """

@@ -39,7 +39,8 @@ def thick_case(case: Case, slice_mm: float) -> SimulatedCase:
     label = slabs.label(np.asarray(case.label))
     airway = (label == 1) & (hu < AIR_HU)
     wall = is_wall(hu, airway, slabs.spacing_mm(case.spacing_mm))
-    label[(label == IGNORE) & wall] = 0
+    doubted = slabs.mean((np.asarray(case.label) == IGNORE).astype(np.float32)) > 0
+    label[(label == IGNORE) & wall & ~doubted] = 0  # left out for its share of airway only
     label[(label == 1) & (wall | ~airway)] = IGNORE
     description = {
         "source": f"{case.name}, slices of {slabs.thick_mm:g} mm averaged from {thin_mm:g} mm",

@@ -123,8 +123,8 @@ def grow(trunk: list[Branch], seeds_mm: Points, smallest_mm: float, rng: np.rand
         while len(children[course[-1]]) == 1:
             course += children[course[-1]]
         branch_radii = radii[[node, *course[1:]]]
-        line, along = _smooth_line(points_mm[course], rng)
-        radii_mm = _wavy(np.interp(along, np.linspace(0, 1, len(course)), branch_radii), rng)
+        line, along, nodes_along = _smooth_line(points_mm[course], rng)
+        radii_mm = _wavy(np.interp(along, nodes_along, branch_radii), rng)
         branches.append(Branch(line, radii_mm, parent, branches[parent].generation + 1))
         todo += [(course[-1], child, len(branches) - 1) for child in children[course[-1]]]
     return branches
@@ -158,20 +158,25 @@ def _balanced(nodes: Connected, radii: NDArray[np.float64], children: list[list[
     return points
 
 
-def _smooth_line(points_mm: Points, rng: np.random.Generator) -> tuple[Points, NDArray[np.float64]]:
-    """A curve of steps of about 2 mm through points (P, 3), bent a little; and where between them each point is, 0..1.
+def _smooth_line(
+    points_mm: Points, rng: np.random.Generator
+) -> tuple[Points, NDArray[np.float64], NDArray[np.float64]]:
+    """A curve of steps of about 2 mm through points (P, 3), bent a little.
 
-    Points that coincide count as one.
+    Also the share of the way, 0..1, at which each point of the curve and each of the P points lies. Points that
+    coincide count as one for the curve.
     """
     steps_mm = np.linalg.norm(np.diff(points_mm, axis=0), axis=1)
+    way_mm = np.concatenate([[0.0], np.cumsum(steps_mm)])
+    shares = way_mm / way_mm[-1] if way_mm[-1] > 0 else np.linspace(0, 1, len(way_mm))
     points_mm = points_mm[np.concatenate([[True], steps_mm > 0.1])]
     if len(points_mm) < 3:
         line = wobbly_line(points_mm[0], points_mm[-1], 0.06, rng)
-        return line, np.linspace(0, 1, len(line))
+        return line, np.linspace(0, 1, len(line)), shares
     at_mm = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_mm, axis=0), axis=1))])
     along = np.linspace(0, 1, max(3, int(np.ceil(at_mm[-1] / 2)) + 1))
     curve = make_interp_spline(at_mm, points_mm, k=min(3, len(points_mm) - 1))(along * at_mm[-1])
-    return curve + _bend(along, points_mm[-1] - points_mm[0], 0.04, rng), along
+    return curve + _bend(along, points_mm[-1] - points_mm[0], 0.04, rng), along, shares
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
