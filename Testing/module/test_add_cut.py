@@ -176,6 +176,26 @@ def test_a_click_where_nothing_can_be_done_says_so_and_waits_on(a_measured_desk)
     assert not desk.host.messages
 
 
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("Cut a leak between two points", "First point taken; now click the leak"),
+        ("Join to another parent", "First point taken; now click the airway to which it belongs"),
+    ],
+)
+def test_the_first_of_two_clicks_is_answered_and_one_beside_the_airways_is_not_taken(a_measured_desk, tool, words):
+    desk = a_measured_desk
+    desk.open("addCutSection")
+    desk.choose("toolComboBox", tool)
+    desk.click("toolButton")
+    click_at(desk, world(desk.ct, (400, 400, 400)))
+    assert "There is no airway near this point" in desk.ui.editLabel.text
+    assert not desk.section("AddCut").points
+    click_at(desk, branch_middle(desk)[1])
+    assert words in desk.ui.editLabel.text and len(desk.section("AddCut").points) == 1
+    assert not desk.host.messages
+
+
 def test_closing_the_scene_says_what_was_not_applied(a_measured_desk):
     desk = a_measured_desk
     desk.open("addCutSection")

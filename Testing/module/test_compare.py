@@ -78,6 +78,26 @@ def test_it_is_coloured_on_the_surface_and_in_the_slices_until_it_is_removed(a_c
     assert desk.parameters.overlay == "" and not desk.ui.compareTable.visible and not desk.host.messages
 
 
+def test_comparing_draws_once_and_keeps_the_chosen_branch(a_measured_desk, monkeypatch):
+    desk, drawn = a_measured_desk, []
+    show = desk.logic.showOverlay
+    monkeypatch.setattr(desk.logic, "showOverlay", lambda *given: drawn.append(given[1]) or show(*given))
+    desk.select_branch(3)
+    theirs = desk.draw("Theirs", airways=theirs_of(desk.mask))
+    desk.open("compareSection")
+    desk.choose("otherSelector", theirs)
+    desk.ui.progressBar.maximum = 7  # as another job left it
+    desk.click("compareButton")
+    assert desk.ui.progressBar.maximum == 0
+    desk.wait()
+    assert drawn == [comparison.AGREEMENT] and desk.section("Result").table.chosen() == 3
+    assert nodes.companion(desk.airways, nodes.HIGHLIGHT) is not None
+    drawn.clear()
+    desk.click("compareButton")
+    desk.wait()
+    assert drawn == [comparison.AGREEMENT] and not desk.host.messages
+
+
 def test_an_edit_makes_it_older_than_the_mask_and_other_airways_have_none(a_compared_desk):
     desk = a_compared_desk
     box = np.zeros_like(desk.mask)

@@ -155,6 +155,28 @@ def test_names_survive_measuring_an_edited_tree_and_taking_the_edit_back(a_measu
     assert by_hand(desk) == {last: "LB9"} and not desk.host.messages
 
 
+def test_names_that_lost_their_branch_are_told_until_they_are_forgotten(a_measured_desk):
+    desk, ui = a_measured_desk, a_measured_desk.ui
+    give(desk, a_fork(desk), "no segment")
+    assert shown(desk, a_fork(desk)) == "no segment (hand)"
+    desk.logic.undo(desk.airways)
+    last = rows(desk)[-1].id
+    give(desk, last, "LB9 lateral basal")
+    assert ui.forgetNamesButton.isHidden() and "names by hand" not in ui.summaryLabel.text
+    desk.logic.cut(desk.airways, [end_of(desk, last)], "subtree")
+    desk.click("measureButton")
+    desk.wait()
+    assert "No branch is near these names by hand: LB9." in ui.summaryLabel.text
+    assert not ui.forgetNamesButton.isHidden() and len(hand_names(desk.airways)) == 1
+    desk.click("forgetNamesButton")
+    assert not hand_names(desk.airways) and ui.forgetNamesButton.isHidden()
+    assert ui.statusLabel.text == "Forget lost names." and "names by hand" not in ui.summaryLabel.text
+    with pytest.raises(RuntimeError, match="Every name by hand of CT airways has its branch"):
+        desk.logic.forgetLostNames(desk.airways)
+    assert desk.logic.undo(desk.airways) == "Undone: forget lost names."
+    assert len(hand_names(desk.airways)) == 1 and not desk.host.messages
+
+
 def end_of(desk, number: int) -> tuple[float, float, float]:
     from AirwaySegSlicer.scene.branches import branch_points
 
@@ -247,7 +269,7 @@ def test_a_tree_of_an_earlier_version_asks_to_be_measured(a_measured_desk):
     cells = nodes.companion(desk.airways, nodes.CENTERLINE).GetPolyData().GetCellData()
     cells.RemoveArray("by_hand")
     show_names(desk.airways)
-    with pytest.raises(RuntimeError, match="Measure CT airways first"):
+    with pytest.raises(RuntimeError, match="CT airways was measured by an older version: measure it again"):
         desk.logic.nameBranch(desk.airways, 2, "right upper lobe")
     desk.select_branch(2)
     desk.choose("nameComboBox", "right upper lobe")

@@ -277,6 +277,28 @@ def test_the_overlay_colours_by_origin_without_a_measurement_and_follows_edits(a
     assert desk.ui.overlayComboBox.findData(overlays.ORIGINS) < 0
 
 
+def test_the_overlay_is_left_without_a_message_where_there_is_nothing_to_colour(a_desk, tmp_path):
+    desk = a_desk
+    desk.parameters.airways = segmentation.take_in(
+        scenes.write_result(tmp_path / "result", desk.ct, desk.mask), desk.ct
+    )
+    desk.choose("overlayComboBox", overlays.ORIGINS)
+    paint(desk.airways, desk.ct, np.zeros_like(desk.mask))
+    desk.section("Correct").on_pause()
+    for _time in range(3):
+        desk.widget.panel.update()
+    assert not desk.host.messages
+    paint(desk.airways, desk.ct, desk.mask)
+    desk.section("Correct").on_pause()
+    assert overlays.shown_overlay(desk.airways) == overlays.ORIGINS and not desk.host.messages
+    mine, old = desk.draw("Mine"), desk.airways
+    desk.choose("airwaysSelector", mine)
+    assert desk.parameters.overlay == "" and not desk.host.messages
+    nodes.remove_companion(old, nodes.ORIGIN)  # as of an older version
+    with pytest.raises(RuntimeError, match="is not known: segment it again with this version"):
+        desk.logic.showOverlay(old, overlays.ORIGINS)
+
+
 def test_the_case_that_is_exported_has_the_origins(a_result, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", scenes.python_slicer(tmp_path), prepend=os.pathsep)
     ct, mask, airways = a_result

@@ -1,9 +1,7 @@
 """The review: its list, decisions voxel by voxel, undo and redo, saving, and the tab with its keys and views."""
 
-import json
 import random
 
-import module_scenes as scenes
 import numpy as np
 import pytest
 import slicer
@@ -11,13 +9,9 @@ import slicerhost
 from module_review import item_of, suspect, voxels
 from scipy import ndimage
 
-from AirwaySegSlicer.commands import segment as segmentation
-from AirwaySegSlicer.scene import decisions, nodes, origin, review, review_views, segments, surfaces, tags, texts
+from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, surfaces, tags, texts
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
-from AirwaySegSlicer.scene.changes import no_voxels
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, PIECE, PROPOSED, TIP
-from AirwaySegSlicer.scene.steps import Steps
-from AirwaySegSlicer.scene.voxel_changes import change
 
 
 def state(desk) -> tuple:
@@ -99,32 +93,6 @@ def test_a_refused_leak_is_cut_at_its_narrowest_place_and_not_with_its_whole_bra
     gone = desk.mask & ~voxels(desk)
     assert 0 < gone.sum() < 0.7 * len(whole) and not (voxels(desk) & ~desk.mask).any()
     assert ndimage.label(voxels(desk), np.ones((3, 3, 3)))[1] == ndimage.label(desk.mask, np.ones((3, 3, 3)))[1]
-
-
-def test_an_accepted_piece_gets_its_bridge_where_a_way_is_seen(slicer_host, tmp_path):
-    ct, mask = scenes.a_ct()
-    piece, gap = mask.copy(), mask.copy()
-    piece[19:] = gap[24:] = gap[:19] = False
-    piece[:, :50] = gap[:, :50] = False
-    tree = mask & ~piece & ~gap
-    scenes.write_reviewed(tmp_path / "result", ct, tree)
-    document = json.loads((tmp_path / "result" / "repairs.json").read_text())
-    document["fragments"].append({"number": 9, "joined": False, "voxel_runs": scenes.runs_of(piece)})
-    (tmp_path / "result" / "repairs.json").write_text(json.dumps(document))
-    airways = segmentation.take_in(str(tmp_path / "result"), ct)
-    change(airways, np.argwhere(piece)[:, ::-1], no_voxels(), "unconnected")
-    item = review.ReviewItem(PIECE, (0.0, 0.0, 0.0), 0.9, 10.0, "", number=9)
-    steps = Steps()
-    review.decide(airways, item, "accept", steps)
-    after = slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ct) > 0
-    assert after[tree | piece].all() and after[gap].mean() > 0.6
-    found = origin.origins_on(airways, ct)
-    bridge = after & ~tree & ~piece
-    assert (found[bridge] == origin.REPAIR).all() and (found[piece] == origin.NETWORK).all()
-    assert ndimage.label(after, np.ones((3, 3, 3)))[1] == ndimage.label(tree, np.ones((3, 3, 3)))[1]
-    assert review.progress_of(airways).added_mm > 12
-    assert steps.undo(airways) == "Undone: accept: unconnected piece 9."
-    assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(airways, "airways", ct) > 0, tree)
 
 
 def test_what_cannot_be_decided_gets_a_sentence_and_changes_nothing(a_review):

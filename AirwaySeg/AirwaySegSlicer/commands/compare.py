@@ -14,7 +14,7 @@ from AirwaySegSlicer.commands.nrrd_writer import write_pieces
 from AirwaySegSlicer.scene.comparison import agreement_of, check_other, keep_comparison, other_mask, sign_comparison
 from AirwaySegSlicer.scene.freshness import current_signature
 from AirwaySegSlicer.scene.nodes import ijk_to_ras, shifted
-from AirwaySegSlicer.scene.scans import ct_for, mask_for
+from AirwaySegSlicer.scene.scans import check_same_transform, ct_for, mask_for
 from AirwaySegSlicer.scene.segments import Array, nonzero_box, part_of
 
 MARGIN = 2
@@ -33,6 +33,7 @@ def comparing_job(
     """
     check_other(airways, other)
     ct = ct_for(airways, chosen)
+    check_same_transform(airways, ct)  # The map is shown with the airways.
     found: list[tuple[Array, vtk.vtkMatrix4x4]] = []
     signature, name = current_signature(airways), other.GetName() if other is not None else ""
 

@@ -25,16 +25,22 @@ from AirwaySegSlicer.scene.edits import count_edits
 from AirwaySegSlicer.scene.evidence import ORIGIN_FILE
 from AirwaySegSlicer.scene.freshness import is_out_of_date, saying_out_of_date
 from AirwaySegSlicer.scene.hand_names import NAMES_FILE, names_document
-from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, TABLE, companion, ijk_to_ras, write_volume
+from AirwaySegSlicer.scene.nodes import (
+    CENTERLINE,
+    INITIAL,
+    TABLE,
+    companion,
+    ijk_to_ras,
+    transform_between,
+    write_volume,
+)
 from AirwaySegSlicer.scene.origin import origins_on
 from AirwaySegSlicer.scene.scans import ct_for, mask_for
 from AirwaySegSlicer.scene.segments import (
     UNCONNECTED_ID,
     Array,
     closed_surface,
-    first_voxel_between,
     mask_on_ct,
-    segment_voxels,
 )
 
 PROVENANCE = "provenance.json"
@@ -200,12 +206,7 @@ def _write_names(
     segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, path: str
 ) -> list[str]:
     """Write the names by hand, in the CT's own space, and return the options with which the command reads them."""
-    to_ct = None
-    if first_voxel_between(segment_voxels(segmentation_node).matrix, ijk_to_ras(ct)) is None:
-        above, below = segmentation_node.GetParentTransformNode(), ct.GetParentTransformNode()
-        to_ct = vtk.vtkMatrix4x4()  # As the mask is resampled: linear transforms only.
-        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(above, below, to_ct)
-    names = names_document(segmentation_node, to_ct)
+    names = names_document(segmentation_node, transform_between(segmentation_node, ct))  # As the mask is resampled.
     if not names:
         return []
     with open(path, "w", encoding="utf-8") as stream:

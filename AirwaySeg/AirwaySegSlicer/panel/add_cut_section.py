@@ -19,6 +19,7 @@ from AirwaySegSlicer.scene.branch_edits import (
     RECONNECT,
     SUBTREE,
     Proposed,
+    check_first,
 )
 from AirwaySegSlicer.scene.branches import Point
 from AirwaySegSlicer.scene.picking import Picking
@@ -130,8 +131,9 @@ class AddCutSection(Section):
                 self.proposed = proposed
             else:
                 self.forget_preview()
+                check_first(self._airways, self.tool, world)
             self.points = points
-            text = self.proposed.sentence if self.proposed is not None else how_to(self.tool)
+            text = self.proposed.sentence if self.proposed is not None else how_to_go_on(self.tool)
         except RuntimeError as error:
             text = one_line(error)
         # Picking again writes how the tool is used; what was found is more.
@@ -212,4 +214,12 @@ def how_to(tool: str) -> str:
         RECONNECT: _(
             "Click the wrong joint of a branch, or an unconnected piece, then the airway to which it belongs."
         ),
+    }[tool]
+
+
+def how_to_go_on(tool: str) -> str:
+    """What to click after the first point of a tool that needs two."""
+    return {
+        BETWEEN: _("First point taken; now click the leak (Escape starts anew)."),
+        RECONNECT: _("First point taken; now click the airway to which it belongs (Escape starts anew)."),
     }[tool]

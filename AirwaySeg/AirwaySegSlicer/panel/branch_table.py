@@ -39,7 +39,10 @@ def shown_name(row: BranchRow) -> str:
     """The name of a great bronchus, else the lobe; or what a person gave, marked."""
     if not row.by_hand:
         return row.name or row.lobe
-    given = row.segment.split()[0] if "segment" in row.by_hand and row.segment else row.lobe or _("no lobe")
+    if "segment" in row.by_hand and row.segment:
+        given = row.segment.split()[0]
+    else:
+        given = (row.lobe or _("no lobe")) if "lobe" in row.by_hand else _("no segment")
     return _("{name} (hand)").format(name=given)
 
 

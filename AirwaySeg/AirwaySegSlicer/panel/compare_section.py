@@ -79,6 +79,7 @@ class CompareSection(Section):
         with errors_shown():
             ensure_packages(self.panel.requirements)
             self.ui.statusLabel.text = _("Comparing")
+            self.ui.progressBar.maximum = 0
             listener = Listener(self.on_compared, on_line=self.panel.log)
             self.logic.startCompare(self.panel.airways(), self.other(), listener, self.panel.ct())
         self.panel.update()
@@ -90,8 +91,8 @@ class CompareSection(Section):
         self.ui.statusLabel.text = _("Finished.") if airways is not None else message or _("Cancelled.")
         if airways is not None and airways is self.panel.airways() and self.panel.parameters:
             self._shown = None
+            self.panel.compared()
             self.panel.parameters.overlay = AGREEMENT
-            self.panel.measured()
         self.panel.update()
         if message:
             slicer.util.errorDisplay(message)

@@ -10,6 +10,7 @@ from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.panel.branch_table import BranchTable
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, errors_shown
+from AirwaySegSlicer.scene.hand_names import lost_names
 from AirwaySegSlicer.scene.overlay_kinds import SEGMENT_NAMES
 from AirwaySegSlicer.scene.steps import last_step
 
@@ -26,6 +27,7 @@ class NameRow:
         self.ui.nameComboBox.connect("currentIndexChanged(int)", lambda row: self.update())
         self.ui.nameButton.connect("clicked(bool)", self.on_name)
         self.ui.estimateButton.connect("clicked(bool)", self.on_estimate)
+        self.ui.forgetNamesButton.connect("clicked(bool)", self.on_forget)
 
     def update(self) -> None:
         """Enable what can be done with the chosen branch."""
@@ -33,6 +35,8 @@ class NameRow:
         self.ui.nameComboBox.enabled = self.ui.nameSubtreeCheckBox.enabled = row is not None
         self.ui.nameButton.enabled = row is not None and chosen_key(self.ui.nameComboBox) != ""
         self.ui.estimateButton.enabled = row is not None and row.by_hand != ""
+        airways = self.panel.airways()
+        self.ui.forgetNamesButton.visible = airways is not None and lost_names(airways) != ""
 
     def on_name(self, checked: bool = False) -> None:
         """Give the chosen branch the chosen name."""
@@ -44,6 +48,17 @@ class NameRow:
     def on_estimate(self, checked: bool = False) -> None:
         """Estimate the chosen branch again."""
         self._do(lambda number: self.logic.estimateAgain(self.panel.airways(), number))
+
+    def on_forget(self, checked: bool = False) -> None:
+        """Forget the names that have lost their branch."""
+        airways = self.panel.airways()
+        if airways is None:
+            return
+        with errors_shown():
+            ensure_packages(self.panel.requirements)
+            self.logic.forgetLostNames(airways)
+            self.ui.statusLabel.text = _("{step}.").format(step=last_step(airways).capitalize())
+        self.panel.update()
 
     def _do(self, action: Callable[[int], None]) -> None:
         number, airways = self.table.chosen(), self.panel.airways()

@@ -10,10 +10,10 @@ from AirwaySegSlicer.commands.jobs import Listener
 from AirwaySegSlicer.panel.combo_boxes import chosen_key, fill
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.comparison import AGREEMENT
-from AirwaySegSlicer.scene.freshness import is_marked
+from AirwaySegSlicer.scene.freshness import current_signature, is_marked
 from AirwaySegSlicer.scene.hand_names import shown_names
 from AirwaySegSlicer.scene.nodes import CENTERLINE, COMPARED, ORIGIN, PROBABILITY, SLICES, SURFACE, companion
-from AirwaySegSlicer.scene.overlay_kinds import ORIGINS, OVERLAYS
+from AirwaySegSlicer.scene.overlay_kinds import OF_THE_SCENE, ORIGINS, OVERLAYS
 from AirwaySegSlicer.scene.overlays import (
     OverlayLook,
     needs_measuring,
@@ -31,6 +31,7 @@ class OverlaySection(Section):
         super().__init__(panel)
         self._asked: tuple = ()
         self._drawn_out_of_date = False
+        self._drawn_of = ("", "")  # airways and signature of the mask whose origins were drawn after an edit
         self.ui.overlayComboBox.connect("currentIndexChanged(int)", self.on_overlay)
 
     def on_overlay(self, row: int) -> None:
@@ -49,8 +50,8 @@ class OverlaySection(Section):
         items = [(overlay.title, overlay.key) for overlay in known]
         fill(self.ui.overlayComboBox, [(_("Nothing"), ""), *items], parameters.overlay)
         self.ui.overlayComboBox.enabled = airways is not None
-        if airways is not None and parameters.overlay == AGREEMENT and AGREEMENT in lacks:
-            parameters.overlay = ""  # These airways were not compared, or no longer.
+        if airways is not None and parameters.overlay in lacks.intersection(OF_THE_SCENE):
+            parameters.overlay = ""  # These airways were not compared, or no longer; or their origins are not known.
         self.ui.opacitySlider.enabled = parameters.overlayOnSlices
         if airways is None:
             return
@@ -62,7 +63,11 @@ class OverlaySection(Section):
             self._asked = ()  # The edit was undone after the colours were drawn on the edited airways.
         drawn = (companion(airways, role) for role in (SURFACE, SLICES))
         if shown_overlay(airways) == ORIGINS and any(is_marked(node) for node in drawn):
-            self._asked = ()  # The origins are known at once; nothing has to be measured.
+            # The origins are known at once; nothing has to be measured. Of one mask they are drawn once, also if that
+            # fails, and of no voxels never.
+            mask = current_signature(airways)
+            if mask and (airways.GetID(), mask) != self._drawn_of:
+                self._asked, self._drawn_of = (), (airways.GetID(), mask)
         asked = self.asked(airways)
         if asked != self._asked and not self.panel.is_busy():
             first, self._asked = not self._asked, asked
@@ -111,6 +116,10 @@ class OverlaySection(Section):
         """Draw the overlay again: its colours are of the old tree."""
         self._asked = ()
 
+    def compared(self) -> None:
+        """Draw the overlay again: its colours are of the old comparison."""
+        self._asked = ()
+
     def close_scene(self) -> None:
         """Forget the overlay: a node of the next scene may have the same id."""
-        self._asked = ()
+        self._asked, self._drawn_of = (), ("", "")

@@ -40,6 +40,9 @@ class Section:
     def measured(self) -> None:
         """The chosen airways were measured again."""
 
+    def compared(self) -> None:
+        """The chosen airways were compared again, and are about to be coloured by it."""
+
     def enter(self) -> None:
         """The module is shown."""
 
@@ -128,6 +131,11 @@ class Panel:
         for section in self.sections:
             section.measured()
         self.update()
+
+    def compared(self) -> None:
+        """Let every section forget an earlier comparison; the tree is the same."""
+        for section in self.sections:
+            section.compared()
 
     def on_measured(self, airways: slicer.vtkMRMLSegmentationNode | None, message: str) -> None:
         """Show the new tree, or the sentence that says why there is none (empty after Cancel)."""

@@ -18,6 +18,7 @@ from AirwaySegSlicer.scene.branches import (
     show_branch,
     summary,
 )
+from AirwaySegSlicer.scene.hand_names import lost_sentence
 from AirwaySegSlicer.scene.left_out import left_out_sentence, noted
 from AirwaySegSlicer.scene.nodes import CENTERLINE, HIGHLIGHT, PLOT_CHART, companion
 from AirwaySegSlicer.scene.picking import Picking
@@ -50,7 +51,7 @@ class ResultSection(Section):
         if state != self._shown:
             self._shown, self._rows = state, branch_rows(centerline)
             self.table.fill(self._rows, suspect_branches(airways) if self._rows else set())
-        self.ui.summaryLabel.text = "\n".join(filter(None, (summary(self._rows), self.left_out())))
+        self.ui.summaryLabel.text = "\n".join(filter(None, (summary(self._rows), self.left_out(), self.lost())))
         self.ui.summaryLabel.visible = bool(self.ui.summaryLabel.text)
         self.ui.pickButton.enabled = centerline is not None
         self.show_plot_button()
@@ -66,6 +67,11 @@ class ResultSection(Section):
         if key != self._counted[0]:
             self._counted = (key, left_out_sentence(airways))
         return self._counted[1]
+
+    def lost(self) -> str:
+        """Which names by hand have lost their branch; empty for none."""
+        airways = self.panel.airways()
+        return lost_sentence(airways) if airways is not None else ""
 
     def show_plot_button(self) -> None:
         """Whether a press plots, or closes the plot."""

@@ -6,7 +6,7 @@ import slicer
 
 from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, RECONNECT, Proposed, apply, propose
 from AirwaySegSlicer.scene.branches import Point
-from AirwaySegSlicer.scene.hand_names import estimate_again, name_branch
+from AirwaySegSlicer.scene.hand_names import estimate_again, forget_lost_names, name_branch
 from AirwaySegSlicer.scene.steps import Steps
 
 
@@ -58,3 +58,7 @@ class BranchEditLogic:
     def estimateAgain(self, airways: slicer.vtkMRMLSegmentationNode, number: int) -> None:
         """Forget the name that was given to a branch, as one step."""
         estimate_again(airways, number, self.steps)
+
+    def forgetLostNames(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
+        """Forget the names by hand whose branch is no longer in the tree, as one step."""
+        forget_lost_names(airways, self.steps)

@@ -84,6 +84,19 @@ def propose(airways: slicer.vtkMRMLSegmentationNode, tool: str, points: Sequence
         raise RuntimeError(str(error)) from error
 
 
+def check_first(airways: slicer.vtkMRMLSegmentationNode, tool: str, point: Point) -> None:
+    """Raise RuntimeError, one sentence, where the first of several points (RAS, world) is near nothing to work on."""
+    import numpy as np
+
+    from AirwaySegLib.edit.cut import NEAR_MM
+
+    check_airways(airways)
+    if tool == RECONNECT and len(_piece_at(airways, point)):
+        return
+    if _away(airways, "", point)[1].min(initial=np.inf) > NEAR_MM:
+        raise RuntimeError(_("There is no airway near this point; click another one."))
+
+
 def apply(airways: slicer.vtkMRMLSegmentationNode, proposed: Proposed, steps: Steps) -> None:
     """Add and remove the voxels as one step; what is added is no longer an unconnected piece."""
     check_airways(airways)
@@ -218,15 +231,10 @@ def _piece_at(airways: slicer.vtkMRMLSegmentationNode, point: Point) -> Array:
 
     if airways.GetSegmentation().GetSegment(UNCONNECTED_ID) is None:
         return no_voxels()
-    local = [0.0, 0.0, 0.0]
-    airways.TransformPointFromWorld(point, local)
     gaps: list[float] = []
     places: list[Array] = []
     for segment_id in (UNCONNECTED_ID, ""):
-        mine = segment_voxels(airways, segment_id)
-        matrix = slicer.util.arrayFromVTKMatrix(mine.matrix)
-        voxels = np.argwhere(mine.array)[:, ::-1] + mine.low
-        away = np.linalg.norm(voxels @ matrix[:3, :3].T + matrix[:3, 3] - local, axis=1)
+        voxels, away = _away(airways, segment_id, point)
         gaps.append(float(away.min(initial=np.inf)))
         places.append(voxels[away.argmin()] if len(voxels) else voxels)
     if gaps[0] > PIECE_MM or gaps[0] >= gaps[1]:
@@ -237,6 +245,18 @@ def _piece_at(airways: slicer.vtkMRMLSegmentationNode, point: Point) -> Array:
     found = np.argwhere(labels == number)[:, ::-1] + pieces.low
     shift = first_voxel_between(pieces.matrix, segment_voxels(airways).matrix)
     return found + shift if shift is not None else no_voxels()
+
+
+def _away(airways: slicer.vtkMRMLSegmentationNode, segment_id: str, point: Point) -> tuple[Array, Array]:
+    """The voxels (N, 3), i, j, k, of a segment, by default the airways, and how far (N,) each is from a point, mm."""
+    import numpy as np
+
+    local = [0.0, 0.0, 0.0]
+    airways.TransformPointFromWorld(point, local)
+    mine = segment_voxels(airways, segment_id)
+    matrix = slicer.util.arrayFromVTKMatrix(mine.matrix)
+    voxels = np.argwhere(mine.array)[:, ::-1] + mine.low
+    return voxels, np.linalg.norm(voxels @ matrix[:3, :3].T + matrix[:3, 3] - local, axis=1)
 
 
 def _cut_sentence(words: str, voxels: Array) -> str:

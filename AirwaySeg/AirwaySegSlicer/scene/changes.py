@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
 from AirwaySegSlicer.scene.branches import branch_points, branch_rows
-from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
+from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE, Decision, Runs, decision_at, decisions_of
 from AirwaySegSlicer.scene.nodes import CENTERLINE, INITIAL, companion
 from AirwaySegSlicer.scene.origin import NETWORK, REPAIR, run_origins
 from AirwaySegSlicer.scene.proposals import APPLIED, PROPOSED, TREE, Repair, Repairs
@@ -35,7 +35,9 @@ class Change:
     """Voxels (N, 3), as i, j, k on the airways' grid, that airways and unconnected airways gain and lose.
 
     ``gained_mm`` is the length of airway that the tree gains, negative if it loses. ``origins`` (N,) are those of what
-    the airways gain (`origin`); of a voxel that is named twice the last one counts.
+    the airways gain (`origin`); of a voxel that is named twice the last one counts. ``bridge`` are the runs of voxels
+    (`Repairs.runs_of`) that join an accepted piece to the airways, so that Refuse can take them out again. ``remark``
+    is what differs from the rule, in a few words: for the name of the step.
     """
 
     add: Array = field(default_factory=no_voxels)
@@ -44,6 +46,8 @@ class Change:
     add_loose: Array = field(default_factory=no_voxels)
     remove_loose: Array = field(default_factory=no_voxels)
     gained_mm: float = 0.0
+    bridge: Runs = ()
+    remark: str = ""
 
 
 def change_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
@@ -87,6 +91,10 @@ def _without(voxels: Array, others: Array) -> Array:
         return voxels
     kept = {tuple(voxel) for voxel in others.tolist()}
     return voxels[[tuple(voxel) not in kept for voxel in voxels.tolist()]]
+
+
+def _earlier(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Decision | None:
+    return decision_at(decisions_of(segmentation_node), kind_of(item.kind).family, item.point)
 
 
 # Repairs -------------------------------------------------------------------------------------------------------------
@@ -190,23 +198,34 @@ def _certain(
 
 
 def _piece(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
-    voxels = Repairs(segmentation_node).piece(item.number)
+    repairs, earlier = Repairs(segmentation_node), _earlier(segmentation_node, item)
+    voxels, runs = repairs.piece(item.number), earlier.bridge if earlier is not None else ()
     loose = voxels[which_are_in(segmentation_node, voxels, UNCONNECTED_ID)]
-    there = voxels[which_are_in(segmentation_node, voxels)]
+    there = which_are_in(segmentation_node, voxels)
     if decision == ACCEPT:
-        missing = voxels[~which_are_in(segmentation_node, voxels)]
-        bridge, length_mm = _bridge_to(segmentation_node, missing)
+        missing = voxels[~there]
+        if not len(missing):
+            return Change(remove_loose=loose, bridge=runs)
+        found = _bridge_to(segmentation_node, missing)
+        bridge, length_mm = found or (no_voxels(), 0.0)
         add = _concatenated([missing, bridge])
-        origins = _origins_of(segmentation_node, add, len(missing))
-        gained_mm = item.change_mm + length_mm if len(missing) else 0.0
-        return Change(add=add, origins=origins, remove_loose=loose, gained_mm=gained_mm)
-    return Change(remove=there, remove_loose=loose, gained_mm=-item.change_mm if len(there) else 0.0)
+        return Change(
+            add=add,
+            origins=_origins_of(segmentation_node, add, len(missing)),
+            remove_loose=loose,
+            gained_mm=item.change_mm + length_mm,
+            bridge=repairs.runs_of(_without(bridge, missing)),
+            remark="" if found else _("without a bridge, no way is seen"),
+        )
+    bridge = repairs.voxels_of(runs)
+    bridge = bridge[which_are_in(segmentation_node, bridge)]
+    gained_mm = earlier.gained_mm if earlier is not None and len(bridge) else item.change_mm
+    remove = _concatenated([voxels[there], bridge])
+    return Change(remove=remove, remove_loose=loose, gained_mm=-gained_mm if len(remove) else 0.0)
 
 
-def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) -> tuple[Array, float]:
-    """The bridge (N, 3) by which a piece is joined to the airways, and its length in mm; none where none is seen."""
-    if not len(piece):
-        return no_voxels(), 0.0
+def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) -> tuple[Array, float] | None:
+    """What a bridge that joins a piece adds to the airways (N, 3), and its length in mm; None where none is seen."""
     from AirwaySegLib.edit.reconnect import bridge
     from AirwaySegLib.errors import AirwaySegError
 
@@ -215,8 +234,9 @@ def _bridge_to(segmentation_node: slicer.vtkMRMLSegmentationNode, piece: Array) 
         built = bridge(grid.scan, grid.on_scan(piece))
     except (AirwaySegError, RuntimeError) as error:
         logging.info("The piece is added without a bridge: %s", error)
-        return no_voxels(), 0.0
-    return grid.on_airways(built.voxels), built.length_mm
+        return None
+    voxels = grid.on_airways(built.voxels)
+    return voxels[~which_are_in(segmentation_node, voxels)], built.length_mm
 
 
 def _leak(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Array | None:
@@ -241,15 +261,42 @@ def _leak(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -
 
 
 def _cut(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> Change:
-    """Without the branch and what springs from it, or the whole fragment; a leak is cut at its narrowest place."""
+    """Without the branch and what springs from it, or the whole fragment; a leak is cut at its narrowest place, once.
+
+    What a cut has left of a leaking branch is sound: the same point does not cut again.
+    """
     rows = branch_rows(companion(segmentation_node, CENTERLINE))
     component = next((row.component for row in rows if row.id == item.branch), None)
     if component is None:
         raise RuntimeError(_("Measure {name} first.").format(name=segmentation_node.GetName()))
+    if item.kind == LEAK:
+        earlier = _earlier(segmentation_node, item)
+        if earlier is not None and (earlier.decision == REFUSE or earlier.gained_mm < 0):
+            return Change()
     if item.kind == FRAGMENT:
         numbers = [row.id for row in rows if row.component == component]
     else:
         numbers = subtree(segmentation_node, item.branch)
     narrow = _leak(segmentation_node, item) if item.kind == LEAK else None
-    voxels = narrow if narrow is not None else branch_voxels(segmentation_node, numbers)
-    return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0)
+    if narrow is not None:
+        return Change(remove=narrow, gained_mm=-_length_of(segmentation_node, numbers, narrow))
+    voxels = branch_voxels(segmentation_node, numbers)
+    remark = _("with its whole branch, it cannot be cut") if item.kind == LEAK else ""
+    return Change(remove=voxels, gained_mm=-item.change_mm if len(voxels) else 0.0, remark=remark)
+
+
+def _length_of(segmentation_node: slicer.vtkMRMLSegmentationNode, numbers: list[int], voxels: Array) -> float:
+    """The length in mm of the parts of branches whose centerline runs in these voxels (N, 3)."""
+    import numpy as np
+
+    centerline, within = companion(segmentation_node, CENTERLINE), {tuple(voxel) for voxel in voxels.tolist()}
+    to_ijk = np.linalg.inv(slicer.util.arrayFromVTKMatrix(grid_of(segmentation_node)))
+    found = 0.0
+    for row in branch_rows(centerline):
+        if row.id not in numbers:
+            continue
+        points = branch_points(centerline, row.id)[0].astype(float)
+        places = np.rint(points @ to_ijk[:3, :3].T + to_ijk[:3, 3]).astype(int)
+        inside = np.array([tuple(place) in within for place in places.tolist()])
+        found += row.length_mm * float(inside.mean())
+    return found

@@ -20,6 +20,7 @@ from AirwaySegSlicer.scene.nodes import (
     ijk_to_ras,
     remove_companion,
     shifted,
+    transform_between,
 )
 from AirwaySegSlicer.scene.segments import (
     Array,
@@ -29,6 +30,7 @@ from AirwaySegSlicer.scene.segments import (
     first_voxel_between,
     mask_on_ct,
     part_of,
+    resampled,
 )
 
 BOTH, ONLY_THIS, ONLY_OTHER = 1, 2, 3
@@ -43,7 +45,7 @@ def other_mask(node: slicer.vtkMRMLNode, ct: slicer.vtkMRMLScalarVolumeNode) -> 
     """Another program's or person's airways (Z, Y, X), 0 and 1, on the CT's grid.
 
     Of a segmentation its airways (`segments.airway_segment_id`), of a label map what is not 0. Raises RuntimeError,
-    one sentence, where none lie in the CT.
+    one sentence, where none lie in the CT. They lie where the parent transforms of both nodes show them.
     """
     if node.IsA("vtkMRMLSegmentationNode"):
         mask = mask_on_ct(node, ct, airway_segment_id(node))
@@ -58,20 +60,16 @@ def _label_on_ct(node: slicer.vtkMRMLLabelMapVolumeNode, ct: slicer.vtkMRMLScala
     if node.GetImageData() is None:
         raise RuntimeError(_("{name} holds no image.").format(name=node.GetName()))
     array = (slicer.util.arrayFromVolume(node) != 0).astype("uint8")
+    between = transform_between(node, ct)
     same_size = node.GetImageData().GetDimensions() == ct.GetImageData().GetDimensions()
-    if same_size and first_voxel_between(ijk_to_ras(node), ijk_to_ras(ct)) == [0, 0, 0]:
+    if between is None and same_size and first_voxel_between(ijk_to_ras(node), ijk_to_ras(ct)) == [0, 0, 0]:
         return array
-    segmentation = slicer.vtkMRMLSegmentationNode()  # Not in the scene: it only resamples.
-    segment, image = slicer.vtkSegment(), slicer.vtkOrientedImageData()
+    image = slicer.vtkOrientedImageData()
     image.SetDimensions(*node.GetImageData().GetDimensions())
     image.SetGeometryFromImageToWorldMatrix(ijk_to_ras(node))
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     array_of(image)[:] = array
-    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    segment.AddRepresentation(name, image)
-    segmentation.SetName(node.GetName())
-    segmentation.GetSegmentation().AddSegment(segment, "airways")
-    return mask_on_ct(segmentation, ct, "airways")
+    return resampled(image, ct, between, node.GetName())
 
 
 def check_other(airways: slicer.vtkMRMLSegmentationNode, other: slicer.vtkMRMLNode | None) -> None:

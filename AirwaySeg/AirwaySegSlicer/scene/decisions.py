@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import slicer
 
@@ -18,21 +19,33 @@ ACCEPT, REFUSE, LATER = "accept", "refuse", "later"
 SAME_POINT_MM = 3.0
 """A point of the same family no farther away is the same: measuring an edited mask moves points a little."""
 
+Runs = tuple[tuple[int, int, int, int], ...]
+"""Runs of voxels on the grid of the run's repairs: index along z, y and x of the first, and their number along x."""
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided: the point (RAS, own space), and the millimetres of airway added, or if negative removed."""
+    """What was decided: the point (RAS, own space), and the millimetres of airway added, or if negative removed.
+
+    ``bridge`` is what joined an accepted piece to the airways.
+    """
 
     family: str
     point: Point
     decision: str
     gained_mm: float
+    bridge: Runs = ()
 
 
 def decisions_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> list[Decision]:
     """All decisions, in the order in which they were made."""
     found = json.loads(read_tag(segmentation_node, DECISIONS) or "[]")
-    return [Decision(**{**plain, "point": tuple(plain["point"])}) for plain in found]
+    return [_decision(plain) for plain in found]
+
+
+def _decision(plain: dict[str, Any]) -> Decision:
+    bridge = tuple((z, y, x, count) for z, y, x, count in plain.get("bridge", ()))
+    return Decision(**{**plain, "point": tuple(plain["point"]), "bridge": bridge})
 
 
 def decision_at(decisions: list[Decision], family: str, point: Point) -> Decision | None:

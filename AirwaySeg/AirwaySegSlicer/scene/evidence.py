@@ -21,7 +21,7 @@ from AirwaySegSlicer.scene.nodes import (
     remove_companion,
     shifted,
 )
-from AirwaySegSlicer.scene.segments import Array, array_of, first_voxel_between, nonzero_box, part_of
+from AirwaySegSlicer.scene.segments import Array, array_of, first_voxel_between, nonzero_box, part_of, paste
 from AirwaySegSlicer.scene.texts import put_document
 
 REPAIRS_FILE, PROBABILITY_FILE, ORIGIN_FILE = "repairs.json", "probability.nrrd", "origin.nrrd"
@@ -93,8 +93,6 @@ def probability_on(
     values, low = slicer.util.arrayFromVolume(node), first_voxel_between(ijk_to_ras(node), matrix)
     if low is None:
         return None
-    found, first = np.zeros(shape, np.uint8), np.array(low[::-1])
-    start, end = np.maximum(first, 0), np.minimum(first + values.shape, shape)
-    if (start < end).all():
-        found[tuple(map(slice, start, end))] = values[tuple(map(slice, start - first, end - first))]
+    found = np.zeros(shape, np.uint8)
+    paste(found, values, low)
     return found

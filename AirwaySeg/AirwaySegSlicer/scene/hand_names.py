@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NAMES_FILE = "names.json"
 SHOWN = ROLE + "names"
 """Attribute of a centerline: a checksum of the names that it shows."""
+LOST = ROLE + "lostNames"
+"""Attribute of a centerline: the names that no branch has, in words."""
 ESTIMATED = ("estimated_lobe", "estimated_segment", "estimated_lobe_confidence", "estimated_segment_confidence")
 CHANGED = ("lobe", "segment", "lobe_name", "segment_name", "by_hand", "name")
 """Arrays of the centerline's cells that hold lobe, segment, who named them, and the bronchus."""
@@ -39,8 +41,8 @@ def hand_names(airways: slicer.vtkMRMLSegmentationNode) -> list[HandName]:
     return [from_plain(plain) for plain in json.loads(read_tag(airways, NAMES) or "[]")]
 
 
-def names_document(airways: slicer.vtkMRMLSegmentationNode, moved: vtk.vtkMatrix4x4 | None = None) -> str:
-    """The text of a file for `airwayseg measure --names`, its points moved by a matrix (RAS); empty without names."""
+def names_document(airways: slicer.vtkMRMLSegmentationNode, moved: vtk.vtkAbstractTransform | None = None) -> str:
+    """The text of a file for `airwayseg measure --names`, points moved by a transform (RAS); empty without names."""
     from AirwaySegLib.tree.hand_names import names_to_json
 
     names = hand_names(airways)
@@ -88,27 +90,56 @@ def estimate_again(airways: slicer.vtkMRMLSegmentationNode, number: int, steps: 
     _write(airways, [name for name, ids in zip(names, where, strict=True) if number not in ids])
 
 
+def lost_names(airways: slicer.vtkMRMLSegmentationNode) -> str:
+    """The names whose branch the last measurement did not find, in words with commas; empty where there are none."""
+    centerline = companion(airways, CENTERLINE)
+    return (centerline.GetAttribute(LOST) or "") if centerline is not None else ""
+
+
+def lost_sentence(airways: slicer.vtkMRMLSegmentationNode) -> str:
+    """The sentence about `lost_names`; empty where there are none."""
+    lost = lost_names(airways)
+    return _("No branch is near these names by hand: {names}.").format(names=lost) if lost else ""
+
+
+def forget_lost_names(airways: slicer.vtkMRMLSegmentationNode, steps: Steps) -> None:
+    """Forget the names whose branch is not in the tree, as one step; RuntimeError where there are none."""
+    from AirwaySegLib.tree.hand_names import branches_of
+
+    centerline = companion(airways, CENTERLINE)
+    tree, names = _tree_of(centerline) if centerline is not None else None, hand_names(airways)
+    kept = [name for name, ids in zip(names, branches_of(tree, names), strict=True) if ids] if tree else names
+    if len(kept) == len(names):
+        raise RuntimeError(_("Every name by hand of {name} has its branch.").format(name=airways.GetName()))
+    steps.begin(airways, _("forget lost names"))
+    _write(airways, kept)
+
+
 def move_names(airways: slicer.vtkMRMLSegmentationNode, matrix: vtk.vtkMatrix4x4) -> None:
     """The result was moved for good by this matrix (RAS), and the points of its names were not."""
-    names = hand_names(airways)
+    names, transform = hand_names(airways), vtk.vtkTransform()
+    transform.SetMatrix(matrix)
     if names:
-        _write(airways, [_moved(name, matrix) for name in names])
+        _write(airways, [_moved(name, transform) for name in names])
 
 
 def show_names(airways: slicer.vtkMRMLSegmentationNode) -> None:
     """Write lobes and segments, by hand or estimated, into centerline and table where these show others."""
-    from AirwaySegLib.tree.hand_names import with_hand_names
+    from AirwaySegLib.tree.hand_names import branches_of, with_hand_names
 
     centerline, now = companion(airways, CENTERLINE), _checksum(read_tag(airways, NAMES))
     tree = _tree_of(centerline) if centerline is not None and shown_names(airways) != now else None
     if centerline is None or tree is None:
         return
-    tree = with_hand_names(tree, hand_names(airways))
+    names = hand_names(airways)
+    lost = [name.words for name, ids in zip(names, branches_of(tree, names), strict=True) if not ids]
+    tree = with_hand_names(tree, names)
     _write_cells(centerline, tree)
     table = companion(airways, TABLE)
     if table is not None:
         _write_rows(table, tree)
     centerline.SetAttribute(SHOWN, now)
+    centerline.SetAttribute(LOST, ", ".join(lost))
 
 
 def shown_names(airways: slicer.vtkMRMLSegmentationNode) -> str:
@@ -128,11 +159,11 @@ def _write(airways: slicer.vtkMRMLSegmentationNode, names: list[HandName]) -> No
     show_names(airways)
 
 
-def _moved(name: HandName, matrix: vtk.vtkMatrix4x4) -> HandName:
-    """A name whose points (LPS) were moved by a matrix (RAS)."""
+def _moved(name: HandName, transform: vtk.vtkAbstractTransform) -> HandName:
+    """A name whose points (LPS) were moved by a transform (RAS)."""
     points = []
     for x, y, z in name.points_mm:
-        right, front, up = matrix.MultiplyPoint([-x, -y, z, 1.0])[:3]
+        right, front, up = transform.TransformPoint(-x, -y, z)
         points.append((round(-right, 2), round(-front, 2), round(up, 2)))
     return replace(name, points_mm=tuple(points))
 
@@ -143,8 +174,11 @@ def _moved(name: HandName, matrix: vtk.vtkMatrix4x4) -> HandName:
 def _checked_tree(airways: slicer.vtkMRMLSegmentationNode, number: int) -> AirwayTree:
     centerline = companion(airways, CENTERLINE)
     tree = _tree_of(centerline) if centerline is not None else None
-    if tree is None:
+    if centerline is None:
         raise RuntimeError(_("Measure {name} first.").format(name=airways.GetName()))
+    if tree is None:
+        sentence = _("{name} was measured by an older version: measure it again.")
+        raise RuntimeError(sentence.format(name=airways.GetName()))
     if not 1 <= number <= len(tree.branches):
         raise RuntimeError(_("There is no branch {number}.").format(number=number))
     return tree

@@ -120,6 +120,22 @@ def ijk_to_ras(volume_node: slicer.vtkMRMLVolumeNode) -> vtk.vtkMatrix4x4:
     return matrix
 
 
+def transform_between(
+    node: slicer.vtkMRMLTransformableNode, other: slicer.vtkMRMLTransformableNode
+) -> vtk.vtkGeneralTransform | None:
+    """From a node's own space to that of another by their parent transforms; None where these place both alike."""
+    mine, its = node.GetParentTransformNode(), other.GetParentTransformNode()
+    if mine is its:
+        return None
+    matrix, transform = vtk.vtkMatrix4x4(), vtk.vtkGeneralTransform()
+    linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(mine, its, matrix)
+    numbers = [matrix.GetElement(row, column) - (row == column) for row in range(4) for column in range(4)]
+    if linear and max(map(abs, numbers)) < 1e-6:
+        return None
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(mine, its, transform)
+    return transform
+
+
 def shifted(matrix: vtk.vtkMatrix4x4, ijk: list[int]) -> vtk.vtkMatrix4x4:
     """The matrix of a grid whose first voxel is voxel ``ijk`` of this one."""
     moved = vtk.vtkMatrix4x4()

@@ -13,8 +13,8 @@ import zlib
 
 import slicer
 
-from AirwaySegSlicer.scene.nodes import ORIGIN, companion, ijk_to_ras
-from AirwaySegSlicer.scene.segments import Array, Voxels, first_voxel_between, segment_voxels
+from AirwaySegSlicer.scene.nodes import ORIGIN, companion, ijk_to_ras, transform_between
+from AirwaySegSlicer.scene.segments import Array, Voxels, first_voxel_between, paste, segment_voxels
 from AirwaySegSlicer.scene.tags import ORIGINS, read_tag, write_tag
 from AirwaySegSlicer.scene.voxel_changes import grid_of, which_are_in
 
@@ -36,7 +36,7 @@ def origins_of(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Voxels | No
     if run is None or low is None:
         return None
     known = np.zeros(mine.array.shape, np.uint8)
-    _paste(known, slicer.util.arrayFromVolume(run), [-index for index in low])
+    paste(known, slicer.util.arrayFromVolume(run), [-index for index in low])
     voxels, codes = _noted(segmentation_node)
     inside, local = _inside(voxels - np.array(low), known.shape)
     known[local] = codes[inside]
@@ -47,12 +47,12 @@ def origins_on(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtk
     """The origins (Z, Y, X), uint8, on the whole grid of the CT; None where they are not known, or on another grid."""
     import numpy as np
 
-    mine = origins_of(segmentation_node)
+    mine = origins_of(segmentation_node) if transform_between(segmentation_node, ct) is None else None
     low = first_voxel_between(mine.matrix, ijk_to_ras(ct), mine.low) if mine is not None else None
     if mine is None or low is None:
         return None
     whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
-    _paste(whole, mine.array, low)
+    paste(whole, mine.array, low)
     return whole
 
 
@@ -115,16 +115,6 @@ def _inside(voxels: Array, shape: tuple[int, ...]) -> tuple[Array, tuple[Array, 
     """Which voxels (N, 3), as i, j, k, lie in an array (Z, Y, X), and these as its index."""
     inside = ((voxels >= 0) & (voxels < shape[::-1])).all(axis=1)
     return inside, tuple(voxels[inside].T[::-1])
-
-
-def _paste(into: Array, part: Array, low: list[int]) -> None:
-    """Put a part (Z, Y, X) whose first voxel has the index ``low`` (i, j, k) into an array, as far as it lies in it."""
-    import numpy as np
-
-    first = np.array(low[::-1])
-    start, end = np.maximum(first, 0), np.minimum(first + part.shape, into.shape)
-    if (start < end).all():
-        into[tuple(map(slice, start, end))] = part[tuple(map(slice, start - first, end - first))]
 
 
 # The tag: rows (i, j, k, count, code) of voxels that follow one another along i, from the run's map's first voxel ---

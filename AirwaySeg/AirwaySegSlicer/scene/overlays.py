@@ -20,6 +20,8 @@ from AirwaySegSlicer.scene.maps import Maps
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     COMPARED,
+    INITIAL,
+    ORIGIN,
     ROLE,
     SLICES,
     SURFACE,
@@ -107,8 +109,7 @@ def _origin_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> AirwayV
 
     found = origins_of(segmentation_node)
     if found is None:
-        sentence = _("The origin of the voxels of {name} is not known: another program made them.")
-        raise RuntimeError(sentence.format(name=segmentation_node.GetName()))
+        raise RuntimeError(_unknown_origin(segmentation_node).format(name=segmentation_node.GetName()))
     where = np.flatnonzero(found.array)
     if not len(where):
         raise RuntimeError(_("The airways of {name} are empty.").format(name=segmentation_node.GetName()))
@@ -116,6 +117,15 @@ def _origin_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> AirwayV
     to_ras = slicer.util.arrayFromVTKMatrix(shifted(found.matrix, list(found.low)))
     values = found.array.ravel()[where].astype(np.float32) - 1
     return AirwayVoxels(where, {ORIGINS: values}, (z, y, x), to_ras)
+
+
+def _unknown_origin(segmentation_node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Why the origins of voxels are not known, with the place of the name."""
+    if companion(segmentation_node, ORIGIN) is not None:
+        return _("The origin of the voxels of {name} is not known: they were moved to another grid.")
+    if companion(segmentation_node, INITIAL) is not None:
+        return _("The origin of the voxels of {name} is not known: segment it again with this version.")
+    return _("The origin of the voxels of {name} is not known: another program made them.")
 
 
 def hide_overlay(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import slicer
 
+from AirwaySegSlicer.scene.decisions import Runs
 from AirwaySegSlicer.scene.nodes import REPAIRS, companion
 from AirwaySegSlicer.scene.segments import Array
 from AirwaySegSlicer.scene.texts import document_of, moved_by
@@ -53,11 +55,11 @@ class Repairs:
 
     def bridge(self, number: int) -> Array:
         """The voxels (N, 3) of a repair's bridge, as i, j, k on the grid of the airways."""
-        return self._voxels(self._bridges[number])
+        return self.voxels_of(self._bridges[number])
 
     def piece(self, number: int) -> Array:
         """The voxels (N, 3) of a fragment; none where there is no such fragment."""
-        return self._voxels(self._pieces.get(number, []))
+        return self.voxels_of(self._pieces.get(number, []))
 
     def pieces(self, numbers: tuple[int, ...]) -> Array:
         """The voxels (N, 3) of several fragments."""
@@ -69,7 +71,8 @@ class Repairs:
         """The first repair in one of these states that brings the fragment to the tree."""
         return next((one for one in self.all.values() if fragment in one.fragments and one.state in states), None)
 
-    def _voxels(self, runs: list[list[int]]) -> Array:
+    def voxels_of(self, runs: Sequence[Sequence[int]]) -> Array:
+        """The voxels (N, 3), as i, j, k on the grid of the airways, of runs on the run's grid, as repairs.json has."""
         import numpy as np
 
         table = np.array(runs, np.int64).reshape(-1, 4)
@@ -79,6 +82,20 @@ class Repairs:
         first = np.repeat(table[:, [2, 1, 0]], counts, axis=0)
         first[:, 0] += np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.rint(first @ self._to_ijk[:3, :3].T + self._to_ijk[:3, 3]).astype(np.int64)
+
+    def runs_of(self, voxels: Array) -> Runs:
+        """The runs of voxels (N, 3): what `voxels_of` reads, also after the airways' grid was cropped or enlarged."""
+        import numpy as np
+
+        if not len(voxels):
+            return ()
+        back = np.linalg.inv(self._to_ijk)
+        places = np.rint(voxels @ back[:3, :3].T + back[:3, 3]).astype(int)[:, ::-1]
+        places = np.unique(places, axis=0)
+        starts = np.flatnonzero((np.diff(places, axis=0, prepend=-2) != (0, 0, 1)).any(axis=1))
+        counts = np.diff(np.append(starts, len(places)))
+        rows = np.column_stack([places[starts], counts]).tolist()
+        return tuple((z, y, x, count) for z, y, x, count in rows)
 
     @cached_property
     def _to_ijk(self) -> Array:

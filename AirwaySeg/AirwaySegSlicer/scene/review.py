@@ -95,11 +95,11 @@ def decide(
     if decision == LATER and earlier is not None and earlier.decision != LATER:
         raise RuntimeError(_("This point has a decision already; Undo takes it back."))
     found = change_of(segmentation_node, item, decision)
-    steps.begin(segmentation_node, step_name(item, decision))
+    steps.begin(segmentation_node, step_name(item, decision, found.remark))
     with surface_kept(segmentation_node):
         _apply(segmentation_node, found)
     gained = found.gained_mm + (earlier.gained_mm if earlier is not None else 0.0)
-    write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained))
+    write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained, found.bridge))
     return replace(item, decision=decision)
 
 
@@ -116,11 +116,12 @@ def _apply(segmentation_node: slicer.vtkMRMLSegmentationNode, found: Change) -> 
         change(segmentation_node, found.add_loose, found.remove_loose, UNCONNECTED_ID)
 
 
-def step_name(item: ReviewItem, decision: str) -> str:
-    """The name of the step that a decision is, for undo and the status line."""
+def step_name(item: ReviewItem, decision: str, remark: str = "") -> str:
+    """The name of the step that a decision is, for undo and the status line, with a remark in brackets."""
     words = {ACCEPT: _("accept: {what}"), REFUSE: _("refuse: {what}"), LATER: _("later: {what}")}[decision]
     what = kind_of(item.kind).title.lower()
-    return words.format(what=f"{what} {item.number}" if item.number else what)
+    name = words.format(what=f"{what} {item.number}" if item.number else what)
+    return f"{name} ({remark})" if remark else name
 
 
 # Points --------------------------------------------------------------------------------------------------------------

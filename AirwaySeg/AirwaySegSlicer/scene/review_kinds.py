@@ -39,7 +39,7 @@ KINDS = {
             PIECE,
             "piece",
             _("Unconnected piece"),
-            _("Accept joins it to the airways where a way is seen, Refuse removes it."),
+            _("Accept joins it to the airways, or adds it without a bridge where no way is seen. Refuse removes it."),
         ),
         Kind(FRAGMENT, "piece", _("Loose fragment"), _("Accept keeps it, Refuse removes it.")),
         Kind(END, "end", _("Sudden end"), _("Accept: it ends here. Refuse: it goes on, and more is to be added.")),
@@ -49,7 +49,10 @@ KINDS = {
             LEAK,
             "leak",
             _("Possible leak"),
-            _("Accept keeps it, Refuse cuts it off at its narrowest place, with all that follows it."),
+            _(
+                "Accept keeps it, Refuse cuts it off at its narrowest place, with all that follows it; where it cannot "
+                "be cut so, its whole branch goes."
+            ),
         ),
         Kind(TIP, "tip", _("Doubtful tip"), _("Accept keeps it, Refuse removes it.")),
     )

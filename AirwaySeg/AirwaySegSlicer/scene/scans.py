@@ -10,8 +10,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.nodes import ROLE, Box, check_ct, ijk_to_ras, subject_hierarchy
-from AirwaySegSlicer.scene.segments import Array, ct_of, first_voxel_between, mask_on_ct
+from AirwaySegSlicer.scene.nodes import ROLE, Box, check_ct, ijk_to_ras, subject_hierarchy, transform_between
+from AirwaySegSlicer.scene.segments import Array, ct_of, first_voxel_between, mask_on_ct, segment_voxels
 
 REGION = ROLE + "region"
 """Attribute of a result: the box of its CT that was segmented, as JSON; empty for all of it."""
@@ -75,8 +75,20 @@ def ct_for(
     return chosen
 
 
+def check_same_transform(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Raise RuntimeError, one sentence, where the parent transforms place airways and CT differently."""
+    if transform_between(segmentation_node, ct) is not None:
+        sentence = _("{name} and {ct} are under different transforms; put both under the same one first.")
+        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
+
+
 def mask_for(segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode) -> Array:
-    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none are inside it."""
+    """The airways (Z, Y, X) as 0 and 1 on the CT's grid; RuntimeError where none are inside it.
+
+    Airways on the CT's own grid must be under its transform: otherwise it cannot be said which of the two was moved.
+    """
+    if first_voxel_between(segment_voxels(segmentation_node).matrix, ijk_to_ras(ct)) is not None:
+        check_same_transform(segmentation_node, ct)
     mask = mask_on_ct(segmentation_node, ct)
     if not mask.any():
         sentence = _("No airways of {name} lie in {ct}.")

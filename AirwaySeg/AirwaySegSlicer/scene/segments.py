@@ -10,7 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.scene.nodes import INITIAL, Box, companion, ijk_to_ras, shifted
+from AirwaySegSlicer.scene.nodes import INITIAL, Box, companion, ijk_to_ras, shifted, transform_between
 
 # With this code (SCT 110726009) a DICOM SEG export needs no further input.
 TERMINOLOGY = (
@@ -298,25 +298,32 @@ def closed_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> vtk.vtk
 def mask_on_ct(
     segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, segment_id: str = ""
 ) -> Array:
-    """The airways, or a segment, (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not changed."""
+    """The airways, or a segment, (Z, Y, X) as 0 and 1 on the whole grid of the CT; the scene is not changed.
+
+    They lie where the parent transforms of both nodes show them.
+    """
     import numpy as np
 
     segment_id = segment_id or airway_segment_id(segmentation_node)
-    voxels = segment_voxels(segmentation_node, segment_id)
-    low = _first_voxel_on(voxels, ct)
-    if low is None:
-        return _resampled(segmentation_node, ct, segment_id)
+    voxels, between = segment_voxels(segmentation_node, segment_id), transform_between(segmentation_node, ct)
+    low = first_voxel_between(voxels.matrix, ijk_to_ras(ct), voxels.low)
+    if low is None or between is not None:
+        image = slicer.vtkOrientedImageData()
+        segmentation_node.GetBinaryLabelmapRepresentation(segment_id, image)
+        return resampled(image, ct, between, segmentation_node.GetName())
     whole = np.zeros(ct.GetImageData().GetDimensions()[::-1], np.uint8)
-    first = np.array(low[::-1])
-    start, end = np.maximum(first, 0), np.minimum(first + voxels.array.shape, whole.shape)
-    if (start < end).all():  # Slicer's editor may leave voxels outside the CT.
-        whole[tuple(map(slice, start, end))] = voxels.array[tuple(map(slice, start - first, end - first))]
+    paste(whole, voxels.array, low)  # Slicer's editor may leave voxels outside the CT.
     return whole
 
 
-def _first_voxel_on(voxels: Voxels, ct: slicer.vtkMRMLScalarVolumeNode) -> list[int] | None:
-    """The index (i, j, k) in the CT of the first of these voxels; None where the grids do not match."""
-    return first_voxel_between(voxels.matrix, ijk_to_ras(ct), voxels.low)
+def paste(into: Array, part: Array, low: list[int]) -> None:
+    """Put a part (Z, Y, X) whose first voxel has the index ``low`` (i, j, k) into an array, as far as it lies in it."""
+    import numpy as np
+
+    first = np.array(low[::-1])
+    start, end = np.maximum(first, 0), np.minimum(first + part.shape, into.shape)
+    if (start < end).all():
+        into[tuple(map(slice, start, end))] = part[tuple(map(slice, start - first, end - first))]
 
 
 def first_voxel_between(
@@ -332,16 +339,21 @@ def first_voxel_between(
     return [int(number) for number in np.rint(first[:3])] if same else None
 
 
-def _resampled(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, ct: slicer.vtkMRMLScalarVolumeNode, segment_id: str
+def resampled(
+    image: slicer.vtkOrientedImageData,
+    ct: slicer.vtkMRMLScalarVolumeNode,
+    between: vtk.vtkAbstractTransform | None,
+    name: str,
 ) -> Array:
-    grid, on_grid, image = (slicer.vtkOrientedImageData() for _number in range(3))
+    """A mask on the whole grid of the CT (Z, Y, X), nearest neighbours; ``between`` leads from its space to the CT's.
+
+    Raises RuntimeError, with the mask's name, where that cannot be done.
+    """
+    grid, on_grid = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
     grid.SetExtent(*(edge for count in ct.GetImageData().GetDimensions() for edge in (0, count - 1)))
     grid.SetGeometryFromImageToWorldMatrix(ijk_to_ras(ct))
     grid.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    segmentation_node.GetBinaryLabelmapRepresentation(segment_id, image)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
-    if not resample(image, grid, on_grid, False):
-        sentence = _("{name} does not fit on the grid of {ct}.")
-        raise RuntimeError(sentence.format(name=segmentation_node.GetName(), ct=ct.GetName()))
+    if not resample(image, grid, on_grid, False, False, between):
+        raise RuntimeError(_("{name} does not fit on the grid of {ct}.").format(name=name, ct=ct.GetName()))
     return array_of(on_grid).copy()
