@@ -33,6 +33,7 @@ def test_weights_are_listed_with_their_kind_and_file(an_empty_user_folder, capsy
     assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
         ["default", "wingsnet", str(find_weights("default"))],
         ["default-0.1", "wingsnet", str(find_weights("default-0.1"))],
+        ["fast", "wingsnet_half", str(find_weights("fast"))],
         ["mine", "wingsnet", str(an_empty_user_folder / "mine.safetensors")],
         ["breakage", "connector", str(find_weights("breakage", "connector"))],
     ]
