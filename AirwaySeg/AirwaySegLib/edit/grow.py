@@ -86,7 +86,11 @@ def grow(scan: Scan, points: NDArray) -> Growth:
     for margin_mm, strictness in zip(MARGINS_MM, STRICTNESS, strict=True):
         surroundings = Surroundings.of(scan, Crop.around(voxels, margin_mm, scan.spacing_mm, scan.shape))
         if surroundings is not None:
-            found = _best(surroundings, voxels, strictness, found)
+            try:
+                found = _best(surroundings, voxels, strictness, found)
+            except AirwaySegError:  # in the larger box, whose noise and air are others
+                if found is None:
+                    raise
         if found is not None and found.is_good:
             break
     if found is None:

@@ -129,8 +129,10 @@ def _stops(scan: Scan, starts: NDArray, parent: NDArray | None) -> NDArray[np.in
     tree = scan.airways_in(box)
     radius_mm = widest_at(place - np.array(box.low), tree, scan)
     found = surface_of(tree) + np.array(box.low)
-    near = np.linalg.norm((found - place) * spacing, axis=1) <= radius_mm + _AROUND_MM
-    found = found[near]
+    if not len(found):
+        raise AirwaySegError("The new parent's wall is far from the point: click nearer to its wall.")
+    away_mm = np.linalg.norm((found - place) * spacing, axis=1)
+    found = found[away_mm <= max(radius_mm, away_mm.min()) + _AROUND_MM]
     gaps_mm, _ = cKDTree(starts * spacing).query(found * spacing)
     if gaps_mm.min() > FARTHEST_MM:
         raise AirwaySegError(

@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.edit import branch
+from AirwaySegLib.edit import grow as growing
 from AirwaySegLib.edit.grow import grow
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
@@ -52,6 +53,21 @@ def test_one_click_at_the_tip_grows_the_missing_branch_to_its_parent(drawn):
     assert np.median(growth.radii_mm) == pytest.approx(1.5, abs=0.25)
     assert growth.score > 0.8
     assert "closed for" in growth.reason and growth.reason.endswith(".")
+
+
+def test_a_branch_that_was_found_is_kept_where_the_larger_box_shows_none(drawn, monkeypatch):
+    found = grow(drawn.scan, voxel(TIP_MM))
+    first = growing._best
+
+    def only_in_the_small_box(around, voxels, strictness, before):
+        if before is not None:
+            raise AirwaySegError("The point lies in lung tissue.")
+        return first(around, voxels, strictness, before)
+
+    monkeypatch.setattr(growing, "GOOD", 2.0)
+    monkeypatch.setattr(growing, "_CLEAR_MM", -1.0)  # so that the larger box is looked at
+    monkeypatch.setattr(growing, "_best", only_in_the_small_box)
+    assert np.array_equal(grow(drawn.scan, voxel(TIP_MM)).voxels, found.voxels)
 
 
 def test_what_is_grown_is_one_piece_with_the_tree_through_faces(drawn):
