@@ -2,7 +2,7 @@
 
     .venv/bin/python Testing/benchmarks/cohort.py batch [--cases 6] [--rounds 3]
     .venv/bin/python Testing/benchmarks/cohort.py workers [--cases 6] [--workers 2]
-    .venv/bin/python Testing/benchmarks/cohort.py memory [--cases 200]
+    .venv/bin/python Testing/benchmarks/cohort.py memory [--cases 200] [--weights fast]
 
 The CTs are 128 x 128 x 80 voxels round the carina of a simulated patient, each with noise of its own: one window of the
 network. ``batch``: in one process with loaded weights, by turns CTs one by one (read, then computed) and the same CTs
@@ -211,7 +211,7 @@ def memory(folder: Path, options: argparse.Namespace) -> None:
     """Print the memory after each tenth case, and how much it grew over the last half."""
     write_cts(folder / "cts", options.cases)
     after = []
-    for _, event in run(folder / "cts", folder / "out"):
+    for _, event in run(folder / "cts", folder / "out", "--weights", options.weights):
         after.append(float(str(event["memory_mb"])))
         if len(after) % 10 == 0 or len(after) == 1:
             print(f"{len(after)} cases: {after[-1]:.0f} MB; {load()}", flush=True)
@@ -227,6 +227,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=0, help="default: 6, for workers 12, for memory 200")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--weights", default="default", help="of memory: the weights (default: default)")
     options = parser.parse_args()
     options.cases = options.cases or {"memory": 200, "workers": 12}.get(options.kind, 6)
     with tempfile.TemporaryDirectory() as folder:
