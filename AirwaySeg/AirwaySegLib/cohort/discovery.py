@@ -80,11 +80,25 @@ def find_cases(inputs: Sequence[Path], search: Search, progress: Progress) -> Fo
     if not cases:
         hint = f"; left out: {reasons_counted(left_out)}" if left_out else ""
         raise AirwaySegError(f"No CT was found in {', '.join(str(path) for path in inputs)}{hint}.")
+    cases = _without_repeats(cases, left_out)
     names = distinct([case.id for case in cases])
     return Found(
         tuple(_placed(case, name) for case, name in zip(cases, names, strict=True)),
         tuple(sorted(left_out, key=lambda one: str(one.path))),
     )
+
+
+def _without_repeats(cases: Sequence[Case], left_out: list[LeftOut]) -> list[Case]:
+    """The cases without those whose CT and mask an earlier one has, such as of a folder and of a file in it."""
+    kept: dict[tuple[str, ...], Case] = {}
+    for case in cases:
+        paths = (case.path, *case.files, *([case.mask] if case.mask else []))
+        key = (case.series, *(os.path.realpath(path) for path in paths))
+        if key in kept:
+            left_out.append(LeftOut(case.path, case.about, f"the same CT as {kept[key].id}"))
+        else:
+            kept[key] = case
+    return list(kept.values())
 
 
 def reasons_counted(left_out: Sequence[LeftOut]) -> str:

@@ -203,6 +203,16 @@ def test_a_list_of_a_spreadsheet_may_have_empty_values_at_the_end_and_quotes_in_
     assert (again.id, again.path, again.group) == (case.id, case.path, "x y")
 
 
+def test_a_ct_that_is_named_twice_is_one_case(a_small_ct, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    sitk.WriteImage(image_of(a_small_ct), str(study / "one.nrrd"))
+    (tmp_path / "list.csv").write_text("id,ct,mask\nwith-mask,study/one.nrrd,mask.nrrd\n")
+    found = find_cases([study, study / "one.nrrd", tmp_path / "list.csv"], Search(tmp_path / "out"), silent)
+    assert [case.id for case in found.cases] == ["one", "with-mask"]  # with a mask given it is another case
+    assert [one.reason for one in found.left_out] == ["the same CT as one"]
+
+
 def test_an_id_with_accents_written_as_macos_does_is_the_usual_one(tmp_path):
     (tmp_path / "list.csv").write_text("id,ct\nMu\u0308ller,c.nrrd\n", "utf-8")
     assert find(tmp_path / "list.csv").cases[0].id == "Müller"
