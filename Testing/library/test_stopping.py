@@ -139,9 +139,9 @@ class Finalized:
     def __del__(self):
         os.kill(os.getpid(), int(sys.argv[1]))
         for _ in range(1000): pass
-def parse_and_stop(mask):
+def parse_and_stop(*arguments):
     Finalized()
-    return parse(mask)
+    return parse(*arguments)
 measuring.parse_airways = parse_and_stop
 sys.exit(main(sys.argv[2:]))
 """

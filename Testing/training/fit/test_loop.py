@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from AirwaySegLib.errors import AirwaySegError, Cancelled
-from AirwaySegLib.networks.weights import load_weights, save_weights
+from AirwaySegLib.networks.weights import ModelInfo, load_weights, save_weights
 from AirwaySegLib.progress import silent
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, read_case
@@ -231,16 +231,24 @@ def test_a_folder_in_which_another_process_trains_is_refused(a_data_folder, tmp_
     fit([a_data_folder], tmp_path / "run", replace(TINY, steps=1), silent)
 
 
-def test_a_narrow_network_is_taught_by_a_wide_one(a_data_folder, tmp_path):
+@pytest.fixture
+def a_student(tmp_path):
+    """A training of the recipe student that begins with random weights."""
+    start, info = tmp_path / "narrow.safetensors", ModelInfo("narrow", norm="batch", architecture="wingsnet_half")
+    save_weights(start, info.build(), info)
+    return replace(TINY, recipe="student", start_from=str(start))
+
+
+def test_a_narrow_network_is_taught_by_a_wide_one(a_data_folder, a_student, tmp_path):
     teacher = fit([a_data_folder], tmp_path / "teacher", replace(TINY, steps=1), silent)
-    settings = replace(TINY, recipe="student", teacher=str(teacher))
+    settings = replace(a_student, teacher=str(teacher))
     target = fit([a_data_folder], tmp_path / "pupil", settings, silent)
     net, info, _ = load_weights(str(target))
     assert info.architecture == "wingsnet_half" and info.provenance["settings"]["teacher"] == str(teacher)
     assert net.encoder[1].convolution.weight.shape == (8, 4, 3, 3, 3)
 
 
-def test_the_teachers_probabilities_are_the_target(a_data_folder, tmp_path, monkeypatch):
+def test_the_teachers_probabilities_are_the_target(a_data_folder, a_student, tmp_path, monkeypatch):
     settings = replace(TINY, steps=1, norm="instance")  # without statistics, untrained weights tell voxels apart
     teacher = fit([a_data_folder], tmp_path / "teacher", settings, silent)
     seen = []
@@ -250,7 +258,7 @@ def test_the_teachers_probabilities_are_the_target(a_data_folder, tmp_path, monk
         return stage_loss(stage, logits, batch, **more)
 
     monkeypatch.setattr(loop, "stage_loss", noted)
-    settings = replace(TINY, recipe="student", teacher=str(teacher), steps=1, precision="float32")
+    settings = replace(a_student, teacher=str(teacher), steps=1, precision="float32")
     fit([a_data_folder], tmp_path / "pupil", settings, silent)
     cases = [read_case(folder) for folder in case_folders(a_data_folder)]
     source = Source([cases], np.ones(1), [(-1000, 600)], settings.seed)
@@ -262,10 +270,10 @@ def test_the_teachers_probabilities_are_the_target(a_data_folder, tmp_path, monk
         assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_teacher_that_sees_other_hu_windows_is_refused(a_data_folder, tmp_path):
+def test_a_teacher_that_sees_other_hu_windows_is_refused(a_data_folder, a_student, tmp_path):
     net, info, _ = load_weights(str(fit([a_data_folder], tmp_path / "one", replace(TINY, steps=1), silent)))
     save_weights(tmp_path / "other.safetensors", net, replace(info, window_hu=(-1200, 600)))
-    settings = replace(TINY, recipe="student", teacher=str(tmp_path / "other.safetensors"))
+    settings = replace(a_student, teacher=str(tmp_path / "other.safetensors"))
     with pytest.raises(AirwaySegError, match="The teacher .*other.safetensors sees the CT in other HU windows"):
         fit([a_data_folder], tmp_path / "pupil", settings, silent)
 

@@ -54,8 +54,9 @@ def test_a_recipe_that_goes_on_from_weights_is_refused_without_them():
 
 def test_a_recipe_that_is_taught_needs_a_teacher_and_no_other_takes_one():
     with pytest.raises(AirwaySegError, match="Recipe student has the loss distillation: name the weights that teach"):
-        FitSettings(recipe="student").full_recipe()
-    assert FitSettings(recipe="student", teacher="default").full_recipe().stages[0].is_taught
+        FitSettings(recipe="student", start_from="default").full_recipe()
+    taught = FitSettings(recipe="student", start_from="default", teacher="default")
+    assert taught.full_recipe().stages[0].is_taught
     with pytest.raises(AirwaySegError, match="Recipe default has no loss distillation, so --teacher would teach noth"):
         FitSettings(teacher="default").full_recipe()
 
