@@ -12,13 +12,15 @@ from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
-from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, smooth, tangents, thick_mm
+from AirwaySegLib.tree.along_axis import Moved, drawn_on_axis
+from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, thick_mm
 
-SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
+SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 5.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
-longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
+longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side: along a sharp edge it is a
+staircase. Of 641 branches of six CTs 17 stand out by 3 to 5: but for three at most, the CT shows no lumen there."""
 
-TRUNK_RADII = 1.0
+TRUNK_RADII, TRUNK_RIB_VOXELS = 1.0, 3.0
 """The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus."""
 
 SPUR_FLAT = 1.4
@@ -69,6 +71,7 @@ def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
         spurs = judge.spurs(forest, courses)
         if not spurs:
             return forest, pruned
+        judge.remember(forest, spurs)
         keep = np.ones(len(forest.rows), bool)
         keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
         forest = forest.kept(keep)
@@ -155,8 +158,8 @@ class _Judge:
         self.lumen, self.thick_mm = lumen, thick
         self.voxel_mm = max(lumen.spacing_mm)
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
-        self.rib_mm = RIB_VOXELS * self.mean_mm
         self.known: dict[bytes, bool] = {}
+        self.ends: dict[int, Rows] = {}
         inside = np.zeros([count + 2 for count in lumen.shape], bool)  # background around it
         inside[tuple(lumen.voxels.T + 1)] = True
         self.inside = inside
@@ -182,11 +185,26 @@ class _Judge:
                 rows, forest.rows[others], SPUR_FLAT if len(beside) == 1 or not is_resolved else 1.0
             ):
                 found.append(course)
-            elif len(beside) > 1 and self._is_rib(rows, forest, forks, index, is_resolved):
+            elif len(beside) > 1 and self._is_rib(self._whole(rows), forest, forks, index, is_resolved):
                 start = int(course.nodes[0])
                 ribs[start] = min(ribs.get(start, course), course, key=lambda other: len(other.nodes))
         begins = {int(course.nodes[0]) for course in found}
         return found + [rib for start, rib in ribs.items() if start not in begins]
+
+    def remember(self, forest: Forest, spurs: list[Course]) -> None:
+        """Keep the longest of the spurs that go from each voxel: two lines into the corners of a flat end are its end.
+
+        So a bronchus of the trachea is not judged by a line that lost its end.
+        """
+        for spur in sorted(spurs, key=lambda one: len(one.nodes)):
+            rows = forest.rows[spur.nodes]
+            self.ends[int(rows[0])] = rows[1:]
+
+    def _whole(self, rows: Rows) -> Rows:
+        """A line that springs from a lumen as wide as the trachea's, with the end that it lost."""
+        if self.lumen.wall_mm[rows[0]] < self.thick_mm or int(rows[-1]) not in self.ends:
+            return rows
+        return np.concatenate([rows, self.ends[int(rows[-1])]])
 
     def least_mm(self, own_mm: float, beside_mm: float, least_mm: float) -> float:
         """How far a line with a lumen of radius ``own_mm`` has to stand out of one of radius ``beside_mm``."""
@@ -195,6 +213,10 @@ class _Judge:
         if own_mm < THIN_SHARE * beside_mm:
             return max(SPUR_RADII * own_mm, least_mm, beside_mm)
         return max(TRUNK_RADII * own_mm, least_mm)
+
+    def _rib_mm(self, beside_mm: float) -> float:
+        """How far a line has to stand out of the cross-section of a lumen of radius ``beside_mm`` at least."""
+        return (RIB_VOXELS if beside_mm < self.thick_mm else TRUNK_RIB_VOXELS) * self.mean_mm
 
     def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
         """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.
@@ -253,7 +275,7 @@ class _Judge:
         key = rows.tobytes() + b"/" + path.tobytes() + bytes([is_resolved])
         if key not in self.known:
             sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
-            axis = _axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
+            axis = drawn_on_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
             is_resolved = is_resolved or self._has_wide_sections(rows, axis)
             axis_radius_mm = float(np.median(self.lumen.wall_mm[path]))
             drawn_on = int(reach_mm / self.mean_mm)
@@ -263,7 +285,7 @@ class _Judge:
     def _has_wide_sections(self, rows: Rows, axis: Points) -> bool:
         """Whether the usual cross-section along the axis is as large as a disc whose shape can be told."""
         radius_mm = RESOLVED_VOXELS * self.mean_mm
-        moved = _Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
+        moved = Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
         section, middle, pixel_mm = self._sections(moved)
         areas_mm2 = ((section > 0) & (section == middle[:, None])).sum(axis=1) * pixel_mm**2
         seen = areas_mm2[areas_mm2 > 0]
@@ -277,7 +299,7 @@ class _Judge:
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int))
         rows = rows[some]
         radii_mm = self.lumen.wall_mm[rows]
-        moved = _Moved.of(self.lumen.places_mm[rows], axis, EDGE_VOXELS * self.mean_mm)
+        moved = Moved.of(self.lumen.places_mm[rows], axis, EDGE_VOXELS * self.mean_mm)
         needed_mm = np.maximum(
             RUN_RADII * radii_mm + RUN_VOXELS * self.voxel_mm, RUN_HEIGHTS * (moved.height_mm - axis_radius_mm)
         )
@@ -291,12 +313,12 @@ class _Judge:
             goes_on[0] = True
             stands_out_mm = self._beyond_mm(rows, moved, occupied_there, goes_on) + radii_mm
             own_mm = float(np.median(radii_mm[~goes_on])) if not goes_on.all() else 0.0
-            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self.rib_mm):
+            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self._rib_mm(float(radii_mm[0]))):
                 return False
         return True
 
     def _beyond_mm(
-        self, rows: Rows, moved: "_Moved", occupied: NDArray[np.bool_], goes_on: NDArray[np.bool_]
+        self, rows: Rows, moved: Moved, occupied: NDArray[np.bool_], goes_on: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         """How far each point of a line (P,) is from the balls at those that go on, as they are moved along the axis."""
         radii_mm, places = self.lumen.wall_mm[rows], self.lumen.places_mm[rows]
@@ -313,7 +335,7 @@ class _Judge:
         apart_mm = np.where(reached, np.linalg.norm(beside - places, axis=2) - ball_mm, np.inf)
         return np.minimum(beyond_mm, apart_mm.min(axis=0))
 
-    def _in_lumen(self, moved: "_Moved", _: bool) -> NDArray[np.bool_]:
+    def _in_lumen(self, moved: Moved, _: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in the lumen, (P, S)."""
         return self._at(moved.points)
 
@@ -326,7 +348,7 @@ class _Judge:
             number += np.clip(index, 0, count - 1, out=index).astype(np.intp)
         return self.inside.ravel()[number]
 
-    def _in_section(self, moved: "_Moved", ends: bool) -> NDArray[np.bool_]:
+    def _in_section(self, moved: Moved, ends: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in that piece of the lumen's cross-section that is nearest to the axis, (P, S).
 
         Where the lumen only ``ends`` the axis has to lie in it: beyond a fork it runs between two others.
@@ -339,7 +361,7 @@ class _Judge:
         there = pieces[:, pixel[:, 0] * side + pixel[:, 1]].T
         return (there > 0) & (there == middle)
 
-    def _sections(self, moved: "_Moved") -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
+    def _sections(self, moved: Moved) -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
         """The lumen's cross-sections along the axis: numbers of their pieces (S, pixels), 0 for none, of the piece that
         is nearest to the axis (S,), and the side of a pixel in mm.
         """
@@ -354,80 +376,3 @@ class _Judge:
         away = np.hypot(ticks[:, None], ticks).ravel()
         middle = pieces[np.arange(len(pieces)), np.where(pieces > 0, away, np.inf).argmin(axis=1)]
         return pieces, middle, 2 * half_mm / (side - 1)
-
-
-def _axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
-    """A line smoothed, drawn on straight at both ends and resampled evenly, (S, 3)."""
-    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
-    line = smooth(line, sigma_mm / float(steps.mean()))
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    inner = np.searchsorted(along, [2 * sigma_mm, along[-1] - 2 * sigma_mm])
-    ends = []
-    for end, within in ((0, min(inner[0], len(line) - 1)), (len(line) - 1, max(inner[1] - 1, 0))):
-        way = line[end] - line[within]
-        ends.append(line[end] + reach_mm * way / max(float(np.linalg.norm(way)), 1e-9))
-    line = np.concatenate([ends[:1], line, ends[1:]])
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    at = np.arange(0, along[-1], step_mm)
-    return np.column_stack([np.interp(at, along, line[:, part]) for part in range(3)])
-
-
-@dataclass
-class _Moved:
-    """Points moved along an axis (S, 3) with its cross-sections: ``points`` (P, S, 3).
-
-    ``across`` and ``over`` (S, 3) span the cross-sections, ``offset_mm`` (P, 2) are the points' positions in them,
-    ``height_mm`` (P,) their distances from the axis, and ``at`` (P,) where on it each of them is.
-    """
-
-    axis: Points
-    across: Points
-    over: Points
-    at: Rows
-    offset_mm: NDArray[np.float64]
-    points: Points
-
-    @classmethod
-    def of(cls, places: Points, axis: Points, inwards_mm: float = 0.0) -> "_Moved":
-        """Each point (K, 3), drawn ``inwards_mm`` to the axis, with the point of the axis that is nearest to it."""
-        apart = cdist(places, axis)
-        at = apart.argmin(axis=1)
-        along = tangents(axis)
-        away = places - axis[at]
-        towards = away[np.linalg.norm(away, axis=1).argmax()]
-        across = towards - (along @ towards)[:, None] * along
-        across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
-        over = np.cross(along, across)
-        offset = np.stack([(away * across[at]).sum(axis=1), (away * over[at]).sum(axis=1)], axis=1)
-        offset *= np.maximum(0, 1 - inwards_mm / np.maximum(np.hypot(*offset.T), 1e-9))[:, None]
-        points = axis + offset[:, :1, None] * across + offset[:, 1:, None] * over
-        return cls(axis, across, over, at, offset, points)
-
-    def within(self, steps: int) -> "_Moved":
-        """The same on that part of the axis that is not farther from the points than so many of its points."""
-        first = max(int(self.at.min()) - steps, 0)
-        part = slice(first, int(self.at.max()) + steps + 1)
-        return _Moved(
-            self.axis[part], self.across[part], self.over[part], self.at - first, self.offset_mm, self.points[:, part]
-        )
-
-    @property
-    def height_mm(self) -> NDArray[np.float64]:
-        """Distance of each point from the axis, (P,)."""
-        return np.hypot(*self.offset_mm.T)
-
-    def leads_on_mm(self) -> float:
-        """How far the last point lies beyond the first one along the axis."""
-        way = self.axis[self.at[-1]] - self.axis[self.at[0]]
-        return float(np.linalg.norm(way))
-
-    def run_mm(self, occupied: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How far each point can be moved to both sides together while it stays in what is ``occupied`` (P, S)."""
-        index = np.arange(occupied.shape[1])
-        free = ~occupied
-        before = np.where(free & (index < self.at[:, None]), index, -1).max(axis=1)
-        after = np.where(free & (index > self.at[:, None]), index, len(index)).min(axis=1)
-        steps = np.linalg.norm(np.diff(self.points, axis=1), axis=2)
-        walked = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
-        ends = np.arange(len(walked))
-        return walked[ends, after - 1] - walked[ends, before + 1]
