@@ -1,6 +1,6 @@
 """How many actions of the simulated user fine-tuning on three corrected cases saves on the next cases of a scanner.
 
-    .venv/bin/python Testing/benchmarks/finetune_on_corrections.py -o OUT [--weights fast] [--later 1] [--steps 400]
+    .venv/bin/python Testing/benchmarks/finetune_on_corrections.py -o OUT [--weights fast] [--later 1] [--minutes 25]
 
 The scanner is simulated: slices of 2 mm and a kernel softer than any that the weights were trained on. Its first three
 cases are segmented, and the user of `simulated_user.py` corrects them until tree length and precision are 98 %, or
@@ -70,9 +70,9 @@ def fine_tuned(data: Path, output: Path, options: argparse.Namespace) -> str:
     """The file of the fine-tuned weights."""
     if not (output / "finetune.json").exists():
         resume = ["--resume"] if (output / "last.pt").exists() else []
-        steps = ["--steps", options.steps] if options.steps else []
+        long = ["--minutes", options.minutes] if options.minutes else []
         command = ("finetune", "--weights", options.weights, "--data", data, "-o", output, "--name", "soft-kernel")
-        run("AirwaySegTraining", *command, "--validation", 0, *steps, *resume)
+        run("AirwaySegTraining", *command, "--validation", 0, *long, *resume)
     return str(output / "model.safetensors")
 
 
@@ -87,9 +87,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--later", type=int, default=1, help="cases that are corrected after it (default 1)")
     parser.add_argument("--seed", type=int, default=501, help="of the first simulated patient (default 501)")
-    parser.add_argument("--steps", type=int, help="of the fine-tuning (default: the recipe's)")
+    parser.add_argument("--minutes", type=float, help="of the fine-tuning (default: the recipe's number of steps)")
     parser.add_argument("--weights", default="default", help="those that are fine-tuned (default: default)")
-    parser.add_argument("--most", type=int, default=100, help="actions after which the user gives up (default 100)")
+    parser.add_argument("--most", type=int, default=200, help="actions after which the user gives up (default 200)")
     options = parser.parse_args()
     output = options.output
     os.environ["AIRWAYSEG_MODELS"] = str(output / "models")
