@@ -106,11 +106,8 @@ def main() -> None:
         done.append(played(case, output, options.most))
     print_table(str(one["row"]) for one in done)
     before, after = done[CORRECTED : CORRECTED + options.later], done[CORRECTED + options.later :]
-    sums = [sum(int(str(one["actions"])) for one in part) for part in (before, after)]
-    print(f"Actions on the first case: {done[0]['actions']}. On the {options.later} later ones: {sums[0]} before")
-    print(
-        f"fine-tuning on {CORRECTED}, {sums[1]} after it; on the fourth: {before[0]['actions']}, {after[0]['actions']}."
-    )
+    first, *sums = (sum(int(str(one["actions"])) for one in part) for part in (done[:1], before, after))
+    print(f"Actions on the first case: {first}; on the later ones {sums[0]} before fine-tuning, and {sums[1]} after it")
 
 
 if __name__ == "__main__":
