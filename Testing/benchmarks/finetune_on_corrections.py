@@ -2,7 +2,7 @@
 
     .venv/bin/python Testing/benchmarks/finetune_on_corrections.py -o OUT [--weights fast] [--later 1] [--minutes 25]
 
-The scanner is simulated: slices of 2 mm, wide pixels and a soft kernel, with which the weights do badly. Its first three
+The scanner is simulated: slices of 2 mm, wide pixels and a soft kernel, for which the weights do badly. The first three
 cases are segmented, and the user of `simulated_user.py` corrects them until tree length and precision are 98 %, or
 nothing helps any more. What he leaves behind, right or wrong, is added with the mask before and the map of origins as
 training cases (`airwayseg-train cases add`), and the weights are fine-tuned on the three (`airwayseg-train finetune
