@@ -19,7 +19,7 @@ case prints its actions, with the mm of airway that each brought, and one row of
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ class Corrected:
         return sum(step.actions for step in self.steps)
 
     def row(self) -> str:
-        """Its row of the table."""
+        """Its row of the table under `HEAD`."""
         counts: Counter[str] = Counter()
         for step in self.steps:
             counts[step.kind.split(" ", 1)[0]] += step.actions
@@ -90,9 +90,8 @@ class Corrected:
         return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def corrected(case: Case, goal: float, most: int) -> Corrected:
+def corrected(session: Session, case: Case, goal: float, most: int) -> Corrected:
     """Play the user on a case, and print each of his turns; he gives up after ``most`` actions."""
-    session = Session.of_result(case.ct, case.result, case.measured)
     labels = to_canonical(read_on_grid(case.labels, read_ct(case.ct)[0])).array
     reference = Reference.of(labels, session.ct.spacing_mm)
     first, start = session.mask.copy(), reference.scores(session.mask)
@@ -157,9 +156,15 @@ def main() -> None:
     done = []
     for case in cases_of(options):
         print(case.name)
-        done.append(corrected(case, options.goal, options.most))
+        session = Session.of_result(case.ct, case.result, case.measured)
+        done.append(corrected(session, case, options.goal, options.most))
         print(f"{done[-1].row()}\n", flush=True)
-    print(HEAD, "|" + " --- |" * (HEAD.count("|") - 1), *(one.row() for one in done), sep="\n")
+    print_table(one.row() for one in done)
+
+
+def print_table(rows: Iterable[str]) -> None:
+    """Print `HEAD` and rows."""
+    print(HEAD, "|" + " --- |" * (HEAD.count("|") - 1), *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A result as a person has it open who corrects it: the mask, the worklist of the review, and the tools.
 
-What Accept and Refuse do is what they do in Slicer's panel; the tools are those of `AirwaySegLib.edit`. All arrays are
-(Z, Y, X) on the canonical grid.
+What Accept and Refuse do is what they do in Slicer's panel; the tools are those of `AirwaySegLib.edit`. It can be
+written as a case for a training, as *Add this case* does: the mask as it is, the mask before the first correction, and
+what added each voxel. All arrays are (Z, Y, X) on the canonical grid.
 """
 
 import json
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from AirwaySegLib.commands.measure import SUSPECTS
 from AirwaySegLib.commands.repair import PROPOSALS
-from AirwaySegLib.commands.segment import MASK, PROBABILITY
+from AirwaySegLib.commands.segment import MASK, ORIGIN, PROBABILITY
 from AirwaySegLib.edit.cut import between, beyond
 from AirwaySegLib.edit.grow import Growth, grow
 from AirwaySegLib.edit.reconnect import bridge
 from AirwaySegLib.edit.scan import Part, Scan
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.volume import Volume, lps_to_voxels, read_ct, read_on_grid, to_canonical
+from AirwaySegLib.files.volume import Volume, lps_to_voxels, read_ct, read_on_grid, to_canonical, write_nrrd
+from AirwaySegLib.masks.origin import CLICK, NETWORK, REPAIR
 from AirwaySegLib.repair.bridge import MAIN
 from AirwaySegLib.repair.proposal import APPLIED, PROPOSED, Proposal, from_json
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
@@ -44,13 +46,17 @@ def no_voxels() -> Voxels:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a decision about a point of the worklist would add and remove, (N, 3) each."""
+    """What a decision about a point of the worklist would add and remove, (N, 3) each.
+
+    Of what it adds ``bridging``, (N,), is a repair's; the rest are pieces that the network found.
+    """
 
     kind: str
     decision: str
     key: tuple[str, int]
     add: Voxels = field(default_factory=no_voxels)
     remove: Voxels = field(default_factory=no_voxels)
+    bridging: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
 
 @dataclass
@@ -71,6 +77,10 @@ class Session:
     """The tree of the mask as it is; None where the mask has changed since it was measured."""
     bridges: dict[int, Voxels] = field(default_factory=dict)
     """What joins a piece to the tree, by its number, as it was first shown."""
+    first: Mask | None = None
+    """The mask before the first correction."""
+    origin: NDArray[np.uint8] | None = None
+    """What added each voxel (`AirwaySegLib.masks.origin`), where the result says so."""
 
     @classmethod
     def of_result(cls, ct: Path, result: Path, measured: Path | None = None) -> "Session":
@@ -84,7 +94,9 @@ class Session:
         proposals = {one.number: one for one in from_json(text)}
         pieces = {piece["number"]: _voxels(piece["voxel_runs"]) for piece in json.loads(text)["fragments"]}
         suspects = suspects_from_json(((measured or result) / SUSPECTS).read_text("utf-8"))
-        session = cls(to_canonical(original), mask, probability, proposals, pieces, suspects)
+        session = cls(to_canonical(original), mask, probability, proposals, pieces, suspects, first=mask.copy())
+        if (result / ORIGIN).exists():
+            session.origin = to_canonical(read_on_grid(result / ORIGIN, original)).array.astype(np.uint8)
         session.listed = session.parsed = session._measured()
         return session
 
@@ -96,11 +108,22 @@ class Session:
         finally:
             self.seconds += time.process_time() - start
 
-    def apply(self, add: NDArray, remove: NDArray) -> None:
-        """Change the mask."""
+    def apply(self, add: NDArray, remove: NDArray, by: NDArray | int = CLICK) -> None:
+        """Change the mask; ``by``, one or (N,), is the origin of what is added."""
         self.mask[tuple(remove.T)] = False
         self.mask[tuple(add.T)] = True
+        if self.origin is not None:
+            self.origin[tuple(remove.T)] = 0
+            self.origin[tuple(add.T)] = by
         self.parsed = None
+
+    def write_case(self, folder: Path) -> None:
+        """Write label.nrrd, initial.nrrd and, where it is known, origin.nrrd for `airwayseg-train cases add`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"label": self.mask, "initial": self.first, "origin": self.origin}
+        for name, array in arrays.items():
+            if array is not None:
+                write_nrrd(folder / f"{name}.nrrd", array.astype(np.uint8), self.ct)
 
     # Tools -----------------------------------------------------------------------------------------------------------
 
@@ -152,7 +175,8 @@ class Session:
 
     def decide(self, decision: Decision) -> None:
         """Apply one."""
-        self.apply(decision.add, decision.remove)
+        by = np.where(decision.bridging, REPAIR, NETWORK) if len(decision.bridging) else NETWORK
+        self.apply(decision.add, decision.remove, by)
         self.decided.add(decision.key)
 
     def _of_repairs(self) -> Iterator[Decision]:
@@ -161,10 +185,14 @@ class Session:
             if proposal.state == APPLIED:
                 yield Decision("applied repair", REFUSE, key, remove=self._without(proposal))
             else:
-                yield Decision(f"{proposal.state} repair", ACCEPT, key, add=self._with(proposal))
+                add, bridging = self._with(proposal)
+                yield Decision(f"{proposal.state} repair", ACCEPT, key, add, bridging=bridging)
 
-    def _with(self, proposal: Proposal) -> Voxels:
-        """What the repair adds, with those that bring what it springs from; nothing where it leads nowhere."""
+    def _with(self, proposal: Proposal) -> tuple[Voxels, NDArray[np.bool_]]:
+        """What the repair adds, with those that bring what it springs from, and which of it are bridges.
+
+        Nothing where it leads nowhere.
+        """
         chain = [proposal]
         for one in chain:
             hosts = set(one.bridge.joins) - set(one.fragments)
@@ -172,10 +200,16 @@ class Session:
                 continue
             needed = [p for p in self.proposals.values() if p.state in (APPLIED, PROPOSED) and hosts & {*p.fragments}]
             if not needed or needed[0] in chain:
-                return no_voxels()
+                return self._added([], [])
             chain.append(needed[0])
-        wanted = np.concatenate([no_voxels(), *(part for one in chain for part in self._parts(one))])
-        return wanted[~self.mask[tuple(wanted.T)]]
+        pieces = [self.pieces[number] for one in chain for number in one.fragments]
+        return self._added(pieces, [one.bridge.voxels.astype(np.intp) for one in chain])
+
+    def _added(self, pieces: list[Voxels], bridges: list[Voxels]) -> tuple[Voxels, NDArray[np.bool_]]:
+        """What the mask lacks of pieces and bridges, and which of it are bridges."""
+        wanted = np.concatenate([no_voxels(), *pieces, *bridges])
+        bridging, new = np.arange(len(wanted)) >= sum(map(len, pieces)), ~self.mask[tuple(wanted.T)]
+        return wanted[new], bridging[new]
 
     def _without(self, proposal: Proposal) -> Voxels:
         """What goes with an applied repair: its bridge and pieces, and the repairs that hang on them."""
@@ -204,16 +238,17 @@ class Session:
         for row, suspect in enumerate(self.suspects):
             key, number = ("suspect", row), int(suspect.facts.get("piece", 0))
             if suspect.kind == UNCONNECTED and number:
-                yield Decision(UNCONNECTED, ACCEPT, key, add=self._joined(number))
+                add, bridging = self._joined(number)
+                yield Decision(UNCONNECTED, ACCEPT, key, add, bridging=bridging)
             elif suspect.kind in (FRAGMENT, LEAK, DOUBTFUL_TIP, UNCONNECTED) and "left_out" not in suspect.facts:
                 yield Decision(suspect.kind, REFUSE, key, remove=self._suspected(suspect))
 
-    def _joined(self, number: int) -> Voxels:
-        """The piece with its bridge to the tree; nothing where none is seen."""
+    def _joined(self, number: int) -> tuple[Voxels, NDArray[np.bool_]]:
+        """The piece with its bridge to the tree, and which of it is the bridge; nothing where none is seen."""
         piece = self.pieces[number]
         missing = piece[~self.mask[tuple(piece.T)]]
         if len(missing) < (1 - IN_MASK) * len(piece):
-            return no_voxels()
+            return self._added([], [])
         if number not in self.bridges:
             try:
                 with self._timed():
@@ -221,9 +256,8 @@ class Session:
             except AirwaySegError:
                 self.bridges[number] = no_voxels()
         if not len(self.bridges[number]):
-            return no_voxels()
-        wanted = np.concatenate([piece, self.bridges[number]])
-        return wanted[~self.mask[tuple(wanted.T)]]
+            return self._added([], [])
+        return self._added([piece], [self.bridges[number]])
 
     def _suspected(self, suspect: Suspect) -> Voxels:
         """The suspect's branch with its subtree; of a fragment all, of a leak what is beyond its narrowest place."""

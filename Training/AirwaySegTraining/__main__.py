@@ -205,6 +205,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name under which better weights are listed (default: the folder's)")
     parser.add_argument("--recipe", default="finetune", help="finetune, or a .toml file of one stage")
     parser.add_argument("--steps", type=int, help="updates of the weights (default the recipe's)")
+    parser.add_argument("--minutes", type=float, help="train so long instead; the learning rate follows the time")
     parser.add_argument("--patch", type=int, help="side of a patch in voxels (default the recipe's)")
     parser.add_argument("--batch", type=int, help="patches per step (default the recipe's)")
     parser.add_argument(
@@ -225,7 +226,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 def _run_finetune(options: argparse.Namespace, progress: Bar | JsonLines) -> int:
     from AirwaySegTraining.fit.finetune import finetune
 
-    patches = ("recipe", "steps", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
+    patches = ("recipe", "steps", "minutes", "patch", "batch", "validation", "validate_cases", "rehearsal", "seed")
     own = (*patches, "device", "precision", "workers")
     settings = FitSettings(
         **{name: getattr(options, name) for name in own},

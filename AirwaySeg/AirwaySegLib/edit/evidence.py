@@ -68,7 +68,7 @@ def evidence_in(scan: Scan, box: Crop, air_hu: float) -> Evidence:
     hu = np.clip(scan.hu[box.slices].astype(np.float32), _DARKEST_HU, _BRIGHTEST_HU)
     fine, around = (_smoothed(hu, sigma_mm, scan) for sigma_mm in (_FINE_MM, _AROUND_MM))
     size = [max(3, 2 * round(_CLOSING_MM / 2 / mm) + 1) for mm in scan.spacing_mm]
-    closed = ndimage.grey_closing(fine, size=size)
+    closed = extreme_in(extreme_in(fine, size, np.maximum), size, np.minimum)  # a grey closing
     deep = around - fine
     noise_hu = max(1.4826 * float(np.median(np.abs(deep - np.median(deep)))), 10.0)
     by_ct = (_ramp(deep / noise_hu, _DEEP) + _ramp(closed - fine, _CLOSED_HU)) / 2
@@ -87,6 +87,22 @@ def air_of(scan: Scan, box: Crop) -> float:
         return high
     inside = scan.hu[box.slices][scan.airways_in(box)]
     return float(np.clip(np.percentile(inside, _AIR_PERCENTILE), low, high)) if len(inside) else high
+
+
+def extreme_in(values: Floats, size: list[int], extreme: np.ufunc) -> Floats:
+    """The largest (`numpy.maximum`) or smallest value (`numpy.minimum`) of the box of odd sides around each voxel.
+
+    Beyond the border the values are mirrored. As scipy's filters of grey values, in a third of their time.
+    """
+    for axis, side in enumerate(size):
+        found = np.pad(values, [(side // 2, side // 2) if one == axis else (0, 0) for one in range(3)], "symmetric")
+        found, reached = np.moveaxis(found, axis, 0), 1
+        while reached < side:
+            step = min(reached, side - reached)
+            found = extreme(found[:-step], found[step:])
+            reached += step
+        values = np.moveaxis(found, 0, axis)
+    return values
 
 
 def _smoothed(hu: Floats, sigma_mm: float, scan: Scan) -> Floats:

@@ -12,10 +12,13 @@ from reference_airways import Reference
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.files.volume import Volume, read_on_grid, write_nrrd
 from AirwaySegLib.masks.components import label_components
+from AirwaySegLib.masks.origin import CLICK as CLICK_ORIGIN
+from AirwaySegLib.masks.origin import NETWORK, REPAIR
 from AirwaySegLib.repair.bridge import Bridge
 from AirwaySegLib.repair.proposal import Proposal
+from AirwaySegTraining.data.data_folder import CaseFiles, add_case
 
 FALSE = Tube((30.0, 20.0, 20.0), (25.0, 20.0, 50.0), 2.5, 2.0)
 
@@ -78,6 +81,23 @@ def test_the_user_adds_what_is_missing_with_a_click_and_takes_out_what_is_false_
     assert steps[-1].scores.tld >= 98 and steps[-1].scores.precision >= 98
 
 
+def test_what_the_user_leaves_is_a_training_case_with_its_corrections_and_their_origins(reference, session, tmp_path):
+    first = session.mask.copy()
+    session.first, session.origin = first, (NETWORK * first).astype(np.uint8)
+    list(User(session, reference).work())
+    session.write_case(tmp_path)
+    session.ct.array[:2] = [[[40]], [[900]]]  # soft tissue and bone
+    write_nrrd(tmp_path / "ct.nrrd", session.ct.array, session.ct)
+    paths = {name: tmp_path / f"{name}.nrrd" for name in ("ct", "label", "initial", "origin")}
+    folder, _ = add_case(tmp_path / "data", CaseFiles(**paths, patient="one", trusted=True))
+    paths = {name: folder / f"{name}.nrrd" for name in ("label", "edited", "origin")}
+    label, edited, origin = (read_on_grid(path, session.ct).array for path in paths.values())
+    assert np.array_equal(label != 0, session.mask) and np.array_equal(edited != 0, session.mask != first)
+    added, removed = session.mask & ~first, first & ~session.mask
+    assert added.any() and (origin[added] == CLICK_ORIGIN).all() and removed.any()
+    assert np.array_equal(origin > 0, session.mask) and set(np.unique(origin)) == {0, NETWORK, CLICK_ORIGIN}
+
+
 def test_a_user_whose_clicks_are_all_refused_stops(reference, session, monkeypatch):
     def refuse(*_points):
         raise AirwaySegError("No airway is seen.")
@@ -133,12 +153,15 @@ def test_decisions_about_repairs_take_the_ones_that_they_hang_on_with_them():
     mask[tuple(np.concatenate([trunk, first, second]).T)] = True
     repairs = {1: a_repair(1, "applied", (1, 2), 2, first), 2: a_repair(2, "proposed", (2, 3), 3, third)}
     hu = Volume(np.full(mask.shape, -850, np.int16), (1.0, 1.0, 1.0))
-    session = Session(hu, mask, proposals=repairs, pieces={2: second, 3: fourth})
+    origin = (NETWORK * mask).astype(np.uint8)
+    session = Session(hu, mask, proposals=repairs, pieces={2: second, 3: fourth}, origin=origin)
     refused, accepted = session.decisions()
     assert {tuple(voxel) for voxel in refused.remove.tolist()} == {*map(tuple, [*first.tolist(), *second.tolist()])}
     assert len(accepted.add) == len(third) + len(fourth)
     session.decide(refused)
-    assert mask.sum() == len(trunk)
+    assert mask.sum() == len(trunk) and np.array_equal(origin > 0, mask)
     (accepted,) = session.decisions()
     session.decide(accepted)
     assert mask.sum() == 20 and not session.decisions()
+    bridges = tuple(np.concatenate([first, third]).T)
+    assert (origin[bridges] == REPAIR).all() and (origin == NETWORK).sum() == 20 - len(bridges[0])

@@ -257,6 +257,8 @@ def test_one_patient_gives_weights_but_no_verdict(a_data_folder, weights, small_
     assert "Unknown: no case was held out" in out and "not listed" in out
     about = json.loads((tmp_path / "run" / "finetune.json").read_text())
     assert about["verdict"] == "unknown" and about["better"] is False
+    assert main([*command, "--minutes", "1"]) == 2
+    assert "--minutes says how long to train: leave out --steps" in capsys.readouterr().err
 
 
 def test_to_follow_wider_labels_is_better_though_precision_falls():

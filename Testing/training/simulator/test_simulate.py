@@ -22,7 +22,7 @@ from AirwaySegTraining.simulator.organs import oesophagus
 from AirwaySegTraining.simulator.patient import draw_patient, fissures, lung_shape, wall_thickness_mm
 from AirwaySegTraining.simulator.rendering import Grid, enlarge, paint_tubes
 from AirwaySegTraining.simulator.scanner import PADDING_HU, Scanner, moved, scan
-from AirwaySegTraining.simulator.simulate import is_visible, simulate_case, write_case
+from AirwaySegTraining.simulator.simulate import Machine, draw_grid, is_visible, simulate_case, write_case
 from AirwaySegTraining.simulator.slabs import Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.simulator.vessels import grow_arteries, peripheral_vessels
 
@@ -375,6 +375,13 @@ def test_slices_are_two_to_five_mm_thick_and_some_overlap():
     assert 0 < np.mean([slabs.every < slabs.over for slabs in drawn]) < 0.7
 
 
+def test_the_spacing_of_a_known_scanner_is_not_drawn():
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        grid, slabs = draw_grid(draw_patient(rng), rng, Machine(QUIET, 2.0, 0.8))
+        assert slabs == Slabs(2.0, 1.0, every=2, over=2) and slabs.spacing_mm(grid.spacing_mm) == (2.0, 0.8, 0.8)
+
+
 def test_in_a_thick_slice_a_flat_thin_lumen_is_no_darker_than_lung_and_an_upright_one_or_one_in_tissue_is():
     patient = replace(draw_patient(np.random.default_rng(0)), lumen_hu=-960.0, wall_hu=40.0, wall_factor=0.2)
     upright = _along_z(0, 20, -1, radius_mm=1.5)
@@ -412,7 +419,9 @@ def test_the_same_seed_gives_the_same_case_with_an_airway_darker_than_its_surrou
     assert np.array_equal(case.ct, again.ct) and np.array_equal(case.label, again.label)
     assert case.ct.dtype == np.int16 and set(np.unique(case.label)) <= {0, 1, 2}
     assert np.median(case.ct[case.label == 1]) < -700 < np.median(case.ct)
-    assert not np.array_equal(case.ct, simulate_case(4).ct[: len(case.ct)])
+    other = simulate_case(4, machine=Machine(QUIET, 2.5, 0.9))
+    assert not np.array_equal(case.ct, other.ct[: len(case.ct)])
+    assert other.spacing_mm == (2.5, 0.9, 0.9) and other.description["scanner"] == QUIET.as_dict()
 
 
 @pytest.mark.slow

@@ -76,14 +76,26 @@ def is_visible(
     return diameter_mm >= max(1.9 * voxel_mm, LEAST_SEEN_MM) and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
-def draw_grid(patient: Patient, rng: np.random.Generator) -> tuple[Grid, Slabs]:
+@dataclass(frozen=True)
+class Machine:
+    """One scanner for several patients: its parameters, slices that touch and are so thick, and side of a pixel, mm."""
+
+    scanner: Scanner
+    slices_mm: float
+    pixel_mm: float
+
+
+def draw_grid(patient: Patient, rng: np.random.Generator, machine: Machine | None = None) -> tuple[Grid, Slabs]:
     """A random field of view, spacing, slices, and tilt of the patient (up to about 8 degrees).
 
-    One scan in five has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices are averaged by `Slabs`.
+    One scan in five has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices are averaged by `Slabs`. With a
+    ``machine`` the spacing is its own.
     """
     in_plane = rng.uniform(0.58, 0.9)
     slices = rng.uniform(0.5, 1.3) if rng.random() < 0.9 else rng.uniform(1.3, 2.0)
     slabs = draw_slabs(rng) if rng.random() < 0.2 else Slabs()
+    if machine is not None:
+        in_plane, slabs = machine.pixel_mm, Slabs.touching(machine.slices_mm)
     if slabs.thick_mm:
         slices = slabs.fine_mm
     rotation = _rotation(np.radians(rng.normal(scale=4, size=3)))
@@ -193,14 +205,15 @@ def _label(
     return air, slabs.label(label)
 
 
-def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
+def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None) -> SimulatedCase:
     """One chest CT with its label; the same seed gives the same case.
 
-    ``clean`` leaves out blur, noise and offset: training adds random ones to each patch.
+    ``clean`` leaves out blur, noise and offset: training adds random ones to each patch. With a
+    ``machine`` scanner and spacing are not drawn at random.
     """
     rng = np.random.default_rng(seed)
     patient = draw_patient(rng)
-    grid, slabs = draw_grid(patient, rng)
+    grid, slabs = draw_grid(patient, rng, machine)
     tree = without_some(grow_bronchial_tree(patient, rng), rng)
     airways = with_gaps(diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng), rng)
     arteries = grow_arteries(patient, tree, rng)
@@ -208,7 +221,7 @@ def simulate_case(seed: int, clean: bool = False) -> SimulatedCase:
     vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
     hu = paint_background(patient, make_shapes(patient, grid, tree, rng), grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
-    scanner = _clean_scanner() if clean else draw_scanner(rng)
+    scanner = _clean_scanner() if clean else machine.scanner if machine else draw_scanner(rng)
     spacing_mm = slabs.spacing_mm(grid.spacing_mm)
     around_hu = surroundings_hu(hu, airways, patient, grid, rng)
     slice_mm = max(slabs.thick_mm, spacing_mm[0]), *spacing_mm[1:]

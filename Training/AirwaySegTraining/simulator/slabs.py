@@ -1,6 +1,6 @@
 """Thick slices, and the round field of view. Arrays are (Z, Y, X)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,12 @@ class Slabs:
     every: int = 1
     over: int = 1
 
+    @classmethod
+    def touching(cls, thick_mm: float) -> "Slabs":
+        """Slices of a thickness that touch and do not overlap."""
+        over = int(np.ceil(thick_mm / FINEST_MM))
+        return cls(thick_mm, thick_mm / over, over, over)
+
     def spacing_mm(self, fine_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """Spacing of the slices."""
         return fine_mm[0] * self.every, fine_mm[1], fine_mm[2]
@@ -51,10 +57,8 @@ class Slabs:
 
 def draw_slabs(rng: np.random.Generator) -> Slabs:
     """Slices of 2 to 5 mm; one scan in three has overlapping slices."""
-    thick_mm = float(rng.choice(THICKNESSES_MM, p=SHARES))
-    over = int(np.ceil(thick_mm / FINEST_MM))
-    every = max(1, over - 1) if rng.random() < 0.33 else over
-    return Slabs(thick_mm, thick_mm / over, every, over)
+    slabs = Slabs.touching(float(rng.choice(THICKNESSES_MM, p=SHARES)))
+    return replace(slabs, every=max(1, slabs.over - 1)) if rng.random() < 0.33 else slabs
 
 
 def outside_circle(hu: Field, rng: np.random.Generator) -> None:
