@@ -1,4 +1,4 @@
-"""The network in int8 against float32, both in OpenVINO: seconds of a window, and how far the masks agree.
+"""The network in int8 against float32, both in OpenVINO: processor seconds of a window, and how far the masks agree.
 
     .venv/bin/python Testing/benchmarks/int8.py --calibration CT --ct CT [--weights default] [--processor avx2]
 
@@ -32,12 +32,12 @@ def windows_of(image: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def timed(model: Any, precision: str, windows: list[np.ndarray], openvino: Any) -> tuple[list[np.ndarray], float]:
-    """The answers of a model, and seconds of a window after a first one that does not count."""
+    """The answers of a model, and processor seconds of a window after a first one that does not count."""
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1})
     compiled(windows[0])
-    start = time.perf_counter()
+    start = time.process_time()
     answers = [np.array(compiled(window)[0]) for window in windows]
-    return answers, (time.perf_counter() - start) / len(windows)
+    return answers, (time.process_time() - start) / len(windows)
 
 
 def main() -> int:
@@ -62,12 +62,12 @@ def main() -> int:
     known = list(windows_of(middle_of(options.calibration, info, options.windows)))
     windows = list(windows_of(middle_of(options.ct, info, options.windows)))
     exact, seconds = timed(model, "f32", windows, openvino)
-    print(f"float32 {seconds:.2f} s a window", flush=True)
+    print(f"float32 {seconds:.2f} processor seconds a window", flush=True)
     small = nncf.quantize(model, nncf.Dataset(known), subset_size=len(known))
     rough, faster = timed(small, "f32", windows, openvino)
     masks = np.stack(exact) >= 0.5, np.stack(rough) >= 0.5
     print(
-        f"int8    {faster:.2f} s a window, {seconds / faster:.2f} times as fast; Dice of the masks {dice(*masks):.4f}"
+        f"int8    {faster:.2f} processor seconds a window, {seconds / faster:.2f} times as fast; Dice of the masks {dice(*masks):.4f}"
     )
     return 0
 
