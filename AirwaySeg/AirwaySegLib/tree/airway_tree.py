@@ -108,6 +108,11 @@ class Branch:
         """What a person gave: ``by_hand``, and "generation"."""
         return " and ".join(filter(None, (self.by_hand, "" if self.counted_generation is None else "generation")))
 
+    @property
+    def counted(self) -> int:
+        """The generation as it is counted, without those by hand."""
+        return self.generation if self.counted_generation is None else self.counted_generation
+
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
         """Distance along the centerline from the first point to each, (P,)."""

@@ -37,7 +37,7 @@ class Column:
 
 def shown_name(row: BranchRow) -> str:
     """The name of a great bronchus, else the lobe; or what a person gave, marked."""
-    if not row.by_hand:
+    if row.by_hand in ("", "generation"):
         return row.name or row.lobe
     if "segment" in row.by_hand and row.segment:
         given = row.segment.split()[0]
@@ -179,7 +179,16 @@ class BranchTable:
                 value = column.value(row)
                 item = qt.QTableWidgetItem("" if value is None else column.words.format(value))
                 item.setToolTip(
-                    ", ".join(filter(None, (row.name, row.segment or row.lobe, row.by_hand and _("by hand"))))
+                    ", ".join(
+                        filter(
+                            None,
+                            (
+                                row.name,
+                                row.segment or row.lobe,
+                                row.by_hand and _("{what} by hand").format(what=row.by_hand),
+                            ),
+                        )
+                    )
                 )
                 if row.by_hand:
                     font = item.font()

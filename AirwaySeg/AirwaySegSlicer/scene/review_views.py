@@ -5,13 +5,14 @@ What is shown is temporary: it is not saved with the scene, and `ReviewViews.res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import slicer
 import vtk
 
 from AirwaySegSlicer.scene.branches import Point, branch_points, centre_views, nearest_branch
-from AirwaySegSlicer.scene.changes import preview_of
+from AirwaySegSlicer.scene.changes import no_voxels, preview_of
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     REVIEWED,
@@ -50,10 +51,15 @@ class ReviewViews:
     def __init__(self) -> None:
         self._before: dict[str, _Slice] = {}
 
-    def show(self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> None:
-        """Turn the views to a point, and highlight what a decision would change."""
+    def show(
+        self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, beside: Sequence[ReviewItem] = ()
+    ) -> None:
+        """Turn the views to a point, and highlight what a decision would change there and at those ``beside`` it."""
         voxels, adds = preview_of(airways, item)
-        highlight(airways, item, voxels, adds)
+        if beside:
+            highlight_all(airways, [(voxels, adds), *(preview_of(airways, other) for other in beside)])
+        else:
+            highlight(airways, item, voxels, adds)
         centre = _world(airways, item.point)
         direction = _world_direction(airways, item.point, direction_of(airways, item, voxels))
         centre_views(centre)
@@ -107,6 +113,19 @@ def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels:
         _show(airways, surface_of(airways, voxels), ADDED if adds else REMOVED)
     else:
         _show(airways, _ball(item.point), LOOKED_AT)
+
+
+def highlight_all(airways: slicer.vtkMRMLSegmentationNode, changes: Sequence[tuple[Array, bool]]) -> None:
+    """Show what decisions about several points would change: their voxels (N, 3), and whether they would be added."""
+    import numpy as np
+
+    added, removed = (
+        np.concatenate([no_voxels(), *(voxels for voxels, adds in changes if adds is wanted)])
+        for wanted in (True, False)
+    )
+    hide_change(airways)
+    if len(added) or len(removed):
+        show_change(airways, added, removed)
 
 
 def show_change(airways: slicer.vtkMRMLSegmentationNode, add: Array, remove: Array) -> None:
