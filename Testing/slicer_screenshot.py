@@ -34,6 +34,8 @@ LARGE, SMALL = ((938, 750), (310, 310)), ((760, 560), (250, 250))
 ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
 """Direction (RAS) from the middle of the tree to the camera."""
+LONG_MM = 12.0
+"""Length of the branch that is chosen: it is to be seen."""
 LIMIT_S = 600
 """For each command that the panel runs."""
 
@@ -159,7 +161,8 @@ class Session(EditSteps):
         self.turn_to("measure")
         for view in self.slices.values():
             view.fit(2 * ZOOM)
-        slicerhost.choose(self.ui.branchTable, 24)
+        number = next(row.id for row in self._rows() if row.generation > 3 and row.length_mm > LONG_MM)
+        self.section("Result").table.choose_listing_all(number)
         self.host.pump(0.2)
         self.picture(target)
 
@@ -309,6 +312,7 @@ def walk(ct: str, result: str, chosen: list[str], target: Path, besides: bool) -
     with tempfile.TemporaryDirectory(prefix="AirwaySeg-") as folder:
         os.environ["PATH"] = python_slicer(Path(folder)) + os.pathsep + os.environ["PATH"]
         os.chdir(folder)
+        ct = as_nrrd(ct, Path(folder))
         if not chosen or "slicer" in chosen:
             overview(host, ct, result, target / "slicer.png")
         if chosen != ["slicer"]:
@@ -322,6 +326,17 @@ def walk(ct: str, result: str, chosen: list[str], target: Path, besides: bool) -
         host.clear()
         os.chdir(target)
     return 0
+
+
+def as_nrrd(ct: str, folder: Path) -> str:
+    """The CT as a file that Slicer reads without its window: NIfTI, DICOM and others are written as NRRD."""
+    if ct.endswith(".nrrd"):
+        return ct
+    from AirwaySegLib.files.volume import read_ct, write_nrrd
+
+    volume, _notes = read_ct(Path(ct))
+    write_nrrd(folder / "ct.nrrd", volume.array, volume)
+    return str(folder / "ct.nrrd")
 
 
 def overview(host: slicerhost.Host, ct: str, result: str, target: Path) -> None:

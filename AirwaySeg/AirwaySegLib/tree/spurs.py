@@ -12,7 +12,9 @@ from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
-from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, smooth, tangents, thick_mm
+from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, thick_mm
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
+from AirwaySegLib.tree.moved_lines import Moved, drawn_axis
 
 SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
@@ -54,15 +56,15 @@ THIN_SHARE = 0.12
 """What is thinner than this share of the trachea's radius is a shred of its wall if it is no longer than it is wide."""
 
 
-def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
+def prune(forest: Forest, lumen: Lumen, known: KnownParts | None = None) -> tuple[Forest, int]:
     """The forest without spurs, and how many they were.
 
     A spur is a line to a tip that stands out too little (`SPUR_RADII`, `SPUR_VOXELS`) of the cross-section of the lumen
     that it springs from. What belongs to that cross-section is found by moving the line's points along the lumen's axis
     (`RUN_RADII`): the side of a flat bronchus goes on, a branch does not. Where two spurs spring from one point the
-    shorter goes first. What remains is looked at again until nothing changes.
+    shorter goes first. What remains is looked at again until nothing changes. Cross-sections may be ``known``.
     """
-    judge = _Judge(lumen, thick_mm(lumen.wall_mm[forest.rows]))
+    judge = _Judge(lumen, thick_mm(lumen.wall_mm[forest.rows]), known or KnownParts())
     pruned = 0
     while True:
         courses = courses_of(forest)
@@ -151,8 +153,8 @@ class _Forks:
 class _Judge:
     """Tells spurs from branches in one lumen; what it has looked at it remembers from round to round."""
 
-    def __init__(self, lumen: Lumen, thick: float) -> None:
-        self.lumen, self.thick_mm = lumen, thick
+    def __init__(self, lumen: Lumen, thick: float, parts: KnownParts) -> None:
+        self.lumen, self.thick_mm, self.parts = lumen, thick, parts
         self.voxel_mm = max(lumen.spacing_mm)
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
         self.rib_mm = RIB_VOXELS * self.mean_mm
@@ -253,7 +255,7 @@ class _Judge:
         key = rows.tobytes() + b"/" + path.tobytes() + bytes([is_resolved])
         if key not in self.known:
             sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
-            axis = _axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
+            axis = drawn_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
             is_resolved = is_resolved or self._has_wide_sections(rows, axis)
             axis_radius_mm = float(np.median(self.lumen.wall_mm[path]))
             drawn_on = int(reach_mm / self.mean_mm)
@@ -263,11 +265,32 @@ class _Judge:
     def _has_wide_sections(self, rows: Rows, axis: Points) -> bool:
         """Whether the usual cross-section along the axis is as large as a disc whose shape can be told."""
         radius_mm = RESOLVED_VOXELS * self.mean_mm
-        moved = _Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
-        section, middle, pixel_mm = self._sections(moved)
-        areas_mm2 = ((section > 0) & (section == middle[:, None])).sum(axis=1) * pixel_mm**2
-        seen = areas_mm2[areas_mm2 > 0]
-        return len(seen) > 0 and bool(np.median(seen) >= np.pi * radius_mm**2)
+        moved = Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
+        part, low = self._around(moved)
+        key = checksum(moved.axis, moved.across, moved.over, moved.offset_mm, self.lumen.spacing_mm, part, low)
+        found = self.parts.find("sections", key)
+        if found is None:
+            found = self.parts.keep("sections", key, (np.array(self._are_wide(moved, radius_mm)),))
+        return bool(found[0])
+
+    def _around(self, moved: Moved) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+        """The part of the lumen in which cross-sections are drawn, and its first voxel."""
+        reach_mm = 2**0.5 * float(self._ticks(moved)[-1])
+        ends = np.stack([moved.axis.min(axis=0) - reach_mm, moved.axis.max(axis=0) + reach_mm])
+        first, last = np.rint(ends / self.lumen.spacing_mm).astype(int) + [[0], [2]]  # the border is one voxel wide
+        low, high = np.maximum(first, 0), np.maximum(last + 1, 0)
+        return self.inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], tuple(low.tolist())
+
+    def _are_wide(self, moved: Moved, radius_mm: float) -> bool:
+        """Whether the usual cross-section is as large as a disc of this radius."""
+        least_mm2 = np.pi * radius_mm**2
+        section, pixel_mm = self._drawn(moved)
+        whole_mm2 = section.sum(axis=(1, 2)) * pixel_mm**2
+        if not whole_mm2.any() or np.median(whole_mm2[whole_mm2 > 0]) < least_mm2:
+            return False  # with all their pieces they are too small
+        pieces, middle, pixel_mm = self._sections(moved)
+        areas_mm2 = ((pieces > 0) & (pieces == middle[:, None])).sum(axis=1) * pixel_mm**2
+        return bool(np.median(areas_mm2[areas_mm2 > 0]) >= least_mm2)
 
     def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool, drawn_on: int) -> bool:
         """Whether no point of a line stands out far enough of the cross-sections along an axis.
@@ -277,7 +300,7 @@ class _Judge:
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int))
         rows = rows[some]
         radii_mm = self.lumen.wall_mm[rows]
-        moved = _Moved.of(self.lumen.places_mm[rows], axis, EDGE_VOXELS * self.mean_mm)
+        moved = Moved.of(self.lumen.places_mm[rows], axis, EDGE_VOXELS * self.mean_mm)
         needed_mm = np.maximum(
             RUN_RADII * radii_mm + RUN_VOXELS * self.voxel_mm, RUN_HEIGHTS * (moved.height_mm - axis_radius_mm)
         )
@@ -296,7 +319,7 @@ class _Judge:
         return True
 
     def _beyond_mm(
-        self, rows: Rows, moved: "_Moved", occupied: NDArray[np.bool_], goes_on: NDArray[np.bool_]
+        self, rows: Rows, moved: Moved, occupied: NDArray[np.bool_], goes_on: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         """How far each point of a line (P,) is from the balls at those that go on, as they are moved along the axis."""
         radii_mm, places = self.lumen.wall_mm[rows], self.lumen.places_mm[rows]
@@ -313,7 +336,7 @@ class _Judge:
         apart_mm = np.where(reached, np.linalg.norm(beside - places, axis=2) - ball_mm, np.inf)
         return np.minimum(beyond_mm, apart_mm.min(axis=0))
 
-    def _in_lumen(self, moved: "_Moved", _: bool) -> NDArray[np.bool_]:
+    def _in_lumen(self, moved: Moved, _: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in the lumen, (P, S)."""
         return self._at(moved.points)
 
@@ -326,7 +349,7 @@ class _Judge:
             number += np.clip(index, 0, count - 1, out=index).astype(np.intp)
         return self.inside.ravel()[number]
 
-    def _in_section(self, moved: "_Moved", ends: bool) -> NDArray[np.bool_]:
+    def _in_section(self, moved: Moved, ends: bool) -> NDArray[np.bool_]:
         """Which of the moved points lie in that piece of the lumen's cross-section that is nearest to the axis, (P, S).
 
         Where the lumen only ``ends`` the axis has to lie in it: beyond a fork it runs between two others.
@@ -339,95 +362,27 @@ class _Judge:
         there = pieces[:, pixel[:, 0] * side + pixel[:, 1]].T
         return (there > 0) & (there == middle)
 
-    def _sections(self, moved: "_Moved") -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
+    def _sections(self, moved: Moved) -> tuple[NDArray[np.int32], NDArray[np.int32], float]:
         """The lumen's cross-sections along the axis: numbers of their pieces (S, pixels), 0 for none, of the piece that
         is nearest to the axis (S,), and the side of a pixel in mm.
         """
-        half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
-        side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
-        ticks = np.linspace(-half_mm, half_mm, side)
-        plane = ticks[:, None, None] * moved.across[:, None, None] + ticks[:, None] * moved.over[:, None, None]
-        section = self._at(moved.axis[:, None, None] + plane)  # (S, side, side)
+        section, pixel_mm = self._drawn(moved)
         in_plane = np.zeros((3, 3, 3), bool)
         in_plane[1] = True
         pieces = label(section, in_plane)[0].reshape(len(section), -1)
+        ticks = self._ticks(moved)
         away = np.hypot(ticks[:, None], ticks).ravel()
         middle = pieces[np.arange(len(pieces)), np.where(pieces > 0, away, np.inf).argmin(axis=1)]
-        return pieces, middle, 2 * half_mm / (side - 1)
+        return pieces, middle, pixel_mm
 
+    def _ticks(self, moved: Moved) -> NDArray[np.float64]:
+        """The pixels along a side of a cross-section, in mm from its middle."""
+        half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
+        side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
+        return np.linspace(-half_mm, half_mm, side)
 
-def _axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
-    """A line smoothed, drawn on straight at both ends and resampled evenly, (S, 3)."""
-    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
-    line = smooth(line, sigma_mm / float(steps.mean()))
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    inner = np.searchsorted(along, [2 * sigma_mm, along[-1] - 2 * sigma_mm])
-    ends = []
-    for end, within in ((0, min(inner[0], len(line) - 1)), (len(line) - 1, max(inner[1] - 1, 0))):
-        way = line[end] - line[within]
-        ends.append(line[end] + reach_mm * way / max(float(np.linalg.norm(way)), 1e-9))
-    line = np.concatenate([ends[:1], line, ends[1:]])
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    at = np.arange(0, along[-1], step_mm)
-    return np.column_stack([np.interp(at, along, line[:, part]) for part in range(3)])
-
-
-@dataclass
-class _Moved:
-    """Points moved along an axis (S, 3) with its cross-sections: ``points`` (P, S, 3).
-
-    ``across`` and ``over`` (S, 3) span the cross-sections, ``offset_mm`` (P, 2) are the points' positions in them,
-    ``height_mm`` (P,) their distances from the axis, and ``at`` (P,) where on it each of them is.
-    """
-
-    axis: Points
-    across: Points
-    over: Points
-    at: Rows
-    offset_mm: NDArray[np.float64]
-    points: Points
-
-    @classmethod
-    def of(cls, places: Points, axis: Points, inwards_mm: float = 0.0) -> "_Moved":
-        """Each point (K, 3), drawn ``inwards_mm`` to the axis, with the point of the axis that is nearest to it."""
-        apart = cdist(places, axis)
-        at = apart.argmin(axis=1)
-        along = tangents(axis)
-        away = places - axis[at]
-        towards = away[np.linalg.norm(away, axis=1).argmax()]
-        across = towards - (along @ towards)[:, None] * along
-        across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
-        over = np.cross(along, across)
-        offset = np.stack([(away * across[at]).sum(axis=1), (away * over[at]).sum(axis=1)], axis=1)
-        offset *= np.maximum(0, 1 - inwards_mm / np.maximum(np.hypot(*offset.T), 1e-9))[:, None]
-        points = axis + offset[:, :1, None] * across + offset[:, 1:, None] * over
-        return cls(axis, across, over, at, offset, points)
-
-    def within(self, steps: int) -> "_Moved":
-        """The same on that part of the axis that is not farther from the points than so many of its points."""
-        first = max(int(self.at.min()) - steps, 0)
-        part = slice(first, int(self.at.max()) + steps + 1)
-        return _Moved(
-            self.axis[part], self.across[part], self.over[part], self.at - first, self.offset_mm, self.points[:, part]
-        )
-
-    @property
-    def height_mm(self) -> NDArray[np.float64]:
-        """Distance of each point from the axis, (P,)."""
-        return np.hypot(*self.offset_mm.T)
-
-    def leads_on_mm(self) -> float:
-        """How far the last point lies beyond the first one along the axis."""
-        way = self.axis[self.at[-1]] - self.axis[self.at[0]]
-        return float(np.linalg.norm(way))
-
-    def run_mm(self, occupied: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How far each point can be moved to both sides together while it stays in what is ``occupied`` (P, S)."""
-        index = np.arange(occupied.shape[1])
-        free = ~occupied
-        before = np.where(free & (index < self.at[:, None]), index, -1).max(axis=1)
-        after = np.where(free & (index > self.at[:, None]), index, len(index)).min(axis=1)
-        steps = np.linalg.norm(np.diff(self.points, axis=1), axis=2)
-        walked = np.concatenate([np.zeros((len(steps), 1)), np.cumsum(steps, axis=1)], axis=1)
-        ends = np.arange(len(walked))
-        return walked[ends, after - 1] - walked[ends, before + 1]
+    def _drawn(self, moved: Moved) -> tuple[NDArray[np.bool_], float]:
+        """The lumen's cross-sections along the axis, (S, side, side), and the side of a pixel in mm."""
+        ticks = self._ticks(moved)
+        plane = ticks[:, None, None] * moved.across[:, None, None] + ticks[:, None] * moved.over[:, None, None]
+        return self._at(moved.axis[:, None, None] + plane), 2 * float(ticks[-1]) / (len(ticks) - 1)

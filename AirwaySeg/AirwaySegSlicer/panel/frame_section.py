@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -10,6 +11,8 @@ from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 
 WITH_BRANCHES = ("reviewTab", "measureTab")
 """Tabs below which the table of branches is shown."""
+TABLE_FIRST = "measureTab"
+"""The tab that leaves all room below its contents to the table of branches."""
 SAMPLE, DICOM = "sample", "dicom"
 """Targets of the links in an empty scene."""
 
@@ -20,6 +23,7 @@ class FrameSection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.ui.tabs.connect("currentChanged(int)", self.on_tab)
+        self.fit_tabs()
         self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.ui.emptyLabel.connect("linkActivated(QString)", self.on_link)
 
@@ -33,8 +37,17 @@ class FrameSection(Section):
         self.ui.emptyLabel.text = text
         self.ui.emptyLabel.visible = bool(text) and not running
 
+    def fit_tabs(self) -> None:
+        """Give the tabs the height of the page that is shown, not that of the highest one."""
+        tabs, policy = self.ui.tabs, qt.QSizePolicy
+        for index in range(tabs.count):
+            shown = index == tabs.currentIndex
+            tabs.widget(index).setSizePolicy(policy.Preferred, policy.Preferred if shown else policy.Ignored)
+        tabs.setSizePolicy(policy.Expanding, policy.Maximum if self.panel.tab() == TABLE_FIRST else policy.Expanding)
+
     def on_tab(self, index: int) -> None:
         """Another tab is shown."""
+        self.fit_tabs()
         for section in self.panel.sections:
             section.tab_changed()
         self.panel.update()

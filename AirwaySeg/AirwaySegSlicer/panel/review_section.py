@@ -20,7 +20,7 @@ from AirwaySegSlicer.scene.review_views import ReviewViews
 from AirwaySegSlicer.scene.steps import last_step
 from AirwaySegSlicer.scene.tags import DECISIONS, read_tag
 
-COLUMN_WIDTHS = (130, 96, 52)
+COLUMN_WIDTHS = (130, 96, 52, 60)
 OPEN = "open"
 """Filter: every kind, without those that have a decision."""
 KEYS = {"previous": "P", "next": "N", "later": "L", "accept": "A", "refuse": "R"}
@@ -44,6 +44,7 @@ class ReviewSection(Section):
         table.verticalHeader().setVisible(False)
         table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setHighlightSections(False)  # bold titles would be cut off
         for column, width in enumerate(COLUMN_WIDTHS):
             table.setColumnWidth(column, width)
         table.connect("itemSelectionChanged()", self.on_selection)
@@ -184,6 +185,7 @@ class ReviewSection(Section):
         with errors_shown():
             if airways is not None and item is not None:
                 self.ensure_library(items)
+                self.ui.branchTable.clearSelection()  # its highlight would look like that of the point
                 self._airways = airways
                 self._views.show(airways, item, [one for one in items if one is not item])
         self.show_reason()

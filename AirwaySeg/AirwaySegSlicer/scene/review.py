@@ -200,7 +200,10 @@ def _repair_reason(repair: Repair) -> str:
         "applied": _("A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree."),
         "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree."),
         "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused."),
-    }[repair.state].format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
+    }[repair.state]
+    if repair.state == "refused" and not repair.brought_mm:
+        text = _("A bridge of {gap} mm was refused, which brings no more airway to the tree.")
+    text = text.format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
     return f"{text} " + (repair.reason or _("Its score is {score}.").format(score=f"{repair.score:.2f}"))
 
 

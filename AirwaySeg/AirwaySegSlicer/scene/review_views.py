@@ -33,7 +33,13 @@ ACROSS, ALONG = "Red", "Green"
 """Slice views that are turned across the branch and along it; the others keep their orientation."""
 FIELD_MM = 70.0
 """Width of the turned slice views."""
-CAMERA_MM = 140.0
+CAMERA_MM, CAMERA_SIDES = 140.0, 24
+"""Distance of the camera, and how many sides are compared from which it may look."""
+TURN_MM = 20.0
+"""What a turn by 90 degrees costs; what hides the point costs the sum of the radii at the centerline's points there."""
+CLEAR_MM, HIDDEN_MM = 6.0, 3.0
+"""Airway nearer to the point than the first hides nothing, nor does one whose lumen is farther than the second from the
+line of sight."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class ReviewViews:
         self._turn(ACROSS, centre, direction, _perpendicular(direction))
         self._turn(ALONG, centre, _perpendicular(direction), direction)
         for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
-            _turn_camera(camera, centre, direction)
+            _turn_camera(camera, centre, direction, airways)
 
     def restore(self, airways: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Give the slice views their orientation and field of view back, and remove the highlight."""
@@ -243,17 +249,53 @@ def _world_direction(airways: slicer.vtkMRMLSegmentationNode, point: Point, dire
     return _unit(np.subtract(ahead, _world(airways, point)))
 
 
-def _turn_camera(camera: slicer.vtkMRMLCameraNode, centre: Point, direction: Point) -> None:
-    """Look at the point at a right angle to the branch, from as near to where the camera was as possible."""
+def _turn_camera(
+    camera: slicer.vtkMRMLCameraNode, centre: Point, direction: Point, airways: slicer.vtkMRMLSegmentationNode
+) -> None:
+    """Look at the point at a right angle to the branch: from where little airway is in between, and near to before."""
     import numpy as np
 
     towards = np.subtract(camera.GetPosition(), camera.GetFocalPoint())
-    side = towards - np.dot(towards, direction) * np.array(direction)
-    if np.linalg.norm(side) < 1e-3 * np.linalg.norm(towards):
-        side = np.array(_perpendicular(direction))
+    before = towards - np.dot(towards, direction) * np.array(direction)
+    if np.linalg.norm(before) < 1e-3 * np.linalg.norm(towards):
+        before = np.array(_perpendicular(direction))
+    first = np.array(_unit(before))
+    over = np.cross(direction, first)
+    turns = 2 * np.pi * np.arange(CAMERA_SIDES) / CAMERA_SIDES
+    sides = np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * over
+    cost = _hidden_mm(airways, centre, sides) + TURN_MM * (1 - np.cos(turns))
+    side = sides[int(cost.argmin())]
     camera.SetFocalPoint(*centre)
-    camera.SetPosition(*(np.array(centre) + CAMERA_MM * np.array(_unit(side))))
+    camera.SetPosition(*(np.array(centre) + CAMERA_MM * side))
     up = np.array([0.0, 0.0, 1.0])
-    if abs(np.dot(up, _unit(side))) < 0.95:
+    if abs(np.dot(up, side)) < 0.95:
         camera.SetViewUp(*up)
     camera.ResetClippingRange()
+
+
+def _hidden_mm(airways: slicer.vtkMRMLSegmentationNode, centre: Point, sides: Array) -> Array:
+    """How much lumen lies before a point (world) when it is looked at from each side (N, 3), in mm of radius, (N,)."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    centerline = companion(airways, CENTERLINE)
+    if centerline is None:
+        return np.zeros(len(sides))
+    polydata, own = centerline.GetPolyData(), [0.0, 0.0, 0.0]
+    centerline.TransformPointFromWorld(centre, own)
+    away = vtk_to_numpy(polydata.GetPoints().GetData()) - own
+    radii = vtk_to_numpy(polydata.GetPointData().GetArray("radius_mm"))
+    ahead = away @ np.array([_own_direction(centerline, centre, side) for side in sides]).T
+    beside = np.sqrt(np.maximum((away**2).sum(axis=1)[:, None] - ahead**2, 0))
+    hides = (ahead > CLEAR_MM) & (ahead < CAMERA_MM) & (beside < radii[:, None] + HIDDEN_MM)
+    return (hides * radii[:, None]).sum(axis=0)
+
+
+def _own_direction(centerline: slicer.vtkMRMLModelNode, centre: Point, side: Array) -> Point:
+    """A direction of the world in the space of the centerline."""
+    import numpy as np
+
+    ends = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    for end, point in zip(ends, (centre, np.add(centre, side).tolist()), strict=True):
+        centerline.TransformPointFromWorld(point, end)
+    return _unit(np.subtract(ends[1], ends[0]))
