@@ -78,7 +78,7 @@ def _percent(share: float | None) -> float | None:
 
 def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
     """The sets of columns by their keys, each with its name; all of them fit into a panel of 400 pixels."""
-    number = Column(_("Branch"), _("Number of the branch"), 58, lambda row: row.id)
+    number = Column(_("No."), _("Number of the branch"), 46, lambda row: row.id)
     generation = Column(
         _("Gen."), _("Weibel generation: the trachea is 0 (an estimate)"), 38, lambda row: row.generation
     )

@@ -43,6 +43,7 @@ class FrameSection(Section):
         for index in range(tabs.count):
             shown = index == tabs.currentIndex
             tabs.widget(index).setSizePolicy(policy.Preferred, policy.Preferred if shown else policy.Ignored)
+            tabs.widget(index).setMinimumHeight(0 if shown else 1)  # 1: instead of what its contents need
         tabs.setSizePolicy(policy.Expanding, policy.Maximum if self.panel.tab() == TABLE_FIRST else policy.Expanding)
 
     def on_tab(self, index: int) -> None:
