@@ -232,6 +232,7 @@ class Session(EditSteps):
         x, y, z = np.rint(to_ijk[:3, :3] @ points[-1] + to_ijk[:3, 3]).astype(int)
         mask[z - 8 : z + 9, y - 8 : y + 9, x - 8 : x + 9] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, airways, segments.SEGMENT_ID, ct)
+        airways.CreateClosedSurfaceRepresentation()  # as Slicer's editor does where the airways are shown in 3D
         self.host.pump(lambda: self.ui.outOfDateLabel.visible, limit_s=LIMIT_S)
         self.picture(target)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.sample_data import draw_sample
+from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 
 WITH_BRANCHES = ("reviewTab", "measureTab")
 """Tabs below which the table of branches is shown."""
 TABLE_FIRST = "measureTab"
 """The tab that leaves all room below its contents to the table of branches."""
+FRAME, ANY_HEIGHT = 8, 16_777_215
+"""Pixels: of the frame round a page, and Qt's greatest height."""
 SAMPLE, DICOM = "sample", "dicom"
 """Targets of the links in an empty scene."""
 
@@ -23,7 +25,7 @@ class FrameSection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.ui.tabs.connect("currentChanged(int)", self.on_tab)
-        self.fit_tabs()
+        self.ui.compareSection.connect("contentsCollapsed(bool)", lambda collapsed: call_later(self.fit_tabs))
         self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.ui.emptyLabel.connect("linkActivated(QString)", self.on_link)
 
@@ -33,22 +35,21 @@ class FrameSection(Section):
         self.ui.progressBar.visible = running
         self.ui.cancelButton.visible = running
         self.ui.branchesFrame.visible = self.panel.tab() in WITH_BRANCHES
+        self.fit_tabs()
         text = what_to_do(self.panel.ct() is not None, self.panel.airways() is not None)
         self.ui.emptyLabel.text = text
         self.ui.emptyLabel.visible = bool(text) and not running
 
     def fit_tabs(self) -> None:
-        """Give the tabs the height of the page that is shown, not that of the highest one."""
-        tabs, policy = self.ui.tabs, qt.QSizePolicy
-        for index in range(tabs.count):
-            shown = index == tabs.currentIndex
-            tabs.widget(index).setSizePolicy(policy.Preferred, policy.Preferred if shown else policy.Ignored)
-            tabs.widget(index).setMinimumHeight(0 if shown else 1)  # 1: instead of what its contents need
-        tabs.setSizePolicy(policy.Expanding, policy.Maximum if self.panel.tab() == TABLE_FIRST else policy.Expanding)
+        """Where the table comes first, make the tabs no higher than the page that is shown needs."""
+        if self.panel.closed:
+            return
+        tabs = self.ui.tabs
+        needed = tabs.currentWidget().sizeHint.height() + tabs.tabBar().sizeHint.height() + FRAME
+        tabs.maximumHeight = needed if self.panel.tab() == TABLE_FIRST else ANY_HEIGHT
 
     def on_tab(self, index: int) -> None:
         """Another tab is shown."""
-        self.fit_tabs()
         for section in self.panel.sections:
             section.tab_changed()
         self.panel.update()
