@@ -265,6 +265,7 @@ class ReviewSection(Section):
 
     def on_edit(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
         """Voxels or decisions have changed, also by Undo in the Segment Editor; one step may call this many times."""
+        self._views.changed()
         if not self._waits:
             self._waits = True
             call_later(self.after_edit)
@@ -277,6 +278,7 @@ class ReviewSection(Section):
 
     def measured(self) -> None:
         """The list may be another one."""
+        self._views.changed()
         self._shown = None
 
     def let_go(self) -> None:

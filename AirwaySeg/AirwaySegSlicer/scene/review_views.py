@@ -56,14 +56,17 @@ class ReviewViews:
 
     def __init__(self) -> None:
         self._before: dict[str, _Slice] = {}
+        self._previews: dict[str, tuple[Array, bool]] = {}  # of the points that are selected together, by their keys
 
     def show(
         self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, beside: Sequence[ReviewItem] = ()
     ) -> None:
         """Turn the views to a point, and highlight what a decision would change there and at those ``beside`` it."""
         voxels, adds = preview_of(airways, item)
+        together = {other.key: self._previews.get(other.key) or preview_of(airways, other) for other in beside}
+        self._previews = together | {item.key: (voxels, adds)}
         if beside:
-            highlight_all(airways, [(voxels, adds), *(preview_of(airways, other) for other in beside)])
+            highlight_all(airways, list(self._previews.values()))
         else:
             highlight(airways, item, voxels, adds)
         centre = _world(airways, item.point)
@@ -85,12 +88,18 @@ class ReviewViews:
                     node.GetSliceToRAS().DeepCopy(before.matrix)
                     node.UpdateMatrices()
         self._before.clear()
+        self.changed()
         if airways is not None and airways.GetScene() is not None:
             hide_change(airways)
+
+    def changed(self) -> None:
+        """Voxels or decisions have changed, so that other voxels may be what decisions would change."""
+        self._previews.clear()
 
     def forget(self) -> None:
         """The scene is closed."""
         self._before.clear()
+        self.changed()
 
     def _turn(self, name: str, centre: Point, normal: Point, transverse: Point) -> None:
         node = slice_node(name)
