@@ -101,6 +101,7 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
     add_cohort_options(parser)
     for setting in fields(SegmentSettings):
         _add_setting(parser, setting)
+    add_plugin_option(parser)
     _add_progress_and_force(parser, "results of other settings, weights, versions or CTs; those that fit are kept")
     parser.set_defaults(run=_cohort)
 
@@ -282,6 +283,7 @@ def _cohort(options: argparse.Namespace) -> int:
         options.force,
         options.dicom_seg,
         cluster_of(options),
+        tuple(options.plugin),
     )
     if options.list:
         print(list_cohort(request, options.progress))

@@ -31,7 +31,7 @@ from AirwaySegLib.networks.architectures import architecture
 from AirwaySegLib.networks.device_plan import choose_cpu_backend, plan
 from AirwaySegLib.networks.search import Area, has_first_look, search, work
 from AirwaySegLib.networks.sliding_window import Backend, PlannedBackend, open_backend
-from AirwaySegLib.networks.speed import duration, window_seconds
+from AirwaySegLib.networks.speed import about, window_seconds
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.repair import Repaired, RepairModel, Source, open_repair_model, repair, whole_hu
@@ -299,7 +299,7 @@ def _tell_expected(model: Model, area: Area, settings: SegmentSettings, run_repo
     count, windows = work(model.info, settings, area)
     seconds = windows * model.window_seconds
     run_report.decisions["network_seconds_expected"] = round(seconds, 1)
-    run_report.tell(f"The network runs up to {count} windows: {duration(seconds)} on this computer, or less.")
+    run_report.tell(f"The network runs up to {count} windows: {about(seconds)} on this computer, or less.")
 
 
 def opened(model: Model, shape: tuple[int, ...], settings: SegmentSettings, run_report: RunReport) -> Backend:

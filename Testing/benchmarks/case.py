@@ -1,11 +1,12 @@
 """A whole case, before and after: seconds by stage and peak memory of `airwayseg segment`, as users run it.
 
-    .venv/bin/python Testing/benchmarks/case.py CT --before REVISION [--own "--weights fast"] [--processor avx2]
+    .venv/bin/python Testing/benchmarks/case.py CT --before REVISION [--own="--weights fast" ...] [--processor avx2]
 
 Each side is a child process with the code and the weights of its own tree: the revision in a temporary git worktree,
-and this one. They take turns, so that other work on the computer falls on both. Stages are those of report.json;
-"start" is what lies outside them: Python, imports, weights. Processor time tells more than seconds where other programs
-run. With ``--reference`` the masks of both sides are compared with a reference, else with each other. Linux and macOS.
+and this one, once without options and once with each text of ``--own``. They take turns, so that other work on the
+computer falls on all. Stages are those of report.json; "start" is what lies outside them: Python, imports, weights.
+Processor time tells more than seconds where other programs run. With ``--reference`` the masks are compared with a
+reference, else with that of the revision. Linux and macOS.
 
 ``--processor avx2`` stands in for a processor without AVX-512 on one that has it: PyTorch and oneDNN, with which both
 libraries compute convolutions, are told to use AVX2, and the network runs in float32. Other loops of OpenVINO still use
@@ -86,30 +87,28 @@ def run(side: Side, out: Path, options: argparse.Namespace) -> None:
     side.decisions = report["decisions"]
 
 
-def compare(before: Side, after: Side, folder: Path, reference: Path | None) -> None:
-    """Print both sides with their ratio, and how far the masks agree."""
-    names = list(dict.fromkeys([*before.stages[0], *after.stages[0]]))
-    print(f"{'seconds':<12}{before.name[:12]:>12}{after.name:>12}{'ratio':>8}")
+def compare(sides: list[Side], folder: Path, reference: Path | None) -> None:
+    """Print the sides beside each other, how many times as fast each is as the first, and how far the masks agree."""
+    names = list(dict.fromkeys(name for side in sides for name in side.stages[0]))
+    print(f"{'seconds':<12}" + "".join(f"{side.name[:26]:>28}" for side in sides))
     for name in names:
-        one, other = before.best(name), after.best(name)
-        print(f"{name:<12}{one:12.1f}{other:12.1f}{one / other if other else float('nan'):8.2f}")
-    print(f"{'peak GiB':<12}{before.peak_gib:12.2f}{after.peak_gib:12.2f}")
-    for side in (before, after):
-        print(side.name, {key: side.decisions.get(key) for key in ("device", "backend", "precision", "windows")})
-    masks = {side.name: read(folder / side.name / "airways.nrrd") > 0 for side in (before, after)}
-    if reference is None:
-        one, other = masks.values()
-        length = tree_length_detected(other, one), tree_length_detected(one, other)
-        print(f"Dice {dice(one, other):.4f}; length of the one in the other {length[0]:.4f}, {length[1]:.4f}")
-        return
-    labels = read(reference)
+        first = sides[0].best(name)
+        cells = [f"{side.best(name):12.1f} ({first / max(side.best(name), 0.05):5.2f} times)" for side in sides]
+        print(f"{name:<12}" + "".join(f"{cell:>28}" for cell in cells))
+    print(f"{'peak GiB':<12}" + "".join(f"{side.peak_gib:28.2f}" for side in sides))
+    for side in sides:
+        kept = ("device", "backend", "precision", "windows", "windows_of_128")
+        print(f"{side.name}: { ({key: side.decisions.get(key) for key in kept}) }")
+    masks = {side.name: read(folder / str(number) / "airways.nrrd") for number, side in enumerate(sides)}
+    labels = read(reference) if reference is not None else masks.pop(sides[0].name)
+    print(f"compared with {reference.name if reference is not None else sides[0].name}:")
     for name, mask in masks.items():
         rates = (
-            tree_length_detected(mask, labels == 1),
-            precision(mask, labels == 1, labels == 2),
-            dice(mask, labels == 1, labels == 2),
+            tree_length_detected(mask > 0, labels == 1),
+            precision(mask > 0, labels == 1, labels == 2),
+            dice(mask > 0, labels == 1, labels == 2),
         )
-        print(f"{name:<12} TLD {100 * rates[0]:.2f} precision {100 * rates[1]:.2f} DSC {100 * rates[2]:.2f}")
+        print(f"{name:<20} TLD {100 * rates[0]:.2f} precision {100 * rates[1]:.2f} DSC {100 * rates[2]:.2f}")
 
 
 def main() -> int:
@@ -121,14 +120,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--reference", type=Path, help="a mask: 1 airway, 2 left out")
     parser.add_argument("--options", default="", help="more options of `airwayseg segment`, in one text")
-    parser.add_argument("--own", default="", help="the same, for this tree only, such as '--weights fast'")
+    parser.add_argument("--own", action="append", default=[], help="one more side: this tree with these options")
     options = parser.parse_args()
     with worktree(options.before) as tree, tempfile.TemporaryDirectory() as folder:
-        before, after = Side(options.before, tree), Side("this", ROOT, options.own.split())
+        own = [Side(("this " + text).strip(), ROOT, text.split()) for text in ["", *options.own]]
+        sides = [Side(options.before, tree), *own]
         for _ in range(options.repeats):
-            for side in (before, after):
-                run(side, Path(folder, side.name), options)
-        compare(before, after, Path(folder), options.reference)
+            for number, side in enumerate(sides):
+                run(side, Path(folder, str(number)), options)
+        compare(sides, Path(folder), options.reference)
     print(f"fastest of {options.repeats}; {os.cpu_count()} processors")
     return 0
 

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -116,9 +117,10 @@ def _client(distributed: Any, cluster: Cluster, stack: ExitStack) -> Any:
     stack.enter_context(config.set({"distributed.scheduler.allowed-failures": cluster.deaths}))
     address: Any = cluster.address
     if not address:
-        address = stack.enter_context(
-            distributed.LocalCluster(n_workers=cluster.workers, threads_per_worker=1, processes=True)
-        )
+        with warnings.catch_warnings():  # Dask then takes another port for its dashboard; its address is told anyhow
+            warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use")
+            local = distributed.LocalCluster(n_workers=cluster.workers, threads_per_worker=1, processes=True)
+        address = stack.enter_context(local)
     try:
         return distributed.Client(address)
     except (OSError, ValueError, ImportError) as error:

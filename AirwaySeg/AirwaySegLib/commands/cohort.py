@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from AirwaySegLib.errors import AirwaySegError, Cancelled, one_sentence
 from AirwaySegLib.files.atomic_output import unfinished_names
 from AirwaySegLib.files.dicom_seg import import_highdicom
 from AirwaySegLib.files.folder_lock import InUse, locked
+from AirwaySegLib.networks.plugins import load_plugins
 from AirwaySegLib.networks.weights import read_info
 from AirwaySegLib.pipeline import Model, load_model, repair_model_of
 from AirwaySegLib.progress import Bar, Progress, silent
@@ -60,7 +61,7 @@ class CohortRequest:
 
     ``shard`` "I/N" takes every Nth case and writes no tables. ``force`` replaces results of other settings, weights,
     versions or CTs. ``dicom_seg`` is "airways" or "lobes": results of DICOM get a DICOM Segmentation. ``cluster`` runs
-    the cases there.
+    the cases there. ``plugins`` are the files of `load_plugins`, which have been run here; each worker runs them, too.
     """
 
     inputs: list[Path]
@@ -72,6 +73,7 @@ class CohortRequest:
     force: bool = False
     dicom_seg: str = ""
     cluster: Cluster | None = None
+    plugins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class How:
     settings: SegmentSettings
     force: bool = False
     dicom_seg: str = ""
+    plugins: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -247,7 +250,8 @@ def _changed(case: Case) -> float:
 
 def _run(plan: Plan, request: CohortRequest, display: CohortDisplay) -> tuple[dict[str, str], int]:
     """Run what is waiting, and what failed once more; the sentences of those that failed, and how many are in use."""
-    how = How(request.output.absolute(), request.settings, request.force, request.dicom_seg)
+    plugins = tuple(path.absolute() for path in request.plugins)
+    how = How(request.output.absolute(), request.settings, request.force, request.dicom_seg, plugins)
     for case in plan.finished:
         forget_failure(request.output, case.id)  # such as of a DICOM Segmentation that nobody asks for any more
     failed: dict[str, str] = {}
@@ -290,8 +294,14 @@ def run_all(cases: list[Case], how: How, display: CohortDisplay, cluster: Cluste
 
 def run_in_worker(how: How, case: Case) -> Outcome:
     """Run one case in the process of a worker, which keeps the weights for the next; the CT is read here."""
+    _load_plugins_once(how.plugins)
     sha256 = read_info(how.settings.weights)[1]
     return run_one(case, how, _kept_model(how.settings, sha256), case.read, silent)
+
+
+@cache
+def _load_plugins_once(paths: tuple[Path, ...]) -> None:
+    load_plugins(paths)
 
 
 @lru_cache(maxsize=1)

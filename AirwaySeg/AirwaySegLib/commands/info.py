@@ -8,7 +8,7 @@ from AirwaySegLib.errors import AirwaySegError, one_sentence
 from AirwaySegLib.files.volume import Volume, to_canonical
 from AirwaySegLib.networks.search import work
 from AirwaySegLib.networks.sliding_window import PlannedBackend
-from AirwaySegLib.networks.speed import OTHER_SECONDS, USUAL_VOXELS, USUAL_WINDOWS, duration
+from AirwaySegLib.networks.speed import OTHER_SECONDS, USUAL_VOXELS, USUAL_WINDOWS, about
 from AirwaySegLib.pipeline import Model, RunReport, Scan, Surroundings, area_of, load_model, opened, survey
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.settings import SegmentSettings
@@ -82,8 +82,8 @@ def _work(ct: Volume, around: Surroundings, model: Model, settings: SegmentSetti
         how = backend.plan
         library = f" with {how.backend}" if how.device == "cpu" else ""
         lines.append(f"network: {info.name}, on {how.device}{library} in {how.precision}")
-    total = duration(seconds + ct.array.size * OTHER_SECONDS)
-    lines.append(f"expected: {total} on this computer, of which the network {duration(seconds)}")
+    total = about(seconds + ct.array.size * OTHER_SECONDS)
+    lines.append(f"expected: {total} on this computer, of which the network {about(seconds)}")
     return lines
 
 
@@ -98,5 +98,5 @@ def usual_case(settings: SegmentSettings) -> dict[str, str]:
         "device": "" if how is None else how.device,
         "library": library,
         "precision": "" if how is None else how.precision,
-        "duration": duration(seconds),
+        "duration": about(seconds),
     }

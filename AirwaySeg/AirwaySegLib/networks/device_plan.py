@@ -22,7 +22,10 @@ Patch = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Device, backend, precision and batch size; `bytes_estimated` is the estimated peak memory on that device."""
+    """Device, backend, precision and batch size; `bytes_estimated` is the estimated peak memory on that device.
+
+    ``on_cpu`` is the backend that is wanted where a GPU fails: a choice of `SegmentSettings`.
+    """
 
     device: str
     backend: CpuBackend
@@ -30,6 +33,7 @@ class Plan:
     batch: int
     bytes_estimated: int
     warnings: tuple[str, ...] = ()
+    on_cpu: str = "auto"
 
 
 PROCESS_BYTES = 400 * 2**20
@@ -85,7 +89,7 @@ def plan(
     window = int(GPU_ALLOWANCE * WINDOW_BYTES_PER_VOXEL["torch", chosen] * math.prod(patch_zyx))
     batch = 1 if free is None else min(int(0.9 * free / window), LARGEST_BATCH)
     if batch >= 1:
-        return Plan(device, "torch", chosen, batch, batch * window)
+        return Plan(device, "torch", chosen, batch, batch * window, on_cpu=backend)
     warning = f"A window needs {_gib(window)} on the GPU, but {_gib(free or 0)} are free; the CPU is used."
     on_cpu = _cpu_plan(shape, patch_zyx, choose_cpu_backend(backend), precision, None)
     return replace(on_cpu, warnings=(warning, *on_cpu.warnings))

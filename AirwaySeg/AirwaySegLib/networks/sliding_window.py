@@ -248,9 +248,8 @@ class PlannedBackend:
         return runner
 
     def _open_on_cpu(self) -> Runner:
-        self.plan = replace(
-            self.plan, device="cpu", backend=choose_cpu_backend("auto", self.info.architecture), batch=1
-        )
+        backend = choose_cpu_backend(self.plan.on_cpu, self.info.architecture)
+        self.plan = replace(self.plan, device="cpu", backend=backend, batch=1)
         return self._open()
 
     def _open_openvino(self, net: Any) -> Runner:

@@ -32,7 +32,7 @@ def window_seconds(backend: Backend, info: ModelInfo) -> float:
     return (time.perf_counter() - start) * WINDOW_VOXELS / window[0, 0].size
 
 
-def duration(seconds: float) -> str:
+def about(seconds: float) -> str:
     """A time for people, rounded: "about 40 s", "about 3 min"."""
     if seconds < 100:
         return f"about {max(5, 5 * round(seconds / 5))} s"

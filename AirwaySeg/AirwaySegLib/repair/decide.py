@@ -263,7 +263,8 @@ class _Growth:
     def _state(self, bridge: Bridge, component: int, before: Proposal | None) -> tuple[str, str]:
         """State and reason of a bridge that is not refused."""
         if bridge.score < self.threshold:
-            return PROPOSED, f"Its score of {bridge.score:.2f} is below {self.threshold:.2f}."
+            digits = 2 if round(bridge.score, 2) < round(self.threshold, 2) else 4
+            return PROPOSED, f"Its score of {bridge.score:.{digits}f} is below {self.threshold:.2f}."
         if before and before.state != APPLIED:
             return PROPOSED, f"It continues from fragment {component}, which is not joined yet."
         return APPLIED, ""

@@ -162,7 +162,7 @@ def _of_branch(airways: ParsedAirways, ct: NDArray, sections: Sections, air_hu: 
     columns = start[:, None] + np.arange(WINDOW)
     return Profiles(
         np.repeat(np.arange(count), RAYS),
-        np.abs(directions[..., 0]).ravel(),
+        np.minimum(np.abs(directions[..., 0]), 1).ravel(),  # a unit vector may be longer by rounding
         np.where(near, edges.inner_mm, np.nan),
         start * STEP_MM,
         np.take_along_axis(hu, columns, axis=1),

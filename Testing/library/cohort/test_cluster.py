@@ -3,11 +3,13 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -62,12 +64,17 @@ def test_when_a_worker_is_killed_no_case_is_lost_and_none_is_done_twice(a_path_f
 
 
 @pytest.mark.slow
-def test_dask_logs_no_more_than_the_program(a_path_for_workers, tmp_path, caplog):
+@pytest.mark.filterwarnings("error")
+def test_dask_says_no_more_than_the_program(a_path_for_workers, tmp_path, caplog):
     pytest.importorskip("distributed")
     (tmp_path / "go").touch()
     logging.getLogger("distributed").setLevel(logging.INFO)  # as its import does
     task = partial(cluster_tasks.note_and_wait, tmp_path)
-    assert len(list(run_on_cluster([Case("one", Path("one"))], task, Cluster(workers=1), lambda *_: None))) == 1
+    with socket.socket() as taken:  # the port that Dask's dashboard likes best
+        with suppress(OSError):
+            taken.bind(("", 8787))
+            taken.listen()
+        assert len(list(run_on_cluster([Case("one", Path("one"))], task, Cluster(workers=1), lambda *_: None))) == 1
     assert not [record for record in caplog.records if record.levelno < logging.WARNING]
 
 

@@ -579,3 +579,21 @@ def test_a_second_run_into_the_same_folder_is_refused(a_study, a_dark_network, t
         other.communicate("")
     with locked(tmp_path / "out", "this test"):
         pass
+
+
+def test_a_worker_runs_the_plug_ins_once_and_before_it_reads_weights(tmp_path):
+    plugin, runs = tmp_path / "network.py", tmp_path / "runs"
+    plugin.write_text(f"open({str(runs)!r}, 'a').write('x')\n")
+    how = cohort.How(tmp_path, SegmentSettings(weights=str(tmp_path / "no.safetensors")), plugins=(plugin,))
+    for _ in range(2):
+        with pytest.raises(AirwaySegError, match=r"no\.safetensors"):
+            cohort.run_in_worker(how, Case("one", tmp_path / "ct.nrrd"))
+    assert runs.read_text() == "x"
+
+
+def test_plug_ins_of_a_cohort_reach_its_workers(a_dark_network, a_study, tmp_path, monkeypatch):
+    plugin, asked = tmp_path / "network.py", []
+    plugin.write_text("")
+    monkeypatch.setattr(cohort, "run_all", lambda cases, how, display, cluster: asked.append(how.plugins) or [])
+    assert run(a_study, "-o", tmp_path / "out", "--plugin", plugin) == 2
+    assert asked == [(plugin,)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -312,14 +313,18 @@ def test_a_full_gpu_takes_single_windows_and_then_the_cpu(
     assert len(warnings) == sentences
 
 
-def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("wanted", "used"), [("torch", "torch"), ("auto", "openvino")])
+def test_a_gpu_that_cannot_run_the_network_gives_way_to_the_cpu(
+    wanted: str, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unknown = RuntimeError("CUDA error: no kernel image is available\nfor this device")
     monkeypatch.setattr(sliding_window, "TorchBackend", a_runner_that_fails_above(0, unknown))
+    monkeypatch.setattr(device_plan.openvino_backend, "is_installed", lambda: True)
+    monkeypatch.setattr(sliding_window, "OpenVinoBackend", lambda *_: SimpleNamespace(precision="float32"))
     warnings: list[str] = []
-    opened = PlannedBackend(
-        a_net()[0], description_of(a_net()[0]), Plan("cuda", "torch", "float32", 1, 0), warnings.append
-    )
-    assert opened.plan.device == "cpu"
+    planned = Plan("cuda", "torch", "float32", 1, 0, on_cpu=wanted)
+    opened = PlannedBackend(a_net()[0], description_of(a_net()[0]), planned, warnings.append)
+    assert (opened.plan.device, opened.plan.backend) == ("cpu", used)
     assert warnings == ["cuda cannot run the network (CUDA error: no kernel image is available); the CPU is used."]
 
 

@@ -1,6 +1,7 @@
 """Decisions about bridges on drawn trees whose fragments, loops and blobs are known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,8 @@ def test_below_the_threshold_it_is_proposed_and_so_is_what_hangs_on_it(broken):
     weak = Bridge(near.joins, near.voxels, 0.3, NETWORK, near.length_mm)
     first, second = decide([far, weak], parsed, labels, 0.5)
     assert (first.state, first.reason) == (PROPOSED, "Its score of 0.30 is below 0.50.")
+    (nearly,) = decide([replace(weak, score=0.4996)], parsed, labels, 0.5)
+    assert nearly.reason == "Its score of 0.4996 is below 0.50."
     assert (second.state, second.reason) == (
         PROPOSED,
         f"It continues from fragment {middle}, which is not joined yet.",

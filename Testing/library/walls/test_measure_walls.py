@@ -12,6 +12,8 @@ from walled_tubes import Pipe, Scanner, draw_ct
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.walls.measure import THICK_SLICES_MM, measure_walls
+from AirwaySegLib.walls.rays import profiles_of
+from AirwaySegLib.walls.sections import sections_of
 
 OBLIQUE = (1.0, 0.6, 0.4)
 SMALL = Scanner(size_mm=(18.0, 21.0, 21.0))
@@ -39,6 +41,17 @@ def test_the_wall_of_an_oblique_tube_is_as_thick_as_drawn(thickness_mm, blur_mm)
     outer_mm = 4.0 + 2 * thickness_mm
     assert wall.wall_area_fraction == pytest.approx(1 - (4.0 / outer_mm) ** 2, abs=0.05)
     assert wall.usable_rays > 0.85 and wall.lumen_rays > 0.95
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_ray_along_z_that_rounding_made_longer_than_1_is_fitted():
+    ct, mask = draw_ct([Pipe(2.0, 1.0, (0.0, 1.0, 0.0))], SMALL)
+    airways = parse_airways(mask)
+    (one,) = sections_of(airways)
+    unit = np.broadcast_to(np.array([1 + 2**-52, 0, 0]), one.across.shape)
+    turned = replace(one, across=unit, over=np.cross(one.along, unit))
+    rays = profiles_of(airways, ct.array, [turned], -1000.0)
+    assert np.isfinite(rays.fitted((0.6, 0.6), -1000.0, 50.0).thickness_mm[rays.usable]).all()
 
 
 def test_slices_thicker_than_pixels_change_nothing():
