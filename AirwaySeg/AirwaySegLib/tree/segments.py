@@ -191,7 +191,7 @@ def _members(sets: Numbers) -> Numbers:
 
 
 @cache
-def _pairs(segments: int) -> tuple[Vector, Numbers, Numbers]:
+def _pairs(segments: int) -> tuple[NDArray, NDArray, NDArray]:
     """Of all pairs of sets: the cost of what they share, (M, M); their order by union, and where each union begins."""
     sets = np.arange(1 << segments)
     union = (sets[:, None] | sets).ravel()
