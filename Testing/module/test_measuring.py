@@ -333,7 +333,18 @@ def test_the_segment_overlay_has_a_colour_for_each_segment(a_tree):
     _ct, _mask, airways, maps = a_tree
     overlays.show_overlay(airways, "segment", overlays.OverlayLook(surface=True), maps)
     colours = nodes.companion(airways, nodes.SURFACE).GetDisplayNode().GetColorNode()
-    assert colours.GetNumberOfColors() == 19 and colours.GetColorName(1) == "RB1 apical, right upper lobe"
+    assert colours.GetNumberOfColors() == 19 and colours.GetColorName(1) == "RB1 apical"
+
+
+def test_a_legend_has_room_for_its_names_and_numbers_cover_little(a_tree):
+    _ct, _mask, airways, maps = a_tree
+    sizes = {}
+    for key in ("segment", "generation", "diameter"):
+        overlays.show_overlay(airways, key, overlays.OverlayLook(surface=True), maps)
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.companion(airways, nodes.SURFACE))
+        sizes[key] = legend.GetSize()
+    assert sizes["segment"] == pytest.approx((0.3, 0.6)) and sizes["diameter"] == pytest.approx((0.08, 0.3))
+    assert sizes["generation"][0] == pytest.approx(0.08)
 
 
 def test_a_centerline_of_an_older_version_must_be_measured_again(a_tree):
