@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from inference import PATCH, SIDE, corners, dice, middle_of
@@ -52,7 +52,7 @@ def main() -> int:
     if options.processor == "avx2":
         os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
     openvino = import_openvino()
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    cast(dict[str, Any], sys.modules)["openvino_telemetry"] = None  # NNCF then goes without it
     nncf = importlib.import_module("nncf")
     net, info, _ = load_weights(options.weights)
     fast = inference_form(net, info)

@@ -34,7 +34,7 @@ SEGMENTS: dict[str, tuple[str, str, tuple[float, float, float]]] = {
     "LB9": ("left lower lobe", "lateral basal", (0.67, 0.16, -0.72)),
     "LB10": ("left lower lobe", "posterior basal", (0.17, 0.46, -0.87)),
 }
-"""Lobe, name and direction of each segment's airways, seen from `_origin_mm`. LB8 includes the
+"""Lobe, name and direction of each segment's airways, seen from `origin_of_lobe`. LB8 includes the
 medial basal bronchus, which leaves with it (Boyden, Segmental Anatomy of the Lungs, 1955)."""
 
 SPREAD_DEG = 25.0
@@ -114,8 +114,7 @@ def _lobe(shape: Shape, found: Findings, lobe: str) -> _Lobe:
     members = [branch.id for branch in shape.tree.branches if found.lobes.get(branch.id, ("", 0.0))[0] == lobe]
     inside = set(members)
     firsts = [number for number in members if shape.branch(number).parent not in inside]
-    weights = shape.below_mm[firsts]
-    origin = np.average([_origin_mm(shape, first, lobe) for first in firsts], axis=0, weights=weights)
+    origin = origin_of_lobe(shape, members, lobe)
     cost, off, lengths = [], [], []
     for number in members:
         branch = shape.branch(number)
@@ -133,8 +132,15 @@ def _lobe(shape: Shape, found: Findings, lobe: str) -> _Lobe:
     return _Lobe(names, members, children, np.array(cost), np.array(off), np.array(lengths))
 
 
+def origin_of_lobe(shape: Shape, members: list[int], lobe: str) -> Vector:
+    """The point from which the directions of a lobe's airways, the branches ``members``, are seen, (3,)."""
+    inside = set(members)
+    firsts = [number for number in members if shape.branch(number).parent not in inside]
+    return np.average([_origin_mm(shape, first, lobe) for first in firsts], axis=0, weights=shape.below_mm[firsts])
+
+
 def _origin_mm(shape: Shape, first: int, lobe: str) -> Vector:
-    """The point from which the directions of a lobe's airways are seen, (3,).
+    """That of the airways that begin with one branch, (3,).
 
     It is the start of the lobe's bronchus; of a lower lobe the end of the stem that most of the lobe's airways share.
     """

@@ -12,15 +12,16 @@ from scipy.ndimage import label
 from scipy.spatial.distance import cdist
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.along_axis import Moved, drawn_on_axis
 from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, thick_mm
 from AirwaySegLib.tree.known_parts import KnownParts, checksum
-from AirwaySegLib.tree.moved_lines import Moved, drawn_axis
 
-SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 3.0
+SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 5.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
-longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side."""
+longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side: along a sharp edge it is a
+staircase. Of 641 branches of six CTs 17 stand out by 3 to 5: but for three at most, the CT shows no lumen there."""
 
-TRUNK_RADII = 1.0
+TRUNK_RADII, TRUNK_RIB_VOXELS = 1.0, 3.0
 """The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus."""
 
 SPUR_FLAT = 1.4
@@ -71,6 +72,7 @@ def prune(forest: Forest, lumen: Lumen, known: KnownParts | None = None) -> tupl
         spurs = judge.spurs(forest, courses)
         if not spurs:
             return forest, pruned
+        judge.remember(forest, spurs)
         keep = np.ones(len(forest.rows), bool)
         keep[np.concatenate([course.nodes[1:] for course in spurs])] = False
         forest = forest.kept(keep)
@@ -157,8 +159,8 @@ class _Judge:
         self.lumen, self.thick_mm, self.parts = lumen, thick, parts
         self.voxel_mm = max(lumen.spacing_mm)
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
-        self.rib_mm = RIB_VOXELS * self.mean_mm
         self.known: dict[bytes, bool] = {}
+        self.ends: dict[int, Rows] = {}
         inside = np.zeros([count + 2 for count in lumen.shape], bool)  # background around it
         inside[tuple(lumen.voxels.T + 1)] = True
         self.inside = inside
@@ -184,11 +186,26 @@ class _Judge:
                 rows, forest.rows[others], SPUR_FLAT if len(beside) == 1 or not is_resolved else 1.0
             ):
                 found.append(course)
-            elif len(beside) > 1 and self._is_rib(rows, forest, forks, index, is_resolved):
+            elif len(beside) > 1 and self._is_rib(self._whole(rows), forest, forks, index, is_resolved):
                 start = int(course.nodes[0])
                 ribs[start] = min(ribs.get(start, course), course, key=lambda other: len(other.nodes))
         begins = {int(course.nodes[0]) for course in found}
         return found + [rib for start, rib in ribs.items() if start not in begins]
+
+    def remember(self, forest: Forest, spurs: list[Course]) -> None:
+        """Keep the longest of the spurs that go from each voxel: two lines into the corners of a flat end are its end.
+
+        So a bronchus of the trachea is not judged by a line that lost its end.
+        """
+        for spur in sorted(spurs, key=lambda one: len(one.nodes)):
+            rows = forest.rows[spur.nodes]
+            self.ends[int(rows[0])] = rows[1:]
+
+    def _whole(self, rows: Rows) -> Rows:
+        """A line that springs from a lumen as wide as the trachea's, with the end that it lost."""
+        if self.lumen.wall_mm[rows[0]] < self.thick_mm or int(rows[-1]) not in self.ends:
+            return rows
+        return np.concatenate([rows, self.ends[int(rows[-1])]])
 
     def least_mm(self, own_mm: float, beside_mm: float, least_mm: float) -> float:
         """How far a line with a lumen of radius ``own_mm`` has to stand out of one of radius ``beside_mm``."""
@@ -197,6 +214,10 @@ class _Judge:
         if own_mm < THIN_SHARE * beside_mm:
             return max(SPUR_RADII * own_mm, least_mm, beside_mm)
         return max(TRUNK_RADII * own_mm, least_mm)
+
+    def _rib_mm(self, beside_mm: float) -> float:
+        """How far a line has to stand out of the cross-section of a lumen of radius ``beside_mm`` at least."""
+        return (RIB_VOXELS if beside_mm < self.thick_mm else TRUNK_RIB_VOXELS) * self.mean_mm
 
     def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
         """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.
@@ -255,7 +276,7 @@ class _Judge:
         key = rows.tobytes() + b"/" + path.tobytes() + bytes([is_resolved])
         if key not in self.known:
             sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
-            axis = drawn_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
+            axis = drawn_on_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
             is_resolved = is_resolved or self._has_wide_sections(rows, axis)
             axis_radius_mm = float(np.median(self.lumen.wall_mm[path]))
             drawn_on = int(reach_mm / self.mean_mm)
@@ -314,7 +335,7 @@ class _Judge:
             goes_on[0] = True
             stands_out_mm = self._beyond_mm(rows, moved, occupied_there, goes_on) + radii_mm
             own_mm = float(np.median(radii_mm[~goes_on])) if not goes_on.all() else 0.0
-            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self.rib_mm):
+            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self._rib_mm(float(radii_mm[0]))):
                 return False
         return True
 

@@ -18,6 +18,7 @@ from AirwaySegLib.tree.fragment_ends import ramp
 from AirwaySegLib.tree.fragment_joints import Joint, far_radius_mm, rounded_point
 from AirwaySegLib.tree.loose_pieces import Piece, joints_of_pieces
 from AirwaySegLib.tree.missing import Lack, LungVolumes, cut_off_branches, is_stump, missing_lobes
+from AirwaySegLib.tree.missing_segments import missing_segments
 from AirwaySegLib.tree.suspect import (
     DOUBTFUL_TIP,
     FRAGMENT,
@@ -34,6 +35,7 @@ MOST_OF_A_KIND = 10
 """A person looks at five to twenty suspects of a case."""
 MOST_MISSING_BRANCHES = 2
 """A whole tree has about one point that looks like this."""
+MOST_MISSING_SEGMENTS = 3
 LEAST_SCORE = 0.2
 """What scores less is counted, not listed."""
 NOTE_SCORE = 0.01
@@ -100,8 +102,11 @@ def find_suspects(
         for lack in cut_off_branches(tree)
         if lack.branch.id not in leaking and all(math.dist(lack.point_mm, end) > ONE_LEAK_MM for end in ended)
     ]
-    lobes = [_lacking(MISSING_LOBE, lack) for lack in missing_lobes(tree, volumes)]
-    kinds = [loose[len(pieces) :], lobes, ends, cut_off[:MOST_MISSING_BRANCHES], _merged_leaks(leaks)]
+    lobes = missing_lobes(tree, volumes)
+    segments = missing_segments(tree, frozenset(lack.what for lack in lobes))[:MOST_MISSING_SEGMENTS]
+    missing = [_lacking(MISSING_BRANCH, lack) for lack in segments] + cut_off[:MOST_MISSING_BRANCHES]
+    lacking = [_lacking(MISSING_LOBE, lack) for lack in lobes]
+    kinds = [loose[len(pieces) :], lacking, ends, _sorted(missing), _merged_leaks(leaks)]
     kinds.append(doubtful_tips(tree, probability or {}))
     return [*pieces, *_sorted(suspect for found in kinds for suspect in _shortened(found, most))]
 

@@ -11,6 +11,7 @@ from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.missing import LungVolumes, cut_off_branches, is_stump, missing_lobes
+from AirwaySegLib.tree.missing_segments import missing_segments
 from AirwaySegLib.tree.naming import name_branches
 from AirwaySegLib.tree.suspect import MISSING_BRANCH, MISSING_LOBE
 from AirwaySegLib.tree.suspects import find_suspects
@@ -53,7 +54,7 @@ def test_a_lobe_taken_out_flush_is_a_suspect_where_it_came_off(lobe, at):
 
 def test_a_whole_tree_lacks_nothing():
     tree = draw(WHOLE).tree
-    assert missing_lobes(tree) == [] and cut_off_branches(tree) == []
+    assert missing_lobes(tree) == [] and cut_off_branches(tree) == [] and missing_segments(tree) == []
     assert not [s for s in find_suspects(tree) if s.kind in (MISSING_LOBE, MISSING_BRANCH)]
 
 
@@ -63,6 +64,20 @@ def test_a_lobe_with_little_is_said_with_its_length():
     (lack,) = missing_lobes(tree)
     assert lack.what == RLL and lack.facts["length_mm"] == pytest.approx(14.3, abs=0.1)
     assert lack.warning in tree.warnings and "right lower lobe" in lack.warning
+
+
+@pytest.mark.parametrize(("bronchus", "segment"), [("B3", "RB3"), ("B6", "RB6"), ("l B6", "LB6")])
+def test_a_segment_taken_out_flush_is_a_suspect_where_it_came_off(bronchus, segment):
+    tree = merged(draw(without(bronchus)).tree)
+    (suspect,) = [s for s in find_suspects(tree) if s.kind == MISSING_BRANCH and segment in s.reason]
+    assert suspect.score >= 0.5 and suspect.facts["free_deg"] > 40
+    assert np.linalg.norm(np.array(suspect.place_mm) - draw(WHOLE).of(bronchus).points_mm[0]) < 15
+
+
+def test_of_a_lobe_that_has_too_little_no_segment_is_said_to_be_missing():
+    tree = draw(without("B6", "B7", "B8", "B9", "basal", "basal 2", "basal 3", "B10")).tree
+    reasons = [s.reason for s in find_suspects(tree) if s.kind in (MISSING_LOBE, MISSING_BRANCH)]
+    assert len(reasons) == 1 and RLL in reasons[0] and "segment" not in reasons[0]
 
 
 def test_a_lung_with_much_less_airway_than_the_other_is_said():

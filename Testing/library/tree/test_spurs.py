@@ -30,7 +30,6 @@ def tree_of(mask: np.ndarray, spacing_mm: tuple) -> AirwayTree:
             for name in SECTIONS
             if "crescent" in name
             for side, where in ((1, "below"), (-1, "above"))
-            if (name, where) != ("sharp crescent of 5 mm", "above")  # one of its horns is measured as a branch
         ],
     ],
 )
@@ -78,7 +77,7 @@ def test_a_branch_in_line_with_the_edge_of_a_crescent_stays():
     assert len(tree_of(mask, ONE).branches) == 5
 
 
-@pytest.mark.parametrize(("radius_mm", "beyond_mm"), [(0, 0), (2, 6), (3, 8), (4, 8), (4, 12)])
+@pytest.mark.parametrize(("radius_mm", "beyond_mm"), [(0, 0), (2, 6), (3, 8), (4, 10), (4, 12)])
 def test_a_short_bronchus_of_the_trachea_stays(radius_mm, beyond_mm):
     spacing_mm = (1.0, 0.8, 0.8)
     for down_deg in (20, 45):

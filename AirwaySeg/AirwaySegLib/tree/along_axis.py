@@ -1,6 +1,6 @@
-"""A line's points moved along the axis of the lumen from which it springs, with the lumen's cross-sections there.
+"""Points moved along the axis of a lumen: what belongs to its cross-section goes on, a branch does not.
 
-Letters in shapes: P points of a line, S points of the axis.
+Letters in shapes: K points, S points of the axis, P points that are moved.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from AirwaySegLib.masks.sparse_mask import Rows
 from AirwaySegLib.tree.centerline import Points, smooth, tangents
 
 
-def drawn_axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
+def drawn_on_axis(line: Points, sigma_mm: float, reach_mm: float, step_mm: float) -> Points:
     """A line smoothed, drawn on straight at both ends and resampled evenly, (S, 3)."""
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     line = smooth(line, sigma_mm / float(steps.mean()))
