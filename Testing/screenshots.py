@@ -24,7 +24,7 @@ from AirwaySegTraining.__main__ import main as airwayseg_train
 from AirwaySegTraining.simulator.simulate import simulate_case
 
 SCREENSHOTS = Path(__file__).parents[1] / "Resources" / "Screenshots"
-SEED = "7"
+SEED = "9601"
 
 PAGE_SEEDS = (11, 12, 14, 16)
 """The simulated patients of the page."""

@@ -1,12 +1,17 @@
 """Makes the pictures of the Slicer tutorial: slicer.png, and tutorial-*.png with the panel at each step.
 
     .venv/bin/python Testing/slicer_screenshot.py CT FOLDER [STEP ...]
+    .venv/bin/python Testing/slicer_screenshot.py CT FOLDER [STEP ...] --pictures PICTURES
 
 FOLDER is what `airwayseg segment CT -o FOLDER` wrote. The steps are clicked through in one session, in the order of the
 tutorial; with STEP only these pictures are written. The step `segment` starts a segmentation and cancels it in its
 first stage. The views are Slicer's own rendering of Slicer's scene; the panel has stand-ins for Slicer's widgets.
+
+The second command is for looking at the module on any CT: the pictures go into another folder, and there are more of
+them: the first point of each kind in the review, what undo gives back, every overlay.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -29,6 +34,8 @@ LARGE, SMALL = ((938, 750), (310, 310)), ((760, 560), (250, 250))
 ZOOM, ZOOM_3D = 1.7, 1.4
 FROM_THE_FRONT = (0.15, 1.0, 0.1)
 """Direction (RAS) from the middle of the tree to the camera."""
+LONG_MM = 12.0
+"""Length of the branch that is chosen: it is to be seen."""
 LIMIT_S = 600
 """For each command that the panel runs."""
 
@@ -154,7 +161,8 @@ class Session(EditSteps):
         self.turn_to("measure")
         for view in self.slices.values():
             view.fit(2 * ZOOM)
-        slicerhost.choose(self.ui.branchTable, 24)
+        number = next(row.id for row in self._rows() if row.generation > 3 and row.length_mm > LONG_MM)
+        self.section("Result").table.choose_listing_all(number)
         self.host.pump(0.2)
         self.picture(target)
 
@@ -173,6 +181,27 @@ class Session(EditSteps):
         self.host.pump(0.2)
         self.picture(target)
         slicerhost.click(self.ui.undoButton)
+
+    def points(self, target: Path) -> None:
+        """The first point of each kind, each in a picture of its own."""
+        self.turn_to("review")
+        combo = self.ui.reviewFilterComboBox
+        for row in range(combo.count):
+            kind = str(combo.itemData(row))
+            slicerhost.choose(combo, combo.itemText(row))
+            if self.ui.nextButton.enabled:
+                slicerhost.click(self.ui.nextButton)
+                self.host.pump(0.2)
+            self.picture(target.with_name(f"{target.stem}-{kind.replace(' ', '-') or 'all'}.png"))
+        slicerhost.choose(combo, combo.itemText(0))
+
+    def overlays(self, target: Path) -> None:
+        """Every overlay with its legend, each in a picture of its own."""
+        combo = self.ui.overlayComboBox
+        for row in range(1, combo.count):
+            slicerhost.choose(combo, combo.itemText(row))
+            self.host.pump(0.2)
+            self.picture(target.with_name(f"{target.stem}-{combo.itemData(row)}.png"))
 
     def overlay(self, target: Path) -> None:
         """Lobes on the surface and over the slices."""
@@ -203,6 +232,7 @@ class Session(EditSteps):
         x, y, z = np.rint(to_ijk[:3, :3] @ points[-1] + to_ijk[:3, 3]).astype(int)
         mask[z - 8 : z + 9, y - 8 : y + 9, x - 8 : x + 9] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, airways, segments.SEGMENT_ID, ct)
+        airways.CreateClosedSurfaceRepresentation()  # as Slicer's editor does where the airways are shown in 3D
         self.host.pump(lambda: self.ui.outOfDateLabel.visible, limit_s=LIMIT_S)
         self.picture(target)
 
@@ -250,9 +280,29 @@ STEPS: dict[str, Callable[[Session, Path], None]] = {
 }
 """Pictures tutorial-STEP.png in the order of the tutorial."""
 
+BESIDES: dict[str, list[Callable[[Session, Path], None]]] = {
+    "review": [Session.points],
+    "cut": [Session.undone],
+    "overlay": [Session.overlays],
+}
+"""What is looked at besides after a step, in pictures of its own, where the pictures are not those of the tutorial."""
 
-def main(ct: str, result: str, chosen: list[str]) -> int:
+
+def main() -> int:
     """Click through the tutorial in a temporary folder, and write the chosen pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ct", metavar="CT", type=os.path.abspath)
+    parser.add_argument("result", metavar="FOLDER", type=os.path.abspath)
+    parser.add_argument("steps", metavar="STEP", nargs="*", choices=["slicer", *STEPS, []])
+    parser.add_argument("--pictures", type=Path, help="where pictures go that are not for the tutorial")
+    options = parser.parse_args()
+    target = options.pictures.absolute() if options.pictures else SCREENSHOTS
+    target.mkdir(parents=True, exist_ok=True)
+    return walk(options.ct, options.result, options.steps, target, bool(options.pictures))
+
+
+def walk(ct: str, result: str, chosen: list[str], target: Path, besides: bool) -> int:
+    """Click through the tutorial; ``besides``: and through what is in `BESIDES`."""
     host = slicerhost.start()
     if pictures.why_not():
         print(pictures.why_not(), file=sys.stderr)
@@ -260,21 +310,34 @@ def main(ct: str, result: str, chosen: list[str]) -> int:
     sys.path.insert(0, str(Path(__file__).with_name("support")))
     from module_scenes import python_slicer
 
-    ct, result = os.path.abspath(ct), os.path.abspath(result)
     with tempfile.TemporaryDirectory(prefix="AirwaySeg-") as folder:
         os.environ["PATH"] = python_slicer(Path(folder)) + os.pathsep + os.environ["PATH"]
         os.chdir(folder)
+        ct = as_nrrd(ct, Path(folder))
         if not chosen or "slicer" in chosen:
-            overview(host, ct, result, SCREENSHOTS / "slicer.png")
+            overview(host, ct, result, target / "slicer.png")
         if chosen != ["slicer"]:
             host.clear()
             session = Session(host, ct, result, SMALL)
             wanted = [name for name in STEPS if not chosen or name in chosen]
             for name in list(STEPS)[: list(STEPS).index(wanted[-1]) + 1]:
-                STEPS[name](session, (SCREENSHOTS if name in wanted else Path(folder)) / f"tutorial-{name}.png")
+                picture = (target if name in wanted else Path(folder)) / f"tutorial-{name}.png"
+                for step in (STEPS[name], *(BESIDES.get(name, ()) if besides and name in wanted else ())):
+                    step(session, picture)
         host.clear()
-        os.chdir(SCREENSHOTS)
+        os.chdir(target)
     return 0
+
+
+def as_nrrd(ct: str, folder: Path) -> str:
+    """The CT as a file that Slicer reads without its window: NIfTI, DICOM and others are written as NRRD."""
+    if ct.endswith(".nrrd"):
+        return ct
+    from AirwaySegLib.files.volume import read_ct, write_nrrd
+
+    volume, _notes = read_ct(Path(ct))
+    write_nrrd(folder / "ct.nrrd", volume.array, volume)
+    return str(folder / "ct.nrrd")
 
 
 def overview(host: slicerhost.Host, ct: str, result: str, target: Path) -> None:
@@ -296,6 +359,4 @@ def overview(host: slicerhost.Host, ct: str, result: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or not set(sys.argv[3:]) <= {"slicer", *STEPS}:
-        sys.exit(__doc__)
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.exit(main())

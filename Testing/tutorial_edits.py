@@ -37,6 +37,14 @@ class EditSteps:
         slicerhost.click(self.ui.applyEditButton)
         self.host.pump(0.2)
 
+    def undone(self, target: Path) -> None:
+        """The cut is taken back, looked at, and done again."""
+        slicerhost.click(self.ui.undoButton)
+        self.host.pump(0.2)
+        self.picture(target.with_name(f"{target.stem}-undone.png"))
+        slicerhost.click(self.ui.redoButton)
+        self.host.pump(0.2)
+
     def add(self, target: Path) -> None:
         """The branch is missed, and grown from a click at its tip; then it is added."""
         self.turn_to("review", "addCut")

@@ -131,6 +131,83 @@ def test_a_branch_is_estimated_again_and_one_below_a_name_says_where_it_comes_fr
     assert not desk.host.messages
 
 
+def generations(desk) -> dict[int, int]:
+    return {row.id: row.generation for row in rows(desk)}
+
+
+def set_generation(desk, number: int, generation: int) -> None:
+    """What a person does: choose the row and "generation", set the number, press the button."""
+    desk.turn_to("measureTab")
+    desk.select_branch(number)
+    desk.choose("nameComboBox", "generation")
+    desk.ui.generationSpinBox.value = generation
+    desk.click("nameButton")
+
+
+def test_a_generation_by_hand_counts_on_and_is_taken_back_by_undo(a_measured_desk):
+    desk, fork, ui = a_measured_desk, a_fork(a_measured_desk), a_measured_desk.ui
+    before, table = generations(desk), nodes.companion(desk.airways, nodes.TABLE).GetTable()
+    desk.turn_to("measureTab")
+    desk.select_branch(fork)
+    assert ui.generationSpinBox.isHidden() and not ui.nameSubtreeCheckBox.isHidden()
+    desk.choose("nameComboBox", "generation")
+    assert not ui.generationSpinBox.isHidden() and ui.nameSubtreeCheckBox.isHidden()
+    assert ui.generationSpinBox.value == before[fork] and ui.branchesFrame.minimumSizeHint.width() <= 400
+    set_generation(desk, fork, 4)
+    wanted = {number: value + (3 if number in below(desk, fork) else 0) for number, value in before.items()}
+    assert generations(desk) == wanted
+    assert [table.GetColumnByName("generation").GetValue(row) for row in range(7)] == list(wanted.values())
+    centerline = nodes.companion(desk.airways, nodes.CENTERLINE)
+    assert set(slicer.util.arrayFromModelPointData(centerline, "generation").tolist()) == set(wanted.values())
+    assert {row.id for row in rows(desk) if row.by_hand == "generation"} == below(desk, fork)
+    assert "hand" not in shown(desk, fork) and ui.statusLabel.text == f"Name branch {fork}: generation 4."
+    assert "down to generation 5" in ui.summaryLabel.text
+    assert desk.logic.undo(desk.airways) == f"Undone: name branch {fork}: generation 4."
+    assert generations(desk) == before
+    desk.logic.redo(desk.airways)
+    assert generations(desk) == wanted and not desk.host.messages
+
+
+def test_generation_and_segment_of_one_branch_stand_beside_each_other(a_measured_desk):
+    desk, fork = a_measured_desk, a_fork(a_measured_desk)
+    before, child = table_of(desk), max(below(desk, fork))
+    set_generation(desk, fork, 7)
+    give(desk, fork, "RB6 superior")
+    set_generation(desk, fork, 3)
+    assert generations(desk)[child] == 4 and len(hand_names(desk.airways)) == 1
+    assert {row.by_hand for row in rows(desk) if row.id in below(desk, fork)} == {"lobe and segment and generation"}
+    with pytest.raises(RuntimeError, match=f"Branch {child} has its name from branch {fork}"):
+        desk.logic.estimateAgain(desk.airways, child)
+    with pytest.raises(RuntimeError, match="The generation 41 is not from 0 to 40"):
+        desk.logic.giveGeneration(desk.airways, fork, 41)
+    desk.select_branch(fork)
+    desk.click("estimateButton")
+    assert table_of(desk) == before and generations(desk)[fork] == 1 and not hand_names(desk.airways)
+
+
+def test_a_generation_is_kept_by_measuring_and_saving_and_goes_into_a_case(a_measured_desk, tmp_path):
+    desk, fork = a_measured_desk, a_fork(a_measured_desk)
+    before = generations(desk)
+    set_generation(desk, fork, 5)
+    desk.open("measureTab")
+    desk.choose("overlayComboBox", "generation")
+    surface = nodes.companion(desk.airways, nodes.SURFACE)
+    assert slicer.util.arrayFromModelPointData(surface, "generation").max() == 6
+    given = generations(desk)
+    desk.click("measureButton")
+    desk.wait()
+    assert generations(desk) == given
+    desk.logic.exportCase(desk.airways, str(tmp_path / "case"))
+    [name] = json.loads((tmp_path / "case" / "names.json").read_text())["names"]
+    assert name["generation"] == 5 and not name["lobe"] and not name["segment"]
+    with open(tmp_path / "case" / "branches.csv", newline="") as stream:
+        assert {int(row["id"]): int(row["generation"]) for row in csv.DictReader(stream)} == given
+    desk.save_and_reload(str(tmp_path / "case.mrb"))
+    assert generations(desk) == given
+    desk.logic.estimateAgain(desk.airways, fork)
+    assert generations(desk) == before and not desk.host.messages
+
+
 def test_a_second_name_of_a_branch_replaces_its_first_and_none_takes_the_estimate_away(a_measured_desk):
     desk, fork = a_measured_desk, a_fork(a_measured_desk)
     give(desk, fork, "RB6 superior")

@@ -314,7 +314,7 @@ def test_the_table_has_columns_of_lumen_wall_and_names_with_units_and_constant_d
     desk.select_branch(measured)
     desk.choose("columnsComboBox", "wall")
     titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
-    assert titles == ["Branch", "Outer (mm)", "Wall (mm)", "WA (%)", "Rays (%)", "Segment"]
+    assert titles == ["No.", "Outer (mm)", "Wall (mm)", "WA (%)", "Rays (%)", "Segment"]
     shown = {table.item(row, 0).text(): [table.item(row, n).text() for n in range(1, 5)] for row in range(7)}
     assert shown[str(measured)] == ["3.23", "1.23", "61", "46"]
     assert desk.section("Result").table.chosen() == measured  # the branch stays chosen
@@ -329,6 +329,33 @@ def test_the_table_has_columns_of_lumen_wall_and_names_with_units_and_constant_d
     assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount))
     desk.choose("columnsComboBox", "lumen")
     assert table.horizontalHeaderItem(2).text() == "Length (mm)" and not desk.host.messages
+
+
+def test_names_are_short_beside_the_lumen_and_by_hand_is_marked():
+    from AirwaySegSlicer.panel.branch_table import short_name
+
+    row = branches.BranchRow(5, 1, 1, 3, "", "right upper lobe", 9.0, 3.0)
+    rows = {
+        "RUL": row,
+        "RUL, RB1": replace(row, segment="RB1 apical, right upper lobe"),
+        "LLL bronchus": replace(row, name="left lower lobe bronchus"),
+        "right main": replace(row, name="right main bronchus", lobe=""),
+        "RB1 (hand)": replace(row, segment="RB1 apical, right upper lobe", by_hand="lobe and segment"),
+        "trachea": replace(row, name="trachea", lobe="", by_hand="generation"),
+        "": replace(row, lobe=""),
+    }
+    assert {short_name(one): one for one in rows.values()} == rows
+
+
+def test_the_table_takes_the_room_that_the_tab_leaves(a_measured_desk):
+    desk, ui = a_measured_desk, a_measured_desk.ui
+    desk.widget.parent.resize(400, 900)
+    heights = {}
+    for tab in ("measureTab", "reviewTab", "measureTab"):
+        desk.open(tab)
+        desk.host.pump(0.05)
+        heights[tab] = ui.branchTable.height
+    assert heights["measureTab"] > 1.5 * heights["reviewTab"] > 1.5 * 150
 
 
 def test_every_set_of_columns_fits_into_a_narrow_table(slicer_host):

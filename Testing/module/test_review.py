@@ -9,7 +9,7 @@ import slicerhost
 from module_review import item_of, suspect, voxels
 from scipy import ndimage
 
-from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, surfaces, tags, texts
+from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, steps, surfaces, tags, texts
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, PIECE, PROPOSED, TIP
 
@@ -95,6 +95,38 @@ def test_a_refused_leak_is_cut_at_its_narrowest_place_and_not_with_its_whole_bra
     assert ndimage.label(voxels(desk), np.ones((3, 3, 3)))[1] == ndimage.label(desk.mask, np.ones((3, 3, 3)))[1]
 
 
+def test_one_decision_about_several_points_is_one_step(a_review):
+    desk, before = a_review, state(a_review)
+    chosen = [item_of(desk, PROPOSED, 3), item_of(desk, PROPOSED, 2), item_of(desk, PIECE, 5)]
+    assert desk.logic.decideAll(desk.airways, chosen, "accept") == []
+    pieces, bridges = desk.pieces, desk.bridges
+    assert np.array_equal(voxels(desk), desk.mask | bridges[2] | pieces[3] | bridges[3] | pieces[4] | pieces[5])
+    # 33 mm of repair 2 and 43 mm of repair 3, which brings 2 with it, and the piece of 4 mm
+    assert desk.logic.reviewProgress(desk.airways) == review.Progress(3, 6, 33.0 + 43.0 + 4.0, 0)
+    name = steps.last_step(desk.airways)
+    assert name.startswith("accept: 3 points, 2 × proposed repair, 1 × unconnected piece")
+    assert name.endswith("(1 × without a bridge, no way is seen)")
+    after = state(desk)
+    assert desk.logic.undo(desk.airways) == f"Undone: {name}." and state(desk) == before
+    assert desk.logic.redo(desk.airways) == f"Done again: {name}." and state(desk) == after
+
+
+def test_points_that_cannot_be_decided_are_told_and_the_others_decided(a_review):
+    desk, before = a_review, state(a_review)
+    document = texts.document_of(desk.airways, nodes.REPAIRS)
+    document["repairs"][1]["state"] = "refused"
+    texts.put_document(desk.airways, nodes.REPAIRS, document, "repairs")
+    chosen = [item_of(desk, PROPOSED, 3), item_of(desk, PIECE, 5)]
+    [why] = desk.logic.decideAll(desk.airways, chosen, "accept")
+    assert why.startswith("Repair 3 leads nowhere") and item_of(desk, PROPOSED, 3).is_open
+    assert np.array_equal(voxels(desk), desk.mask | desk.pieces[5])
+    assert steps.last_step(desk.airways).startswith("accept: unconnected piece 5")
+    desk.logic.undo(desk.airways)
+    with pytest.raises(RuntimeError, match="Repair 3 leads nowhere"):
+        desk.logic.decideAll(desk.airways, chosen[:1], "accept")
+    assert state(desk) == before
+
+
 def test_what_cannot_be_decided_gets_a_sentence_and_changes_nothing(a_review):
     desk, before = a_review, state(a_review)
     with pytest.raises(RuntimeError, match="accept, refuse or later, not maybe"):
@@ -130,8 +162,7 @@ def test_50_random_decisions_with_undo_and_redo_restore_voxels_and_decisions(a_r
             past.append(state(desk))
             future = []
         assert state(desk) == past[-1], action
-    steps = min(len(past) - 1, 15)
-    for _step in range(steps):
+    for _step in range(min(len(past) - 1, 15)):
         assert desk.logic.undo(desk.airways).startswith("Undone: ")
         future.append(past.pop())
         assert state(desk) == past[-1]
@@ -211,6 +242,38 @@ def test_the_tab_walks_through_the_points_by_keys_and_says_why(a_review):
     desk.open("measureTab")
     assert not any(shortcut.enabled for shortcut in keys.values())
     assert not desk.host.messages
+
+
+def test_several_rows_are_decided_by_one_key(a_review):
+    desk, ui, before = a_review, a_review.ui, state(a_review)
+    section = desk.section("Review")
+    keys = {shortcut.key.toString(): shortcut for shortcut in section._shortcuts}
+    desk.choose("reviewFilterComboBox", PROPOSED)
+    ui.reviewTable.selectAll()
+    desk.host.pump()
+    assert "2 points, 76.0 mm: 2 × proposed repair." in ui.reasonLabel.text
+    assert "Accept joins it to the tree" in ui.reasonLabel.text
+    bounds, wanted = [0.0] * 6, np.argwhere(desk.bridges[2] | desk.pieces[3] | desk.bridges[3] | desk.pieces[4])
+    nodes.companion(desk.airways, nodes.REVIEWED).GetRASBounds(bounds)
+    corners = np.array([[*low, 1] for low in (wanted.min(axis=0)[::-1], wanted.max(axis=0)[::-1])])
+    ends = corners @ slicer.util.arrayFromVTKMatrix(nodes.ijk_to_ras(desk.ct)).T
+    assert np.allclose(sorted(bounds[::2]), sorted(ends[:, :3].min(axis=0)), atol=1.0)
+    keys["R"].activated.emit()
+    desk.host.pump()
+    assert ui.statusLabel.text == "Refuse: 2 points, 2 × proposed repair. Every listed point has a decision."
+    assert "2 of 6 decided" in ui.reviewProgressLabel.text and len(section.chosen_items()) == 2
+    keys["A"].activated.emit()
+    desk.host.pump()
+    assert {item.decision for item in section.items} == {"accept"} and len(section.chosen_items()) == 2
+    desk.click("undoButton")
+    desk.click("undoButton")
+    assert state(desk) == before and "0 of 6 decided" in ui.reviewProgressLabel.text
+    desk.choose("reviewFilterComboBox", "open")
+    section.choose_rows([0, 2])
+    keys["L"].activated.emit()
+    desk.host.pump()
+    assert [item.decision for item in section.items] == ["later", "", "later", "", "", ""]
+    assert section.chosen() == section.items[3] and not desk.host.messages
 
 
 def test_a_point_is_centred_across_and_along_and_highlighted_until_the_tab_is_left(a_review, tmp_path):

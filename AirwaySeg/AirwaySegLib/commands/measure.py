@@ -176,27 +176,27 @@ def measure(
     progress("measure", done, steps)
     where = voxels_from_canonical(airways.voxels_of_mask(), mask)
     branch_of_voxel = airways.branch_of_voxel()
-    values: dict[str, NDArray] = {BRANCH_MAP: branch_of_voxel[airways.in_mask]}
+    branches = branch_of_voxel[airways.in_mask]
+    values: dict[str, NDArray] = {BRANCH_MAP: branches}
     for name, distances in DISTANCES.items():
         done += 1
         progress("measure", done, steps)
         values[name] = distances(airways)[airways.in_mask]
-    branch_map = airways.in_box(branch_of_voxel)
-    on_axes, likely = None, None
+    seen, likely = None, None
     if probability is not None:
-        values[PROBABILITY] = probability[tuple(where.T)].astype(np.float32) / 255
-        on_axes = to_canonical(replace(mask, array=probability)).array[airways.box]
-        likely = branch_probability(tree, branch_map, on_axes)
+        seen = probability[tuple(where.T)]
+        values[PROBABILITY] = seen.astype(np.float32) / 255
+        likely = branch_probability(tree, branches, seen)
     if voxels:
         write_voxels(folder / VOXELS, where, values, mask)
         known.write(folder / PARTS)
     else:
         for name in MAPS:
             write_sparse_nrrd(folder / name, where, values[name], mask)
-        _draw(airways, branch_map, beside.ct is not None, folder)
+        _draw(airways, airways.in_box(branch_of_voxel), beside.ct is not None, folder)
     progress("measure", done + 2, steps)
     most = None if voxels else MOST_OF_A_KIND  # the panel's review is a list to work through
-    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branch_map, on_axes, likely, beside, most)))
+    write_text(folder / SUSPECTS, suspects_to_json(suspects_of(airways, branches, seen, likely, beside, most)))
     write_centerline(folder / CENTERLINE, tree, likely)
     write_table(folder / TABLE, tree, likely)
     write_summary(folder / SUMMARY, tree)
@@ -234,7 +234,7 @@ def write_voxels(path: Path, voxels: NDArray[np.int32], values: dict[str, NDArra
 
 def suspects_of(
     airways: ParsedAirways,
-    branch_map: NDArray[np.uint16],
+    branch_of_voxel: NDArray[np.uint16],
     probability: NDArray[np.uint8] | None,
     of_branches: dict[int, float] | None,
     beside: Beside = NOTHING_BESIDE,
@@ -242,12 +242,13 @@ def suspects_of(
 ) -> list[Suspect]:
     """The suspects of a parsed mask, and of what is beside it; of each kind at most ``most`` (`find_suspects`).
 
-    ``branch_map`` and ``probability`` (0..255, or None) are on the parsed box, ``of_branches`` is the mean by branch.
+    ``branch_of_voxel`` and ``probability`` (0..255, or None) are those of the mask's voxels, (N,) in one order,
+    ``of_branches`` is the mean by branch.
     """
     tree = airways.tree
     certain: dict[int, Piece] = {}
     if probability is not None:
-        certain = certain_fragments(tree, branch_map, probability)
+        certain = certain_fragments(tree, branch_of_voxel, probability)
     if beside.pieces is not None:
         tree, of_pieces = with_pieces(tree, beside.pieces)
         certain |= of_pieces
@@ -255,12 +256,12 @@ def suspects_of(
 
 
 def certain_fragments(
-    tree: AirwayTree, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8]
+    tree: AirwayTree, branch_of_voxel: NDArray[np.uint16], probability: NDArray[np.uint8]
 ) -> dict[int, Piece]:
-    """The loose components of a mask that are airway for certain, by their numbers; both arrays are (Z, Y, X)."""
+    """The loose components of a mask that are airway for certain, by their numbers; both arrays are of its voxels."""
     loose = np.zeros(len(tree.branches) + 1, np.uint16)
     for branch in tree.loose():
         loose[branch.id] = branch.component
-    labels = loose[branch_map]
+    labels = loose[branch_of_voxel]
     values = certainty(labels, probability)
     return {int(number): Piece(float(values[number])) for number in np.unique(certain_pieces(labels, probability))[1:]}

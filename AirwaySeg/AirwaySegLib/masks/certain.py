@@ -14,7 +14,7 @@ PROBABLE_AIRWAY = 0.5
 def certainty(labels: NDArray[np.integer], probability: NDArray[np.uint8]) -> NDArray[np.float64]:
     """How certain it is that each piece is airway, 0..1 by its number, (pieces + 1,): its mean probability.
 
-    ``labels`` (Z, Y, X) numbers the pieces, 0 is background; ``probability`` is 0..255 on the same grid.
+    ``labels`` numbers the pieces, 0 is background; ``probability`` is 0..255 of the same voxels, of a grid or a list.
     """
     inside = labels > 0
     sizes = np.bincount(labels[inside], minlength=1)
@@ -24,7 +24,7 @@ def certainty(labels: NDArray[np.integer], probability: NDArray[np.uint8]) -> ND
 def certain_pieces(
     labels: NDArray[np.uint16], probability: NDArray[np.uint8], airway: NDArray[np.float64] | None = None
 ) -> NDArray[np.uint16]:
-    """The numbers of those pieces that are airway for certain, (Z, Y, X), 0 elsewhere.
+    """The numbers of those pieces that are airway for certain, of the shape of ``labels``, 0 elsewhere.
 
     ``airway`` is P(airway) of the pieces by number (`repair.piece_score`); without it their `certainty` decides.
     """

@@ -4,7 +4,6 @@ Letters in shapes: P points of a branch. Points are (x, y, z) in mm in the patie
 back, z to the head), and run away from the trachea.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AirwaySegLib.files.json_documents import read_document, triple
+from AirwaySegLib.files.json_documents import indented, read_document, triple
 from AirwaySegLib.tree.wall import Wall, WallScan, wall_from_plain, wall_measures, wall_scan_from_plain
 
 FORMAT = "AirwaySeg tree 1"
@@ -107,6 +106,11 @@ class Branch:
     def given(self) -> str:
         """What a person gave: ``by_hand``, and "generation"."""
         return " and ".join(filter(None, (self.by_hand, "" if self.counted_generation is None else "generation")))
+
+    @property
+    def counted(self) -> int:
+        """The generation as it is counted, without those by hand."""
+        return self.generation if self.counted_generation is None else self.counted_generation
 
     @cached_property
     def along_mm(self) -> NDArray[np.float64]:
@@ -259,7 +263,7 @@ class AirwayTree:
             "walls": None if self.wall_scan is None else self.wall_scan.to_plain(),
             "branches": [_branch_to_plain(branch) for branch in self.branches],
         }
-        return json.dumps(document, indent=1)
+        return indented(document)
 
     @classmethod
     def from_json(cls, text: str) -> "AirwayTree":

@@ -125,7 +125,7 @@ def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirway
     box = _aligned(tight)
     inside, lumen, line, in_trunk = _skeleton(mask.array[box] != 0, mask.spacing_mm, known)
     z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(tight, mask.array.shape, strict=True))
-    forest, spurs = prune(grow_forest(lumen, line, (z, y, x) if in_trunk is None else None, in_trunk), lumen)
+    forest, spurs = prune(grow_forest(lumen, line, (z, y, x) if in_trunk is None else None, in_trunk), lumen, known)
     forest = forest if in_trunk is None else rooted_at_a_tip(forest, lumen)
     courses = _by_component(contract(courses_of(forest), forest, lumen), forest, lumen)
     if len(courses) > MOST_BRANCHES:
@@ -172,8 +172,10 @@ def _skeleton(
     solid[tuple(lumen.cavities().T)] = True
     if np.count_nonzero(solid) > len(lumen):
         lumen = Lumen.of(solid, spacing_mm)
-        solid[tuple(lumen.cavities().T)] = True  # what the solid trachea encloses
-        lumen = Lumen.of(solid, spacing_mm)
+        enclosed = lumen.cavities()  # by the solid trachea
+        if len(enclosed):
+            solid[tuple(enclosed.T)] = True
+            lumen = Lumen.of(solid, spacing_mm)
     if trunk is None:
         return solid, lumen, complete(thin(solid, lumen, known), lumen), None
     # A rod stands for the trachea; what springs from it is joined to it again.

@@ -36,8 +36,9 @@ def write_centerline(path: Path, tree: AirwayTree, probability: dict[int, float]
     mean_diameter_mm, angle_deg (NaN for a root), mean_probability (of the voxels, by branch id in ``probability``; NaN
     where it is not known), `WALL_ARRAYS` (NaN where not measured), lobe (0: none, 1... in the order of `LOBES`),
     segment (the same in the order of `SEGMENTS`), what was estimated of both whether a person named the branch or not
-    (estimated_lobe, estimated_lobe_confidence, estimated_segment, estimated_segment_confidence), and as text name,
-    lobe_name, segment_name, by_hand (see `Branch`) and estimated_name. The field ``SPACE`` tells 3D Slicer that the
+    (estimated_lobe, estimated_lobe_confidence, estimated_segment, estimated_segment_confidence), what was counted
+    whether a person gave the generation or not (counted_generation), and as text name, lobe_name, segment_name,
+    by_hand (`Branch.given`) and estimated_name. The field ``SPACE`` tells 3D Slicer that the
     points are LPS (vtkMRMLModelStorageNode), and ``trees`` which components are trees.
 
     Raises
@@ -96,6 +97,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
         ("parent_id", [branch.parent or 0 for branch in branches]),
         ("component", [branch.component for branch in branches]),
         ("generation", [branch.generation for branch in branches]),
+        ("counted_generation", [branch.counted for branch in branches]),
         ("strahler", [branch.strahler for branch in branches]),
         ("lobe", [lobes.get(branch.lobe, 0) for branch in branches]),
         ("segment", [segments[branch.segment] for branch in branches]),
@@ -118,7 +120,7 @@ def _add_cell_data(piece: ET.Element, branches: list[Branch], probability: dict[
     _add_text(data, "name", [branch.name for branch in branches])
     _add_text(data, "lobe_name", [branch.lobe for branch in branches])
     _add_text(data, "segment_name", [full_name(branch.segment) for branch in branches])
-    _add_text(data, "by_hand", [branch.by_hand for branch in branches])
+    _add_text(data, "by_hand", [branch.given for branch in branches])
     _add_text(data, "estimated_name", [estimate.name for estimate in estimates])
 
 

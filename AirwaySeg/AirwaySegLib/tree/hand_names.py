@@ -156,13 +156,8 @@ def generations_of(tree: AirwayTree, names: Sequence[HandName]) -> dict[int, int
         if branch.id in own:
             found[branch.id] = own[branch.id]
         elif branch.parent in found:
-            found[branch.id] = found[branch.parent] + _counted(branch) - _counted(tree.branch(branch.parent))
+            found[branch.id] = found[branch.parent] + branch.counted - tree.branch(branch.parent).counted
     return found
-
-
-def _counted(branch: Branch) -> int:
-    """The generation without names by hand."""
-    return branch.generation if branch.counted_generation is None else branch.counted_generation
 
 
 def with_hand_names(tree: AirwayTree, names: Sequence[HandName]) -> AirwayTree:
@@ -221,10 +216,9 @@ def _named(branch: Branch, name: HandName | None) -> Branch:
 
 def _of_generation(branch: Branch, generation: int | None) -> Branch:
     """The branch with a generation by hand, or with the counted one."""
-    counted = _counted(branch)
     if generation is None:
-        return replace(branch, generation=counted, counted_generation=None)
-    return replace(branch, generation=generation, counted_generation=counted)
+        return replace(branch, generation=branch.counted, counted_generation=None)
+    return replace(branch, generation=generation, counted_generation=branch.counted)
 
 
 def _lost_sentence(lost: list[HandName]) -> list[str]:

@@ -123,11 +123,15 @@ def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]
     reach = [round(WINDOW * radius_mm / mm) for mm in spacing_mm[1:]]
     stretch = max(1, round(STRETCH * radius_mm / spacing_mm[0]))
     for z in reversed(range(len(mask))):
-        pixels = np.argwhere(mask[z])
         if slices:
             centre = slices[-1].centre_mm / spacing_mm[1:]
-            wide = np.median([part.reach for part in slices], axis=0) + 1
-            pixels = pixels[(np.abs(pixels - centre) <= np.maximum(reach, wide)).all(axis=1)]
+            wide = np.maximum(reach, np.median([part.reach for part in slices], axis=0) + 1)
+            low = np.maximum(np.floor(centre - wide).astype(int), 0)
+            high = np.ceil(centre + wide).astype(int) + 1
+            pixels = np.argwhere(mask[z, low[0] : high[0], low[1] : high[1]]) + low
+            pixels = pixels[(np.abs(pixels - centre) <= wide).all(axis=1)]
+        else:
+            pixels = np.argwhere(mask[z])
         if not len(pixels):
             if slices:
                 break

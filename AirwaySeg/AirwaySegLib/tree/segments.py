@@ -5,6 +5,7 @@ are (outward, back, up) in the patient's own axes, the same in both lungs.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,12 +91,13 @@ def name_segments(shape: Shape, found: Findings) -> None:
     for lobe in sorted({lobe for lobe, _ in found.lobes.values()}):
         inside = _lobe(shape, found, lobe)
         chosen = _divide(inside)
+        least = _total(inside, inside.cost)
         for first, segment in chosen.items():
             below = _below(inside, first)
             rows = [inside.row[number] for number in below]
             rival = inside.cost.copy()
             rival[rows, segment] += 1e6
-            lead = _total(inside, rival) - _total(inside, inside.cost)
+            lead = _total(inside, rival) - least
             length_mm = float(inside.length_mm[rows].sum())
             confidence = (1 - 0.5 * float(np.exp(-lead / SURE_COST))) * length_mm / (length_mm + SURE_MM)
             confidence *= found.lobes[first][1]
@@ -194,16 +196,23 @@ def _members(sets: Numbers) -> Numbers:
     return np.array([int(one).bit_count() for one in range(int(sets.max()) + 1)])[sets]
 
 
+@cache
+def _pairs(segments: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Of all pairs of sets: the cost of what they share, (M, M); their order by union, and where each union begins."""
+    sets = np.arange(1 << segments)
+    union = (sets[:, None] | sets).ravel()
+    order = np.argsort(union, kind="stable")
+    return _members(sets[:, None] & sets) * AGAIN_COST, order, np.searchsorted(union[order], sets)
+
+
 def _together(tables: list[Vector], segments: int) -> Vector:
     """The least cost of several subtrees that together hold each set, (M,)."""
     total = np.full(1 << segments, np.inf)
     total[0] = 0.0
-    sets = np.arange(1 << segments)
-    shared = _members(sets[:, None] & sets) * AGAIN_COST
+    shared, order, starts = _pairs(segments)
     for table in tables:
         pairs = total[:, None] + table + shared
-        total = np.full(1 << segments, np.inf)
-        np.minimum.at(total, (sets[:, None] | sets).ravel(), pairs.ravel())
+        total = np.minimum.reduceat(pairs.ravel()[order], starts)
     return total
 
 

@@ -9,11 +9,12 @@ from scipy.spatial import cKDTree
 from skimage.graph import MCP_Geometric
 from skimage.morphology import skeletonize
 
-from AirwaySegLib.masks.components import Box, bounding_box
+from AirwaySegLib.masks.components import Box
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 from AirwaySegLib.tree.known_parts import KnownParts, checksum
 
 Mask = NDArray[np.bool_]
+Voxels = NDArray[np.int32]
 
 TILE, HALO = 128, 24
 """A tile is thinned with so many voxels around it; more than the half width of a trachea at usual spacings."""
@@ -61,31 +62,58 @@ def _thin(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask:
 def _thin_tiles(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask | None:
     """The skeleton put together from tiles; None if two of them disagree."""
     skeleton = np.zeros(mask.shape, bool)
-    seen: list[tuple[Box, Mask]] = []
-    for tile in np.unique(lumen.voxels // TILE, axis=0).tolist():
+    seen: list[tuple[Box, Voxels]] = []
+    for tile in _tiles(lumen):
         core = _box([first * TILE for first in tile], [first * TILE + TILE for first in tile], mask.shape)
-        used = bounding_box(mask[core]) or core
-        inner = _box(
-            [a.start + b.start for a, b in zip(core, used, strict=True)],
-            [a.start + b.stop for a, b in zip(core, used, strict=True)],
-            mask.shape,
-        )
+        used = lumen.voxels[lumen.rows_in(core)]
+        inner = _box(used.min(axis=0).tolist(), (used.max(axis=0) + 1).tolist(), mask.shape)
         around = _grown(inner, HALO, mask.shape)
-        part = _thin_tile(mask[around], known)
-        skeleton[inner] = part[_within(inner, around)]
+        corner = np.array([part.start for part in around], np.int32)
+        line = _thin_tile(lumen.voxels[lumen.rows_in(around)] - corner, known) + corner
+        skeleton[tuple(line[_is_in(line, inner)].T)] = True
         wide = _grown(inner, WITNESS, mask.shape)
-        seen.append((wide, part[_within(wide, around)]))
-    agree = all(np.array_equal(skeleton[wide], part) for wide, part in seen)
+        seen.append((wide, line[_is_in(line, wide)]))
+    agree = all(skeleton[tuple(line.T)].all() and np.count_nonzero(skeleton[wide]) == len(line) for wide, line in seen)
     return skeleton if agree else None
 
 
-def _thin_tile(part: Mask, known: KnownParts) -> Mask:
-    """A tile's skeleton, which is known as its voxels: fewer than 256 along each side."""
-    key = checksum(part)
-    (voxels,) = known.find("thin", key) or known.keep("thin", key, (np.argwhere(skeletonize(part)).astype(np.uint8),))
-    skeleton = np.zeros(part.shape, bool)
-    skeleton[tuple(voxels.T)] = True
-    return skeleton
+def _tiles(lumen: Lumen) -> list[list[int]]:
+    """The tiles in which there is lumen: their numbers along each axis, in C order."""
+    counts = [count // TILE + 1 for count in lumen.shape]
+    numbers = np.unique(np.ravel_multi_index(tuple((lumen.voxels // TILE).T), counts))
+    return np.stack(np.unravel_index(numbers, counts), axis=1).tolist()
+
+
+def _thin_tile(voxels: Voxels, known: KnownParts) -> Voxels:
+    """The skeleton (K, 3) of a tile's voxels (N, 3), which count from 0 to less than 256 along each axis, in C order.
+
+    Pieces that do not touch are thinned one by one, each in its own box: thinning never sees more than a voxel's
+    neighbours.
+    """
+    small = voxels.astype(np.uint8)
+    key = checksum(small)
+    found = known.find("thin", key)
+    if found is None:
+        pieces = Lumen((256, 256, 256), (1.0, 1.0, 1.0), voxels).components
+        order = np.argsort(pieces, kind="stable")
+        ends = np.cumsum(np.bincount(pieces))[:-1]
+        lines = [_thin_piece(piece) for piece in np.split(voxels[order], ends)]
+        found = known.keep("thin", key, (np.concatenate(lines).astype(np.uint8),))
+    return found[0].astype(np.int32)
+
+
+def _thin_piece(voxels: Voxels) -> Voxels:
+    """The skeleton (K, 3) of voxels (N, 3) that touch each other."""
+    low = voxels.min(axis=0)
+    part = np.zeros(voxels.max(axis=0) + 1 - low, bool)
+    part[tuple((voxels - low).T)] = True
+    return np.argwhere(skeletonize(part)) + low
+
+
+def _is_in(voxels: Voxels, box: Box) -> NDArray[np.bool_]:
+    """Which voxels (N, 3) lie in a box, (N,)."""
+    starts, stops = np.array([(part.start, part.stop) for part in box]).T
+    return ((voxels >= starts) & (voxels < stops)).all(axis=1)
 
 
 def _box(starts: list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
@@ -95,12 +123,6 @@ def _box(starts: list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
 
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
     return _box([part.start - margin for part in box], [part.stop + margin for part in box], shape)
-
-
-def _within(inner: Box, outer: Box) -> Box:
-    """The inner box as seen from the outer one's corner."""
-    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
-    return z, y, x
 
 
 def complete(skeleton: Mask, lumen: Lumen, covered: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
 from AirwaySegLib.tree.along_axis import Moved, drawn_on_axis
 from AirwaySegLib.tree.centerline import Course, Forest, Points, courses_of, thick_mm
+from AirwaySegLib.tree.known_parts import KnownParts, checksum
 
 SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 5.0
 """A branch stands out of the balls of the lumen that it springs from by so many of its own radii and by so many of the
@@ -56,15 +57,15 @@ THIN_SHARE = 0.12
 """What is thinner than this share of the trachea's radius is a shred of its wall if it is no longer than it is wide."""
 
 
-def prune(forest: Forest, lumen: Lumen) -> tuple[Forest, int]:
+def prune(forest: Forest, lumen: Lumen, known: KnownParts | None = None) -> tuple[Forest, int]:
     """The forest without spurs, and how many they were.
 
     A spur is a line to a tip that stands out too little (`SPUR_RADII`, `SPUR_VOXELS`) of the cross-section of the lumen
     that it springs from. What belongs to that cross-section is found by moving the line's points along the lumen's axis
     (`RUN_RADII`): the side of a flat bronchus goes on, a branch does not. Where two spurs spring from one point the
-    shorter goes first. What remains is looked at again until nothing changes.
+    shorter goes first. What remains is looked at again until nothing changes. Cross-sections may be ``known``.
     """
-    judge = _Judge(lumen, thick_mm(lumen.wall_mm[forest.rows]))
+    judge = _Judge(lumen, thick_mm(lumen.wall_mm[forest.rows]), known or KnownParts())
     pruned = 0
     while True:
         courses = courses_of(forest)
@@ -154,8 +155,8 @@ class _Forks:
 class _Judge:
     """Tells spurs from branches in one lumen; what it has looked at it remembers from round to round."""
 
-    def __init__(self, lumen: Lumen, thick: float) -> None:
-        self.lumen, self.thick_mm = lumen, thick
+    def __init__(self, lumen: Lumen, thick: float, parts: KnownParts) -> None:
+        self.lumen, self.thick_mm, self.parts = lumen, thick, parts
         self.voxel_mm = max(lumen.spacing_mm)
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
         self.known: dict[bytes, bool] = {}
@@ -286,10 +287,31 @@ class _Judge:
         """Whether the usual cross-section along the axis is as large as a disc whose shape can be told."""
         radius_mm = RESOLVED_VOXELS * self.mean_mm
         moved = Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
-        section, middle, pixel_mm = self._sections(moved)
-        areas_mm2 = ((section > 0) & (section == middle[:, None])).sum(axis=1) * pixel_mm**2
-        seen = areas_mm2[areas_mm2 > 0]
-        return len(seen) > 0 and bool(np.median(seen) >= np.pi * radius_mm**2)
+        part, low = self._around(moved)
+        key = checksum(moved.axis, moved.across, moved.over, moved.offset_mm, self.lumen.spacing_mm, part, low)
+        found = self.parts.find("sections", key)
+        if found is None:
+            found = self.parts.keep("sections", key, (np.array(self._are_wide(moved, radius_mm)),))
+        return bool(found[0])
+
+    def _around(self, moved: Moved) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+        """The part of the lumen in which cross-sections are drawn, and its first voxel."""
+        reach_mm = 2**0.5 * float(self._ticks(moved)[-1])
+        ends = np.stack([moved.axis.min(axis=0) - reach_mm, moved.axis.max(axis=0) + reach_mm])
+        first, last = np.rint(ends / self.lumen.spacing_mm).astype(int) + [[0], [2]]  # the border is one voxel wide
+        low, high = np.maximum(first, 0), np.maximum(last + 1, 0)
+        return self.inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], tuple(low.tolist())
+
+    def _are_wide(self, moved: Moved, radius_mm: float) -> bool:
+        """Whether the usual cross-section is as large as a disc of this radius."""
+        least_mm2 = np.pi * radius_mm**2
+        section, pixel_mm = self._drawn(moved)
+        whole_mm2 = section.sum(axis=(1, 2)) * pixel_mm**2
+        if not whole_mm2.any() or np.median(whole_mm2[whole_mm2 > 0]) < least_mm2:
+            return False  # with all their pieces they are too small
+        pieces, middle, pixel_mm = self._sections(moved)
+        areas_mm2 = ((pieces > 0) & (pieces == middle[:, None])).sum(axis=1) * pixel_mm**2
+        return bool(np.median(areas_mm2[areas_mm2 > 0]) >= least_mm2)
 
     def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool, drawn_on: int) -> bool:
         """Whether no point of a line stands out far enough of the cross-sections along an axis.
@@ -365,14 +387,23 @@ class _Judge:
         """The lumen's cross-sections along the axis: numbers of their pieces (S, pixels), 0 for none, of the piece that
         is nearest to the axis (S,), and the side of a pixel in mm.
         """
-        half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
-        side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
-        ticks = np.linspace(-half_mm, half_mm, side)
-        plane = ticks[:, None, None] * moved.across[:, None, None] + ticks[:, None] * moved.over[:, None, None]
-        section = self._at(moved.axis[:, None, None] + plane)  # (S, side, side)
+        section, pixel_mm = self._drawn(moved)
         in_plane = np.zeros((3, 3, 3), bool)
         in_plane[1] = True
         pieces = label(section, in_plane)[0].reshape(len(section), -1)
+        ticks = self._ticks(moved)
         away = np.hypot(ticks[:, None], ticks).ravel()
         middle = pieces[np.arange(len(pieces)), np.where(pieces > 0, away, np.inf).argmin(axis=1)]
-        return pieces, middle, 2 * half_mm / (side - 1)
+        return pieces, middle, pixel_mm
+
+    def _ticks(self, moved: Moved) -> NDArray[np.float64]:
+        """The pixels along a side of a cross-section, in mm from its middle."""
+        half_mm = 1.3 * float(moved.height_mm.max()) + 2 * self.voxel_mm
+        side = min(MOST_PIXELS, 2 * int(half_mm / self.mean_mm) + 1)
+        return np.linspace(-half_mm, half_mm, side)
+
+    def _drawn(self, moved: Moved) -> tuple[NDArray[np.bool_], float]:
+        """The lumen's cross-sections along the axis, (S, side, side), and the side of a pixel in mm."""
+        ticks = self._ticks(moved)
+        plane = ticks[:, None, None] * moved.across[:, None, None] + ticks[:, None] * moved.over[:, None, None]
+        return self._at(moved.axis[:, None, None] + plane), 2 * float(ticks[-1]) / (len(ticks) - 1)

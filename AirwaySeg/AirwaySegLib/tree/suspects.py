@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.masks.components import bounding_box
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, AirwayTree, Branch
 from AirwaySegLib.tree.fragment_ends import ramp
 from AirwaySegLib.tree.fragment_joints import Joint, far_radius_mm, rounded_point
@@ -381,27 +380,24 @@ def doubtful_tips(tree: AirwayTree, probabilities: dict[int, float]) -> list[Sus
 
 
 def branch_probability(
-    tree: AirwayTree, branch_map: NDArray[np.uint16], probability: NDArray[np.uint8]
+    tree: AirwayTree, branch_of_voxel: NDArray[np.uint16], probability: NDArray[np.uint8]
 ) -> dict[int, float]:
     """Mean probability 0..1 over the voxels of each branch, by its id; a branch without voxels is left out.
 
-    ``branch_map`` and ``probability`` (0..255) are (Z, Y, X) on one grid.
+    ``branch_of_voxel`` (0: none) and ``probability`` (0..255) are of one shape: of a grid, or of a list of voxels.
 
     Raises
     ------
     AirwaySegError
-        If they are not on one grid.
+        If they are not.
     """
-    if branch_map.shape != probability.shape:
-        raise AirwaySegError(f"The probability's grid {probability.shape} is not the mask's {branch_map.shape}.")
+    if branch_of_voxel.shape != probability.shape:
+        raise AirwaySegError(f"The probability's grid {probability.shape} is not the mask's {branch_of_voxel.shape}.")
     if probability.dtype != np.uint8:
         raise ValueError(f"probability is {probability.dtype}, not uint8")
-    box = bounding_box(branch_map)
-    if box is None:
-        return {}
-    inside = branch_map[box] > 0
-    numbers = branch_map[box][inside]
-    sums = np.bincount(numbers, probability[box][inside], minlength=len(tree.branches) + 1)
+    inside = branch_of_voxel > 0
+    numbers = branch_of_voxel[inside]
+    sums = np.bincount(numbers, probability[inside], minlength=len(tree.branches) + 1)
     counts = np.bincount(numbers, minlength=len(tree.branches) + 1)
     found = [branch.id for branch in tree.branches if counts[branch.id]]
     return {number: float(sums[number] / counts[number] / 255) for number in found}

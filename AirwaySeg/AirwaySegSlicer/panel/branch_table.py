@@ -37,7 +37,7 @@ class Column:
 
 def shown_name(row: BranchRow) -> str:
     """The name of a great bronchus, else the lobe; or what a person gave, marked."""
-    if not row.by_hand:
+    if row.by_hand in ("", "generation"):
         return row.name or row.lobe
     if "segment" in row.by_hand and row.segment:
         given = row.segment.split()[0]
@@ -46,17 +46,44 @@ def shown_name(row: BranchRow) -> str:
     return _("{name} (hand)").format(name=given)
 
 
+def short_name(row: BranchRow) -> str:
+    """The same in few letters: "right main", "RUL bronchus", "RUL, RB1", "RUL"; what a person gave is marked."""
+    if row.by_hand not in ("", "generation"):
+        return shown_name(row)
+    if row.name:
+        return shortened(row.name)
+    return ", ".join(filter(None, (shortened(row.lobe), row.segment.partition(" ")[0])))
+
+
+def shortened(name: str) -> str:
+    """A name of a bronchus or lobe with the usual letters instead of the words."""
+    letters = {
+        "right upper lobe": _("RUL"),
+        "right middle lobe": _("RML"),
+        "right lower lobe": _("RLL"),
+        "left upper lobe": _("LUL"),
+        "left lower lobe": _("LLL"),
+        "right main bronchus": _("right main"),
+        "left main bronchus": _("left main"),
+        "bronchus intermedius": _("intermedius"),
+    }
+    for words, short in letters.items():
+        name = name.replace(words, short)
+    return name
+
+
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
 def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
     """The sets of columns by their keys, each with its name; all of them fit into a panel of 400 pixels."""
-    number = Column(_("Branch"), _("Number of the branch"), 58, lambda row: row.id)
+    number = Column(_("No."), _("Number of the branch"), 46, lambda row: row.id)
     generation = Column(
         _("Gen."), _("Weibel generation: the trachea is 0 (an estimate)"), 38, lambda row: row.generation
     )
     name = Column(_("Name"), _("Name or lobe (an estimate, or by hand)"), 70, shown_name)
+    short = Column(_("Name"), _("Name, or lobe and segment (an estimate, or by hand)"), 70, short_name)
     segment = Column(
         _("Segment"), _("Segment of the lung (an estimate, or by hand)"), 60, lambda row: row.segment.partition(" ")[0]
     )
@@ -97,7 +124,7 @@ def columns() -> dict[str, tuple[str, tuple[Column, ...]]]:
     )
     lobe = Column(_("Lobe"), _("Lobe (an estimate, or by hand)"), 120, lambda row: row.lobe)
     return {
-        "lumen": (_("Lumen"), (number, generation, *lumen, name)),
+        "lumen": (_("Lumen"), (number, generation, *lumen, short)),
         "wall": (_("Wall"), (number, *wall, segment)),
         "names": (_("Names"), (number, generation, segment, lobe, name)),
     }
@@ -119,6 +146,7 @@ class BranchTable:
         header.setStretchLastSection(True)
         header.setSortIndicatorShown(True)
         header.setSectionsClickable(True)
+        header.setHighlightSections(False)  # bold titles would be cut off
         header.connect("sectionClicked(int)", self.on_header)
         self.columns = ui.columnsComboBox
         fill(self.columns, [(name, key) for key, (name, _columns) in self._sets.items()], next(iter(self._sets)))
@@ -179,7 +207,16 @@ class BranchTable:
                 value = column.value(row)
                 item = qt.QTableWidgetItem("" if value is None else column.words.format(value))
                 item.setToolTip(
-                    ", ".join(filter(None, (row.name, row.segment or row.lobe, row.by_hand and _("by hand"))))
+                    ", ".join(
+                        filter(
+                            None,
+                            (
+                                row.name,
+                                row.segment or row.lobe,
+                                row.by_hand and _("{what} by hand").format(what=row.by_hand),
+                            ),
+                        )
+                    )
                 )
                 if row.by_hand:
                     font = item.font()

@@ -6,10 +6,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.sample_data import draw_sample
+from AirwaySegSlicer.event_loop import call_later
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 
 WITH_BRANCHES = ("reviewTab", "measureTab")
 """Tabs below which the table of branches is shown."""
+TABLE_FIRST = "measureTab"
+"""The tab that leaves all room below its contents to the table of branches."""
+FRAME, ANY_HEIGHT = 8, 16_777_215
+"""Pixels: of the frame round a page, and Qt's greatest height."""
 SAMPLE, DICOM = "sample", "dicom"
 """Targets of the links in an empty scene."""
 
@@ -20,6 +25,7 @@ class FrameSection(Section):
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
         self.ui.tabs.connect("currentChanged(int)", self.on_tab)
+        self.ui.compareSection.connect("contentsCollapsed(bool)", lambda collapsed: call_later(self.fit_tabs))
         self.ui.cancelButton.connect("clicked(bool)", self.on_cancel)
         self.ui.emptyLabel.connect("linkActivated(QString)", self.on_link)
 
@@ -29,9 +35,18 @@ class FrameSection(Section):
         self.ui.progressBar.visible = running
         self.ui.cancelButton.visible = running
         self.ui.branchesFrame.visible = self.panel.tab() in WITH_BRANCHES
+        self.fit_tabs()
         text = what_to_do(self.panel.ct() is not None, self.panel.airways() is not None)
         self.ui.emptyLabel.text = text
         self.ui.emptyLabel.visible = bool(text) and not running
+
+    def fit_tabs(self) -> None:
+        """Where the table comes first, make the tabs no higher than the page that is shown needs."""
+        if self.panel.closed:
+            return
+        tabs = self.ui.tabs
+        needed = tabs.currentWidget().sizeHint.height() + tabs.tabBar().sizeHint.height() + FRAME
+        tabs.maximumHeight = needed if self.panel.tab() == TABLE_FIRST else ANY_HEIGHT
 
     def on_tab(self, index: int) -> None:
         """Another tab is shown."""

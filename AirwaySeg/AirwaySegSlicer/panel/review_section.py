@@ -14,13 +14,13 @@ from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.decisions import ACCEPT, LATER, REFUSE
 from AirwaySegSlicer.scene.edits import EditWatch
 from AirwaySegSlicer.scene.nodes import REPAIRS, SUSPECTS, companion
-from AirwaySegSlicer.scene.review import Progress
+from AirwaySegSlicer.scene.review import Progress, counted_kinds
 from AirwaySegSlicer.scene.review_kinds import KINDS, LEAK, PIECE, ReviewItem, kind_of
 from AirwaySegSlicer.scene.review_views import ReviewViews
 from AirwaySegSlicer.scene.steps import last_step
 from AirwaySegSlicer.scene.tags import DECISIONS, read_tag
 
-COLUMN_WIDTHS = (130, 96, 52)
+COLUMN_WIDTHS = (130, 96, 52, 60)
 OPEN = "open"
 """Filter: every kind, without those that have a decision."""
 KEYS = {"previous": "P", "next": "N", "later": "L", "accept": "A", "refuse": "R"}
@@ -35,6 +35,7 @@ class ReviewSection(Section):
         self.items: list[ReviewItem] = []
         self._shown: tuple | None = None
         self._listed_of = ""  # id of the airways whose points are listed
+        self._last, self._before = "", set[str]()  # keys of the point selected last, and of all selected ones
         self._views = ReviewViews()
         self._airways: slicer.vtkMRMLSegmentationNode | None = None  # whose views are turned
         self._watch = EditWatch(self.on_edit, lambda airways: None)
@@ -43,6 +44,7 @@ class ReviewSection(Section):
         table.verticalHeader().setVisible(False)
         table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setHighlightSections(False)  # bold titles would be cut off
         for column, width in enumerate(COLUMN_WIDTHS):
             table.setColumnWidth(column, width)
         table.connect("itemSelectionChanged()", self.on_selection)
@@ -98,11 +100,11 @@ class ReviewSection(Section):
     def list_points(self) -> None:
         """Write the rows that pass the filter; the point that was selected stays so if it is among them."""
         airways, wanted = self.panel.airways(), chosen_key(self.ui.reviewFilterComboBox)
-        chosen = self.chosen()
+        chosen = {item.key for item in self.chosen_items()}
         found = self.logic.reviewItems(airways, wanted in KINDS) if airways is not None else []
         if wanted == OPEN:
             # What was just decided stays in the list until another point is chosen, so that it can be changed.
-            found = [item for item in found if item.is_open or (chosen is not None and item.key == chosen.key)]
+            found = [item for item in found if item.is_open or item.key in chosen]
         self.items = [item for item in found if wanted in ("", OPEN, item.kind)]
         table = self.ui.reviewTable
         blocked = table.blockSignals(True)
@@ -120,23 +122,38 @@ class ReviewSection(Section):
                 if column in (1, 2):
                     cell.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(row, column, cell)
-        same = [row for row, item in enumerate(self.items) if chosen is not None and item.key == chosen.key]
+        same = [row for row, item in enumerate(self.items) if item.key in chosen]
         if same and airways is not None and airways.GetID() == self._listed_of:
-            table.selectRow(same[0])
+            self.choose_rows(same)
         table.blockSignals(blocked)
         self._listed_of = airways.GetID() if airways is not None else ""
         self.show_reason()
         self.ui.reviewProgressLabel.text = words_of(self.logic.reviewProgress(airways)) if airways is not None else ""
 
+    def choose_rows(self, rows: list[int]) -> None:
+        """Select these rows, and no others."""
+        table = self.ui.reviewTable
+        table.clearSelection()
+        for row in rows:
+            for column in range(table.columnCount):
+                table.item(row, column).setSelected(True)
+
+    def chosen_items(self) -> list[ReviewItem]:
+        """The selected points, in the order of the list."""
+        rows = sorted({cell.row() for cell in self.ui.reviewTable.selectedItems()})
+        return [self.items[row] for row in rows if row < len(self.items)]
+
     def chosen(self) -> ReviewItem | None:
-        """The selected point."""
-        rows = [cell.row() for cell in self.ui.reviewTable.selectedItems()]
-        return self.items[rows[0]] if rows and rows[0] < len(self.items) else None
+        """The selected point; of several the one that was selected last."""
+        items = self.chosen_items()
+        return next((item for item in items if item.key == self._last), items[0] if items else None)
 
     def show_reason(self) -> None:
         """Why the point is listed and what decisions do; without a point what there is."""
-        item = self.chosen()
-        if item is not None:
+        item, items = self.chosen(), self.chosen_items()
+        if len(items) > 1:
+            self.ui.reasonLabel.text = several_words(items)
+        elif item is not None:
             self.ui.reasonLabel.text = f"{item.reason} <i>{kind_of(item.kind).does}</i>"
         elif self.panel.airways() is None:
             self.ui.reasonLabel.text = _("Choose airways to review them.")
@@ -160,19 +177,23 @@ class ReviewSection(Section):
         self.panel.update()
 
     def on_selection(self) -> None:
-        """Turn the views to the selected point."""
-        airways, item = self.panel.airways(), self.chosen()
+        """Turn the views to the point that was selected last, and highlight what all selected ones would change."""
+        airways, items = self.panel.airways(), self.chosen_items()
+        new = [item.key for item in items if item.key not in self._before]
+        self._last, self._before = (new[-1] if new else self._last), {item.key for item in items}
+        item = self.chosen()
         with errors_shown():
             if airways is not None and item is not None:
-                self.ensure_library(item)
+                self.ensure_library(items)
+                self.ui.branchTable.clearSelection()  # its highlight would look like that of the point
                 self._airways = airways
-                self._views.show(airways, item)
+                self._views.show(airways, item, [one for one in items if one is not item])
         self.show_reason()
         self.show_buttons()
 
-    def ensure_library(self, item: ReviewItem) -> None:
+    def ensure_library(self, items: list[ReviewItem]) -> None:
         """Bridges and cuts are computed by the library, which needs its packages."""
-        if item.kind in (PIECE, LEAK):
+        if any(item.kind in (PIECE, LEAK) for item in items):
             ensure_packages(self.panel.requirements)
 
     def go(self, row: int) -> None:
@@ -182,9 +203,9 @@ class ReviewSection(Section):
             self.ui.reviewTable.scrollToItem(self.ui.reviewTable.item(row, 0))
 
     def row(self) -> int:
-        """The selected row; -1 without one."""
-        item = self.chosen()
-        return self.items.index(item) if item is not None else -1
+        """The selected row, the last one of several; -1 without one."""
+        items = self.chosen_items()
+        return self.items.index(items[-1]) if items else -1
 
     def on_previous(self, checked: bool = False) -> None:
         """Go to the point above."""
@@ -213,15 +234,20 @@ class ReviewSection(Section):
         self.decide(LATER)
 
     def decide(self, decision: str) -> None:
-        """Apply a decision about the selected point, and go to the next one."""
-        airways, item = self.panel.airways(), self.chosen()
-        if airways is None or item is None:
+        """Apply a decision about the selected points as one step, and go to the next point."""
+        airways, items = self.panel.airways(), self.chosen_items()
+        if airways is None or not items:
             return
         with errors_shown():
-            self.logic.decide(airways, item, decision)
+            failed = self.logic.decideAll(airways, items, decision)
             self.panel.update()
-            self.ui.statusLabel.text = _("{step}.").format(step=last_step(airways).capitalize())
             self.on_next()
+            sentences = [_("{step}.").format(step=last_step(airways).capitalize())]
+            if failed:
+                sentences.append(_("{count} could not be decided: {why}").format(count=len(failed), why=failed[0]))
+            if not any(item.is_open for item in self.items):
+                sentences.append(_("Every listed point has a decision."))
+            self.ui.statusLabel.text = " ".join(sentences)
 
     def on_undo(self, checked: bool = False) -> None:
         """Take the last step back."""
@@ -239,6 +265,7 @@ class ReviewSection(Section):
 
     def on_edit(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
         """Voxels or decisions have changed, also by Undo in the Segment Editor; one step may call this many times."""
+        self._views.changed()
         if not self._waits:
             self._waits = True
             call_later(self.after_edit)
@@ -251,6 +278,7 @@ class ReviewSection(Section):
 
     def measured(self) -> None:
         """The list may be another one."""
+        self._views.changed()
         self._shown = None
 
     def let_go(self) -> None:
@@ -289,6 +317,16 @@ class ReviewSection(Section):
             shortcut.enabled = False
             shortcut.deleteLater()
         self._shortcuts = []
+
+
+def several_words(items: list[ReviewItem]) -> str:
+    """How many points of which kinds are selected, and what decisions do where they are of one kind."""
+    text = _("{count} points, {mm} mm: {kinds}.").format(
+        count=len(items), mm=f"{sum(item.change_mm for item in items):.1f}", kinds=counted_kinds(items)
+    )
+    same = len({item.kind for item in items}) == 1
+    does = kind_of(items[0].kind).does if same else _("Accept and Refuse do to each what they do to it alone.")
+    return f"{text} <i>{does}</i>"
 
 
 def decision_words(decision: str) -> str:

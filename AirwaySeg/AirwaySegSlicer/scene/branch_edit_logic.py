@@ -6,7 +6,7 @@ import slicer
 
 from AirwaySegSlicer.scene.branch_edits import ADD, BEYOND, RECONNECT, Proposed, apply, propose
 from AirwaySegSlicer.scene.branches import Point
-from AirwaySegSlicer.scene.hand_names import estimate_again, forget_lost_names, name_branch
+from AirwaySegSlicer.scene.hand_names import estimate_again, forget_lost_names, give_generation, name_branch
 from AirwaySegSlicer.scene.steps import Steps
 
 
@@ -55,8 +55,12 @@ class BranchEditLogic:
         """Give a branch a lobe ("right upper lobe") or segment ("RB6") or "none", as one step; measuring keeps it."""
         name_branch(airways, number, (lobe, segment), withSubtree, self.steps)
 
+    def giveGeneration(self, airways: slicer.vtkMRMLSegmentationNode, number: int, generation: int) -> None:
+        """Give a branch a generation (trachea 0), as one step; those beyond count on, and measuring keeps it."""
+        give_generation(airways, number, generation, self.steps)
+
     def estimateAgain(self, airways: slicer.vtkMRMLSegmentationNode, number: int) -> None:
-        """Forget the name that was given to a branch, as one step."""
+        """Forget what was given to a branch, as one step."""
         estimate_again(airways, number, self.steps)
 
     def forgetLostNames(self, airways: slicer.vtkMRMLSegmentationNode) -> None:

@@ -35,8 +35,8 @@ class BranchRow:
     """A branch in the table; parent 0 means none, name and lobe may be empty; ``is_loose``: it is of no tree.
 
     ``probability`` is the mean of the network's probability over its voxels, None where it is not known.
-    ``segment`` is its full name, ``by_hand`` which of lobe and segment a person gave ("lobe", "segment", "lobe and
-    segment"); both may be empty. The figures of the wall, shares from 0 to 1, are None where the CT did not show them:
+    ``segment`` is its full name, ``by_hand`` what a person gave ("lobe", "segment" and "generation", joined by
+    "and"); both may be empty. The figures of the wall, shares from 0 to 1, are None where the CT did not show them:
     its outer radius, its thickness, the wall area of the whole area, and the rays on which its outer edge was found.
     """
 

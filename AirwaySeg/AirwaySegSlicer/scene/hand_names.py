@@ -1,4 +1,4 @@
-"""Lobes and segments that a person gave to branches, instead of the estimate.
+"""Lobes, segments and generations that a person gave to branches, instead of the estimate.
 
 They belong to points (LPS, mm, in the result's own space), not to numbers of branches, so that measuring keeps them.
 They are a tag of the airways' segment: undo and redo restore them, and they are saved with the voxels. Centerline and
@@ -30,8 +30,11 @@ SHOWN = ROLE + "names"
 LOST = ROLE + "lostNames"
 """Attribute of a centerline: the names that no branch has, in words."""
 ESTIMATED = ("estimated_lobe", "estimated_segment", "estimated_lobe_confidence", "estimated_segment_confidence")
-CHANGED = ("lobe", "segment", "lobe_name", "segment_name", "by_hand", "name")
-"""Arrays of the centerline's cells that hold lobe, segment, who named them, and the bronchus."""
+COUNTED = "counted_generation"
+CHANGED = ("lobe", "segment", "lobe_name", "segment_name", "by_hand", "name", "generation")
+"""Arrays of the centerline's cells that hold lobe, segment, what is by hand, the bronchus and the generation."""
+GENERATION = "generation"
+"""Within ``by_hand``."""
 
 
 def hand_names(airways: slicer.vtkMRMLSegmentationNode) -> list[HandName]:
@@ -52,38 +55,64 @@ def names_document(airways: slicer.vtkMRMLSegmentationNode, moved: vtk.vtkAbstra
 def name_branch(
     airways: slicer.vtkMRMLSegmentationNode, number: int, given: tuple[str, str], with_subtree: bool, steps: Steps
 ) -> None:
-    """Give a branch a lobe and a segment as one step; an earlier name of this branch is forgotten.
+    """Give a branch a lobe and a segment as one step, instead of those that it had by hand; its generation stays.
 
     ``given`` (lobe, segment) are in the library's words; one may be empty, and "none" takes the estimate away. Raises
     RuntimeError where there is no such branch, or the segment is of another lobe.
     """
+    lobe, segment = given
+    _give(airways, number, {"lobe": lobe, "segment": segment, "with_subtree": with_subtree}, steps)
+
+
+def give_generation(airways: slicer.vtkMRMLSegmentationNode, number: int, generation: int, steps: Steps) -> None:
+    """Give a branch a generation as one step; those of all branches beyond count on from it.
+
+    Raises RuntimeError where there is no such branch or generation.
+    """
+    _give(airways, number, {"generation": generation}, steps)
+
+
+def _give(airways: slicer.vtkMRMLSegmentationNode, number: int, given: dict[str, Any], steps: Steps) -> None:
+    """Note what is given of a branch, as one step; what else it has by hand stays."""
     from AirwaySegLib.errors import AirwaySegError
     from AirwaySegLib.tree.hand_names import HandName, branches_of, points_on
 
-    tree = _checked_tree(airways, number)
+    tree, names = _checked_tree(airways, number), hand_names(airways)
+    where = branches_of(tree, names)
+    before: dict[str, Any] = {}
+    for name, ids in zip(names, where, strict=True):
+        if ids == {number}:
+            before = {key: getattr(name, key) for key in ("lobe", "segment", "with_subtree", "generation")}
     try:
-        name = HandName(points_on(tree.branch(number)), *given, with_subtree)
+        points = points_on(tree.branch(number))
+        step = HandName(points, **given).words
+        name = HandName(points, **(before | given))
     except AirwaySegError as error:
         raise RuntimeError(str(error)) from None
-    names = hand_names(airways)
-    kept = [one for one, ids in zip(names, branches_of(tree, names), strict=True) if ids != {number}]
-    steps.begin(airways, _("name branch {number}: {name}").format(number=number, name=name.words))
+    kept = [one for one, ids in zip(names, where, strict=True) if ids != {number}]
+    steps.begin(airways, _("name branch {number}: {name}").format(number=number, name=step))
     _write(airways, [*kept, name])
 
 
 def estimate_again(airways: slicer.vtkMRMLSegmentationNode, number: int, steps: Steps) -> None:
-    """Forget the name that was given to a branch, as one step; lobe and segment are estimates again.
+    """Forget what was given to a branch, as one step; lobe, segment and generation are estimates again.
 
-    Raises RuntimeError where the branch has no name by hand, or has it from a branch above, which the sentence names.
+    Raises RuntimeError where the branch has nothing by hand, or has it from a branch above, which the sentence names.
     """
     from AirwaySegLib.tree.hand_names import branches_of
 
     tree, names = _checked_tree(airways, number), hand_names(airways)
     where = branches_of(tree, names)
     if not any(number in ids for ids in where):
-        if not tree.branch(number).by_hand:
+        if not tree.branch(number).given:
             raise RuntimeError(_("Branch {number} was not named by hand.").format(number=number))
-        above = next(one.id for one in tree.path_to(number)[-2::-1] if any(one.id in ids for ids in where))
+        of_names = bool(tree.branch(number).by_hand)  # else only its generation counts on from one above
+        giving = [
+            ids
+            for name, ids in zip(names, where, strict=True)
+            if (name.names if of_names else name.generation is not None)
+        ]
+        above = next(one.id for one in tree.path_to(number)[-2::-1] if any(one.id in ids for ids in giving))
         sentence = _("Branch {number} has its name from branch {above}; choose that one.")
         raise RuntimeError(sentence.format(number=number, above=above))
     steps.begin(airways, _("estimate branch {number} again").format(number=number))
@@ -124,7 +153,7 @@ def move_names(airways: slicer.vtkMRMLSegmentationNode, matrix: vtk.vtkMatrix4x4
 
 
 def show_names(airways: slicer.vtkMRMLSegmentationNode) -> None:
-    """Write lobes and segments, by hand or estimated, into centerline and table where these show others."""
+    """Write names and generations, by hand or estimated, into centerline and table where these show others."""
     from AirwaySegLib.tree.hand_names import branches_of, with_hand_names
 
     centerline, now = companion(airways, CENTERLINE), _checksum(read_tag(airways, NAMES))
@@ -193,7 +222,7 @@ def _tree_of(centerline: slicer.vtkMRMLModelNode) -> AirwayTree | None:
 
     polydata = centerline.GetPolyData()
     cells = polydata.GetCellData()
-    if any(cells.GetAbstractArray(name) is None for name in (*ESTIMATED, "estimated_name", *CHANGED)):
+    if any(cells.GetAbstractArray(name) is None for name in (*ESTIMATED, "estimated_name", COUNTED, *CHANGED)):
         return None
     points = vtk_to_numpy(polydata.GetPoints().GetData()).astype(float) * [-1, -1, 1]
     radii = vtk_to_numpy(polydata.GetPointData().GetArray("radius_mm")).astype(float)
@@ -204,16 +233,20 @@ def _tree_of(centerline: slicer.vtkMRMLModelNode) -> AirwayTree | None:
     for cell in range(polydata.GetNumberOfCells()):
         polydata.GetCellPoints(cell, at)
         indices = [at.GetId(place) for place in range(at.GetNumberOfIds())]
-        number, parent, component, lobe, segment, lobe_sure, segment_sure = (
-            cells.GetArray(name).GetValue(cell) for name in ("branch_id", "parent_id", "component", *ESTIMATED)
+        number, parent, component, generation, counted, lobe, segment, lobe_sure, segment_sure = (
+            cells.GetArray(name).GetValue(cell)
+            for name in ("branch_id", "parent_id", "component", GENERATION, COUNTED, *ESTIMATED)
         )
+        given = str(cells.GetAbstractArray("by_hand").GetValue(cell)).split(" and ")
         children.setdefault(int(parent), []).append(int(number))
         rows[int(number)] = {
             "parent": int(parent) or None,
             "component": int(component),
             "points_mm": points[indices],
             "radii_mm": radii[indices],
-            "by_hand": str(cells.GetAbstractArray("by_hand").GetValue(cell)),
+            "generation": int(generation),
+            "counted_generation": int(counted) if GENERATION in given else None,
+            "by_hand": " and ".join(word for word in given if word != GENERATION),
             "estimate": Estimate(
                 lobes[int(lobe)],
                 round(lobe_sure, 3),
@@ -243,22 +276,39 @@ def _write_cells(centerline: slicer.vtkMRMLModelNode, tree: AirwayTree) -> None:
             segments.index(branch.segment),
             branch.lobe,
             full_name(branch.segment),
-            branch.by_hand,
+            branch.given,
             branch.name,
+            branch.generation,
         )
         for name, value in zip(CHANGED, values, strict=True):
             cells.GetAbstractArray(name).SetValue(cell, value)
     for name in CHANGED:
         cells.GetAbstractArray(name).Modified()
+    _write_points(polydata)
     polydata.Modified()
+
+
+def _write_points(polydata: vtk.vtkPolyData) -> None:
+    """The generation of each point is that of its branch."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    generations, at = polydata.GetPointData().GetArray(GENERATION), vtk.vtkIdList()
+    if generations is None:
+        return
+    values, of_cell = vtk_to_numpy(generations), polydata.GetCellData().GetArray(GENERATION)
+    for cell in range(polydata.GetNumberOfCells()):
+        polydata.GetCellPoints(cell, at)
+        values[[at.GetId(place) for place in range(at.GetNumberOfIds())]] = of_cell.GetValue(cell)
+    generations.Modified()
 
 
 def _write_rows(node: slicer.vtkMRMLTableNode, tree: AirwayTree) -> None:
     table = node.GetTable()
     ids = table.GetColumnByName("id")
-    for name in ("lobe", "lobe_confidence", "segment", "segment_confidence", "by_hand", "name"):
+    shown = {name: name for name in ("lobe", "lobe_confidence", "segment", "segment_confidence", "name", GENERATION)}
+    for name, attribute in (shown | {"by_hand": "given"}).items():
         column = table.GetColumnByName(name)
         for row in range(table.GetNumberOfRows() if column is not None else 0):
-            column.SetValue(row, getattr(tree.branch(int(ids.GetValue(row))), name))
+            column.SetValue(row, getattr(tree.branch(int(ids.GetValue(row))), attribute))
     table.Modified()
     node.Modified()

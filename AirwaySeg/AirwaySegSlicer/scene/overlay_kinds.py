@@ -54,7 +54,7 @@ def _lobes(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str
 
 
 def _segments(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:
-    return [_("no segment"), *SEGMENT_NAMES]
+    return [_("no segment"), *(name.partition(", ")[0] for name in SEGMENT_NAMES)]
 
 
 def _origins(centerline_node: slicer.vtkMRMLModelNode, highest: float) -> list[str]:

@@ -188,12 +188,18 @@ def branch_values(centerline_node: slicer.vtkMRMLModelNode, column: str) -> Arra
 def coloured_surface(
     segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: AirwayVoxels, values: Array, overlay: Overlay
 ) -> slicer.vtkMRMLModelNode:
-    """The segment's closed surface, or that of a comparison, with the values of the nearest voxels at its points."""
+    """The segment's closed surface, or that of a comparison, with the values of the nearest voxels at its points.
+
+    Where these have none the value is NaN: of the colours of a lookup table VTK copies that of NaN, and not that of
+    values below the range, which would be drawn like the lowest one.
+    """
+    import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
     of_comparison = overlay.key == AGREEMENT
     polydata = agreement_surface(segmentation_node) if of_comparison else closed_surface(segmentation_node)
-    scalars = numpy_to_vtk(voxels.near(vtk_to_numpy(polydata.GetPoints().GetData()), values), deep=True)
+    found = voxels.near(vtk_to_numpy(polydata.GetPoints().GetData()), values)
+    scalars = numpy_to_vtk(np.where(found < 0, np.float32(np.nan), found), deep=True)
     scalars.SetName(overlay.key)
     polydata.GetPointData().AddArray(scalars)
     model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
@@ -241,8 +247,7 @@ def _show_surface(
     display.SetAndObserveColorNodeID(_colour_table(overlay, table))
     lookup = display.GetColorNode().GetLookupTable()
     lookup.SetTableRange(low, high)
-    lookup.SetBelowRangeColor(*UNKNOWN, 1.0)
-    lookup.SetUseBelowRangeColor(True)
+    lookup.SetNanColor(*UNKNOWN, 1.0)
     display.SetActiveScalar(overlay.key, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarRangeFlag(display.UseManualScalarRange)
     display.SetScalarRange(low, high)
@@ -310,12 +315,25 @@ def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Non
             composite.SetForegroundOpacity(float(opacity))
 
 
+def legend_size(names: list[str]) -> tuple[float, float]:
+    """Width and height of a legend as parts of the view's; without names it has numbers.
+
+    VTK makes its text as large as these allow: so that it can be read, and covers little of the airways.
+    """
+    if not names:
+        return 0.08, 0.3
+    longest = max(len(name) for name in names)
+    return min(max(0.015 * longest, 0.08), 0.3), min(max(0.05 * len(names), 0.15), 0.6)
+
+
 def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay) -> None:
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(overlay.legend)
     named = overlay.names is not None
     legend.SetUseColorNamesForLabels(named)
-    count = node.GetDisplayNode().GetColorNode().GetNumberOfColors() if named else 5
+    colours = node.GetDisplayNode().GetColorNode()
+    count = colours.GetNumberOfColors() if named else 5
+    legend.SetSize(*legend_size([colours.GetColorName(row) for row in range(count)] if named else []))
     legend.SetMaxNumberOfColors(count if named else 256)
     legend.SetNumberOfLabels(count)
     legend.SetLabelFormat("%s" if named else "%.1f")

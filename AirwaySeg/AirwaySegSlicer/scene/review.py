@@ -6,7 +6,8 @@ step that can be undone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,20 +88,55 @@ def decide(
 
     Raises RuntimeError, one sentence, where it cannot be applied; then nothing is changed.
     """
+    decide_all(segmentation_node, [item], decision, steps)
+    return replace(item, decision=decision)
+
+
+def decide_all(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, items: Sequence[ReviewItem], decision: str, steps: Steps
+) -> list[str]:
+    """Apply one decision about several points, one after the other, as one step.
+
+    Returns a sentence for each point that it cannot be applied to, which stays as it is. Raises RuntimeError with the
+    first of them where it can be applied to none; then nothing is changed.
+    """
     check_airways(segmentation_node)
     if decision not in (ACCEPT, REFUSE, LATER):
         raise RuntimeError(_("A decision is accept, refuse or later, not {decision}.").format(decision=decision))
-    kind = kind_of(item.kind)
-    earlier = decision_at(decisions_of(segmentation_node), kind.family, item.point)
+    decided: list[tuple[ReviewItem, str]] = []
+    failed: list[str] = []
+    with surface_kept(segmentation_node):
+        for item in items:
+            try:
+                found = _change_by(segmentation_node, item, decision)
+            except RuntimeError as error:
+                failed.append(str(error))
+                continue
+            decided.append((item, found.remark))
+            if len(decided) == 1:
+                steps.begin(segmentation_node, step_name(decided, decision))
+            _apply(segmentation_node, found)
+            _note(segmentation_node, item, decision, found)
+    if failed and not decided:
+        raise RuntimeError(failed[0])
+    if len(decided) > 1:
+        steps.rename(segmentation_node, step_name(decided, decision))
+    return failed
+
+
+def _change_by(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> Change:
+    """What the decision changes; RuntimeError where it cannot be applied."""
+    earlier = decision_at(decisions_of(segmentation_node), kind_of(item.kind).family, item.point)
     if decision == LATER and earlier is not None and earlier.decision != LATER:
         raise RuntimeError(_("This point has a decision already; Undo takes it back."))
-    found = change_of(segmentation_node, item, decision)
-    steps.begin(segmentation_node, step_name(item, decision, found.remark))
-    with surface_kept(segmentation_node):
-        _apply(segmentation_node, found)
+    return change_of(segmentation_node, item, decision)
+
+
+def _note(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str, found: Change) -> None:
+    family = kind_of(item.kind).family
+    earlier = decision_at(decisions_of(segmentation_node), family, item.point)
     gained = found.gained_mm + (earlier.gained_mm if earlier is not None else 0.0)
-    write_decision(segmentation_node, Decision(kind.family, item.point, decision, gained, found.bridge))
-    return replace(item, decision=decision)
+    write_decision(segmentation_node, Decision(family, item.point, decision, gained, found.bridge))
 
 
 def _apply(segmentation_node: slicer.vtkMRMLSegmentationNode, found: Change) -> None:
@@ -116,12 +152,30 @@ def _apply(segmentation_node: slicer.vtkMRMLSegmentationNode, found: Change) -> 
         change(segmentation_node, found.add_loose, found.remove_loose, UNCONNECTED_ID)
 
 
-def step_name(item: ReviewItem, decision: str, remark: str = "") -> str:
-    """The name of the step that a decision is, for undo and the status line, with a remark in brackets."""
+def step_name(decided: Sequence[tuple[ReviewItem, str]], decision: str) -> str:
+    """The name of the step that a decision about points is, for undo and the status line; remarks are in brackets."""
     words = {ACCEPT: _("accept: {what}"), REFUSE: _("refuse: {what}"), LATER: _("later: {what}")}[decision]
-    what = kind_of(item.kind).title.lower()
-    name = words.format(what=f"{what} {item.number}" if item.number else what)
+    item, remark = decided[0]
+    if len(decided) == 1:
+        what = kind_of(item.kind).title.lower()
+        what = f"{what} {item.number}" if item.number else what
+    else:
+        what = _("{count} points, {kinds}").format(
+            count=len(decided), kinds=counted_kinds([one for one, _r in decided])
+        )
+        remark = counted_words([remark for _item, remark in decided if remark])
+    name = words.format(what=what)
     return f"{name} ({remark})" if remark else name
+
+
+def counted_kinds(items: Sequence[ReviewItem]) -> str:
+    """How many points of each kind there are, in words."""
+    return counted_words([kind_of(item.kind).title.lower() for item in items])
+
+
+def counted_words(words: Sequence[str]) -> str:
+    """Each word once, with how often it is among them."""
+    return ", ".join(f"{count} × {word}" for word, count in Counter(words).items())
 
 
 # Points --------------------------------------------------------------------------------------------------------------
@@ -146,7 +200,10 @@ def _repair_reason(repair: Repair) -> str:
         "applied": _("A gap of {gap} mm was bridged, which brought {brought} mm of airway to the tree."),
         "proposed": _("Bridging a gap of {gap} mm would bring {brought} mm of airway to the tree."),
         "refused": _("A bridge of {gap} mm to {brought} mm of airway was refused."),
-    }[repair.state].format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
+    }[repair.state]
+    if repair.state == "refused" and not repair.brought_mm:
+        text = _("A bridge of {gap} mm was refused, which brings no more airway to the tree.")
+    text = text.format(gap=f"{repair.length_mm:.1f}", brought=f"{repair.brought_mm:.1f}")
     return f"{text} " + (repair.reason or _("Its score is {score}.").format(score=f"{repair.score:.2f}"))
 
 

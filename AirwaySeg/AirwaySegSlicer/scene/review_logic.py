@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 
 from AirwaySegSlicer.scene.hand_names import show_names
-from AirwaySegSlicer.scene.review import Progress, decide, progress_of, review_items
+from AirwaySegSlicer.scene.review import Progress, decide, decide_all, progress_of, review_items
 from AirwaySegSlicer.scene.review_kinds import ReviewItem
 from AirwaySegSlicer.scene.steps import Steps
 
@@ -26,6 +26,10 @@ class ReviewLogic:
     def decide(self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, decision: str) -> ReviewItem:
         """Apply "accept", "refuse" or "later" to a point of `reviewItems` as one step; see `review.decide`."""
         return decide(airways, item, decision, self.steps)
+
+    def decideAll(self, airways: slicer.vtkMRMLSegmentationNode, items: list[ReviewItem], decision: str) -> list[str]:
+        """Apply a decision to several points as one step; returns sentences about those that cannot be decided."""
+        return decide_all(airways, items, decision, self.steps)
 
     def undo(self, airways: slicer.vtkMRMLSegmentationNode) -> str:
         """Take the last step back, voxels and decision; returns a sentence with its name."""

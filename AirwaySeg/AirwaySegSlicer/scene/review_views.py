@@ -5,13 +5,14 @@ What is shown is temporary: it is not saved with the scene, and `ReviewViews.res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import slicer
 import vtk
 
 from AirwaySegSlicer.scene.branches import Point, branch_points, centre_views, nearest_branch
-from AirwaySegSlicer.scene.changes import preview_of
+from AirwaySegSlicer.scene.changes import no_voxels, preview_of
 from AirwaySegSlicer.scene.nodes import (
     CENTERLINE,
     REVIEWED,
@@ -32,7 +33,13 @@ ACROSS, ALONG = "Red", "Green"
 """Slice views that are turned across the branch and along it; the others keep their orientation."""
 FIELD_MM = 70.0
 """Width of the turned slice views."""
-CAMERA_MM = 140.0
+CAMERA_MM, CAMERA_SIDES = 140.0, 24
+"""Distance of the camera, and how many sides are compared from which it may look."""
+TURN_MM = 20.0
+"""What a turn by 90 degrees costs; what hides the point costs the sum of the radii at the centerline's points there."""
+CLEAR_MM, HIDDEN_MM = 6.0, 3.0
+"""Airway nearer to the point than the first hides nothing, nor does one whose lumen is farther than the second from the
+line of sight."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,26 @@ class ReviewViews:
 
     def __init__(self) -> None:
         self._before: dict[str, _Slice] = {}
+        self._previews: dict[str, tuple[Array, bool]] = {}  # of the points that are selected together, by their keys
 
-    def show(self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> None:
-        """Turn the views to a point, and highlight what a decision would change."""
+    def show(
+        self, airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, beside: Sequence[ReviewItem] = ()
+    ) -> None:
+        """Turn the views to a point, and highlight what a decision would change there and at those ``beside`` it."""
         voxels, adds = preview_of(airways, item)
-        highlight(airways, item, voxels, adds)
+        together = {other.key: self._previews.get(other.key) or preview_of(airways, other) for other in beside}
+        self._previews = together | {item.key: (voxels, adds)}
+        if beside:
+            highlight_all(airways, list(self._previews.values()))
+        else:
+            highlight(airways, item, voxels, adds)
         centre = _world(airways, item.point)
         direction = _world_direction(airways, item.point, direction_of(airways, item, voxels))
         centre_views(centre)
         self._turn(ACROSS, centre, direction, _perpendicular(direction))
         self._turn(ALONG, centre, _perpendicular(direction), direction)
         for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
-            _turn_camera(camera, centre, direction)
+            _turn_camera(camera, centre, direction, airways)
 
     def restore(self, airways: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Give the slice views their orientation and field of view back, and remove the highlight."""
@@ -73,12 +88,18 @@ class ReviewViews:
                     node.GetSliceToRAS().DeepCopy(before.matrix)
                     node.UpdateMatrices()
         self._before.clear()
+        self.changed()
         if airways is not None and airways.GetScene() is not None:
             hide_change(airways)
+
+    def changed(self) -> None:
+        """Voxels or decisions have changed, so that other voxels may be what decisions would change."""
+        self._previews.clear()
 
     def forget(self) -> None:
         """The scene is closed."""
         self._before.clear()
+        self.changed()
 
     def _turn(self, name: str, centre: Point, normal: Point, transverse: Point) -> None:
         node = slice_node(name)
@@ -107,6 +128,19 @@ def highlight(airways: slicer.vtkMRMLSegmentationNode, item: ReviewItem, voxels:
         _show(airways, surface_of(airways, voxels), ADDED if adds else REMOVED)
     else:
         _show(airways, _ball(item.point), LOOKED_AT)
+
+
+def highlight_all(airways: slicer.vtkMRMLSegmentationNode, changes: Sequence[tuple[Array, bool]]) -> None:
+    """Show what decisions about several points would change: their voxels (N, 3), and whether they would be added."""
+    import numpy as np
+
+    added, removed = (
+        np.concatenate([no_voxels(), *(voxels for voxels, adds in changes if adds is wanted)])
+        for wanted in (True, False)
+    )
+    hide_change(airways)
+    if len(added) or len(removed):
+        show_change(airways, added, removed)
 
 
 def show_change(airways: slicer.vtkMRMLSegmentationNode, add: Array, remove: Array) -> None:
@@ -224,17 +258,53 @@ def _world_direction(airways: slicer.vtkMRMLSegmentationNode, point: Point, dire
     return _unit(np.subtract(ahead, _world(airways, point)))
 
 
-def _turn_camera(camera: slicer.vtkMRMLCameraNode, centre: Point, direction: Point) -> None:
-    """Look at the point at a right angle to the branch, from as near to where the camera was as possible."""
+def _turn_camera(
+    camera: slicer.vtkMRMLCameraNode, centre: Point, direction: Point, airways: slicer.vtkMRMLSegmentationNode
+) -> None:
+    """Look at the point at a right angle to the branch: from where little airway is in between, and near to before."""
     import numpy as np
 
     towards = np.subtract(camera.GetPosition(), camera.GetFocalPoint())
-    side = towards - np.dot(towards, direction) * np.array(direction)
-    if np.linalg.norm(side) < 1e-3 * np.linalg.norm(towards):
-        side = np.array(_perpendicular(direction))
+    before = towards - np.dot(towards, direction) * np.array(direction)
+    if np.linalg.norm(before) < 1e-3 * np.linalg.norm(towards):
+        before = np.array(_perpendicular(direction))
+    first = np.array(_unit(before))
+    over = np.cross(direction, first)
+    turns = 2 * np.pi * np.arange(CAMERA_SIDES) / CAMERA_SIDES
+    sides = np.cos(turns)[:, None] * first + np.sin(turns)[:, None] * over
+    cost = _hidden_mm(airways, centre, sides) + TURN_MM * (1 - np.cos(turns))
+    side = sides[int(cost.argmin())]
     camera.SetFocalPoint(*centre)
-    camera.SetPosition(*(np.array(centre) + CAMERA_MM * np.array(_unit(side))))
+    camera.SetPosition(*(np.array(centre) + CAMERA_MM * side))
     up = np.array([0.0, 0.0, 1.0])
-    if abs(np.dot(up, _unit(side))) < 0.95:
+    if abs(np.dot(up, side)) < 0.95:
         camera.SetViewUp(*up)
     camera.ResetClippingRange()
+
+
+def _hidden_mm(airways: slicer.vtkMRMLSegmentationNode, centre: Point, sides: Array) -> Array:
+    """How much lumen lies before a point (world) when it is looked at from each side (N, 3), in mm of radius, (N,)."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    centerline = companion(airways, CENTERLINE)
+    if centerline is None:
+        return np.zeros(len(sides))
+    polydata, own = centerline.GetPolyData(), [0.0, 0.0, 0.0]
+    centerline.TransformPointFromWorld(centre, own)
+    away = vtk_to_numpy(polydata.GetPoints().GetData()) - own
+    radii = vtk_to_numpy(polydata.GetPointData().GetArray("radius_mm"))
+    ahead = away @ np.array([_own_direction(centerline, centre, side) for side in sides]).T
+    beside = np.sqrt(np.maximum((away**2).sum(axis=1)[:, None] - ahead**2, 0))
+    hides = (ahead > CLEAR_MM) & (ahead < CAMERA_MM) & (beside < radii[:, None] + HIDDEN_MM)
+    return (hides * radii[:, None]).sum(axis=0)
+
+
+def _own_direction(centerline: slicer.vtkMRMLModelNode, centre: Point, side: Array) -> Point:
+    """A direction of the world in the space of the centerline."""
+    import numpy as np
+
+    ends = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    for end, point in zip(ends, (centre, np.add(centre, side).tolist()), strict=True):
+        centerline.TransformPointFromWorld(point, end)
+    return _unit(np.subtract(ends[1], ends[0]))

@@ -42,6 +42,10 @@ class Steps:
         number = int(read_tag(airways, STEP).partition(" ")[0] or 0) + 1
         write_tag(airways, STEP, f"{number} {name}")
 
+    def rename(self, airways: slicer.vtkMRMLSegmentationNode, name: str) -> None:
+        """Give the present step another name."""
+        write_tag(airways, STEP, f"{read_tag(airways, STEP).partition(' ')[0]} {name}")
+
     def undo(self, airways: slicer.vtkMRMLSegmentationNode) -> str:
         """Take the last step back; returns a sentence with its name."""
         before = read_tag(airways, STEP)

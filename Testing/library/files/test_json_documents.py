@@ -5,7 +5,7 @@ import json
 import pytest
 
 from AirwaySegLib.errors import AirwaySegError
-from AirwaySegLib.files.json_documents import read_document
+from AirwaySegLib.files.json_documents import indented, read_document
 
 
 def read(text: str) -> list[int]:
@@ -32,3 +32,15 @@ def test_what_was_written_is_read():
 def test_anything_else_is_refused_in_a_sentence(text, told):
     with pytest.raises(AirwaySegError, match=told):
         read(text)
+
+
+def test_the_indented_text_is_that_of_the_standard_library():
+    document = {
+        "text": 'a "b", [c], \u00e9',
+        "empty": [{}, [], ""],
+        "numbers": [1, 2.5, -1e-7, 1e22, float("inf")],
+        "mixed": [1, True, None, "1, 2"],
+        "points": [[0.1, 0.2, 0.3], (4, 5, 6)],
+        "inner": {"a": {"b": [[[1]]]}},
+    }
+    assert indented(document) == json.dumps(document, indent=1)

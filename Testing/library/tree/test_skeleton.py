@@ -85,6 +85,14 @@ def test_tiles_give_the_skeleton_of_the_whole(monkeypatch):
     assert np.array_equal(thin(mask, lumen), tiled)
 
 
+def test_pieces_that_do_not_touch_are_thinned_as_together():
+    rng = np.random.default_rng(2)
+    mask = ndimage.gaussian_filter(rng.normal(size=(60, 70, 80)), 2.5) > 0.06
+    assert ndimage.label(mask, np.ones((3, 3, 3)))[1] > 5
+    line = skeleton._thin_tile(np.argwhere(mask).astype(np.int32), KnownParts())
+    assert np.array_equal(np.sort(np.ravel_multi_index(line.T, mask.shape)), np.flatnonzero(skeletonize(mask)))
+
+
 def test_tiles_that_disagree_are_thrown_away(monkeypatch):
     spacing = (1.0, 0.8, 0.8)
     mask = draw_tubes(a_forked_tree(), (200, 100, 225), spacing)
