@@ -66,9 +66,8 @@ def main() -> int:
     small = nncf.quantize(model, nncf.Dataset(known), subset_size=len(known))
     rough, faster = timed(small, "f32", windows, openvino)
     masks = np.stack(exact) >= 0.5, np.stack(rough) >= 0.5
-    print(
-        f"int8    {faster:.2f} processor seconds a window, {seconds / faster:.2f} times as fast; Dice of the masks {dice(*masks):.4f}"
-    )
+    ratio = seconds / faster
+    print(f"int8    {faster:.2f} processor seconds a window, {ratio:.2f} times as fast; Dice {dice(*masks):.4f}")
     return 0
 
 
