@@ -149,7 +149,7 @@ def test_weights_of_one_window_size_are_timed_with_it(monkeypatch: pytest.Monkey
 
 
 def test_a_time_for_people_is_rounded() -> None:
-    assert [speed.duration(one) for one in (0.2, 42, 99, 170)] == [
+    assert [speed.about(one) for one in (0.2, 42, 99, 170)] == [
         "about 5 s",
         "about 40 s",
         "about 100 s",
