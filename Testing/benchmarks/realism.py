@@ -1,19 +1,23 @@
 """How much simulated CTs look like real ones: figures of walls, lung, vessels, tree and noise, side by side.
 
 A CT comes with a mask of its airways: a folder with ct.nrrd and label.nrrd (1 airway), or a pair CT=MASK. Rings are
-sampled across the centerlines of the mask, so the same is measured on both sides.
+sampled across the centerlines of the mask, so the same is measured on both sides. A clean simulated case gets the blur
+and noise of a random scanner first, as in training.
 
     .venv/bin/python Testing/benchmarks/realism.py --simulated CASE ... --real CT=MASK ... [--csv FILE]
 """
 
 import argparse
 import csv
+import json
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from lumen_evidence import lumen_evidence
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -21,6 +25,7 @@ from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.centerline import tangents
+from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
 
 Figures = dict[str, float]
 
@@ -48,6 +53,10 @@ def read_case(text: str) -> tuple[str, Volume, Volume]:
     ct = read_ct(Path(text) / "ct.nrrd")[0]
     label = sitk.GetArrayFromImage(sitk.ReadImage(Path(text) / "label.nrrd"))
     mask = replace(ct, array=(label == 1).astype(np.uint8))  # what is left out (2) is no airway here
+    description = Path(text) / "case.json"
+    if description.is_file() and json.loads(description.read_text(encoding="utf-8")).get("clean"):
+        rng = np.random.default_rng(zlib.crc32(Path(text).name.encode()))
+        ct = replace(ct, array=whole_hu(scan(ct.array, draw_scanner(rng, to_canonical(ct).spacing_mm[0]), rng)))
     return Path(text).name, to_canonical(ct), to_canonical(mask)
 
 
@@ -104,8 +113,8 @@ def lung_figures(hu: NDArray, spacing_mm: tuple[float, float, float]) -> tuple[F
     return figures, lungs
 
 
-def tree_figures(parsed: ParsedAirways) -> Figures:
-    """Mean lengths of the generations, total length, branches."""
+def tree_figures(hu: NDArray, parsed: ParsedAirways) -> Figures:
+    """Mean lengths of the generations, total length, branches, and how much of it has no lumen in the CT."""
     main = parsed.tree.main()
     figures: Figures = {}
     for generation in range(2, 7):
@@ -114,6 +123,7 @@ def tree_figures(parsed: ParsedAirways) -> Figures:
             figures[f"mean length of generation {generation}, mm"] = float(np.mean(lengths))
     figures["centerline, m"] = sum(branch.length_mm for branch in main) / 1000
     figures["branches"] = len(main)
+    figures["centerline without a lumen in the CT, %"] = 100 * float(np.mean(~lumen_evidence(hu, parsed)))
     return figures
 
 
@@ -147,7 +157,7 @@ def figures_of(text: str) -> tuple[str, Figures]:
     parsed = parse_airways(mask)
     figures = wall_figures(np.asarray(ct.array, np.float32), parsed)
     about_lung, lungs = lung_figures(ct.array, ct.spacing_mm)
-    figures |= about_lung | tree_figures(parsed) | noise_figures(ct.array, parsed, lungs)
+    figures |= about_lung | tree_figures(ct.array, parsed) | noise_figures(ct.array, parsed, lungs)
     figures["slices, mm"] = float(ct.spacing_mm[0])
     return name, figures
 

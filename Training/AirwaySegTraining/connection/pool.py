@@ -265,7 +265,7 @@ def drawn_patch(
     shift = rng.integers(-SHIFT, SHIFT + 1, 3)
     mirrored = _triple(rng.random(3) < 0.5)
     placement = Placement(_triple(tree.centres[number]), _triple(SIDE // 2 - shift), SIDE, None, mirrored)
-    scanner = draw_scanner(rng) if tree.case.clean else mild_scanner(rng)
+    scanner = draw_scanner(rng, tree.case.spacing_mm[0]) if tree.case.clean else mild_scanner(rng)
     hu = scan(image_patch(tree.case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
     part = tuple(slice(SHIFT + by, SHIFT + by + SIDE) for by in shift)
     turned = tuple(slice(None, None, -1 if flip else 1) for flip in mirrored)

@@ -17,10 +17,11 @@ from AirwaySegLib.masks.components import Box, distance_to
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.cases import Case, case_folders, prepared_case
-from AirwaySegTraining.simulator.growth import Branch, Points, companions, unit, wobbly_line
+from AirwaySegTraining.simulator.growth import Branch, Points, companions, finer, unit, wobbly_line
 from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
-from AirwaySegTraining.simulator.scanner import Scanner, whole_hu
-from AirwaySegTraining.simulator.simulate import SimulatedCase, is_visible, write_case
+from AirwaySegTraining.simulator.scanner import whole_hu
+from AirwaySegTraining.simulator.simulate import SimulatedCase, write_case
+from AirwaySegTraining.simulator.visibility import AIRWAY, LEFT_OUT, Image, labelled, parts
 
 TREES = 60
 """Number of small trees that are tried in a case."""
@@ -119,9 +120,12 @@ def pasted_case(case: Case, lung: Lung, seed: int) -> SimulatedCase:
     rng = np.random.default_rng(seed)
     trees = place_trees(case, lung, rng)
     label, drawn_hu = np.array(case.label), np.zeros(case.label.shape, np.float32)
-    for tree in trees:
-        _draw(tree, case, lung, (drawn_hu, label), rng)
-    hu = np.asarray(case.ct, np.float32) + gaussian_filter(drawn_hu, SCAN_BLUR)
+    walls_mm = [_draw(tree, case, lung, drawn_hu, rng) for tree in trees]
+    blurred_hu = gaussian_filter(drawn_hu, SCAN_BLUR)
+    image = Image(lung.around_hu + blurred_hu, case.spacing_mm, 0.0, lung.noise_hu)
+    for tree, wall_mm in zip(trees, walls_mm, strict=True):
+        _label(tree, wall_mm, image, label)
+    hu = np.asarray(case.ct, np.float32) + blurred_hu
     description = {
         "source": f"{len(trees)} simulated airways pasted into {case.name}",
         "patient": case.patient,
@@ -132,14 +136,12 @@ def pasted_case(case: Case, lung: Lung, seed: int) -> SimulatedCase:
     return SimulatedCase(whole_hu(hu), label, case.spacing_mm, description)
 
 
-def _draw(
-    tree: list[Branch], case: Case, lung: Lung, target: tuple[NDArray, NDArray], rng: np.random.Generator
-) -> None:
-    """Draw a tree with its arteries into the target: the change of the lung's HU, and the label."""
-    wall_mm, wall_hu = rng.uniform(0.4, 0.9), rng.uniform(-300, 60)
+def _draw(tree: list[Branch], case: Case, lung: Lung, change_hu: NDArray, rng: np.random.Generator) -> float:
+    """Draw a tree with its arteries into the change of the lung's HU; its walls' thickness in mm."""
+    wall_mm, wall_hu = float(rng.uniform(0.4, 0.9)), rng.uniform(-300, 60)
     arteries = companions(tree, lambda _diameter: wall_mm, rng)
-    box, grid = _grid_around(arteries + tree, case)
-    around_hu, drawn_hu, label = lung.around_hu[box], target[0][box], target[1][box]
+    box, grid = _grid_around(arteries + tree, case.label.shape, case.spacing_mm)
+    around_hu, drawn_hu = lung.around_hu[box], change_hu[box]
     for branches, wider_mm, value in (
         (arteries, 0.0, rng.uniform(0, 60)),
         (tree, wall_mm, wall_hu),
@@ -148,26 +150,33 @@ def _draw(
         coverage = np.zeros(grid.shape, np.uint8)
         paint_tubes(coverage, branches, grid, wider_mm)
         drawn_hu += (value - around_hu - drawn_hu) * (coverage / np.float32(255))
-    scanner = Scanner(SCAN_BLUR, SCAN_BLUR, 0.0, lung.noise_hu, 0.5, 0.0, 0.0, 1.0, None)
-    here_hu = float(np.median(around_hu))
-    contrast = here_hu + 0.3 * (wall_hu - here_hu) - lung.air_hu  # after the blur, about a third of a thin wall is left
-    for branch in tree:
-        seen = is_visible(2 * float(branch.radii_mm.mean()), contrast, case.spacing_mm, scanner)
+    return wall_mm
+
+
+def _label(tree: list[Branch], wall_mm: float, image: Image, label: NDArray[np.uint8]) -> None:
+    """Label what the image shows of a tree; what is airway already stays it."""
+    fine = [finer(branch) for branch in tree]
+    box, grid = _grid_around(tree, label.shape, image.spacing_mm)
+    values = labelled(image, fine, [branch.points_mm for branch in fine], [wall_mm] * len(fine))
+    pieces = [piece for branch, value in zip(fine, values, strict=True) for piece in parts(branch, value)]
+    for value, least in ((LEFT_OUT, 64), (AIRWAY, 128)):
         coverage = np.zeros(grid.shape, np.uint8)
-        paint_tubes(coverage, [branch], grid)
-        label[(coverage >= (128 if seen else 64)) & (label != 1)] = 1 if seen else 2
+        paint_tubes(coverage, [branch for one, branch in pieces if one == value], grid)
+        label[box][(coverage >= least) & (label[box] != AIRWAY)] = value
 
 
-def _grid_around(branches: list[Branch], case: Case) -> tuple[Box, Grid]:
-    """The box of voxels that holds the branches, and its grid."""
-    spacing = np.asarray(case.spacing_mm)
+def _grid_around(
+    branches: list[Branch], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> tuple[Box, Grid]:
+    """The box of voxels of a CT that holds the branches, and its grid."""
+    spacing = np.asarray(spacing_mm)
     points = np.vstack([branch.points_mm for branch in branches]) / spacing
     low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 6, 0)
-    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 7, case.label.shape)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 7, shape)
     z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high))
     depth, height, width = (int(count) for count in high - low)
     first_z, first_y, first_x = (low * spacing).tolist()
-    return (z, y, x), Grid((depth, height, width), case.spacing_mm, (first_z, first_y, first_x), np.eye(3))
+    return (z, y, x), Grid((depth, height, width), spacing_mm, (first_z, first_y, first_x), np.eye(3))
 
 
 def paste(data: Path, output: Path, cases: int, seed: int, progress: Progress) -> list[Path]:

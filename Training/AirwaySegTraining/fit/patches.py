@@ -133,7 +133,7 @@ def draw_patch(
     augmentation = stage.augmentation()
     point = case.centres.draw(mixture, rng)
     placement = draw_placement(point, case.centres.shape, stage.patch, case.spacing_mm, augmentation, rng)
-    scanner = draw_scanner(rng) if case.clean else mild_scanner(rng)
+    scanner = draw_scanner(rng, case.spacing_mm[0]) if case.clean else mild_scanner(rng)
     hu = scan(image_patch(case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
     label = label_patch(case.label, placement, stage.label_threshold)
     maps = {name: case.maps[name] for name in patch_maps(stage)}

@@ -65,7 +65,7 @@ def as_scanned(case: Case) -> NDArray:
     if not case.clean:
         return np.asarray(case.ct)
     rng = np.random.default_rng(int(case.fingerprint, 16))
-    return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng), rng))
+    return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng, case.spacing_mm[0]), rng))
 
 
 def product_of(net: nn.Module, info: ModelInfo, precision: str) -> Model:

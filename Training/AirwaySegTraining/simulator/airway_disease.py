@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from AirwaySegTraining.simulator.growth import Branch, unit
+from AirwaySegTraining.simulator.growth import FINE_STEP_MM, Branch, finer, unit
 
 GAP_MM = (2.0, 12.0)
 """Length of a part whose lumen is not open."""
-
-STEP_MM = 0.7
-"""Step between the points of a branch with such a part."""
 
 
 def without_some(tree: list[Branch], rng: np.random.Generator) -> list[Branch]:
@@ -91,19 +88,11 @@ def length_mm(branch: Branch) -> float:
     return float(np.linalg.norm(np.diff(branch.points_mm, axis=0), axis=1).sum())
 
 
-def _finer(branch: Branch) -> Branch:
-    """The same branch with a point about every `STEP_MM`."""
-    along = np.arange(len(branch.points_mm))
-    position = np.linspace(0, along[-1], int(length_mm(branch) / STEP_MM) + 2)
-    points = np.stack([np.interp(position, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
-    return replace(branch, points_mm=points, radii_mm=np.interp(position, along, branch.radii_mm))
-
-
 def _gapped(branch: Branch, rng: np.random.Generator) -> list[Branch]:
     """A branch split into consecutive pieces, one of which is not open."""
-    fine = _finer(branch)
+    fine = finer(branch)
     count = len(fine.points_mm)
-    steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / STEP_MM)
+    steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / FINE_STEP_MM)
     steps = min(steps, count - 2)
     first = int(rng.integers(0, count - steps))
     pieces = []

@@ -5,7 +5,7 @@ the patient's left, the carina at the origin.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ Inside = Callable[[Points], NDArray[np.bool_]]
 STRAIGHT = 0.55
 """How much of the way from the root counts beside the way to the tree (see `space_filling.connect`): by eye, from
 projections of slabs beside those of real CTs."""
+
+FINE_STEP_MM = 0.7
+"""Step between the points of a `finer` branch."""
 
 BALANCE_STEPS, LEAST_MM = 5, 2.0
 """Steps towards the fork of least volume; neighbours nearer than this pull as if they were as far."""
@@ -207,3 +210,11 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
 def total_length_mm(branches: list[Branch]) -> float:
     """Sum of the branches' centerline lengths in mm."""
     return float(sum(np.linalg.norm(np.diff(b.points_mm, axis=0), axis=1).sum() for b in branches))
+
+
+def finer(branch: Branch) -> Branch:
+    """The same branch with a point about every `FINE_STEP_MM`."""
+    along = np.arange(len(branch.points_mm))
+    position = np.linspace(0, along[-1], int(total_length_mm([branch]) / FINE_STEP_MM) + 2)
+    points = np.stack([np.interp(position, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
+    return replace(branch, points_mm=points, radii_mm=np.interp(position, along, branch.radii_mm))

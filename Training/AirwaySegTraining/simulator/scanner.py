@@ -50,13 +50,22 @@ PADDING_HU = -1024
 """HU outside a round field of view; no other value of a clean image is as low."""
 
 
-def draw_scanner(rng: np.random.Generator) -> Scanner:
+THIN_MM = 1.3
+"""Slices farther apart are drawn as the mean over their thickness, which is most of their blur along z."""
+
+
+def thin_share(slices_mm: float) -> float:
+    """The share of a blur along z in voxels that slices so far apart get."""
+    return min(1.0, THIN_MM / slices_mm)
+
+
+def draw_scanner(rng: np.random.Generator, slices_mm: float = 1.0) -> Scanner:
     """A random kernel and dose: noise 12 to 110 HU, log-uniform; sharp kernels are noisier than smooth ones."""
     noise_hu = float(np.exp(rng.uniform(np.log(12), np.log(110))))
     sharp = rng.random() < (0.75 if noise_hu > 35 else 0.45)
     return Scanner(
         blur=rng.uniform(0.4, 0.7) if sharp else rng.uniform(0.5, 0.9),
-        blur_z=rng.uniform(0.3, 0.8),
+        blur_z=rng.uniform(0.3, 0.8) * thin_share(slices_mm),
         sharpen=rng.uniform(0.2, 0.9) if sharp else rng.uniform(0, 0.3),
         noise_hu=noise_hu,
         grain=rng.uniform(0.35, 0.65) if sharp else rng.uniform(0.5, 0.85),

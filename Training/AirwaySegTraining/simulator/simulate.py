@@ -1,7 +1,7 @@
 """Makes complete simulated cases: a chest CT, its airway label, and a description, written as one folder each.
 
-Label values: 0 background, 1 airway lumen that is visible in the CT, 2 lumen that is drawn but too thin or too faint to
-be visible: training and evaluation leave it out.
+Label values: 0 background, 1 airway lumen that is visible in the CT, 2 lumen that is drawn but faint, or filled with
+mucus: training and evaluation leave it out. Lumen of which the CT shows nothing at all is 0.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.ndimage import gaussian_filter
 
 from AirwaySegLib import __version__
 from AirwaySegLib.errors import AirwaySegError
@@ -21,10 +21,10 @@ from AirwaySegLib.files.volume import Volume, write_nrrd
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.simulator.airway_disease import diseased, secretions, with_gaps, without_some
 from AirwaySegTraining.simulator.bronchi import grow_bronchial_tree, open_airways
-from AirwaySegTraining.simulator.growth import Branch
+from AirwaySegTraining.simulator.growth import Branch, finer
 from AirwaySegTraining.simulator.patient import Patient, describe, draw_patient
 from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
-from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan, whole_hu
+from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan, thin_share, whole_hu
 from AirwaySegTraining.simulator.scene import (
     apply_coverage,
     make_shapes,
@@ -33,18 +33,16 @@ from AirwaySegTraining.simulator.scene import (
     tube_layers,
     wall_mm,
 )
-from AirwaySegTraining.simulator.slabs import THICK_MM, Slabs, draw_slabs, outside_circle
+from AirwaySegTraining.simulator.slabs import Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.simulator.vessels import grow_arteries, grow_veins, peripheral_vessels
+from AirwaySegTraining.simulator.visibility import AIRWAY, LEFT_OUT, Image, labelled, parts
 from AirwaySegTraining.workers import WorkerPool
 
 SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
 
-CLEAN_NOISE_HU = 25.0
-"""A clean case is labelled as if it had this noise; training adds the actual noise."""
-
-LEAST_SEEN_MM = 1.6
-"""Thinnest visible lumen: however small the voxels are, a scanner's focus and detectors show no thinner one."""
+CLEAN_BLUR, CLEAN_NOISE_HU = 0.6, 35.0
+"""A clean case is labelled as if it had this blur in voxels and this noise; training adds the actual ones."""
 
 ROUND_VIEWS = 0.35
 """Share of scans whose field of view is round, with padding outside."""
@@ -58,22 +56,6 @@ class SimulatedCase:
     label: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
     description: dict
-
-
-def is_visible(
-    diameter_mm: float, contrast_hu: float, spacing_mm: tuple[float, float, float], scanner: Scanner
-) -> bool:
-    """Whether a lumen can be seen: wide enough, and contrast to noise over its cross-section at least 3 (Rose).
-
-    Wide enough is 1.9 voxels and `LEAST_SEEN_MM`. The blur leaves ``1 - exp(-r^2 / 2 s^2)`` of the contrast in the
-    middle of a lumen of radius r.
-    """
-    in_plane_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2]))
-    voxel_mm = min(float(np.prod(spacing_mm) ** (1 / 3)), 1.6 * in_plane_mm)
-    blur_mm = max(scanner.blur * voxel_mm, 0.3)
-    seen_hu = contrast_hu * (1 - np.exp(-((diameter_mm / 2) ** 2) / (2 * blur_mm**2)))
-    voxels = max(1.0, np.pi / 4 * (diameter_mm / voxel_mm) ** 2)
-    return diameter_mm >= max(1.9 * voxel_mm, LEAST_SEEN_MM) and seen_hu * np.sqrt(voxels) >= 3 * scanner.noise_hu
 
 
 @dataclass(frozen=True)
@@ -123,86 +105,48 @@ def _rotation(angles: NDArray) -> NDArray[np.float64]:
     return matrix
 
 
-def _clean_scanner() -> Scanner:
-    return Scanner(0.5, 0.5, 0.0, CLEAN_NOISE_HU, 0.5, 0.0, 0.0, 1.0, None)
+def _clean_scanner(slices_mm: float) -> Scanner:
+    return Scanner(CLEAN_BLUR, CLEAN_BLUR * thin_share(slices_mm), 0.0, CLEAN_NOISE_HU, 0.5, 0.0, 0.0, 1.0, None)
 
 
-def surroundings_hu(
-    hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, rng: np.random.Generator
-) -> list[float]:
-    """Median HU a millimetre outside each branch's wall (lung to soft tissue), before its air is drawn."""
-    around = []
-    top = np.array(grid.shape) - 1
-    for branch in airways:
-        away = rng.normal(size=(4, len(branch.points_mm), 3))
-        away /= np.linalg.norm(away, axis=2, keepdims=True)
-        reach = branch.radii_mm + wall_mm(patient, branch) + 1.0
-        points = grid.to_scan_mm((branch.points_mm + away * reach[:, None]).reshape(-1, 3))
-        voxels = np.clip(np.rint(points / grid.spacing_mm).astype(int), 0, top)
-        around.append(float(np.clip(np.median(hu[tuple(voxels.T)]), -1000, 60)))
-    return around
-
-
-def contrast_hu(
-    branch: Branch, around_hu: float, patient: Patient, spacing_mm: tuple[float, float, float], scanner: Scanner
-) -> float:
-    """Difference in HU between a lumen and its surroundings: its wall, as far as the blur leaves it, and the lung.
-
-    A thick slice averages a lumen that runs along it with the walls and the lung above and below: a thin lumen is then
-    no darker than the lung.
-    """
-    wall, diameter = wall_mm(patient, branch), 2 * float(branch.radii_mm.mean())
-    along = np.abs(branch.points_mm[-1] - branch.points_mm[0])
-    level = float(np.hypot(along[1], along[2])) / max(float(np.linalg.norm(along)), 1e-6)
-    passed_mm = max(spacing_mm[0] * level, 1e-6)
-    if spacing_mm[0] > THICK_MM and diameter < passed_mm:
-        air, tissue = diameter / passed_mm, min(2 * wall / passed_mm, 1 - diameter / passed_mm)
-        return air * (around_hu - patient.lumen_hu) - tissue * (patient.wall_hu - around_hu)
-    blur_mm = max(0.3, scanner.blur * float(np.sqrt(spacing_mm[1] * spacing_mm[2])))
-    left = float(erf(wall / (np.sqrt(8) * blur_mm)))
-    return around_hu + left * max(0.0, patient.wall_hu - around_hu) - patient.lumen_hu
-
-
-def _seen(
-    airways: list[Branch], around_hu: list[float], patient: Patient, spacing_mm: tuple, scanner: Scanner
-) -> list[bool]:
-    """Which branches are visible in the CT. Descendants of a branch that is too thin do not count as visible.
-
-    Behind mucus or a compressed part the lumen does count: a network should find the open lumen there.
-    """
-    seen: list[bool] = []
-    reached: list[bool] = []
-    for branch, around in zip(airways, around_hu):
-        contrast = contrast_hu(branch, around, patient, spacing_mm, scanner)
-        clear = is_visible(2 * float(branch.radii_mm.mean()), contrast, spacing_mm, scanner)
-        before = branch.parent < 0 or reached[branch.parent]
-        seen.append(before and clear and not branch.plugged)
-        reached.append(before and (seen[-1] or branch.plugged or branch.narrowed))
-    return seen
-
-
-def _label(
-    airways: list[Branch], seen: list[bool], lumps: list[Branch], grid: Grid, slabs: Slabs
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Coverage by the airways' air (uint8, 255 = inside), and the label (in the scan's slices): mucus is 2.
-
-    ``lumps`` of mucus at the wall of an open lumen are neither airway nor left out.
-    """
-    visible = np.zeros(grid.shape, np.uint8)
-    paint_tubes(visible, [b for b, s in zip(airways, seen) if s], grid)
-    hidden = np.zeros(grid.shape, np.uint8)
-    paint_tubes(hidden, [b for b, s in zip(airways, seen) if not s and not b.plugged], grid)
+def _air(airways: list[Branch], lumps: list[Branch], grid: Grid) -> NDArray[np.uint8]:
+    """Coverage by the airways' air (uint8, 255 = inside); ``lumps`` of mucus at the wall of an open lumen hold none."""
+    air = np.zeros(grid.shape, np.uint8)
+    paint_tubes(air, [branch for branch in airways if not branch.plugged], grid)
     if lumps:
         mucus = np.zeros(grid.shape, np.uint8)
         paint_tubes(mucus, lumps, grid)
-        np.minimum(visible, 255 - mucus, out=visible)
-        np.minimum(hidden, 255 - mucus, out=hidden)
-    air = np.maximum(visible, hidden)
-    paint_tubes(hidden, [b for b in airways if b.plugged], grid)
+        np.minimum(air, 255 - mucus, out=air)
+    return air
+
+
+def _label(parts_of: list[tuple[int, Branch]], air: NDArray[np.uint8], grid: Grid, slabs: Slabs) -> NDArray[np.uint8]:
+    """The label in the scan's slices, of the tree's parts with their labels (see `visibility.parts`).
+
+    Mucus in a lumen is left out; mucus at the wall of an open one is not airway, and not left out.
+    """
+    airway, left_out = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    paint_tubes(airway, [branch for value, branch in parts_of if value == AIRWAY], grid)
+    paint_tubes(left_out, [branch for value, branch in parts_of if value == LEFT_OUT and not branch.plugged], grid)
+    np.minimum(airway, air, out=airway)
+    np.minimum(left_out, air, out=left_out)
+    paint_tubes(left_out, [branch for _, branch in parts_of if branch.plugged], grid)
     label = np.zeros(grid.shape, np.uint8)
-    label[hidden >= 64] = 2
-    label[visible >= 128] = 1
-    return air, slabs.label(label)
+    label[left_out >= 64] = LEFT_OUT
+    label[airway >= 128] = AIRWAY
+    return slabs.label(label)
+
+
+def _labelled_parts(
+    hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, slabs: Slabs, scanner: Scanner
+) -> list[tuple[int, Branch]]:
+    """The tree's parts and what they are in this scan; ``hu`` is the clean image in the scan's slices."""
+    blurred = gaussian_filter(hu, (scanner.blur_z, scanner.blur, scanner.blur), truncate=3)
+    image = Image(blurred, slabs.spacing_mm(grid.spacing_mm), slabs.first_mm(grid.spacing_mm[0]), scanner.noise_hu)
+    fine = [finer(branch) for branch in airways]
+    points_mm = [grid.to_scan_mm(branch.points_mm) for branch in fine]
+    labels = labelled(image, fine, points_mm, [wall_mm(patient, branch) for branch in fine])
+    return [part for branch, label in zip(fine, labels, strict=True) for part in parts(branch, label)]
 
 
 def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None) -> SimulatedCase:
@@ -221,23 +165,23 @@ def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None
     vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
     hu = paint_background(patient, make_shapes(patient, grid, tree, rng), grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
-    scanner = _clean_scanner() if clean else machine.scanner if machine else draw_scanner(rng)
     spacing_mm = slabs.spacing_mm(grid.spacing_mm)
-    around_hu = surroundings_hu(hu, airways, patient, grid, rng)
-    slice_mm = max(slabs.thick_mm, spacing_mm[0]), *spacing_mm[1:]
-    seen = _seen(airways, around_hu, patient, slice_mm, scanner)
-    lumen, label = _label(airways, seen, secretions(airways, rng), grid, slabs)
-    apply_coverage(hu, lumen, patient.lumen_hu)
+    scanner = _clean_scanner(spacing_mm[0])
+    if not clean:
+        scanner = machine.scanner if machine else draw_scanner(rng, spacing_mm[0])
+    air = _air(airways, secretions(airways, rng), grid)
+    apply_coverage(hu, air, patient.lumen_hu)
     hu = slabs.mean(hu)
     if rng.random() < ROUND_VIEWS:
         outside_circle(hu, rng)
+    label = _label(_labelled_parts(hu, airways, patient, grid, slabs, scanner), air, grid, slabs)
     if not clean:
         hu = scan(hu, scanner, rng)
     description = {
         "source": f"AirwaySeg simulator {__version__}",
         "seed": seed,
         "clean": clean,
-        "label_values": {"0": "background", "1": "airway", "2": "left out: mucus, or too thin or too faint to be seen"},
+        "label_values": {"0": "background", "1": "airway", "2": "left out: mucus, or too faint to be sure"},
         "patient": asdict(patient),
         "slices_mm": slabs.thick_mm or spacing_mm[0],
         "scanner": None if clean else scanner.as_dict(),

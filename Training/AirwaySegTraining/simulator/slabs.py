@@ -10,9 +10,6 @@ from AirwaySegTraining.simulator.scanner import PADDING_HU
 
 Field = NDArray[np.floating]
 
-THICK_MM = 1.8
-"""Thicker slices show only a part of a thin airway that runs along them."""
-
 THICKNESSES_MM, SHARES = (2.0, 2.5, 3.0, 5.0), (0.3, 0.3, 0.25, 0.15)
 FINEST_MM = 1.25
 
@@ -38,6 +35,10 @@ class Slabs:
     def spacing_mm(self, fine_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """Spacing of the slices."""
         return fine_mm[0] * self.every, fine_mm[1], fine_mm[2]
+
+    def first_mm(self, fine_mm: float) -> float:
+        """Where the middle of the first of these slices lies, from the middle of the first fine one."""
+        return (self.every // 2 - (0.5 if self.over % 2 == 0 else 0.0)) * fine_mm if self.over > 1 else 0.0
 
     def _means(self, fine: Field) -> Field:
         return uniform_filter1d(fine, self.over, axis=0, mode="nearest")[self.every // 2 :: self.every]
