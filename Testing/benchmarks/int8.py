@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from inference import PATCH, SIDE, corners, dice, middle_of
 
-from AirwaySegLib.networks.openvino_backend import OPSET, _Graph, import_openvino
+from AirwaySegLib.networks.openvino_backend import OPSET, Graph, import_openvino
 from AirwaySegLib.networks.sliding_window import inference_form
 from AirwaySegLib.networks.weights import load_weights
 from AirwaySegLib.networks.wingsnet import FastWingsNet
@@ -58,7 +58,7 @@ def main() -> int:
     fast = inference_form(net, info)
     assert isinstance(fast, FastWingsNet)
     shape = (1, info.in_channels, *PATCH)
-    (model,) = _Graph(importlib.import_module(OPSET)).models(openvino, fast, shape, cut=0)
+    (model,) = Graph(importlib.import_module(OPSET)).models(openvino, fast, shape, cut=0)
     known = list(windows_of(middle_of(options.calibration, info, options.windows)))
     windows = list(windows_of(middle_of(options.ct, info, options.windows)))
     exact, seconds = timed(model, "f32", windows, openvino)

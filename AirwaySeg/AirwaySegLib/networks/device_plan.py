@@ -80,10 +80,17 @@ def plan(
         As in `SegmentSettings`.
     free_bytes
         Free memory of the device; None: the system is asked.
+
+    Raises
+    ------
+    AirwaySegError
+        If OpenVINO is wanted and not installed, on a GPU too, which gives way to the CPU when it fails.
     """
     device = choose_device(device)
     if device == "cpu":
         return _cpu_plan(shape, patch_zyx, choose_cpu_backend(backend), precision, free_bytes)
+    if backend == "openvino":
+        choose_cpu_backend(backend)  # refused now, not when the GPU fails
     free = free_memory(device) if free_bytes is None else free_bytes
     chosen = choose_precision(precision, "torch")
     window = int(GPU_ALLOWANCE * WINDOW_BYTES_PER_VOXEL["torch", chosen] * math.prod(patch_zyx))

@@ -80,7 +80,7 @@ class OpenVinoBackend:
         if precision not in PRECISIONS:
             raise AirwaySegError(f"OpenVINO computes in {' or '.join(PRECISIONS)}, not in {precision}.")
         openvino = import_openvino()
-        graph, core = _Graph(importlib.import_module(OPSET)), openvino.Core()
+        graph, core = Graph(importlib.import_module(OPSET)), openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         models = graph.models(openvino, net, shape, cut=PRECISE_BLOCKS if precision == "bfloat16" else 0)
         compiled = [
@@ -99,7 +99,7 @@ class OpenVinoBackend:
         return windows
 
 
-class _Graph:
+class Graph:
     """Writes the network in OpenVINO's operators (`ops`, an opset); mirrors the forward pass of `FastWingsNet`."""
 
     def __init__(self, ops: Any) -> None:

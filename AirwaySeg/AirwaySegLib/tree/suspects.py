@@ -159,10 +159,9 @@ def _certain(suspect: Suspect, piece: Piece) -> Suspect:
 def _fragment(joint: Joint, kind: str) -> Suspect:
     facts = joint.facts
     what = "A loose fragment" if kind == FRAGMENT else "A certain piece of airway"
-    reason = (
-        f"{what} {facts['length_mm']:.1f} mm long ends {facts['distance_mm']:.1f} mm from the "
-        f"{'tip' if facts['at_tip'] else 'side'} of branch {joint.other_branch}"
-    )
+    where = f"the {'tip' if facts['at_tip'] else 'side'} of branch {joint.other_branch}"
+    apart = f"ends {facts['distance_mm']:.1f} mm from" if round(facts["distance_mm"], 1) > 0 else "almost touches"
+    reason = f"{what} {facts['length_mm']:.1f} mm long {apart} {where}"
     if "angle_deg" in facts:
         reason += f", {facts['angle_deg']:.0f} degrees off its axis"
     score = round(joint.score, 3)

@@ -258,6 +258,8 @@ def _suspect_reason(suspect: dict[str, Any]) -> str:
     if "piece" not in facts:
         return str(suspect["reason"])
     text = _("A piece of airway, {length} mm long, ends {distance} mm from the tree (certainty {score}).")
+    if round(float(facts["distance_mm"]), 1) == 0:
+        text = _("A piece of airway, {length} mm long, almost touches the tree (certainty {score}).")
     return text.format(
         length=f"{facts['length_mm']:.1f}", distance=f"{facts['distance_mm']:.1f}", score=f"{suspect['score']:.2f}"
     )

@@ -144,6 +144,13 @@ def test_a_broken_off_piece_is_found_with_its_gap_angles_and_branch(a_healthy_tr
     assert f"{facts['distance_mm']:.1f} mm from the tip of branch {tip.id}" in suspect.reason
 
 
+def test_a_piece_whose_lumen_reaches_the_trees_is_said_to_touch_it_almost(a_healthy_tree):
+    tip, forward = a_terminal(a_healthy_tree)
+    start = tip.points_mm[-1] + (1.0 + tip.radii_mm[-1]) * forward
+    (suspect,) = loose_fragments(with_fragment(a_healthy_tree, a_line(start, start + 20 * forward), radius_mm=1.0))
+    assert f"22.0 mm long almost touches the tip of branch {tip.id}" in suspect.reason
+
+
 def test_a_piece_that_points_elsewhere_or_lies_far_scores_less(a_healthy_tree):
     tip, forward = a_terminal(a_healthy_tree)
     start, side = tip.points_mm[-1] + 8.0 * forward, across(forward)
