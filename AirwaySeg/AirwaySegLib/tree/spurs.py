@@ -21,8 +21,9 @@ SPUR_RADII, SPUR_VOXELS, RIB_VOXELS = 2.0, 2.0, 5.0
 longest side of a voxel at least; out of a cross-section by `RIB_VOXELS` of the mean side: along a sharp edge it is a
 staircase. Of 641 branches of six CTs 17 stand out by 3 to 5: but for three at most, the CT shows no lumen there."""
 
-TRUNK_RADII, TRUNK_RIB_VOXELS = 1.0, 3.0
-"""The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus."""
+TRUNK_RADII, LEAST_RIB_VOXELS = 1.0, 3.0
+"""The same for what springs from a lumen as wide as the trachea's: its wall is smooth, a stub as wide a bronchus. Of a
+loose piece, whose stubs tell where it goes on, a stub stands out of a cross-section by no more either."""
 
 SPUR_FLAT = 1.4
 """How far the rim of a flat end is from the axis, in radii: there thinning draws lines into the corners."""
@@ -215,9 +216,10 @@ class _Judge:
             return max(SPUR_RADII * own_mm, least_mm, beside_mm)
         return max(TRUNK_RADII * own_mm, least_mm)
 
-    def _rib_mm(self, beside_mm: float) -> float:
-        """How far a line has to stand out of the cross-section of a lumen of radius ``beside_mm`` at least."""
-        return (RIB_VOXELS if beside_mm < self.thick_mm else TRUNK_RIB_VOXELS) * self.mean_mm
+    def _rib_mm(self, start: int) -> float:
+        """How far a line has to stand out of the cross-section of the lumen in which it starts (a row of it), in mm."""
+        is_usual = self.lumen.wall_mm[start] < self.thick_mm and self.lumen.components[start] == 0
+        return (RIB_VOXELS if is_usual else LEAST_RIB_VOXELS) * self.mean_mm
 
     def _is_rest_of_loop(self, forest: Forest, course: Course, loose_ends: list[int]) -> bool:
         """Whether a line ends where a loop was cut, and is no branch whose tip only touches another.
@@ -335,7 +337,7 @@ class _Judge:
             goes_on[0] = True
             stands_out_mm = self._beyond_mm(rows, moved, occupied_there, goes_on) + radii_mm
             own_mm = float(np.median(radii_mm[~goes_on])) if not goes_on.all() else 0.0
-            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self._rib_mm(float(radii_mm[0]))):
+            if stands_out_mm.max() >= self.least_mm(own_mm, float(radii_mm[0]), self._rib_mm(int(rows[0]))):
                 return False
         return True
 

@@ -6,8 +6,11 @@ from not_round import CARINA, HILUM, SECTIONS, a_fork_with, a_trachea_with, a_tr
 from phantoms import Tube, a_forked_tree, draw_section, draw_tubes, ellipse
 
 from AirwaySegLib.files.volume import Volume
+from AirwaySegLib.masks.sparse_mask import Lumen
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import parse_airways
+from AirwaySegLib.tree.known_parts import KnownParts
+from AirwaySegLib.tree.spurs import LEAST_RIB_VOXELS, RIB_VOXELS, _Judge
 
 ONE = (1.0, 1.0, 1.0)
 
@@ -36,6 +39,15 @@ def tree_of(mask: np.ndarray, spacing_mm: tuple) -> AirwayTree:
 def test_a_bronchus_that_is_not_round_is_one_branch(name, wide, spacing_mm, with_lobes):
     tree = tree_of(a_fork_with(SECTIONS[name], wide, spacing_mm, with_lobes), spacing_mm)
     assert len(tree.branches) == (5 if with_lobes else 3)
+
+
+def test_a_stub_of_a_loose_piece_or_of_the_trachea_needs_to_stand_out_by_less_than_one_of_the_tree():
+    wide, thin, loose = (Tube((25, y, 2), (25, y, 78), r, r) for y, r in ((22, 9), (33, 3), (60, 3)))
+    lumen = Lumen.of(draw_tubes([wide, thin, loose], (50, 80, 80), ONE), ONE)
+    judge = _Judge(lumen, thick=7.0, parts=KnownParts())
+    rows = [int(lumen.rows_of(np.array([[25, y, 40]]))[0]) for y in (22, 33, 60)]
+    assert [lumen.components[row] for row in rows] == [0, 0, 1]
+    assert [judge._rib_mm(row) for row in rows] == [LEAST_RIB_VOXELS, RIB_VOXELS, LEAST_RIB_VOXELS]
 
 
 @pytest.mark.parametrize("radius_mm", [5.0, 6.0])
