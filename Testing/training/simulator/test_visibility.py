@@ -115,6 +115,14 @@ def test_the_first_part_of_a_branch_within_its_parent_counts_as_seen():
     assert set(label) == {AIRWAY}
 
 
+def test_a_trachea_that_begins_above_the_scan_is_followed_into_it():
+    tube, child = _tube(2.0, first_mm=60.0, last_mm=20.0), _tube(2.0, first_mm=20.0, last_mm=4.0, parent=0)
+    tube.points_mm[:, 1] += np.clip(tube.points_mm[:, 0] - 40 * 0.7, 0, None)
+    image = _image(_clean([tube, child])[:40])
+    label = labelled(image, [tube, child], [tube.points_mm, child.points_mm], [WALL_MM] * 2)
+    assert (np.concatenate(label) == AIRWAY).all()
+
+
 def test_a_branch_is_cut_where_its_label_changes():
     branch = _tube(1.0)
     label = np.full(len(branch.points_mm), AIRWAY, np.uint8)

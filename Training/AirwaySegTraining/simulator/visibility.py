@@ -48,6 +48,11 @@ class Image:
     first_z_mm: float
     noise_hu: float
 
+    def is_outside(self, points_mm: Points) -> NDArray[np.bool_]:
+        """Which points (P, 3), in mm from the scan's first voxel, lie outside the image along z."""
+        first, step = self.first_z_mm, self.spacing_mm[0]
+        return (points_mm[:, 0] < first) | (points_mm[:, 0] > first + (len(self.hu) - 1) * step)
+
     def sampled(self, points_mm: Points) -> NDArray[np.float32]:
         """HU at points (..., 3) in mm from the scan's first voxel."""
         index = np.moveaxis(points_mm - np.array([self.first_z_mm, 0, 0]), -1, 0)
@@ -151,8 +156,8 @@ def labelled(
     contrasts = [lumen_contrast_hu(image, *one) for one in zip(airways, scan_mm, walls_mm, strict=True)]
     least_hu = max(CONTRAST_HU, NOISE_TIMES * image.noise_hu)
     seen = [
-        ((contrast >= least_hu) | _in_parent(airways, branch)) & (not branch.plugged)
-        for branch, contrast in zip(airways, contrasts, strict=True)
+        ((contrast >= least_hu) | _in_parent(airways, branch) | image.is_outside(points_mm)) & (not branch.plugged)
+        for branch, contrast, points_mm in zip(airways, contrasts, scan_mm, strict=True)
     ]
     return [
         np.where(marked, AIRWAY, np.where((contrast < ABSENT_HU) & (not branch.plugged), ABSENT, LEFT_OUT)).astype(
