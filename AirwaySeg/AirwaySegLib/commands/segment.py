@@ -367,21 +367,21 @@ def write_images(folder: Path, ct: Volume, result: Result, title: str, progress:
     progress("write", 1, len(FILES))
     write_nrrd(folder / PROBABILITY, airways.probability, ct)
     progress("write", 2, len(FILES))
-    canonical = to_canonical(ct)
-    mask = to_canonical(replace(ct, array=airways.mask))
-    repaired = airways.repaired or unrepaired(mask)
+    repaired = airways.repaired or unrepaired(to_canonical(replace(ct, array=airways.mask)))
     voxels = np.argwhere(numbers)
     where = voxels_from_canonical(voxels + repaired.corner, ct)
     write_sparse_nrrd(folder / UNCONNECTED, where, numbers[tuple(voxels.T)], ct)
     progress("write", 3, len(FILES))
     _write_origin(folder / ORIGIN, airways, repaired, ct)
-    unconnected = np.zeros(mask.array.shape, bool)
+    canonical = to_canonical(ct)  # whole volumes last, as few as can be beside each other
+    repair.write_repairs(folder, repaired, ct, canonical.array, title)
+    progress("write", 4, len(FILES))
+    mask = to_canonical(replace(ct, array=airways.mask)).array
+    unconnected = np.zeros(mask.shape, bool)
     unconnected[repaired.box] = numbers > 0
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
     caption = f"{title}: {float(airways.mask.sum()) * voxel_ml:.1f} ml of airway lumen. Research use only."
-    draw_preview(canonical.array, mask.array, canonical.spacing_mm, caption, unconnected).save(folder / PREVIEW)
-    progress("write", 4, len(FILES))
-    repair.write_repairs(folder, repaired, ct, canonical.array, title)
+    draw_preview(canonical.array, mask, canonical.spacing_mm, caption, unconnected).save(folder / PREVIEW)
     count = len(np.unique(numbers[numbers > 0]))
     return {"pieces": count, "voxels": len(voxels), "millilitres": round(len(voxels) * voxel_ml, 3)}
 

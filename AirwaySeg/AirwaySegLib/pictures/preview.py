@@ -104,10 +104,9 @@ def draw_preview(
     unconnected
         (Z, Y, X) certain pieces that have no way to the tree, or None.
     """
-    mask = np.asarray(mask, bool)
-    pieces = np.zeros_like(mask) if unconnected is None else unconnected
-    view = _view(mask | pieces, spacing_mm)
-    hu, mask, pieces = hu[view], mask[view], pieces[view]
+    view = _view([mask] if unconnected is None else [mask, unconnected], spacing_mm)
+    hu, mask = hu[view], np.asarray(mask[view], bool)
+    pieces = np.zeros_like(mask) if unconnected is None else unconnected[view]
     carina, lower, coronal = interesting_slices(mask)
     trees = [
         ("Airways from the front", tree_view(mask, 1, spacing_mm, pieces)),
@@ -123,14 +122,15 @@ def draw_preview(
     return _arrange(trees, slices, title)
 
 
-def _view(mask: NDArray, spacing_mm: Spacing) -> Box:
-    """The tree's box with `SURROUNDINGS_MM` around it; the whole array if there is no tree."""
-    box = bounding_box(mask)
-    if box is None:
+def _view(masks: list[NDArray], spacing_mm: Spacing) -> Box:
+    """The box of all masks with `SURROUNDINGS_MM` around it; the whole array if they are empty."""
+    boxes = [box for box in map(bounding_box, masks) if box is not None]
+    if not boxes:
         return slice(None), slice(None), slice(None)
     margins = [round(SURROUNDINGS_MM / mm) for mm in spacing_mm]
     z, y, x = (
-        slice(max(0, part.start - margin), part.stop + margin) for part, margin in zip(box, margins, strict=True)
+        slice(max(0, min(part.start for part in parts) - margin), max(part.stop for part in parts) + margin)
+        for parts, margin in zip(zip(*boxes, strict=True), margins, strict=True)
     )
     return z, y, x
 

@@ -56,13 +56,24 @@ MIDLINE_MM, BEHIND_MM = 22.0, 6.0
 """The oesophagus lies so near to the midline, and its middle at least so far behind that of the trachea."""
 
 
+PARENT_MM, WIDE_MM = 30.0, 2.5
+"""An airway springs from a wider one. It is looked for so far around a piece whose lumen has this radius or more."""
+
+WIDER, MUCH_WIDER = 1.3, 1.8
+"""A piece is so many times as wide as the widest airway around it: as plausible as any other, and impossible."""
+
+
 def airway_probability(facts: Facts) -> Floats:
-    """P(airway) of pieces, (C,), by facts of `facts_of`: the logistic of the weighted `terms_of`."""
+    """P(airway) of pieces, (C,), by facts of `facts_of`: the logistic of the weighted `terms_of`.
+
+    A piece much wider than every airway of the tree around it is none: gas of stomach, bowel or oesophagus.
+    """
     terms = terms_of(facts)
     weights = SHAPE_ALONE
     if "open" in terms:
         weights = WITH_CT if "probability" in facts else WITHOUT_PROBABILITY
-    return logistic(weighed(terms, {name: weight for name, weight in weights.items() if name in terms}))
+    airway = logistic(weighed(terms, {name: weight for name, weight in weights.items() if name in terms}))
+    return airway * ramp(facts["wider"], MUCH_WIDER, WIDER) if "wider" in facts else airway
 
 
 def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: Evidence) -> Facts:
@@ -78,7 +89,9 @@ def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: 
     - lumen_hu: mean HU in the middle;
     - soft_share: share of soft tissue there;
     - behind: how much the piece lies as the oesophagus does, 0..1: in the midline, behind the trachea, in soft tissue;
-    - far_mm: distance from the tree.
+    - far_mm: distance from the tree;
+    - wider: how many times as wide a piece is as the widest airway of the tree within `PARENT_MM`, by radius; 0 for one
+      thinner than `WIDE_MM`.
     """
     count = int(labels.max(initial=MAIN)) + 1
     facts = shape_facts(courses, count)
@@ -167,10 +180,10 @@ def _sampled(hu: NDArray, points_mm: Floats, spacing_mm: Spacing) -> Floats:
 
 def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts:
     """How far each piece is from the tree, and how much it lies as the oesophagus does."""
-    far, behind = np.full(count, np.inf), np.zeros(count)
+    far, behind, wider = np.full(count, np.inf), np.zeros(count), _wider(courses, count)
     main = [course for course in courses if course.component == MAIN]
     if not main:
-        return {"far_mm": far, "behind": behind}
+        return {"far_mm": far, "behind": behind, "wider": wider}
     tree = cKDTree(np.concatenate([course.points_mm for course in main]))
     radii = np.concatenate([course.radii_mm for course in main])
     trachea = max(main, key=lambda course: float(course.points_mm[:, 0].max())).points_mm
@@ -182,7 +195,34 @@ def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts
         aside, back = np.abs(points[:, 2] - level[:, 2]), points[:, 1] - level[:, 1]
         like = ramp(aside, 1.5 * MIDLINE_MM, MIDLINE_MM) * ramp(back, 0, BEHIND_MM)
         behind[number] = float(like.mean()) * float(ramp(soft_share[number], 0.3, 0.6))
-    return {"far_mm": far, "behind": behind}
+    return {"far_mm": far, "behind": behind, "wider": wider}
+
+
+def _wider(courses: list[Course], count: int) -> Floats:
+    """How many times as wide each piece is as what it could spring from: the tree, or a piece that is no wider."""
+    points: dict[int, Floats] = {}
+    radii: dict[int, Floats] = {}
+    for number in {course.component for course in courses}:
+        own = [course for course in courses if course.component == number]
+        points[number] = np.concatenate([course.points_mm for course in own])
+        radii[number] = np.concatenate([course.radii_mm for course in own])
+    median_mm = {number: float(np.median(radii[number])) for number in radii}
+    wider, parents = np.zeros(count), [MAIN] if MAIN in points else []
+    waiting = {number for number, mm in median_mm.items() if number != MAIN and mm >= WIDE_MM}
+    while waiting and parents:
+        tree, around_mm = (
+            cKDTree(np.concatenate([points[n] for n in parents])),
+            np.concatenate([radii[n] for n in parents]),
+        )
+        parents = []
+        for number in sorted(waiting):
+            near = np.unique(np.concatenate(tree.query_ball_point(points[number], PARENT_MM))).astype(int)
+            ratio = median_mm[number] / around_mm[near].max(initial=1e-3)
+            wider[number] = min(wider[number], ratio) if wider[number] else ratio
+            if wider[number] <= WIDER:
+                parents.append(number)
+        waiting -= set(parents)
+    return wider
 
 
 WITH_CT = {

@@ -112,6 +112,15 @@ def test_a_blob_and_the_oesophagus_stay_loose(whole):
     assert airway_probability(found.pieces)[oesophagus] < 0.2 and found.pieces["behind"][oesophagus] > 0.6
 
 
+@pytest.mark.parametrize(("radius_mm", "is_airway"), [(1.5, True), (6.0, False)])
+def test_a_piece_wider_than_all_airways_around_it_is_none(whole, radius_mm, is_airway):
+    piece = drawn(Tube((9.0, 45.0, 12.0), (9.0, 45.0, 60.0), radius_mm, radius_mm))
+    _, labels, found = repaired(whole | piece, painted(whole | piece))
+    number = int(labels[9, 45, 40])
+    assert number > 1 and (airway_probability(found.pieces)[number] > 0.5) == is_airway
+    assert (found.pieces["wider"][number] > 1.8) != is_airway
+
+
 def test_a_severed_main_bronchus_is_joined(whole):
     """7 mm of the right main bronchus are missing just beyond the carina, filled with mucus."""
     gap = stretch(RIGHT_MAIN, 0.2, 0.35)
