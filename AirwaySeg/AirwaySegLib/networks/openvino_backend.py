@@ -156,9 +156,11 @@ class Graph:
         return y if bias is None else self.ops.add(y, self.per_channel(bias))
 
     def per_channel(self, values: nn.Parameter) -> Any:
+        """Values (C,) as a constant (1, C, 1, 1, 1)."""
         return self.ops.constant(values.numpy().reshape(1, -1, 1, 1, 1))
 
     def halve(self, x: Any) -> Any:
+        """The maximum of each 2 x 2 x 2 voxels."""
         return self.ops.max_pool(x, [2, 2, 2], [1, 1, 1], [0, 0, 0], [0, 0, 0], [2, 2, 2]).output(0)
 
     def upsample(self, x: Any, scale: int) -> Any:
