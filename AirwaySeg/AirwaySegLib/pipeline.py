@@ -197,13 +197,13 @@ def segment(
         with run_report.stage("repair"):
             repaired = join_fragments(found, repair_model_of(model, settings), run_report, progress)
     mask = choice.mask if repaired is None else repaired.whole_mask(choice.mask.shape)
-    mask = in_whole(joined_by_faces(mask, probability), around.box, ct)
     repaired = None if repaired is None else repaired.further_in(around.box)
-    probability = in_whole(probability, around.box, ct)
-    if grown is not None:
-        grown = from_canonical(in_whole(grown, around.box, ct), volume)
-    whole = from_canonical(mask, volume), from_canonical(probability, volume)
-    return Airways(*whole, repaired, grown, around.lungs_ml)
+
+    def whole(part: NDArray) -> NDArray:
+        return from_canonical(in_whole(part, around.box, ct), volume)
+
+    mask = whole(joined_by_faces(mask, probability))
+    return Airways(mask, whole(probability), repaired, None if grown is None else whole(grown), around.lungs_ml)
 
 
 def survey(ct: Volume, run_report: RunReport, progress: Progress) -> Surroundings:

@@ -42,7 +42,7 @@ from AirwaySegLib.files.volume import (
 )
 from AirwaySegLib.masks.certain import certain_pieces, certainty
 from AirwaySegLib.masks.origin import origin_of
-from AirwaySegLib.pictures.preview import draw_preview
+from AirwaySegLib.pictures import preview
 from AirwaySegLib.pipeline import Airways, Model, RunReport, load_model, repair_model_of, segment
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.repair.proposal import APPLIED
@@ -376,12 +376,11 @@ def write_images(folder: Path, ct: Volume, result: Result, title: str, progress:
     canonical = to_canonical(ct)  # whole volumes last, as few as can be beside each other
     repair.write_repairs(folder, repaired, ct, canonical.array, title)
     progress("write", 4, len(FILES))
-    mask = to_canonical(replace(ct, array=airways.mask)).array
-    unconnected = np.zeros(mask.shape, bool)
-    unconnected[repaired.box] = numbers > 0
+    drawn = to_canonical(replace(ct, array=airways.mask.astype(np.uint8))).array
+    drawn[repaired.box][numbers > 0] = preview.LOOSE
     voxel_ml = float(np.prod(ct.spacing_mm)) / 1000
     caption = f"{title}: {float(airways.mask.sum()) * voxel_ml:.1f} ml of airway lumen. Research use only."
-    draw_preview(canonical.array, mask, canonical.spacing_mm, caption, unconnected).save(folder / PREVIEW)
+    preview.draw_preview(canonical.array, drawn, canonical.spacing_mm, caption).save(folder / PREVIEW)
     count = len(np.unique(numbers[numbers > 0]))
     return {"pieces": count, "voxels": len(voxels), "millilitres": round(len(voxels) * voxel_ml, 3)}
 

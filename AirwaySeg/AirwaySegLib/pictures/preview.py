@@ -18,6 +18,9 @@ TREE, UNCONNECTED = (tuple(bytes.fromhex(colour)) for colour in (colours.AIRWAYS
 TALL = 620
 """Height in pixels of the tree's views; a slice has half of it."""
 
+LOOSE = 2
+"""In a mask that is drawn: certain pieces of airway that have no way to the tree."""
+
 SURROUNDINGS_MM = 45.0
 """Margin of the slices around the tree."""
 
@@ -88,25 +91,22 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=13)
 
 
-def draw_preview(
-    hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str, unconnected: NDArray[np.bool_] | None = None
-) -> Image.Image:
+def draw_preview(hu: NDArray, mask: NDArray, spacing_mm: Spacing, title: str) -> Image.Image:
     """Draw the preview.
 
     Parameters
     ----------
     hu, mask
-        (Z, Y, X) in canonical axes: z to the head, y to the back, x to the patient's left (right in the picture).
+        (Z, Y, X) in canonical axes: z to the head, y to the back, x to the patient's left (right in the picture). In
+        the mask certain pieces that have no way to the tree are `LOOSE`.
     spacing_mm
         z, y, x.
     title
         One line above everything.
-    unconnected
-        (Z, Y, X) certain pieces that have no way to the tree, or None.
     """
-    view = _view([mask] if unconnected is None else [mask, unconnected], spacing_mm)
-    hu, mask = hu[view], np.asarray(mask[view], bool)
-    pieces = np.zeros_like(mask) if unconnected is None else unconnected[view]
+    view = _view(mask, spacing_mm)
+    pieces = mask[view] == LOOSE
+    hu, mask = hu[view], (mask[view] != 0) & ~pieces
     carina, lower, coronal = interesting_slices(mask)
     trees = [
         ("Airways from the front", tree_view(mask, 1, spacing_mm, pieces)),
@@ -122,15 +122,14 @@ def draw_preview(
     return _arrange(trees, slices, title)
 
 
-def _view(masks: list[NDArray], spacing_mm: Spacing) -> Box:
-    """The box of all masks with `SURROUNDINGS_MM` around it; the whole array if they are empty."""
-    boxes = [box for box in map(bounding_box, masks) if box is not None]
-    if not boxes:
+def _view(mask: NDArray, spacing_mm: Spacing) -> Box:
+    """The box of what is not 0 with `SURROUNDINGS_MM` around it; the whole array if everything is 0."""
+    box = bounding_box(mask)
+    if box is None:
         return slice(None), slice(None), slice(None)
     margins = [round(SURROUNDINGS_MM / mm) for mm in spacing_mm]
     z, y, x = (
-        slice(max(0, min(part.start for part in parts) - margin), max(part.stop for part in parts) + margin)
-        for parts, margin in zip(zip(*boxes, strict=True), margins, strict=True)
+        slice(max(0, part.start - margin), part.stop + margin) for part, margin in zip(box, margins, strict=True)
     )
     return z, y, x
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from AirwaySegLib.pictures.preview import OUTLINE, depth_projection, draw_preview, interesting_slices, tree_view
+from AirwaySegLib.pictures.preview import LOOSE, OUTLINE, depth_projection, draw_preview, interesting_slices, tree_view
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_slices_go_through_the_tree(a_chest):
 def test_an_empty_mask_still_gives_a_picture(a_chest):
     picture = np.asarray(draw_preview(a_chest[0], np.zeros_like(a_chest[1]), (1.0, 1.0, 1.0), "nothing"))
     assert not (picture == OUTLINE).all(axis=2).any()
+
+
+def test_loose_pieces_of_a_mask_are_drawn_in_their_colour_and_count_for_the_view(a_chest):
+    hu, tree = a_chest
+    with_piece = tree.astype(np.uint8)
+    with_piece[2:6, 2:6, 2:6] = LOOSE
+    pictures = [np.asarray(draw_preview(hu, mask, (1.0, 1.0, 1.0), "")).astype(int) for mask in (tree, with_piece)]
+    orange = [((picture[..., 0] > 150) & (picture[..., 2] < picture[..., 0] / 2)).sum() for picture in pictures]
+    assert orange[1] > orange[0] + 20
 
 
 def test_unconnected_pieces_have_a_colour_of_their_own_and_the_tree_keeps_its():
