@@ -92,7 +92,7 @@ def trees_of(path: Path, most: int, keep: Path | None) -> Iterator[tuple[str, Cu
             return name_branches(replace(tree, warnings=()))
         if parsed is None:
             mask = to_canonical(read_mask(path))
-            labels = label_components(mask.array == 1)  # 2 in a simulated label: too thin to be seen
+            labels = label_components(mask.array == 1)  # 2 in a simulated label: faint, mucus, or not connected
             parsed = parse_airways(replace(mask, array=(labels == 1 + np.bincount(labels.ravel())[1:].argmax()) * 1))
         tree = parsed.tree if cut is None else parse_airways(without(parsed, cut, stump_mm)).tree
         if stored is not None:

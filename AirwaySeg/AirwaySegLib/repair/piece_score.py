@@ -60,7 +60,8 @@ PARENT_MM, WIDE_MM = 30.0, 2.5
 """An airway springs from a wider one. It is looked for so far around a piece whose lumen has this radius or more."""
 
 WIDER, MUCH_WIDER = 1.3, 1.8
-"""A piece is so many times as wide as the widest airway around it: as plausible as any other, and impossible."""
+"""A piece so many times as wide as the widest airway around it is as plausible as any other; from the second on it is
+no airway."""
 
 
 def airway_probability(facts: Facts) -> Floats:
@@ -90,8 +91,8 @@ def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: 
     - soft_share: share of soft tissue there;
     - behind: how much the piece lies as the oesophagus does, 0..1: in the midline, behind the trachea, in soft tissue;
     - far_mm: distance from the tree;
-    - wider: how many times as wide a piece is as the widest airway of the tree within `PARENT_MM`, by radius; 0 for one
-      thinner than `WIDE_MM`.
+    - wider: how many times as wide a piece is as the widest airway within `PARENT_MM`, by radius; 0 for one thinner
+      than `WIDE_MM`, one with no airway there, and one above the tree, where the trachea is.
     """
     count = int(labels.max(initial=MAIN)) + 1
     facts = shape_facts(courses, count)
@@ -199,7 +200,7 @@ def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts
 
 
 def _wider(courses: list[Course], count: int) -> Floats:
-    """How many times as wide each piece is as what it could spring from: the tree, or a piece that is no wider."""
+    """How many times as wide each piece is as what it could spring from: the tree, a thin piece, or one no wider."""
     points: dict[int, Floats] = {}
     radii: dict[int, Floats] = {}
     for number in {course.component for course in courses}:
@@ -207,20 +208,22 @@ def _wider(courses: list[Course], count: int) -> Floats:
         points[number] = np.concatenate([course.points_mm for course in own])
         radii[number] = np.concatenate([course.radii_mm for course in own])
     median_mm = {number: float(np.median(radii[number])) for number in radii}
-    wider, parents = np.zeros(count), [MAIN] if MAIN in points else []
-    waiting = {number for number, mm in median_mm.items() if number != MAIN and mm >= WIDE_MM}
+    wider = np.zeros(count)
+    if MAIN not in points:
+        return wider
+    top_mm = points[MAIN][:, 0].max()
+    wide = {number for number, mm in median_mm.items() if number != MAIN and mm >= WIDE_MM}
+    parents = [number for number in points if number not in wide]
+    waiting = {number for number in wide if points[number][:, 0].mean() <= top_mm}
     while waiting and parents:
-        tree, around_mm = (
-            cKDTree(np.concatenate([points[n] for n in parents])),
-            np.concatenate([radii[n] for n in parents]),
-        )
-        parents = []
+        tree = cKDTree(np.concatenate([points[number] for number in parents]))
+        around_mm, parents = np.concatenate([radii[number] for number in parents]), []
         for number in sorted(waiting):
             near = np.unique(np.concatenate(tree.query_ball_point(points[number], PARENT_MM))).astype(int)
-            ratio = median_mm[number] / around_mm[near].max(initial=1e-3)
-            wider[number] = min(wider[number], ratio) if wider[number] else ratio
-            if wider[number] <= WIDER:
-                parents.append(number)
+            if len(near):
+                ratio = median_mm[number] / float(around_mm[near].max())
+                wider[number] = min(wider[number], ratio) if wider[number] else ratio
+                parents += [number] * (ratio <= WIDER)
         waiting -= set(parents)
     return wider
 

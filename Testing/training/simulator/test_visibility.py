@@ -11,7 +11,7 @@ from AirwaySegTraining.simulator.slabs import Slabs
 from AirwaySegTraining.simulator.visibility import (
     ABSENT,
     AIRWAY,
-    GAP_MM,
+    FOLLOWED_MM,
     LEFT_OUT,
     Image,
     followed,
@@ -84,9 +84,13 @@ def test_noise_hides_a_faint_lumen_and_what_shows_nothing_is_background():
     assert set(labelled(_image(_clean([hidden])), [hidden], [hidden.points_mm], [WALL_MM])[0]) == {ABSENT}
 
 
+def _none(branches):
+    return [np.zeros(len(branch.points_mm), bool) for branch in branches]
+
+
 @pytest.mark.parametrize("closed", ["short", "long", "plugged", "narrowed"])
 def test_a_short_gap_or_a_closed_part_is_passed_and_a_long_gap_is_not(closed):
-    length_mm = 0.8 * GAP_MM if closed == "short" else 3 * GAP_MM
+    length_mm = 0.8 * FOLLOWED_MM if closed == "short" else 3 * FOLLOWED_MM
     first, last = 10.0, 10.0 + length_mm
     what = {closed: True} if closed in ("plugged", "narrowed") else {}
     airways = [
@@ -95,16 +99,16 @@ def test_a_short_gap_or_a_closed_part_is_passed_and_a_long_gap_is_not(closed):
         _tube(2.0, first_mm=last, last_mm=last + 8, parent=1),
     ]
     seen = [np.full(len(branch.points_mm), which) for branch, which in zip(airways, (True, False, True))]
-    marked = followed(airways, seen)
+    marked = followed(airways, seen, _none(airways))
     assert marked[0].all()
-    assert marked[1][2:-2].all() == (closed in ("short", "narrowed"))
+    assert marked[1][2:-2].all() == marked[1][2:-2].any() == (closed == "short")
     assert marked[2].all() == (closed != "long") and marked[2].any() == (closed != "long")
 
 
 def test_the_end_of_an_airway_that_fades_is_not_marked():
     branch = _tube(1.0)
     seen = np.arange(len(branch.points_mm)) < 20
-    assert np.array_equal(followed([branch], [seen])[0], seen)
+    assert np.array_equal(followed([branch], [seen], _none([branch]))[0], seen)
 
 
 def test_the_first_part_of_a_branch_within_its_parent_counts_as_seen():
@@ -113,6 +117,27 @@ def test_the_first_part_of_a_branch_within_its_parent_counts_as_seen():
     image = _image(_clean([parent, child]))
     label = labelled(image, [parent, child], [parent.points_mm, child.points_mm], [WALL_MM] * 2)[1]
     assert set(label) == {AIRWAY}
+
+
+def test_where_nothing_is_drawn_no_fork_is_airway():
+    airways = [_tube(1.0, first_mm=4.0 * k, last_mm=4.0 * k + 4, parent=k - 1) for k in range(1, 8)]
+    for number, branch in enumerate(airways):
+        branch.parent = number - 1
+    image = _image(np.full(GRID.shape, -850, np.float32))
+    label = labelled(image, airways, [branch.points_mm for branch in airways], [WALL_MM] * 7)
+    assert AIRWAY not in np.concatenate(label)
+
+
+def test_behind_the_last_seen_point_neither_the_rest_of_a_branch_nor_its_children_are_airway():
+    parent, hidden = _tube(1.5, last_mm=14.0), _tube(1.5, first_mm=14.0, last_mm=18.0, parent=0)
+    children = [_tube(1.5, axis, first_mm=21.0, last_mm=25.0, parent=1) for axis in (1, 2)]
+    for child in children:
+        child.points_mm[:, 0] = 18.0
+    airways = [parent, hidden, *children]
+    image = _image(_clean([parent]))
+    label = labelled(image, airways, [branch.points_mm for branch in airways], [WALL_MM] * 4)
+    assert (label[0][:-3] == AIRWAY).all()
+    assert all(AIRWAY not in one[4:] for one in label[1:])
 
 
 def test_a_trachea_that_begins_above_the_scan_is_followed_into_it():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from AirwaySegTraining.simulator.growth import FINE_STEP_MM, Branch, finer, unit
+from AirwaySegTraining.simulator.growth import POINT_STEP_MM, Branch, finer, unit
 
 GAP_MM = (2.0, 12.0)
 """Length of a part whose lumen is not open."""
@@ -92,7 +92,7 @@ def _gapped(branch: Branch, rng: np.random.Generator) -> list[Branch]:
     """A branch split into consecutive pieces, one of which is not open."""
     fine = finer(branch)
     count = len(fine.points_mm)
-    steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / FINE_STEP_MM)
+    steps = round(float(np.exp(rng.uniform(*np.log(GAP_MM)))) / POINT_STEP_MM)
     steps = min(steps, count - 2)
     first = int(rng.integers(0, count - steps))
     pieces = []

@@ -20,7 +20,7 @@ STRAIGHT = 0.55
 """How much of the way from the root counts beside the way to the tree (see `space_filling.connect`): by eye, from
 projections of slabs beside those of real CTs."""
 
-FINE_STEP_MM = 0.7
+POINT_STEP_MM = 0.7
 """Step between the points of a `finer` branch."""
 
 BALANCE_STEPS, LEAST_MM = 5, 2.0
@@ -213,8 +213,8 @@ def total_length_mm(branches: list[Branch]) -> float:
 
 
 def finer(branch: Branch) -> Branch:
-    """The same branch with a point about every `FINE_STEP_MM`."""
+    """The same branch with a point about every `POINT_STEP_MM`."""
     along = np.arange(len(branch.points_mm))
-    position = np.linspace(0, along[-1], int(total_length_mm([branch]) / FINE_STEP_MM) + 2)
+    position = np.linspace(0, along[-1], int(total_length_mm([branch]) / POINT_STEP_MM) + 2)
     points = np.stack([np.interp(position, along, branch.points_mm[:, axis]) for axis in range(3)], axis=1)
     return replace(branch, points_mm=points, radii_mm=np.interp(position, along, branch.radii_mm))

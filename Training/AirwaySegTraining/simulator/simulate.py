@@ -24,7 +24,7 @@ from AirwaySegTraining.simulator.bronchi import grow_bronchial_tree, open_airway
 from AirwaySegTraining.simulator.growth import Branch, finer
 from AirwaySegTraining.simulator.patient import Patient, describe, draw_patient
 from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
-from AirwaySegTraining.simulator.scanner import Scanner, draw_scanner, scan, thin_share, whole_hu
+from AirwaySegTraining.simulator.scanner import THIN_MM, Scanner, draw_scanner, scan, thin_share, whole_hu
 from AirwaySegTraining.simulator.scene import (
     apply_coverage,
     make_shapes,
@@ -70,12 +70,14 @@ class Machine:
 def draw_grid(patient: Patient, rng: np.random.Generator, machine: Machine | None = None) -> tuple[Grid, Slabs]:
     """A random field of view, spacing, slices, and tilt of the patient (up to about 8 degrees).
 
-    One scan in five has slices of 2 to 5 mm: it is drawn on a finer grid, whose slices are averaged by `Slabs`. With a
+    One scan in five has slices of 2 to 5 mm. What is thicker than `THIN_MM` is drawn on a finer grid, whose slices are
+    averaged by `Slabs`. With a
     ``machine`` the spacing is its own.
     """
     in_plane = rng.uniform(0.58, 0.9)
-    slices = rng.uniform(0.5, 1.3) if rng.random() < 0.9 else rng.uniform(1.3, 2.0)
-    slabs = draw_slabs(rng) if rng.random() < 0.2 else Slabs()
+    slices = rng.uniform(0.5, THIN_MM) if rng.random() < 0.9 else rng.uniform(THIN_MM, 2.0)
+    slabs = Slabs.touching(slices) if slices > THIN_MM else Slabs()
+    slabs = draw_slabs(rng) if rng.random() < 0.2 else slabs
     if machine is not None:
         in_plane, slabs = machine.pixel_mm, Slabs.touching(machine.slices_mm)
     if slabs.thick_mm:

@@ -1,8 +1,7 @@
 """Which parts of a drawn airway tree a CT shows: a dark lumen within a brighter ring, measured in the drawn image.
 
-Most airways of a lung are thinner than a CT can show: a drawn tree has 8 m, of which good masks of real CTs hold 1 (at
-3 mm slices) to 4 m. A network that is taught to find what nothing shows learns to guess. Letters in shapes: P points of
-a branch.
+Most airways of a lung are thinner than a CT can show: a drawn tree has 8 m, masks of real CTs have 1 m (slices of 3 mm)
+to 4 m. A network that is taught to find what nothing shows learns to guess. Letters in shapes: P points of a branch.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ ABSENT_HU = 25.0
 ABSENT, AIRWAY, LEFT_OUT = 0, 1, 2
 """Values of the label."""
 
-GAP_MM = 5.0
+FOLLOWED_MM = 5.0
 """A person follows an airway over so much that is not shown, if it is shown again behind; mucus and collapsed parts do
 not count."""
 
@@ -48,7 +47,7 @@ class Image:
     first_z_mm: float
     noise_hu: float
 
-    def is_outside(self, points_mm: Points) -> NDArray[np.bool_]:
+    def is_above_or_below(self, points_mm: Points) -> NDArray[np.bool_]:
         """Which points (P, 3), in mm from the scan's first voxel, lie outside the image along z."""
         first, step = self.first_z_mm, self.spacing_mm[0]
         return (points_mm[:, 0] < first) | (points_mm[:, 0] > first + (len(self.hu) - 1) * step)
@@ -85,33 +84,40 @@ def lumen_contrast_hu(image: Image, branch: Branch, points_mm: Points, wall_mm: 
     return np.sort(rings.max(axis=0) - centre[:, None], axis=1)[:, SECTORS - BRIGHTER_SECTORS]
 
 
-def followed(airways: list[Branch], seen: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
-    """What a person would mark from what is seen at each point: gaps up to `GAP_MM`, too, nothing behind longer ones.
+def followed(
+    airways: list[Branch], seen: list[NDArray[np.bool_]], free: list[NDArray[np.bool_]]
+) -> list[NDArray[np.bool_]]:
+    """What a person would mark from what is seen at each point: gaps of up to `FOLLOWED_MM`, too, not more.
 
-    Mucus is never marked, a compressed part where it is seen; the lumen behind them counts, however long they are.
+    Mucus is never marked, a compressed part only where it is seen; the lumen behind them counts, however long they are.
+    The way to a point that is ``free`` is no gap either.
     """
-    before, behind = _hidden_before(airways, seen), _hidden_behind(airways, seen)
-    return [
-        (gap <= GAP_MM) & (one | (gap + after <= GAP_MM)) & (not branch.plugged)
-        for branch, one, gap, after in zip(airways, seen, before, behind, strict=True)
-    ]
+    steps = [_hidden_steps_mm(branch, which) for branch, which in zip(airways, free, strict=True)]
+    before, behind = _hidden_before(airways, seen, steps), _hidden_behind(airways, seen, steps)
+    marked = []
+    for branch, one, gap, after in zip(airways, seen, before, behind, strict=True):
+        passed = (gap + after <= FOLLOWED_MM) & (not branch.narrowed)
+        marked.append((gap <= FOLLOWED_MM) & (one | passed) & (not branch.plugged))
+    return marked
 
 
-def _steps_mm(branch: Branch) -> NDArray[np.float64]:
-    """How much hidden length each step between a branch's points counts."""
-    steps = np.linalg.norm(np.diff(branch.points_mm, axis=0), axis=1)
-    return steps * (not branch.plugged and not branch.narrowed)
+def _hidden_steps_mm(branch: Branch, free: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How much hidden length the step to each point of a branch counts, (P,)."""
+    steps = np.linalg.norm(np.diff(branch.points_mm, axis=0, prepend=branch.points_mm[:1]), axis=1)
+    return steps * ~free * (not branch.plugged and not branch.narrowed)
 
 
-def _hidden_before(airways: list[Branch], seen: list[NDArray[np.bool_]]) -> list[NDArray[np.float64]]:
+def _hidden_before(
+    airways: list[Branch], seen: list[NDArray[np.bool_]], steps: list[NDArray[np.float64]]
+) -> list[NDArray[np.float64]]:
     """Hidden length in mm between each point and the last seen one towards the trachea; inf behind a longer gap."""
     result: list[NDArray[np.float64]] = []
-    for branch, one in zip(airways, seen, strict=True):
+    for branch, one, steps_mm in zip(airways, seen, steps, strict=True):
         gap_mm = float(result[branch.parent][-1]) if branch.parent >= 0 else 0.0
         gaps = np.empty(len(one))
-        for index, step_mm in enumerate([0.0, *_steps_mm(branch)]):
+        for index, step_mm in enumerate(steps_mm):
             gap_mm += step_mm
-            if gap_mm > GAP_MM:
+            if gap_mm > FOLLOWED_MM:
                 gap_mm = np.inf
             elif one[index]:
                 gap_mm = 0.0
@@ -120,16 +126,19 @@ def _hidden_before(airways: list[Branch], seen: list[NDArray[np.bool_]]) -> list
     return result
 
 
-def _hidden_behind(airways: list[Branch], seen: list[NDArray[np.bool_]]) -> list[NDArray[np.float64]]:
+def _hidden_behind(
+    airways: list[Branch], seen: list[NDArray[np.bool_]], steps: list[NDArray[np.float64]]
+) -> list[NDArray[np.float64]]:
     """Hidden length in mm between each point and the nearest seen one away from the trachea; inf if there is none."""
     nearest = np.full(len(airways), np.inf)
     result: list[NDArray[np.float64]] = [np.empty(0)] * len(airways)
     for number in range(len(airways) - 1, -1, -1):
         branch, one = airways[number], seen[number]
         gap_mm, gaps = float(nearest[number]), np.empty(len(one))
-        for index, step_mm in zip(range(len(one) - 1, -1, -1), [0.0, *_steps_mm(branch)[::-1]]):
-            gap_mm = 0.0 if one[index] else gap_mm + step_mm
+        for index in range(len(one) - 1, -1, -1):
+            gap_mm = 0.0 if one[index] else gap_mm
             gaps[index] = gap_mm
+            gap_mm += float(steps[number][index])
         result[number] = gaps
         if branch.parent >= 0:
             nearest[branch.parent] = min(nearest[branch.parent], gap_mm)
@@ -141,8 +150,7 @@ def _in_parent(airways: list[Branch], branch: Branch) -> NDArray[np.bool_]:
     if branch.parent < 0:
         return np.zeros(len(branch.points_mm), bool)
     parent = airways[branch.parent]
-    away_mm = np.linalg.norm(branch.points_mm - parent.points_mm[-1], axis=1)
-    return away_mm <= (0.0 if parent.plugged else parent.radii_mm[-1])
+    return np.linalg.norm(branch.points_mm - parent.points_mm[-1], axis=1) <= parent.radii_mm[-1]
 
 
 def labelled(
@@ -155,15 +163,16 @@ def labelled(
     """
     contrasts = [lumen_contrast_hu(image, *one) for one in zip(airways, scan_mm, walls_mm, strict=True)]
     least_hu = max(CONTRAST_HU, NOISE_TIMES * image.noise_hu)
-    seen = [
-        ((contrast >= least_hu) | _in_parent(airways, branch) | image.is_outside(points_mm)) & (not branch.plugged)
-        for branch, contrast, points_mm in zip(airways, contrasts, scan_mm, strict=True)
+    seen = [(contrast >= least_hu) & (not branch.plugged) for branch, contrast in zip(airways, contrasts, strict=True)]
+    free = [
+        _in_parent(airways, branch) | image.is_above_or_below(points_mm)
+        for branch, points_mm in zip(airways, scan_mm, strict=True)
     ]
     return [
         np.where(marked, AIRWAY, np.where((contrast < ABSENT_HU) & (not branch.plugged), ABSENT, LEFT_OUT)).astype(
             np.uint8
         )
-        for branch, contrast, marked in zip(airways, contrasts, followed(airways, seen), strict=True)
+        for branch, contrast, marked in zip(airways, contrasts, followed(airways, seen, free), strict=True)
     ]
 
 
