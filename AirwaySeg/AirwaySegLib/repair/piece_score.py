@@ -56,7 +56,7 @@ MIDLINE_MM, BEHIND_MM = 22.0, 6.0
 """The oesophagus lies so near to the midline, and its middle at least so far behind that of the trachea."""
 
 
-PARENT_MM, WIDE_MM = 30.0, 2.5
+PARENT_MM, WIDE_MM = 40.0, 2.5
 """An airway springs from a wider one. It is looked for so far around a piece whose lumen has this radius or more."""
 
 WIDER, MUCH_WIDER = 1.3, 1.8
@@ -67,7 +67,8 @@ no airway."""
 def airway_probability(facts: Facts) -> Floats:
     """P(airway) of pieces, (C,), by facts of `facts_of`: the logistic of the weighted `terms_of`.
 
-    A piece much wider than every airway of the tree around it is none: gas of stomach, bowel or oesophagus.
+    A piece much wider than every airway around it, or a wide one with none around it, is no airway: gas of stomach,
+    bowel or oesophagus.
     """
     terms = terms_of(facts)
     weights = SHAPE_ALONE
@@ -92,7 +93,7 @@ def facts_of(courses: list[Course], labels: NDArray, spacing_mm: Spacing, seen: 
     - behind: how much the piece lies as the oesophagus does, 0..1: in the midline, behind the trachea, in soft tissue;
     - far_mm: distance from the tree;
     - wider: how many times as wide a piece is as the widest airway within `PARENT_MM`, by radius; 0 for one thinner
-      than `WIDE_MM`, one with no airway there, and one above the tree, where the trachea is.
+      than `WIDE_MM` and one above the tree, where the trachea is; inf for one with no airway there.
     """
     count = int(labels.max(initial=MAIN)) + 1
     facts = shape_facts(courses, count)
@@ -215,15 +216,17 @@ def _wider(courses: list[Course], count: int) -> Floats:
     wide = {number for number, mm in median_mm.items() if number != MAIN and mm >= WIDE_MM}
     parents = [number for number in points if number not in wide]
     waiting = {number for number in wide if points[number][:, 0].mean() <= top_mm}
+    for number in waiting:
+        wider[number] = np.inf
     while waiting and parents:
         tree = cKDTree(np.concatenate([points[number] for number in parents]))
         around_mm, parents = np.concatenate([radii[number] for number in parents]), []
         for number in sorted(waiting):
             near = np.unique(np.concatenate(tree.query_ball_point(points[number], PARENT_MM))).astype(int)
             if len(near):
-                ratio = median_mm[number] / float(around_mm[near].max())
-                wider[number] = min(wider[number], ratio) if wider[number] else ratio
-                parents += [number] * (ratio <= WIDER)
+                wider[number] = min(wider[number], median_mm[number] / float(around_mm[near].max()))
+            if wider[number] <= WIDER:
+                parents.append(number)
         waiting -= set(parents)
     return wider
 
