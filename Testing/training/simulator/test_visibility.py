@@ -111,7 +111,7 @@ def test_the_end_of_an_airway_that_fades_is_not_marked():
     assert np.array_equal(followed([branch], [seen], _none([branch]))[0], seen)
 
 
-def test_the_first_part_of_a_branch_within_its_parent_counts_as_seen():
+def test_the_first_part_of_a_visible_branch_lies_in_its_parent_and_is_airway():
     parent, child = _tube(6.0, last_mm=20.0), _tube(1.5, axis=2, first_mm=21.0, last_mm=38.0, parent=0)
     child.points_mm[:, 0] = 20.0
     image = _image(_clean([parent, child]))
