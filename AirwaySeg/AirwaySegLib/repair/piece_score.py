@@ -182,36 +182,31 @@ def _sampled(hu: NDArray, points_mm: Floats, spacing_mm: Spacing) -> Floats:
 
 def _of_position(courses: list[Course], soft_share: Floats, count: int) -> Facts:
     """How far each piece is from the tree, and how much it lies as the oesophagus does."""
-    far, behind, wider = np.full(count, np.inf), np.zeros(count), _wider(courses, count)
-    main = [course for course in courses if course.component == MAIN]
-    if not main:
-        return {"far_mm": far, "behind": behind, "wider": wider}
-    tree = cKDTree(np.concatenate([course.points_mm for course in main]))
-    radii = np.concatenate([course.radii_mm for course in main])
-    trachea = max(main, key=lambda course: float(course.points_mm[:, 0].max())).points_mm
-    for number in {course.component for course in courses} - {MAIN}:
-        points = np.concatenate([course.points_mm for course in courses if course.component == number])
+    far, behind = np.full(count, np.inf), np.zeros(count)
+    of_piece: dict[int, list[Course]] = {}
+    for course in courses:
+        of_piece.setdefault(course.component, []).append(course)
+    if MAIN not in of_piece:
+        return {"far_mm": far, "behind": behind, "wider": np.zeros(count)}
+    points_of = {number: np.concatenate([course.points_mm for course in own]) for number, own in of_piece.items()}
+    radii_of = {number: np.concatenate([course.radii_mm for course in own]) for number, own in of_piece.items()}
+    tree, radii = cKDTree(points_of[MAIN]), radii_of[MAIN]
+    trachea = max(of_piece[MAIN], key=lambda course: float(course.points_mm[:, 0].max())).points_mm
+    for number in points_of.keys() - {MAIN}:
+        points = points_of[number]
         distance, nearest = tree.query(points)
         far[number] = max(float((distance - radii[nearest]).min()), 0.0)
         level = trachea[np.abs(trachea[:, 0] - points[:, :1]).argmin(axis=1)]
         aside, back = np.abs(points[:, 2] - level[:, 2]), points[:, 1] - level[:, 1]
         like = ramp(aside, 1.5 * MIDLINE_MM, MIDLINE_MM) * ramp(back, 0, BEHIND_MM)
         behind[number] = float(like.mean()) * float(ramp(soft_share[number], 0.3, 0.6))
-    return {"far_mm": far, "behind": behind, "wider": wider}
+    return {"far_mm": far, "behind": behind, "wider": _wider(points_of, radii_of, count)}
 
 
-def _wider(courses: list[Course], count: int) -> Floats:
+def _wider(points: dict[int, Floats], radii: dict[int, Floats], count: int) -> Floats:
     """How many times as wide each piece is as what it could spring from: the tree, a thin piece, or one no wider."""
-    points: dict[int, Floats] = {}
-    radii: dict[int, Floats] = {}
-    for number in {course.component for course in courses}:
-        own = [course for course in courses if course.component == number]
-        points[number] = np.concatenate([course.points_mm for course in own])
-        radii[number] = np.concatenate([course.radii_mm for course in own])
-    median_mm = {number: float(np.median(radii[number])) for number in radii}
+    median_mm = {number: float(np.median(own)) for number, own in radii.items()}
     wider = np.zeros(count)
-    if MAIN not in points:
-        return wider
     top_mm = points[MAIN][:, 0].max()
     wide = {number for number, mm in median_mm.items() if number != MAIN and mm >= WIDE_MM}
     parents = [number for number in points if number not in wide]

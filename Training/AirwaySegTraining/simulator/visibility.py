@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
+from AirwaySegLib.masks.rays import rays_across
+from AirwaySegLib.tree.centerline import tangents
 from AirwaySegTraining.simulator.growth import Branch, Points
 
 Field = NDArray[np.floating]
@@ -65,13 +67,7 @@ def lumen_contrast_hu(image: Image, branch: Branch, points_mm: Points, wall_mm: 
     The centre is the mean of the axis and of the ring at half of the radius, the ring each sector's brightest step from
     there to half a voxel outside the wall.
     """
-    along = np.gradient(points_mm, axis=0)
-    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    least = np.abs(along).argmin(axis=1)
-    across = np.cross(along, np.eye(3)[least])
-    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
-    turns = 2 * np.pi * np.arange(SECTORS * RAYS_OF_SECTOR) / (SECTORS * RAYS_OF_SECTOR)
-    rays = np.cos(turns)[:, None] * across[:, None] + np.sin(turns)[:, None] * np.cross(along, across)[:, None]
+    rays = rays_across(tangents(points_mm), SECTORS * RAYS_OF_SECTOR)
     voxel_mm = 1 / np.linalg.norm(rays / image.spacing_mm, axis=2)  # (P, rays)
     first_mm = 0.5 * branch.radii_mm[:, None]
     last_mm = branch.radii_mm[:, None] * max(1, 1 / branch.squash) + wall_mm + 0.5 * voxel_mm
