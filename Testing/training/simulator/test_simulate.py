@@ -12,7 +12,14 @@ from scipy.spatial import cKDTree
 from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.simulator import simulate as simulation
-from AirwaySegTraining.simulator.airway_disease import GAP_MM, diseased, secretions, with_gaps, without_some
+from AirwaySegTraining.simulator.airway_disease import (
+    GAP_MM,
+    diseased,
+    filled_in_airless_lung,
+    secretions,
+    with_gaps,
+    without_some,
+)
 from AirwaySegTraining.simulator.bronchi import grow_bronchial_tree, open_airways
 from AirwaySegTraining.simulator.growth import Branch, total_length_mm
 from AirwaySegTraining.simulator.hilum import sleeve
@@ -195,6 +202,20 @@ def test_stretches_that_are_not_open_lie_within_a_branch_and_keep_its_course(a_p
     assert {branch.froth for branch in closed if branch.plugged} == {True, False}
     squeezed = [branch for branch in closed if branch.narrowed]
     assert squeezed and all(branch.radii_mm.min() < 0.7 * branch.radii_mm.max() for branch in squeezed)
+
+
+def test_thin_bronchi_are_filled_where_lung_is_consolidated_and_nowhere_else(a_small_grid):
+    lattice = a_small_grid.coarse_points(3.0)
+    middle = lattice[2].mean()
+    airless = (lattice[2] > middle).astype(np.float32)
+    inside, outside = (np.array([[lattice[0].mean()], [lattice[1].mean()], [x]]).T for x in (middle + 8, middle - 8))
+    assert a_small_grid.sample_coarse(airless, np.vstack([inside, outside])).tolist() == [1, 0]
+    thin, wide = np.full(3, 0.7), np.full(3, 1.7)
+    airways = [Branch(np.repeat(at, 3, axis=0), radii, -1, 0) for at in (inside, outside) for radii in (thin, wide)]
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        after = filled_in_airless_lung(airways, lambda points: a_small_grid.sample_coarse(airless, points), rng)
+        assert [branch.plugged for branch in after] == [True, False, False, False]
 
 
 def test_a_tree_that_lost_branches_stays_a_tree(a_patient_with_a_tree):

@@ -1,13 +1,15 @@
-"""Diseases of a simulated bronchial tree: bronchiectasis, mucus, collapsed parts, missing branches.
+"""Diseases of a simulated bronchial tree: bronchiectasis, mucus, fluid, collapsed parts, missing branches.
 
 A list of branches stays a tree: each names its parent's index in the list, which comes before it.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from AirwaySegTraining.simulator.growth import POINT_STEP_MM, Branch, finer, unit
+from AirwaySegTraining.simulator.growth import POINT_STEP_MM, Branch, Points, finer, unit
 
 GAP_MM = (2.0, 12.0)
 """Length of a part whose lumen is not open."""
@@ -56,6 +58,19 @@ def diseased(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:
         )
         for index, branch in enumerate(airways)
     ]
+
+
+def filled_in_airless_lung(
+    airways: list[Branch], airless: Callable[[Points], NDArray[np.floating]], rng: np.random.Generator
+) -> list[Branch]:
+    """Where lung is consolidated its wide bronchi stay open, and those below a radius of 0.8 to 1.6 mm are filled.
+
+    ``airless`` gives the share of consolidated lung, 0..1, at points (P, 3) in mm in the patient's frame.
+    """
+    widest_mm = rng.uniform(0.8, 1.6)
+    middles_mm = np.array([branch.points_mm[len(branch.points_mm) // 2] for branch in airways])
+    filled = (airless(middles_mm) > 0.5) & np.array([branch.radii_mm.mean() < widest_mm for branch in airways])
+    return [replace(branch, plugged=True) if full else branch for branch, full in zip(airways, filled, strict=True)]
 
 
 def with_gaps(airways: list[Branch], rng: np.random.Generator) -> list[Branch]:

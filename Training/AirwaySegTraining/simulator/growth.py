@@ -117,19 +117,36 @@ def grow(trunk: list[Branch], seeds_mm: Points, smallest_mm: float, rng: np.rand
     last = branches[-1]
     nodes = connect(last.points_mm[-1:], seeds_mm, STRAIGHT)
     radii = _radii(nodes, float(last.radii_mm[-1]), rng)
-    children = [[child for child in nodes.children[node] if radii[child] >= smallest_mm] for node in range(len(radii))]
-    points_mm = _balanced(nodes, radii, children)
-    todo = [(0, child, len(branches) - 1) for child in children[0]]
+    return branches + along_nodes(nodes, radii, rng, smallest_mm, above=(len(branches) - 1, last.generation))
+
+
+def along_nodes(
+    nodes: Connected,
+    radii_mm: NDArray[np.float64],
+    rng: np.random.Generator,
+    smallest_mm: float = 0.0,
+    above: tuple[int, int] = (-1, -1),
+) -> list[Branch]:
+    """Smooth branches along connected points, those of radii (N,) of at least ``smallest_mm``; each ends at a fork.
+
+    ``above`` are index and generation of the branch that the roots belong to (-1: none); the indices of parents begin
+    behind it.
+    """
+    count, (first, generation) = len(radii_mm), above
+    children = [[child for child in nodes.children[node] if radii_mm[child] >= smallest_mm] for node in range(count)]
+    points_mm = _balanced(nodes, radii_mm, children)
+    branches: list[Branch] = []
+    roots = np.flatnonzero(nodes.parents < 0)
+    todo = [(int(root), child, first, generation + 1) for root in roots for child in children[root]]
     while todo:
-        start, node, parent = todo.pop()
+        start, node, parent, level = todo.pop()
         course = [start, node]
         while len(children[course[-1]]) == 1:
             course += children[course[-1]]
-        branch_radii = radii[[node, *course[1:]]]
         line, along, nodes_along = _smooth_line(points_mm[course], rng)
-        radii_mm = _wavy(np.interp(along, nodes_along, branch_radii), rng)
-        branches.append(Branch(line, radii_mm, parent, branches[parent].generation + 1))
-        todo += [(course[-1], child, len(branches) - 1) for child in children[course[-1]]]
+        radii = _wavy(np.interp(along, nodes_along, radii_mm[[node, *course[1:]]]), rng)
+        branches.append(Branch(line, radii, parent, level))
+        todo += [(course[-1], child, first + len(branches), level + 1) for child in children[course[-1]]]
     return branches
 
 
@@ -183,7 +200,7 @@ def _smooth_line(
 
 
 def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np.random.Generator) -> list[Branch]:
-    """The arteries that run beside the airways, touching their walls, 1.1 to 1.7 times their lumen's radius.
+    """The arteries that run beside the airways, touching their walls, 1 to 1.5 times their lumen's radius.
 
     The side on which the artery lies turns slowly from parent to child, and each begins where its parent ends. The
     first of the list lies beside the trachea; the caller leaves it out.
@@ -196,7 +213,7 @@ def companions(airways: list[Branch], wall_mm: Callable[[float], float], rng: np
         axis = unit(branch.points_mm[-1] - branch.points_mm[0])
         side = unit(side - axis * float(side @ axis))
         sides.append(side)
-        ratio = rng.uniform(1.1, 1.7) if branch.generation > 1 else rng.uniform(0.7, 1.0)
+        ratio = rng.uniform(1.0, 1.5) if branch.generation > 1 else rng.uniform(0.7, 1.0)
         radii = branch.radii_mm * ratio
         gap = branch.radii_mm + radii + np.array([wall_mm(2 * r) for r in branch.radii_mm]) * rng.uniform(0.7, 1.1)
         points = branch.points_mm + side * gap[:, None]

@@ -53,7 +53,7 @@ def healthy(patient: Patient, grid: Grid, lattice: Lattice, rng: np.random.Gener
     back, shape = lattice[1], lattice[0].shape
     hu = np.float32(patient.lung_hu) + np.float32(patient.gravity_hu) * (back - 10)
     hu += 14 * _texture(grid, shape, 12.0, rng) + 8 * _texture(grid, shape, 5.0, rng)
-    grain = np.full(shape, rng.uniform(26, 68), np.float32)
+    grain = np.full(shape, rng.uniform(16, 52), np.float32)
     return Density(hu.astype(np.float32), grain, np.zeros(shape, np.float32))
 
 

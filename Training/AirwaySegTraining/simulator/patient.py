@@ -72,7 +72,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(20, 60),
-        wall_factor=rng.uniform(0.135, 0.22) * thick_walled,
+        wall_factor=rng.uniform(0.09, 0.155) * thick_walled,
         lung_hu=min(inspired_hu + 140 * expired, -680),
         gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
         expired=expired,
@@ -82,11 +82,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Thickness of the airway wall: increases with the lumen's diameter (about 0.3 mm at 2 mm, 1.9 mm at 16 mm).
+    """Thickness of the airway wall: increases with the lumen's diameter (about 0.24 mm at 2 mm, 1.7 mm at 16 mm).
 
     Walls are drawn as tissue, so a thin one fades by the partial-volume effect, as in real scans.
     """
-    return float(np.clip(patient.wall_factor * diameter_mm**0.85, 0.15, 2.5))
+    return float(np.clip(patient.wall_factor * diameter_mm**0.95, 0.15, 2.5))
 
 
 def ellipsoid(z: Field, y: Field, x: Field, centre: tuple, radii: tuple, power: float = 2.0) -> Field:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from AirwaySegTraining.simulator.growth import Branch, Points
 
@@ -34,6 +34,12 @@ class Grid:
         points = lattice @ self.rotation  # the inverse of a rotation is its transpose
         z, y, x = (np.ascontiguousarray(points[..., axis], dtype=np.float32) for axis in range(3))
         return z, y, x
+
+    def sample_coarse(self, field: Field, points_mm: Points) -> NDArray[np.float32]:
+        """A coarse field (see `coarse_points`) at positions (P, 3) in the patient's frame, (P,)."""
+        extent_mm = (np.array(self.shape) - 1) * self.spacing_mm
+        index = self.to_scan_mm(points_mm) / extent_mm * (np.array(field.shape) - 1)
+        return map_coordinates(field, index.T, order=1, mode="nearest", output=np.float32)
 
 
 def coarse_count(count: int, spacing_mm: float, step_mm: float) -> int:

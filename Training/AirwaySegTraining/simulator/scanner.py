@@ -60,24 +60,24 @@ def thin_share(slices_mm: float) -> float:
 
 
 def draw_scanner(rng: np.random.Generator, slices_mm: float = 1.0) -> Scanner:
-    """A random kernel and dose: noise 12 to 110 HU, log-uniform; sharp kernels are noisier than smooth ones."""
-    noise_hu = float(np.exp(rng.uniform(np.log(12), np.log(110))))
-    sharp = rng.random() < (0.75 if noise_hu > 35 else 0.45)
+    """A random kernel and dose: noise 8 to 75 HU, log-uniform; sharp kernels are noisier than smooth ones."""
+    noise_hu = float(np.exp(rng.uniform(np.log(8), np.log(75))))
+    sharp = rng.random() < (0.6 if noise_hu > 35 else 0.3)
     return Scanner(
         blur=rng.uniform(0.4, 0.7) if sharp else rng.uniform(0.5, 0.9),
         blur_z=rng.uniform(0.3, 0.8) * thin_share(slices_mm),
         sharpen=rng.uniform(0.2, 0.9) if sharp else rng.uniform(0, 0.3),
         noise_hu=noise_hu,
-        grain=rng.uniform(0.35, 0.65) if sharp else rng.uniform(0.5, 0.85),
+        grain=rng.uniform(0.45, 0.7) if sharp else rng.uniform(0.55, 0.85),
         streak_hu=rng.uniform(0.15, 0.7) * noise_hu if rng.random() < 0.4 else 0.0,
         offset_hu=rng.uniform(-40, 40),
         scale=rng.uniform(0.95, 1.05),
         floor_hu=(-1000.0, -1024.0, None)[rng.integers(3)],
         motion_voxels=(rng.uniform(-2.5, 2.5), rng.uniform(-1.5, 1.5)) if rng.random() < 0.12 else (0.0, 0.0),
-        grain_z=rng.uniform(0.25, 0.6),
+        grain_z=rng.uniform(0.3, 0.5) if slices_mm <= THIN_MM else rng.uniform(0.45, 0.6),
         longer=rng.uniform(1.0, 1.8),
         turn=rng.normal(scale=0.35) if rng.random() < 0.85 else rng.uniform(-np.pi / 2, np.pi / 2),
-        ramp=rng.uniform(0.3, 1.0) if sharp else rng.uniform(0.0, 0.7),
+        ramp=rng.uniform(0.2, 0.8) if sharp else rng.uniform(0.0, 0.5),
         uneven=rng.uniform(0.1, 0.55),
         fan=0.0 if rng.random() < 0.5 else rng.uniform(0.3, 1.5),
         padded=True,

@@ -8,6 +8,7 @@ import json
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,13 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegLib.files.volume import Volume, write_nrrd
 from AirwaySegLib.progress import Progress
-from AirwaySegTraining.simulator.airway_disease import diseased, secretions, with_gaps, without_some
+from AirwaySegTraining.simulator.airway_disease import (
+    diseased,
+    filled_in_airless_lung,
+    secretions,
+    with_gaps,
+    without_some,
+)
 from AirwaySegTraining.simulator.bronchi import grow_bronchial_tree, open_airways
 from AirwaySegTraining.simulator.growth import Branch, finer
 from AirwaySegTraining.simulator.patient import Patient, describe, draw_patient
@@ -165,7 +172,9 @@ def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None
     arteries = grow_arteries(patient, tree, rng)
     twigs, small_veins = peripheral_vessels(patient, arteries, rng)
     vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
-    hu = paint_background(patient, make_shapes(patient, grid, tree, rng), grid, rng)
+    shapes = make_shapes(patient, grid, tree, rng)
+    airways = filled_in_airless_lung(airways, partial(grid.sample_coarse, shapes.density.airless), rng)
+    hu = paint_background(patient, shapes, grid, rng)
     paint_layers(hu, tube_layers(patient, airways, vessels, rng), grid)
     spacing_mm = slabs.spacing_mm(grid.spacing_mm)
     scanner = _clean_scanner(spacing_mm[0])

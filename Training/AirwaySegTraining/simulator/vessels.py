@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-from AirwaySegTraining.simulator.growth import STRAIGHT, Branch, companions, grow, wobbly_line
+from AirwaySegTraining.simulator.growth import STRAIGHT, Branch, along_nodes, companions, grow, wobbly_line
 from AirwaySegTraining.simulator.patient import Patient, inside_lung, seeds_in, wall_thickness_mm
 from AirwaySegTraining.simulator.space_filling import connect
 
@@ -23,7 +23,7 @@ def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
             hilum = np.array([height + rng.uniform(-8, 8), rng.uniform(-15, 15), side * rng.uniform(36, 46)])
             line = wobbly_line(start, hilum, 0.05, rng)
             trunk = Branch(line, np.full(len(line), rng.uniform(5.5, 8)), -1, 0)
-            seeds = seeds_in(patient, side, int(rng.uniform(1200, 1900) * share * 2), rng)
+            seeds = seeds_in(patient, side, int(rng.uniform(800, 1500) * share * 2), rng)
             seeds = seeds[seeds[:, 0] > -35] if height > -30 else seeds[seeds[:, 0] <= -35]
             if len(seeds) > 8:
                 veins += grow([trunk], seeds, 0.45, rng)
@@ -45,23 +45,21 @@ def peripheral_vessels(
     """
     thin = [artery for artery in arteries if float(artery.radii_mm.mean()) < WIDEST_WITH_TWIGS_MM]
     starts = np.concatenate([artery.points_mm[:0:-TWIG_EVERY] for artery in thin])
-    twigs, veins = [], []
+    twigs: list[Branch] = []
+    veins: list[Branch] = []
     for side in (-1, 1):
         inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
         goals = seeds_in(patient, side, int(rng.uniform(1500, 2800)), rng)
         own = starts[starts[:, 2] * side > 0]
         goals = goals[cKDTree(own).query(goals)[0] < FARTHEST_MM]
         nodes = connect(own, goals, STRAIGHT)
-        radii_mm = np.minimum(rng.uniform(0.35, 0.55) * nodes.served ** (1 / 3), 1.0)
-        for node in nodes.order:
-            line = wobbly_line(nodes.points_mm[nodes.parents[node]], nodes.points_mm[node], 0.08, rng, step_mm=4)
-            if inside(line).mean() > 0.8:
-                twigs.append(Branch(line, np.linspace(radii_mm[node], 0.8 * radii_mm[node], len(line)), -1, 0))
-        for start in seeds_in(patient, side, int(rng.uniform(120, 400)), rng):
+        radii_mm = np.minimum(rng.uniform(0.22, 0.42) * nodes.served ** (1 / 3), 1.0)
+        twigs += [twig for twig in along_nodes(nodes, radii_mm, rng) if inside(twig.points_mm).mean() > 0.8]
+        for start in seeds_in(patient, side, int(rng.uniform(80, 300)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
             line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=4)
             if inside(line).all():
-                radius_mm = rng.uniform(0.45, 1.1)
+                radius_mm = rng.uniform(0.35, 0.9)
                 veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
     return twigs, veins

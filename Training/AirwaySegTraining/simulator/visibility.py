@@ -25,7 +25,7 @@ ALONG_STEPS = 5
 BRIGHTER_SECTORS = 7
 """Sectors in which the ring must be brighter than the centre; the contrast is what so many of them have."""
 
-CONTRAST_HU, NOISE_TIMES = 80.0, 1.5
+CONTRAST_HU, NOISE_TIMES = 55.0, 1.5
 """A lumen is shown from this contrast on, and from so many times the noise; the mean over a sector and along the branch
 leaves about half of it, so that 1.5 times is three standard deviations."""
 
