@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Progress = Callable[[str, int, int], None]
 """A callback, called as ``progress(stage, done, total)``. It cancels the work by raising `errors.Cancelled`."""
@@ -85,6 +86,8 @@ class Bar:
         _raise_if_stopped()
         if self._bar is None or stage != self._stage:
             self.close()
+            from tqdm import tqdm  # slow to import, and only used here
+
             # Steps done before a resume do not count for the speed.
             self._bar = tqdm(initial=done, total=total, desc=f"{stage:<10}", leave=True, ncols=80)
             self._stage = stage

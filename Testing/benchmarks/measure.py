@@ -26,6 +26,7 @@ from phantoms import a_deep_tree, draw_tubes
 from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.files.volume import Volume, write_nrrd
 from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.pictures import tree_pictures
 from AirwaySegLib.progress import silent
 from AirwaySegLib.tree import build
 
@@ -37,14 +38,14 @@ STAGES = {
     "read": (measuring, ["read_mask", "to_canonical"]),
     "trachea": (build, ["find_trunk"]),
     "holes": (Lumen, ["of", "cavities"]),
-    "thinning": (build, ["thin", "complete"]),
+    "thinning": (build, ["thinned", "completed"]),
     "graph": (build, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
     "lines and radii": (build, ["_draw"]),
     "voxels to branches": (build, ["_assign"]),
     "branches and names": (build, ["_branches", "name_branches"]),
     "distances": (measuring, []),
     "volumes to files": (measuring, ["write_sparse_nrrd"]),
-    "pictures": (measuring, ["draw_generations", "draw_radius_plot"]),
+    "pictures": (tree_pictures, ["draw_generations", "draw_radius_plot"]),
     "suspects": (measuring, ["find_suspects"]),
     "tables": (measuring, ["write_centerline", "write_table", "write_summary"]),
 }

@@ -25,9 +25,6 @@ from AirwaySegLib.files.volume import (
     write_sparse_nrrd,
 )
 from AirwaySegLib.masks.certain import certain_pieces, certainty
-from AirwaySegLib.pictures.preview import draw_preview
-from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
-from AirwaySegLib.pictures.wall_plot import draw_wall_plot
 from AirwaySegLib.progress import Progress
 from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
@@ -40,7 +37,6 @@ from AirwaySegLib.tree.loose_pieces import Piece, Pieces, with_pieces
 from AirwaySegLib.tree.missing import LungVolumes
 from AirwaySegLib.tree.suspect import Suspect, suspects_to_json
 from AirwaySegLib.tree.suspects import MOST_OF_A_KIND, branch_probability, find_suspects
-from AirwaySegLib.walls.measure import measure_walls
 
 TREE, TABLE, SUMMARY, CENTERLINE = "tree.json", "branches.csv", "summary.csv", "centerline.vtp"
 BRANCH_MAP, CURVES, SUSPECTS = "branches.nrrd", "centerline.mrk.json", "suspects.json"
@@ -146,6 +142,8 @@ def _run_measure(request: MeasureRequest, progress: Progress) -> str:
         if request.curves and airways.tree.branches:
             write_markups(unfinished / CURVES, airways.tree)
         if ct is not None and not request.voxels:
+            from AirwaySegLib.pictures.preview import draw_preview  # the panel draws none, and waits
+
             picture = draw_preview(to_canonical(ct).array, airways.grid.array != 0, airways.grid.spacing_mm, title)
             picture.save(unfinished / PREVIEW)
     return summary_text(airways.tree)
@@ -169,6 +167,8 @@ def measure(
     airways = parse_airways(to_canonical(mask), known)
     airways = replace(airways, tree=with_hand_names(airways.tree, beside.names))
     if beside.ct is not None:
+        from AirwaySegLib.walls.measure import measure_walls
+
         progress("measure", 1, steps)
         airways = replace(airways, tree=measure_walls(airways, to_canonical(beside.ct).array, known))
     tree = airways.tree
@@ -207,6 +207,9 @@ def measure(
 
 def _draw(airways: ParsedAirways, branch_map: NDArray[np.uint16], walls: bool, folder: Path) -> None:
     """The pictures of a tree; that of the walls only where these were measured."""
+    from AirwaySegLib.pictures.tree_pictures import draw_generations, draw_radius_plot
+    from AirwaySegLib.pictures.wall_plot import draw_wall_plot
+
     title = case_name(airways.grid.path) if airways.grid.path else "Airways"
     draw_generations(airways.tree, branch_map, airways.grid.spacing_mm, title).save(folder / TREE_PICTURE)
     draw_radius_plot(airways.tree, title).save(folder / RADIUS_PLOT)

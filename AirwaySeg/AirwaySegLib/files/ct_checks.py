@@ -136,7 +136,8 @@ def usable_hounsfield(values: np.ndarray, name: str) -> tuple[np.ndarray, list[s
             f"{name} does not hold Hounsfield units: its values run from {low:g} to {high:g}, while a chest CT runs "
             "from about -1000 (air) over 0 (water) to 1000 and more (bone)."
         )
-    np.maximum(values, np.asarray(FLOOR_HU, values.dtype), out=values)
+    if low < FLOOR_HU:
+        np.maximum(values, np.asarray(FLOOR_HU, values.dtype), out=values)
     return _whole_numbers(values), warnings
 
 

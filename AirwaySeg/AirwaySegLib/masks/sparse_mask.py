@@ -5,6 +5,7 @@ Letters in shapes: N voxels of the mask, in C order.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,12 +47,28 @@ class Lumen:
     @classmethod
     def of(cls, mask: NDArray, spacing_mm: Spacing) -> "Lumen":
         """List the voxels of a mask (Z, Y, X) that are not 0."""
-        flat = np.flatnonzero(mask)
-        voxels = np.stack(np.unravel_index(flat, mask.shape), axis=1).astype(np.int32)
-        return cls((mask.shape[0], mask.shape[1], mask.shape[2]), spacing_mm, voxels)
+        return cls((mask.shape[0], mask.shape[1], mask.shape[2]), spacing_mm, voxels_of(mask))
+
+    def with_voxels(self, more: NDArray) -> "Lumen":
+        """The same with some background voxels (M, 3) added, in any order; some of them may be the same."""
+        _, first = np.unique(self._number(more), return_index=True)
+        voxels = np.concatenate([self.voxels, more[first].astype(np.int32)])
+        order = np.argsort(self._number(voxels), kind="stable")
+        return Lumen(self.shape, self.spacing_mm, voxels[order])
 
     def __len__(self) -> int:
         return len(self.voxels)
+
+    @cached_property
+    def padded(self) -> NDArray[np.bool_]:
+        """The mask with one voxel of background around it, (Z + 2, Y + 2, X + 2)."""
+        mask = np.zeros([count + 2 for count in self.shape], bool)
+        mask.ravel()[self._numbers] = True
+        return mask
+
+    def array(self) -> NDArray[np.bool_]:
+        """The mask (Z, Y, X), a view of `padded`."""
+        return self.padded[1:-1, 1:-1, 1:-1]
 
     @cached_property
     def places_mm(self) -> NDArray[np.float64]:
@@ -106,15 +123,37 @@ class Lumen:
     @cached_property
     def components(self) -> NDArray[np.int32]:
         """Number of each voxel's 26-connected component, (N,): 0 the largest, then 1, 2, ..."""
-        # Most voxels are connected through faces; of the other neighbours only those between such pieces matter.
-        labels = self.pieces(FACES[3:])
-        first, second = (labels[rows] for rows in self.neighbours([o for o in FORWARD_OFFSETS if o not in FACES]))
-        apart = first != second
-        labels = _joined(int(labels.max(initial=-1)) + 1, first[apart], second[apart])[labels]
+        labels = self._of_voxels(self._pieces_of_runs(((0, 1), (1, -1), (1, 0), (1, 1))))
         order = np.argsort(-np.bincount(labels), kind="stable")
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
         return rank[labels]
+
+    @cached_property
+    def _run_starts(self) -> Rows:
+        """Rows where a run begins: voxels one after the other along the last axis; there are far fewer of them."""
+        return np.flatnonzero(np.diff(self._numbers, prepend=-2) != 1)
+
+    def _of_voxels(self, values: NDArray) -> NDArray:
+        """The values of runs at each voxel, (N,)."""
+        return np.repeat(values, np.diff(self._run_starts, append=len(self)))
+
+    def _pieces_of_runs(self, beside: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+        """Number of each run's component, where runs touch that differ by one of these steps along the first two axes.
+
+        Runs that touch only by a corner do, too. The numbers are in the order of the first voxels.
+        """
+        firsts = self._numbers[self._run_starts]
+        lasts = self._numbers[np.diff(self._numbers, append=-2) != 1]
+        _, y, x = (count + 2 for count in self.shape)
+        before, after = [], []
+        for step in beside:
+            away = (step[0] * y + step[1]) * x
+            low = np.searchsorted(lasts, firsts + away - 1)
+            counts = np.searchsorted(firsts, lasts + away + 1, side="right") - low
+            before.append(np.repeat(np.arange(len(firsts)), counts))
+            after.append(np.arange(len(before[-1])) + np.repeat(low - np.cumsum(counts) + counts, counts))
+        return _joined(len(firsts), np.concatenate(before), np.concatenate(after))
 
     def cavities(self) -> NDArray[np.int32]:
         """Background voxels (M, 3) of all cavities: 6-connected background that does not reach the array's border.
@@ -140,20 +179,18 @@ class Lumen:
         return holes.voxels[~opens[labels]]
 
     def _holes_of_slices(self) -> NDArray[np.intp]:
-        """Number of holes of each slice, (Z,): 8-connected pieces minus Euler number (corners - edges + faces)."""
-        count = self.shape[0]
-        slices = self.voxels[:, 0]
-        pieces = self.pieces([offset for offset in FORWARD_OFFSETS if offset[0] == 0])
-        first = np.unique(pieces, return_index=True)[1]
-        corners = np.zeros((count, self.shape[1] + 1, self.shape[2] + 1), bool)
-        edges = np.zeros(count, np.intp)
-        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            corners[slices, self.voxels[:, 1] + y, self.voxels[:, 2] + x] = True
-        for offset in ((0, 0, 1), (0, 1, 0)):
-            has_next = self._rows_beside(offset) >= 0
-            edges += np.bincount(slices, weights=2 - has_next, minlength=count).astype(np.intp)
-        euler = np.count_nonzero(corners, axis=(1, 2)) - edges + np.bincount(slices, minlength=count)
-        return np.bincount(slices[first], minlength=count) - euler
+        """Number of holes of each slice, (Z,): 8-connected pieces minus Euler number (corners - edges + faces).
+
+        A corner is counted at the first of the pixels that share it, an edge at the first of two.
+        """
+        slices, count = self.voxels[:, 0], self.shape[0]
+        _, first = np.unique(self._pieces_of_runs(((0, 1),)), return_index=True)
+        left, above, above_left, above_right = (
+            self._rows_beside(offset) >= 0 for offset in ((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1))
+        )
+        corners = 1 + ~left + ~(left | above | above_left) + ~(above | above_right)
+        euler = np.bincount(slices, corners - (4 - left.astype(int) - above) + 1, minlength=count).astype(np.intp)
+        return np.bincount(slices[self._run_starts[first]], minlength=count) - euler
 
     def _slice(self, z: int) -> NDArray[np.bool_]:
         """One slice as an array (Y, X)."""
@@ -165,12 +202,11 @@ class Lumen:
     @cached_property
     def shell(self) -> NDArray[np.int32]:
         """Background voxels (S, 3) that share a face with the mask; some are one voxel outside the array."""
-        found = []
-        for face in FACES:
-            found.append((self.voxels + np.asarray(face, np.int32))[self._rows_beside(face) < 0])
-        around = np.concatenate(found)
-        _, first = np.unique(self._number(around), return_index=True)
-        return around[first]
+        _, y, x = (count + 2 for count in self.shape)
+        beside = [self._numbers[self._rows_beside(face) < 0] + (face[0] * y + face[1]) * x + face[2] for face in FACES]
+        numbers = np.sort(np.concatenate(beside))
+        numbers = numbers[np.diff(numbers, prepend=-1) > 0]
+        return np.stack(np.unravel_index(numbers, [n + 2 for n in self.shape]), axis=1).astype(np.int32) - 1
 
     @cached_property
     def shell_tree(self) -> cKDTree:
@@ -178,10 +214,19 @@ class Lumen:
         # An unbalanced tree is built and searched faster here, because the shell's points are evenly spread.
         return cKDTree(self.shell * np.asarray(self.spacing_mm), balanced_tree=False, compact_nodes=False)
 
+    @property
+    def is_body(self) -> bool:
+        """Whether the mask fills so much of its box (`DENSE`) that it is a solid body, not a tree."""
+        return len(self) >= DENSE * math.prod(self.shape)
+
+    def take_nearest(self, nearest: Rows) -> None:
+        """Take over which background voxel of `shell` is nearest to each voxel, (N,), so that `wall_mm` is known."""
+        vars(self)["wall_mm"] = self._to_face(self.places_mm, self.shell[nearest])
+
     @cached_property
     def wall_mm(self) -> NDArray[np.float64]:
         """Distance from each voxel's centre to the lumen wall, (N,): see `to_wall`."""
-        if len(self) < DENSE * np.prod(self.shape):
+        if not self.is_body:
             return self.to_wall(self.places_mm)
         # Deep inside a solid body a search for the nearest surface voxel takes long.
         inside = np.zeros([count + 2 for count in self.shape], bool)
@@ -203,6 +248,11 @@ class Lumen:
         towards = background * np.asarray(self.spacing_mm) - points_mm
         within = 0.5 / np.maximum(np.abs(towards / self.spacing_mm).max(axis=1), 0.5)
         return np.linalg.norm(towards, axis=1) * (1 - within)
+
+
+def voxels_of(mask: NDArray) -> NDArray[np.int32]:
+    """The voxels (N, 3) of a mask (Z, Y, X) that are not 0, in C order."""
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1).astype(np.int32)
 
 
 def _joined(count: int, first: NDArray, second: NDArray) -> NDArray[np.int32]:

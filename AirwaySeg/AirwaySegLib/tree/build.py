@@ -15,7 +15,7 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.volume import Volume, points_to_lps
 from AirwaySegLib.masks.certain import SMALLEST_PIECE_VOXELS
 from AirwaySegLib.masks.components import Box, bounding_box
-from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.masks.sparse_mask import Lumen, Rows, voxels_of
 from AirwaySegLib.masks.threshold import EDGE_VOXELS
 from AirwaySegLib.tree.airway_tree import AirwayTree, Branch
 from AirwaySegLib.tree.centerline import (
@@ -31,10 +31,11 @@ from AirwaySegLib.tree.centerline import (
     tangents,
 )
 from AirwaySegLib.tree.cross_sections import section_radii
+from AirwaySegLib.tree.known_nearest import KnownSearch
 from AirwaySegLib.tree.known_parts import KnownParts
 from AirwaySegLib.tree.mask_trachea import find_trunk
 from AirwaySegLib.tree.naming import name_branches
-from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.skeleton import completed, thinned
 from AirwaySegLib.tree.spurs import prune
 
 MOST_BRANCHES = 65_535
@@ -75,7 +76,7 @@ class ParsedAirways:
 
     ``grid`` is the mask on canonical axes, ``box`` the part of it from whose corner ``lumen`` and ``lines`` count. The
     lumen is the mask with its holes filled. ``nearest`` (N,) is for each of its voxels the point of its branch's
-    centerline to which it belongs.
+    centerline to which it belongs. ``search`` looks for what is nearest to them.
     """
 
     tree: AirwayTree
@@ -84,6 +85,7 @@ class ParsedAirways:
     lumen: Lumen
     lines: Lines
     nearest: Rows
+    search: KnownSearch
 
     def branch_of_voxel(self) -> NDArray[np.uint16]:
         """Branch id of each voxel of the lumen, (N,)."""
@@ -119,11 +121,15 @@ def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirway
     AirwaySegError
         If the mask is empty, or falls into more than `MOST_BRANCHES` branches.
     """
-    tight = bounding_box(mask.array)
-    if tight is None:
+    known = known or KnownParts()
+    voxels = voxels_of(mask.array)
+    if not len(voxels):
         raise AirwaySegError(f"{mask.path or 'The mask'} is empty: there is no airway to measure.")
+    tight = _around(voxels)
     box = _aligned(tight)
-    inside, lumen, line, in_trunk = _skeleton(mask.array[box] != 0, mask.spacing_mm, known)
+    part = mask.array[box]
+    lumen = Lumen((part.shape[0], part.shape[1], part.shape[2]), mask.spacing_mm, voxels - _corner(box))
+    lumen, search, line, in_trunk = _skeleton(lumen, part, known)
     z, y, x = ((part.start == 0, part.stop == count) for part, count in zip(tight, mask.array.shape, strict=True))
     forest, spurs = prune(grow_forest(lumen, line, (z, y, x) if in_trunk is None else None, in_trunk), lumen, known)
     forest = forest if in_trunk is None else rooted_at_a_tip(forest, lumen)
@@ -132,18 +138,24 @@ def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirway
         raise AirwaySegError(
             f"The mask falls into {len(courses)} branches, more than {MOST_BRANCHES}: it is not an airway tree."
         )
-    lines = _draw(courses, forest, inside, lumen, known)
+    lines = _draw(courses, forest, lumen, search, known)
     component = lumen.components[forest.rows[[course.nodes[0] for course in courses]]]
-    nearest = _assign(lines, component, lumen)
+    nearest = _assign(lines, component, lumen, search)
     volumes_mm3 = np.bincount(lines.branch[nearest], minlength=len(courses)) * float(np.prod(mask.spacing_mm))
-    corner_zyx = np.array([part.start for part in box])
+    corner_zyx = _corner(box)
     corner_mm = corner_zyx * np.asarray(mask.spacing_mm)
     points_lps = points_to_lps(lines.places_mm + corner_mm, mask)
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
     tree = name_branches(AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs))
     if tree.carina_mm is None:
         tree = replace(tree, trees=trees_of(lumen, corner_zyx, mask.array.shape))
-    return ParsedAirways(tree, mask, box, lumen, lines, nearest)
+    return ParsedAirways(tree, mask, box, lumen, lines, nearest, search)
+
+
+def _around(voxels: NDArray[np.int32]) -> Box:
+    """The smallest box around voxels (N, 3) in C order."""
+    (low_y, low_x), (high_y, high_x) = voxels[:, 1:].min(axis=0).tolist(), voxels[:, 1:].max(axis=0).tolist()
+    return slice(int(voxels[0, 0]), int(voxels[-1, 0]) + 1), slice(low_y, high_y + 1), slice(low_x, high_x + 1)
 
 
 def _aligned(box: Box) -> Box:
@@ -152,39 +164,44 @@ def _aligned(box: Box) -> Box:
     return z, y, x
 
 
-def _skeleton(
-    mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float], known: KnownParts | None
-) -> tuple[NDArray[np.bool_], Lumen, NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """The mask made solid, the list of its voxels, and which of them are skeleton and which trachea, (N,) each.
+def _corner(box: Box) -> NDArray[np.int32]:
+    """The first voxel of a box, (z, y, x)."""
+    return np.array([part.start for part in box], np.int32)
 
-    None for the last where no trachea is seen.
+
+def _skeleton(
+    lumen: Lumen, mask: NDArray, known: KnownParts
+) -> tuple[Lumen, KnownSearch, NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """The lumen made solid, searches in it, and which of its voxels are skeleton and which trachea, (N,) each.
+
+    None for the last where no trachea is seen. ``lumen`` is the list of the voxels of ``mask`` that are not 0.
     """
-    lumen = Lumen.of(mask, spacing_mm)
     some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
-    trunk = find_trunk(mask, spacing_mm, float(some_mm.max()))
-    if trunk is not None and lumen.components.any():
-        tree = np.zeros(mask.shape, bool)  # gas in the oesophagus beside the trachea is no part of it
-        tree[tuple(lumen.voxels[lumen.components == 0].T)] = True
-        trunk = find_trunk(tree, spacing_mm, float(some_mm.max()))
-    solid = mask.copy()
+    trunk = find_trunk(mask, lumen.spacing_mm, float(some_mm.max()))
+    if trunk is not None and trunk.has_seen(lumen.voxels[lumen.components > 0]):
+        tree = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[lumen.components == 0])
+        trunk = find_trunk(tree.array(), lumen.spacing_mm, float(some_mm.max()))  # without gas in the oesophagus
+    more = lumen.cavities()
     if trunk is not None:
-        solid[trunk.box] |= trunk.mask
-    solid[tuple(lumen.cavities().T)] = True
-    if np.count_nonzero(solid) > len(lumen):
-        lumen = Lumen.of(solid, spacing_mm)
+        ragged = np.argwhere(trunk.mask & (mask[trunk.box] == 0))
+        more = np.concatenate([more, ragged + _corner(trunk.box)])
+    if len(more):
+        lumen = lumen.with_voxels(more)
         enclosed = lumen.cavities()  # by the solid trachea
-        if len(enclosed):
-            solid[tuple(enclosed.T)] = True
-            lumen = Lumen.of(solid, spacing_mm)
+        lumen = lumen.with_voxels(enclosed) if len(enclosed) else lumen
+    search = KnownSearch(lumen, known)
+    if not lumen.is_body:
+        lumen.take_nearest(search.nearest(lumen.shell_tree, "shell"))
     if trunk is None:
-        return solid, lumen, complete(thin(solid, lumen, known), lumen), None
-    # A rod stands for the trachea; what springs from it is joined to it again.
-    slender = solid.copy()
-    slender[trunk.box] &= ~trunk.mask | trunk.rod
+        return lumen, search, completed(thinned(lumen, known), lumen), None
     near = lumen.rows_in(trunk.box)
-    in_trunk = np.zeros(len(lumen), bool)
-    in_trunk[near] = trunk.mask[tuple((lumen.voxels[near] - [part.start for part in trunk.box]).T)]
-    return solid, lumen, complete(thin(slender, Lumen.of(slender, spacing_mm), known), lumen, in_trunk), in_trunk
+    there = tuple((lumen.voxels[near] - _corner(trunk.box)).T)
+    in_trunk, slender = np.zeros(len(lumen), bool), np.ones(len(lumen), bool)
+    in_trunk[near] = trunk.mask[there]
+    # A rod stands for the trachea; what springs from it is joined to it again.
+    slender[near] = ~trunk.mask[there] | trunk.rod[there]
+    line = thinned(Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[slender]), known)
+    return lumen, search, completed(line, lumen, in_trunk), in_trunk
 
 
 def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:
@@ -193,7 +210,7 @@ def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:
     if tight is None:
         return None
     lumen = Lumen.of(mask.array[tight], mask.spacing_mm)
-    if len(trees_of(lumen, np.array([part.start for part in tight]), mask.array.shape)) == 1:
+    if len(trees_of(lumen, _corner(tight), mask.array.shape)) == 1:
         return None
     airways = parse_airways(mask)
     if len(airways.tree.trees) == 1:
@@ -204,7 +221,7 @@ def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:
     return voxels & (mask.array != 0)
 
 
-def trees_of(lumen: Lumen, corner_zyx: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...]:
+def trees_of(lumen: Lumen, corner_zyx: NDArray[np.int32], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The numbers (from 1) of those components that are trees where no carina is seen: the largest, and what is cut.
 
     Where the carina is not in the scan, its airways enter it through its edge, each by itself (as in
@@ -227,11 +244,9 @@ def _by_component(courses: list[Course], forest: Forest, lumen: Lumen) -> list[C
     return [Course(course.nodes, int(index[course.parent]) if course.parent >= 0 else -1) for course in ordered]
 
 
-def _draw(
-    courses: list[Course], forest: Forest, mask: NDArray[np.bool_], lumen: Lumen, known: KnownParts | None
-) -> Lines:
+def _draw(courses: list[Course], forest: Forest, lumen: Lumen, search: KnownSearch, known: KnownParts) -> Lines:
     """The smooth lines of all courses with their radii; the root's and the tips' reach to the end of the lumen."""
-    lines = lines_of(courses, forest, lumen)
+    lines = lines_of(courses, forest, lumen, search)
     lines[0] = reaching_the_end(lines[0], lumen, leave_radii=0)
     with_children = {course.parent for course in courses}
     for index in set(range(len(lines))) - with_children:
@@ -243,11 +258,11 @@ def _draw(
     steps = np.linalg.norm(np.diff(points, axis=0, prepend=points[:1]), axis=1)
     walked = np.cumsum(steps)
     branch = np.repeat(np.arange(len(lines)), counts)
-    radii = section_radii(mask, lumen, points, along, branch, known)
+    radii = section_radii(lumen.array(), lumen, points, along, branch, known)
     return Lines(points, radii, branch, walked - walked[starts[branch]], starts)
 
 
-def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
+def _assign(lines: Lines, component: NDArray, lumen: Lumen, search: KnownSearch) -> Rows:
     """The point of a centerline to which each voxel belongs, (N,), always one of its own component.
 
     That point whose ball the voxel lies deepest in: with the least squared distance less squared radius (a power
@@ -262,8 +277,8 @@ def _assign(lines: Lines, component: NDArray, lumen: Lumen) -> Rows:
     weight = np.sqrt(own.max() ** 2 - own**2)
     apart = 2 * float(np.linalg.norm(np.asarray(lumen.shape) * lumen.spacing_mm)) + 2 * float(own.max())
     points = np.column_stack([lines.places_mm, weight, component[lines.branch] * apart])
-    voxels = np.column_stack([lumen.places_mm, np.zeros(len(lumen)), lumen.components * apart])
-    return cKDTree(points).query(voxels, workers=-1)[1]
+    further = np.column_stack([np.zeros(len(lumen)), lumen.components * apart])
+    return search.nearest(cKDTree(points), "assigned", further)
 
 
 def _branches(

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
 from AirwaySegLib.masks.sparse_mask import Lumen, Rows
+from AirwaySegLib.tree.known_nearest import KnownSearch
 
 Points = NDArray[np.float64]
 
@@ -297,7 +298,7 @@ def smooth(points_mm: Points, sigma: float) -> Points:
     return smoothed
 
 
-def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Points]:
+def lines_of(courses: list[Course], forest: Forest, lumen: Lumen, search: KnownSearch | None = None) -> list[Points]:
     """The centerline (P, 3) of each course: its voxels, smoothed over about the radius, then moved to the middle.
 
     Thinning sets a line up to half a voxel off where a lumen is an even number of voxels wide. So every point is moved
@@ -307,7 +308,7 @@ def lines_of(courses: list[Course], forest: Forest, lumen: Lumen) -> list[Points
     rows = [forest.rows[course.nodes] for course in courses]
     lines = [smooth(lumen.places_mm[part], _sigma(part, lumen)) for part in rows]
     points = np.concatenate(lines)
-    nearest = cKDTree(points).query(lumen.places_mm, workers=-1)[1]
+    nearest = (search or KnownSearch(lumen)).nearest(cKDTree(points), "beside")
     count = np.maximum(np.bincount(nearest, minlength=len(points)), 1)
     sums = [np.bincount(nearest, weights=lumen.places_mm[:, axis], minlength=len(points)) for axis in range(3)]
     shift = np.stack(sums, axis=1) / count[:, None] - points

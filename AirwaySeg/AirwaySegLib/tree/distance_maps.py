@@ -21,7 +21,9 @@ def to_centerline(airways: ParsedAirways) -> Distances:
 
     Zheng et al. 2021, arXiv:2011.11952. The lines are sampled at half a voxel, which bounds the error.
     """
-    return _nearest(_fine(airways), airways.lumen.places_mm)
+    points = _fine(airways)
+    nearest = points[airways.search.nearest(cKDTree(points), "centerline")]
+    return np.linalg.norm(nearest - airways.lumen.places_mm, axis=1).astype(np.float32)
 
 
 def to_wall(airways: ParsedAirways) -> Distances:
@@ -50,7 +52,3 @@ def _fine(airways: ParsedAirways) -> NDArray[np.float64]:
     part = (np.arange(len(start)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / np.repeat(pieces, pieces)
     between = lines.places_mm[start] + part[:, None] * ahead[start]
     return np.concatenate([between, lines.places_mm[-1:]])
-
-
-def _nearest(points: NDArray[np.float64], voxels: NDArray[np.float64]) -> Distances:
-    return cKDTree(points).query(voxels, workers=-1)[0].astype(np.float32)

@@ -55,11 +55,25 @@ centres of the slices; where these are nearer to the wall, where the wall is at 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The trachea made solid in ``mask`` and the rod that stands for it when thinning, on a ``box`` of the array."""
+    """The trachea made solid in ``mask`` and the rod that stands for it when thinning, on a ``box`` of the array.
+
+    ``windows`` are the parts of the slices that were looked at.
+    """
 
     box: Box
     mask: Mask
     rod: Mask
+    windows: tuple[Box, ...]
+
+    def has_seen(self, voxels: NDArray[np.int32]) -> bool:
+        """Whether one of some voxels (N, 3) was looked at: without the others the trachea is the same."""
+        low, high = np.array([[(part.start, part.stop) for part in window] for window in self.windows]).transpose(
+            2, 0, 1
+        )
+        order = np.argsort(low[:, 0])  # a window is one slice
+        row = np.minimum(np.searchsorted(low[order, 0], voxels[:, 0]), len(order) - 1)
+        low, high = low[order[row]], high[order[row]]
+        return bool(((voxels >= low) & (voxels < high)).all(axis=1).any())
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | Non
 
     ``radius_mm`` is that of the largest ball that fits into the mask.
     """
-    slices = _followed(mask, spacing_mm, radius_mm)
+    slices, windows = _followed(mask, spacing_mm, radius_mm)
     if not slices or radius_mm < LEAST_PIXELS * max(spacing_mm[1:]):
         return None
     # Below the carina every slice has two lumens; ragged slices farther up may have two pieces as well.
@@ -114,24 +128,29 @@ def find_trunk(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> Trunk | Non
         )
         trunk[part.z - box[0].start, rows, columns] = _solid(part.part, MEND * radius_mm, spacing_mm)
     trunk &= ~_side_branches(trunk, radius_mm, spacing_mm)
-    return Trunk(box, trunk, trunk & _rod(slices, box, trunk, radius_mm, spacing_mm))
+    return Trunk(box, trunk, trunk & _rod(slices, box, trunk, radius_mm, spacing_mm), tuple(windows))
 
 
-def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]:
-    """Slices from the top downwards, as long as something in them may be the trachea or its two first branches."""
+def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> tuple[list[_Slice], list[Box]]:
+    """Slices from the top downwards, as long as something in them may be the trachea or its two first branches.
+
+    And the parts of the slices that were looked at.
+    """
     slices: list[_Slice] = []
+    windows: list[Box] = []
     reach = [round(WINDOW * radius_mm / mm) for mm in spacing_mm[1:]]
     stretch = max(1, round(STRETCH * radius_mm / spacing_mm[0]))
     for z in reversed(range(len(mask))):
+        low, high = np.zeros(2, int), np.array(mask.shape[1:])
         if slices:
             centre = slices[-1].centre_mm / spacing_mm[1:]
             wide = np.maximum(reach, np.median([part.reach for part in slices], axis=0) + 1)
             low = np.maximum(np.floor(centre - wide).astype(int), 0)
             high = np.ceil(centre + wide).astype(int) + 1
-            pixels = np.argwhere(mask[z, low[0] : high[0], low[1] : high[1]]) + low
+        windows.append((slice(z, z + 1), slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))))
+        pixels = np.argwhere(mask[windows[-1]][0]) + low
+        if slices:
             pixels = pixels[(np.abs(pixels - centre) <= wide).all(axis=1)]
-        else:
-            pixels = np.argwhere(mask[z])
         if not len(pixels):
             if slices:
                 break
@@ -145,7 +164,7 @@ def _followed(mask: Mask, spacing_mm: Spacing, radius_mm: float) -> list[_Slice]
             if sideways_mm > SLOPE * STRETCH * radius_mm or part.area_mm2 < NARROW * usual_mm2:
                 break
         slices.append(part)
-    return slices
+    return slices, windows
 
 
 def _slice(z: int, pixels: NDArray[np.intp], spacing_mm: Spacing) -> _Slice:

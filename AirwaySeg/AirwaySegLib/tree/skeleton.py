@@ -3,6 +3,8 @@
 Masks are bool (Z, Y, X); neighbours are the 26 around a voxel.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -16,7 +18,7 @@ from AirwaySegLib.tree.known_parts import KnownParts, checksum
 Mask = NDArray[np.bool_]
 Voxels = NDArray[np.int32]
 
-TILE, HALO = 128, 24
+TILE, HALO = 64, 24
 """A tile is thinned with so many voxels around it; more than the half width of a trachea at usual spacings."""
 
 LARGE = 10_000_000
@@ -29,9 +31,19 @@ COVERED_RADII, COVERED_VOXELS = 1.5, 2.0
 """A skeleton voxel covers the mask as far as so many of its radii (distances to the wall) and so many voxels more.
 1.5 covers the rim of a tube that is cut off flat (the square root of 2) with some to spare."""
 
+CELL = 4
+"""Voxels along each side of a cell."""
 
-def thin(mask: Mask, lumen: Lumen, known: KnownParts | None = None) -> Mask:
-    """Lee thinning (scikit-image's) of a mask, (Z, Y, X); ``lumen`` is its list; tiles may be ``known``.
+
+def thin(mask: Mask, lumen: Lumen) -> Mask:
+    """`thinned` of a mask, (Z, Y, X), as an array; ``lumen`` is its list."""
+    skeleton = np.zeros(mask.shape, bool)
+    skeleton[tuple(thinned(lumen).T)] = True
+    return skeleton
+
+
+def thinned(lumen: Lumen, known: KnownParts | None = None) -> Voxels:
+    """The voxels (K, 3) that Lee thinning (scikit-image's) leaves of a mask; pieces may be ``known``.
 
     Thinning counts voxels: where they are longer along one axis a fork would creep along it. So such voxels are thinned
     as several, as many as make them about cubes. A large volume is thinned tile by tile: thinning looks at a voxel's
@@ -42,46 +54,47 @@ def thin(mask: Mask, lumen: Lumen, known: KnownParts | None = None) -> Mask:
     3757): see `complete`.
     """
     spacing = np.asarray(lumen.spacing_mm)
-    parts = np.maximum(1, np.rint(spacing / spacing.min())).astype(int).tolist()
-    if max(parts) == 1:
-        return _thin(mask, lumen, known or KnownParts())
-    finer = mask
-    for axis, count in enumerate(parts):
+    parts = np.maximum(1, np.rint(spacing / spacing.min())).astype(int)
+    if parts.max() == 1:
+        return _thinned(lumen, known or KnownParts())
+    finer = lumen.array()
+    for axis, count in enumerate(parts.tolist()):
         finer = np.repeat(finer, count, axis=axis)
-    line = np.argwhere(_thin(finer, Lumen.of(finer, lumen.spacing_mm), known or KnownParts())) // parts
-    skeleton = np.zeros(mask.shape, bool)
-    skeleton[tuple(line.T)] = True
-    return skeleton
+    line = _thinned(Lumen.of(finer, lumen.spacing_mm), known or KnownParts())
+    return line // parts.astype(np.int32)
 
 
-def _thin(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask:
-    tiled = _thin_tiles(mask, lumen, known) if mask.size > LARGE else None
-    return skeletonize(mask) if tiled is None else tiled
+def _thinned(lumen: Lumen, known: KnownParts) -> Voxels:
+    tiled = _thin_tiles(lumen, known) if math.prod(lumen.shape) > LARGE else None
+    return np.argwhere(skeletonize(lumen.array())).astype(np.int32) if tiled is None else tiled.voxels
 
 
-def _thin_tiles(mask: Mask, lumen: Lumen, known: KnownParts) -> Mask | None:
+def _thin_tiles(lumen: Lumen, known: KnownParts) -> Lumen | None:
     """The skeleton put together from tiles; None if two of them disagree."""
-    skeleton = np.zeros(mask.shape, bool)
+    parts: list[Voxels] = []
     seen: list[tuple[Box, Voxels]] = []
-    for tile in _tiles(lumen):
-        core = _box([first * TILE for first in tile], [first * TILE + TILE for first in tile], mask.shape)
-        used = lumen.voxels[lumen.rows_in(core)]
-        inner = _box(used.min(axis=0).tolist(), (used.max(axis=0) + 1).tolist(), mask.shape)
-        around = _grown(inner, HALO, mask.shape)
+    for inner in _tiles(lumen):
+        around = _grown(inner, HALO, lumen.shape)
         corner = np.array([part.start for part in around], np.int32)
         line = _thin_tile(lumen.voxels[lumen.rows_in(around)] - corner, known) + corner
-        skeleton[tuple(line[_is_in(line, inner)].T)] = True
-        wide = _grown(inner, WITNESS, mask.shape)
+        parts.append(line[_is_in(line, inner)])
+        wide = _grown(inner, WITNESS, lumen.shape)
         seen.append((wide, line[_is_in(line, wide)]))
-    agree = all(skeleton[tuple(line.T)].all() and np.count_nonzero(skeleton[wide]) == len(line) for wide, line in seen)
+    line = np.concatenate(parts)
+    skeleton = Lumen(lumen.shape, lumen.spacing_mm, line[np.lexsort(line.T[::-1])])
+    agree = all(len(skeleton.rows_in(wide)) == len(line) and (skeleton.rows_of(line) >= 0).all() for wide, line in seen)
     return skeleton if agree else None
 
 
-def _tiles(lumen: Lumen) -> list[list[int]]:
-    """The tiles in which there is lumen: their numbers along each axis, in C order."""
+def _tiles(lumen: Lumen) -> list[Box]:
+    """The tiles in which there is lumen, in C order: in each the box of its voxels."""
     counts = [count // TILE + 1 for count in lumen.shape]
-    numbers = np.unique(np.ravel_multi_index(tuple((lumen.voxels // TILE).T), counts))
-    return np.stack(np.unravel_index(numbers, counts), axis=1).tolist()
+    numbers = np.ravel_multi_index(tuple((lumen.voxels // TILE).T), counts)
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    voxels = lumen.voxels[order]
+    lows, highs = np.minimum.reduceat(voxels, starts).tolist(), (np.maximum.reduceat(voxels, starts) + 1).tolist()
+    return [_box(low, high, lumen.shape) for low, high in zip(lows, highs, strict=True)]
 
 
 def _thin_tile(voxels: Voxels, known: KnownParts) -> Voxels:
@@ -90,24 +103,31 @@ def _thin_tile(voxels: Voxels, known: KnownParts) -> Voxels:
     Pieces that do not touch are thinned one by one, each in its own box: thinning never sees more than a voxel's
     neighbours.
     """
-    small = voxels.astype(np.uint8)
-    key = checksum(small)
-    found = known.find("thin", key)
+    key = checksum(voxels.astype(np.uint8))
+    found = known.find("tile", key)
     if found is None:
         pieces = Lumen((256, 256, 256), (1.0, 1.0, 1.0), voxels).components
         order = np.argsort(pieces, kind="stable")
         ends = np.cumsum(np.bincount(pieces))[:-1]
-        lines = [_thin_piece(piece) for piece in np.split(voxels[order], ends)]
-        found = known.keep("thin", key, (np.concatenate(lines).astype(np.uint8),))
+        lines, keys = zip(*[_thin_piece(piece, known) for piece in np.split(voxels[order], ends)], strict=True)
+        line = np.concatenate(lines).astype(np.uint8)
+        found = known.keep("tile", key, (line, np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)))
+    for piece in found[1]:
+        known.find("piece", piece.tobytes())  # for the next measurement, which may not know the tile
     return found[0].astype(np.int32)
 
 
-def _thin_piece(voxels: Voxels) -> Voxels:
-    """The skeleton (K, 3) of voxels (N, 3) that touch each other."""
+def _thin_piece(voxels: Voxels, known: KnownParts) -> tuple[Voxels, bytes]:
+    """The skeleton (K, 3) of voxels (N, 3) that touch each other, in C order, and the voxels' checksum."""
     low = voxels.min(axis=0)
-    part = np.zeros(voxels.max(axis=0) + 1 - low, bool)
-    part[tuple((voxels - low).T)] = True
-    return np.argwhere(skeletonize(part)) + low
+    small = (voxels - low).astype(np.uint8)
+    key = checksum(small)
+    found = known.find("piece", key)
+    if found is None:
+        part = np.zeros(small.max(axis=0).astype(int) + 1, bool)
+        part[tuple(small.T)] = True
+        found = known.keep("piece", key, (np.argwhere(skeletonize(part)).astype(np.uint8),))
+    return found[0] + low, key
 
 
 def _is_in(voxels: Voxels, box: Box) -> NDArray[np.bool_]:
@@ -125,17 +145,25 @@ def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
     return _box([part.start - margin for part in box], [part.stop + margin for part in box], shape)
 
 
-def complete(skeleton: Mask, lumen: Lumen, covered: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Which voxels of the lumen are skeleton, (N,), once all that thinning lost is back and joined.
+def complete(skeleton: Mask, lumen: Lumen) -> NDArray[np.bool_]:
+    """`completed` for a skeleton as an array (Z, Y, X)."""
+    return completed(lumen.voxels[skeleton[tuple(lumen.voxels.T)]], lumen)
 
-    Every component of the lumen keeps a voxel (its innermost). From each stretch that no skeleton voxel covers (see
-    `COVERED_RADII`) a path runs from its farthest voxel through the middle of the lumen to the skeleton, and so does
-    one between pieces of the skeleton in one component. Voxels that are ``covered`` (N,) need nothing.
+
+def completed(skeleton: Voxels, lumen: Lumen, covered: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Which voxels of the lumen are skeleton, (N,), once all that thinning lost of it is back and joined.
+
+    The skeleton's voxels (K, 3) are voxels of the lumen. Every component of the lumen keeps a voxel (its innermost).
+    From each stretch that no skeleton voxel covers (see `COVERED_RADII`) a path runs from its farthest voxel through
+    the middle of the lumen to the skeleton, and so does one between pieces of the skeleton in one component. Voxels
+    that are ``covered`` (N,) need nothing.
     """
-    line = skeleton[tuple(lumen.voxels.T)]
+    line = np.zeros(len(lumen), bool)
+    line[lumen.rows_of(skeleton)] = True
     line[_innermost_of_bare_components(line, lumen)] = True
+    bare = np.arange(len(lumen)) if covered is None else np.flatnonzero(~covered)
     for _ in range(_MOST_ROUNDS):
-        tips = _farthest_uncovered(line, lumen, covered)
+        tips, bare = _farthest_uncovered(line, lumen, bare)
         if not len(tips):
             break
         for tip in tips:
@@ -178,21 +206,37 @@ def _first_of_each(rows: Rows, groups: NDArray, rank: NDArray) -> Rows:
     return rows[order[first]]
 
 
-def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, covered: NDArray[np.bool_] | None) -> list[int]:
-    """The row farthest from the skeleton of each stretch of the lumen that no skeleton voxel covers."""
+def _farthest_uncovered(line: NDArray[np.bool_], lumen: Lumen, rows: Rows) -> tuple[list[int], Rows]:
+    """The row farthest from the skeleton of each stretch of some rows that no skeleton voxel covers, and all of them.
+
+    The rows are in order.
+    """
     points = lumen.places_mm
     reach = COVERED_RADII * lumen.wall_mm[line] + COVERED_VOXELS * max(lumen.spacing_mm)
-    distance, nearest = cKDTree(points[line]).query(points, workers=-1)
-    rows = np.flatnonzero((distance > reach[nearest]) & (True if covered is None else ~covered))
+    skeleton = cKDTree(points[line])
+    rows = rows[~_surely_covered(skeleton, reach, lumen, rows)]
+    distance, nearest = skeleton.query(points[rows], workers=-1)
+    rows, distance = (values[distance > reach[nearest]] for values in (rows, distance))
     if not len(rows):
-        return []
+        return [], rows
     # Most are covered by the skeleton voxel nearest to them; of the others many by a thicker one farther off.
     bare = np.ones(len(rows), bool)
     for within_reach in cKDTree(points[rows]).query_ball_point(points[line], reach, workers=-1):
         bare[within_reach] = False
-    rows = rows[bare]
+    rows, distance = rows[bare], distance[bare]
     stretches = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[rows]).components
-    return _first_of_each(rows, stretches, -distance[rows]).tolist()
+    return rows[_first_of_each(np.arange(len(rows)), stretches, -distance)].tolist(), rows
+
+
+def _surely_covered(skeleton: cKDTree, reach: NDArray[np.float64], lumen: Lumen, rows: Rows) -> NDArray[np.bool_]:
+    """Which rows the skeleton voxel covers that is nearest to the middle of the `CELL` that they lie in: nearly all."""
+    cells = lumen.voxels[rows] // CELL
+    numbers = np.ravel_multi_index(tuple(cells.T), [count // CELL + 1 for count in lumen.shape])
+    _, first, cell = np.unique(numbers, return_index=True, return_inverse=True)
+    middles_mm = (cells[first] + 0.5) * CELL * np.asarray(lumen.spacing_mm)
+    nearest = skeleton.query(middles_mm, workers=-1)[1][cell]
+    away_mm = np.linalg.norm(lumen.places_mm[rows] - skeleton.data[nearest], axis=1)
+    return away_mm < reach[nearest] * (1 - 1e-9)
 
 
 def _connect(line: NDArray[np.bool_], lumen: Lumen, tip: int, targets: NDArray[np.bool_]) -> Rows:

@@ -162,9 +162,7 @@ class _Judge:
         self.mean_mm = float(np.prod(lumen.spacing_mm)) ** (1 / 3)
         self.known: dict[bytes, bool] = {}
         self.ends: dict[int, Rows] = {}
-        inside = np.zeros([count + 2 for count in lumen.shape], bool)  # background around it
-        inside[tuple(lumen.voxels.T + 1)] = True
-        self.inside = inside
+        self.inside = lumen.padded
 
     def spurs(self, forest: Forest, courses: list[Course]) -> list[Course]:
         """Spurs that can go at once."""
@@ -278,31 +276,40 @@ class _Judge:
         key = rows.tobytes() + b"/" + path.tobytes() + bytes([is_resolved])
         if key not in self.known:
             sigma_mm = AXIS_RADII * float(self.lumen.wall_mm[rows[0]])
-            axis = drawn_on_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
-            is_resolved = is_resolved or self._has_wide_sections(rows, axis)
-            axis_radius_mm = float(np.median(self.lumen.wall_mm[path]))
-            drawn_on = int(reach_mm / self.mean_mm)
-            self.known[key] = is_resolved and self._stays_inside(rows, axis, axis_radius_mm, ends, drawn_on)
+            self.known[key] = (is_resolved or self._has_wide_sections(rows, path, sigma_mm, reach_mm)) and (
+                self._stays_inside(rows, path, sigma_mm, reach_mm, ends)
+            )
         return self.known[key]
 
-    def _has_wide_sections(self, rows: Rows, axis: Points) -> bool:
-        """Whether the usual cross-section along the axis is as large as a disc whose shape can be told."""
-        radius_mm = RESOLVED_VOXELS * self.mean_mm
-        moved = Moved.of(self.lumen.places_mm[rows[[0, -1]]], axis).within(int(4 * radius_mm / self.mean_mm))
-        part, low = self._around(moved)
-        key = checksum(moved.axis, moved.across, moved.over, moved.offset_mm, self.lumen.spacing_mm, part, low)
-        found = self.parts.find("sections", key)
+    def _has_wide_sections(self, rows: Rows, path: Rows, sigma_mm: float, reach_mm: float) -> bool:
+        """Whether the usual cross-section along a way is as large as a disc whose shape can be told.
+
+        From the way it is known in which box the cross-sections are drawn, and from what is in it how wide they are.
+        """
+        line, ends = self.lumen.places_mm[path], self.lumen.places_mm[rows[[0, -1]]]
+        key = checksum(line, ends, sigma_mm, reach_mm, self.lumen.spacing_mm)
+        box = self.parts.find("axis", key)
+        found = self.parts.find("sections", key + checksum(self._within(box[0]))) if box is not None else None
         if found is None:
-            found = self.parts.keep("sections", key, (np.array(self._are_wide(moved, radius_mm)),))
+            radius_mm = RESOLVED_VOXELS * self.mean_mm
+            moved = Moved.of(ends, drawn_on_axis(line, sigma_mm, reach_mm, self.mean_mm))
+            moved = moved.within(int(4 * radius_mm / self.mean_mm))
+            around = self._around(moved)
+            self.parts.keep("axis", key, (around,))
+            there = key + checksum(self._within(around))
+            found = self.parts.keep("sections", there, (np.array(self._are_wide(moved, radius_mm)),))
         return bool(found[0])
 
-    def _around(self, moved: Moved) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-        """The part of the lumen in which cross-sections are drawn, and its first voxel."""
+    def _within(self, box: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """A part of `inside`; the box (2, 3) is its first voxel and the one behind its last."""
+        return self.inside[tuple(slice(int(a), int(b)) for a, b in box.T)]
+
+    def _around(self, moved: Moved) -> NDArray[np.int64]:
+        """The box (2, 3) of `inside` in which cross-sections are drawn."""
         reach_mm = 2**0.5 * float(self._ticks(moved)[-1])
         ends = np.stack([moved.axis.min(axis=0) - reach_mm, moved.axis.max(axis=0) + reach_mm])
-        first, last = np.rint(ends / self.lumen.spacing_mm).astype(int) + [[0], [2]]  # the border is one voxel wide
-        low, high = np.maximum(first, 0), np.maximum(last + 1, 0)
-        return self.inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], tuple(low.tolist())
+        voxels = np.rint(ends / self.lumen.spacing_mm).astype(np.int64)
+        return np.maximum(voxels + [[0], [3]], 0)  # the border is one voxel wide
 
     def _are_wide(self, moved: Moved, radius_mm: float) -> bool:
         """Whether the usual cross-section is as large as a disc of this radius."""
@@ -315,11 +322,13 @@ class _Judge:
         areas_mm2 = ((pieces > 0) & (pieces == middle[:, None])).sum(axis=1) * pixel_mm**2
         return bool(np.median(areas_mm2[areas_mm2 > 0]) >= least_mm2)
 
-    def _stays_inside(self, rows: Rows, axis: Points, axis_radius_mm: float, ends: bool, drawn_on: int) -> bool:
-        """Whether no point of a line stands out far enough of the cross-sections along an axis.
+    def _stays_inside(self, rows: Rows, path: Rows, sigma_mm: float, reach_mm: float, ends: bool) -> bool:
+        """Whether no point of a line stands out far enough of the cross-sections along a way.
 
-        So many points at either end of the axis are ``drawn_on`` straight: a line that follows them is what goes on.
+        The way is drawn on straight at either end: a line that follows that is what goes on.
         """
+        axis = drawn_on_axis(self.lumen.places_mm[path], sigma_mm, reach_mm, self.mean_mm)
+        axis_radius_mm, drawn_on = float(np.median(self.lumen.wall_mm[path])), int(reach_mm / self.mean_mm)
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).round().astype(int))
         rows = rows[some]
         radii_mm = self.lumen.wall_mm[rows]

@@ -70,14 +70,14 @@ def measure_walls(airways: ParsedAirways, ct: NDArray, known: KnownParts | None 
     known = known or KnownParts()
     air_hu = air_of(airways, ct)
     sections = list(sections_of(airways))
-    profiles = profiles_of(airways, ct, sections, air_hu, known)
+    parts_of_ct = scan_parts(airways, ct)
+    profiles = profiles_of(airways, ct, sections, air_hu, known, parts_of_ct)
     blur_mm = blur_of(profiles.usable_part(), airways.grid.spacing_mm, (air_hu, WALL_HU))
     counts = np.array([len(one.middles_mm) * RAYS for one in sections], int)
     inner_mm, thickness_mm = _edges(profiles, blur_mm, air_hu, counts, known)
     half_mm = np.where(np.isfinite(thickness_mm), profiles.thickness_mm, np.nan)
     walls = {branch.id: Wall() for branch in airways.tree.branches}
     half_walls = dict(walls)
-    parts_of_ct = scan_parts(airways, ct)
     first = 0
     for one in sections:
         part = slice(first, first + len(one.middles_mm) * RAYS)

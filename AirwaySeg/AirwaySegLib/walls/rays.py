@@ -95,13 +95,19 @@ class Profiles:
 
 
 def profiles_of(
-    airways: ParsedAirways, ct: NDArray, sections: list[Sections], air_hu: float, known: KnownParts | None = None
+    airways: ParsedAirways,
+    ct: NDArray,
+    sections: list[Sections],
+    air_hu: float,
+    known: KnownParts | None = None,
+    scan: ScanParts | None = None,
 ) -> Profiles:
     """The rays of all sections, in the order of the list, `RAYS` for each cross-section.
 
-    ``ct`` (Z, Y, X) is on the canonical grid of the airways. Branches whose surroundings are ``known`` are not sampled.
+    ``ct`` (Z, Y, X) is on the canonical grid of the airways. Branches whose surroundings are ``known`` are not sampled;
+    ``scan`` holds the parts of the CT that were already read for that.
     """
-    known, scan = known or KnownParts(), scan_parts(airways, ct)
+    known, scan = known or KnownParts(), scan or scan_parts(airways, ct)
     parts, first = [], 0
     for one in sections:
         key = _surroundings(airways, scan, one, air_hu)

@@ -81,3 +81,21 @@ def test_rows_in_a_box_are_those_of_its_voxels(a_random_mask):
     inside = np.zeros(a_random_mask.shape, bool)
     inside[box] = a_random_mask[box]
     assert lumen.voxels[lumen.rows_in(box)].tolist() == np.argwhere(inside).tolist()
+
+
+def test_added_voxels_are_listed_once_and_in_order(a_random_mask):
+    lumen = Lumen.of(a_random_mask, SPACING_MM)
+    more = np.argwhere(~a_random_mask)[::-7]
+    whole = a_random_mask.copy()
+    whole[tuple(more.T)] = True
+    assert lumen.with_voxels(np.concatenate([more, more[:3]])).voxels.tolist() == np.argwhere(whole).tolist()
+
+
+def test_the_list_gives_the_mask_again(a_random_mask):
+    lumen = Lumen.of(a_random_mask, SPACING_MM)
+    assert np.array_equal(lumen.array(), a_random_mask)
+    assert np.array_equal(lumen.padded, np.pad(a_random_mask, 1))
+
+
+def test_without_voxels_there_are_no_components():
+    assert len(Lumen.of(np.zeros((3, 4, 5), bool), SPACING_MM).components) == 0

@@ -74,9 +74,9 @@ def the_same(ours, theirs) -> bool:
 @pytest.mark.parametrize(
     ("make", "edits", "kinds"),
     [
-        (a_fork, 3, {"thin", "radii"}),
-        (a_tree_without_trachea, 3, {"thin", "radii"}),
-        (a_deep_one, 2, {"thin", "radii", "sections"}),
+        (a_fork, 3, {"tile", "piece", "radii"}),
+        (a_tree_without_trachea, 3, {"tile", "piece", "radii"}),
+        (a_deep_one, 2, {"tile", "piece", "radii", "sections"}),
     ],
 )
 def test_a_parse_with_known_parts_is_the_same_after_any_edit(make, edits, kinds, small_tiles):

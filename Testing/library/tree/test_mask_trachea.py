@@ -130,3 +130,12 @@ def test_long_voxels_do_not_move_the_carina(spacing_mm):
     assert tree.carina_mm == pytest.approx((90, 40, 110), abs=4)
     assert right.length_mm == pytest.approx(47.2, abs=4)
     assert right.angle_deg == pytest.approx(58, abs=7)
+
+
+def test_what_was_not_seen_changes_no_trachea():
+    mask = draw_tubes([Tube((90, 40, 40), (5, 40, 40), 8, 8)], (96, 80, 80), ONE) > 0
+    trunk = trunk_of(mask)
+    beside, far = np.array([[50, 40, 52]], np.int32), np.array([[50, 40, 78]], np.int32)
+    assert trunk.has_seen(beside) and not trunk.has_seen(far) and not trunk.has_seen(far[:0])
+    mask[50, 40, 78] = True
+    assert np.array_equal(trunk_of(mask).mask, trunk.mask)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from phantoms import Tube, a_forked_tree, draw_tubes
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 from skimage.morphology import skeletonize
 
 from AirwaySegLib.masks.sparse_mask import Lumen
@@ -79,10 +80,10 @@ def test_tiles_give_the_skeleton_of_the_whole(monkeypatch):
     monkeypatch.setattr(skeleton, "LARGE", 0)
     monkeypatch.setattr(skeleton, "TILE", 64)
     lumen = Lumen.of(mask, spacing)
-    tiled = skeleton._thin_tiles(mask, lumen, KnownParts())
+    tiled = skeleton._thin_tiles(lumen, KnownParts())
     assert tiled is not None
-    assert np.array_equal(tiled, skeletonize(mask))
-    assert np.array_equal(thin(mask, lumen), tiled)
+    assert np.array_equal(tiled.array(), skeletonize(mask))
+    assert np.array_equal(thin(mask, lumen), tiled.array())
 
 
 def test_pieces_that_do_not_touch_are_thinned_as_together():
@@ -100,5 +101,31 @@ def test_tiles_that_disagree_are_thrown_away(monkeypatch):
     monkeypatch.setattr(skeleton, "TILE", 16)
     monkeypatch.setattr(skeleton, "HALO", 6)
     lumen = Lumen.of(mask, spacing)
-    assert skeleton._thin_tiles(mask, lumen, KnownParts()) is None
+    assert skeleton._thin_tiles(lumen, KnownParts()) is None
     assert np.array_equal(thin(mask, lumen), skeletonize(mask))
+
+
+def test_after_a_change_only_the_piece_that_it_is_in_is_thinned_again(monkeypatch):
+    spacing = (1.0, 0.8, 0.8)
+    mask = draw_tubes(a_forked_tree(), (200, 100, 225), spacing) > 0
+    mask[150:170, 5:8, 5:8] = True  # a second piece, in the tile of others
+    monkeypatch.setattr(skeleton, "LARGE", 0)
+    known = KnownParts()
+    skeleton.thinned(Lumen.of(mask, spacing), known)
+    mask[160, 8, 6] = True
+    known = KnownParts(known.now)
+    line = skeleton.thinned(Lumen.of(mask, spacing), known)
+    assert known.computed["tile"] >= known.computed["piece"] >= 1
+    assert known.taken["piece"] > known.computed["piece"]
+    assert np.array_equal(np.sort(np.ravel_multi_index(line.T, mask.shape)), np.flatnonzero(skeletonize(mask)))
+
+
+def test_only_what_no_skeleton_voxel_covers_is_bare():
+    mask = draw_tubes(a_forked_tree(), (200, 100, 225), (1.0, 0.8, 0.8)) > 0
+    lumen = Lumen.of(mask, (1.0, 0.8, 0.8))
+    line = np.zeros(len(lumen), bool)
+    line[::997] = True
+    reach = skeleton.COVERED_RADII * lumen.wall_mm[line] + skeleton.COVERED_VOXELS
+    away = cdist(lumen.places_mm[::5], lumen.places_mm[line])
+    _, bare = skeleton._farthest_uncovered(line, lumen, np.arange(len(lumen))[::5])
+    assert bare.tolist() == (5 * np.flatnonzero((away > reach).all(axis=1))).tolist()

@@ -13,7 +13,7 @@ from AirwaySegLib.tree.airway_tree import AirwayTree
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.walls.measure import THICK_SLICES_MM, measure_walls
 from AirwaySegLib.walls.rays import profiles_of
-from AirwaySegLib.walls.sections import sections_of
+from AirwaySegLib.walls.sections import ScanParts, sections_of
 
 OBLIQUE = (1.0, 0.6, 0.4)
 SMALL = Scanner(size_mm=(18.0, 21.0, 21.0))
@@ -169,6 +169,13 @@ def _peripheral(pipes: list[Pipe], **changes):
     middle = (np.array(ct.array.shape)[::-1] - 1) / 2 * np.array(ct.spacing_mm)[::-1]
     away = [np.linalg.norm(branch.points_mm - middle, axis=1).min() for branch in tree.branches]
     return tree.branches[int(np.argmin(away))].wall
+
+
+def test_the_parts_of_the_ct_are_read_once_for_walls_and_arteries(monkeypatch):
+    made, begin = [], ScanParts.__init__
+    monkeypatch.setattr(ScanParts, "__init__", lambda self, *given: made.append(given) or begin(self, *given))
+    assert _peripheral([Pipe(2.0, 1.0, OBLIQUE)]).thickness_mm is not None
+    assert len(made) == 1
 
 
 # The benchmark -------------------------------------------------------------------------------------------------------
