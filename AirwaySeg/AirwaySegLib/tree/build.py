@@ -41,8 +41,9 @@ from AirwaySegLib.tree.spurs import prune
 MOST_BRANCHES = 65_535
 """What a branch map of 16 bits can number."""
 
-SOME = 20
-"""Every so many voxels are enough to know how thick the thickest lumen is."""
+SOME = 16
+"""Voxels whose indices add up to a multiple of this are enough to know how thick the thickest lumen is; `ALIGNED` is a
+multiple of it, so that they are the same voxels after an edit."""
 
 ALIGNED = 32
 """The box begins at a multiple of so many voxels, so that most edits leave it where it is."""
@@ -176,11 +177,11 @@ def _skeleton(
 
     None for the last where no trachea is seen. ``lumen`` is the list of the voxels of ``mask`` that are not 0.
     """
-    some_mm = lumen.to_wall(lumen.places_mm[::SOME])  # all distances are known only when the mask is solid
-    trunk = find_trunk(mask, lumen.spacing_mm, float(some_mm.max()))
+    radius_mm = largest_radius_mm(lumen)
+    trunk = find_trunk(mask, lumen.spacing_mm, radius_mm)
     if trunk is not None and trunk.has_seen(lumen.voxels[lumen.components > 0]):
         tree = Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[lumen.components == 0])
-        trunk = find_trunk(tree.array(), lumen.spacing_mm, float(some_mm.max()))  # without gas in the oesophagus
+        trunk = find_trunk(tree.array(), lumen.spacing_mm, radius_mm)  # without gas in the oesophagus
     more = lumen.cavities()
     if trunk is not None:
         ragged = np.argwhere(trunk.mask & (mask[trunk.box] == 0))
@@ -202,6 +203,12 @@ def _skeleton(
     slender[near] = ~trunk.mask[there] | trunk.rod[there]
     line = thinned(Lumen(lumen.shape, lumen.spacing_mm, lumen.voxels[slender]), known)
     return lumen, search, completed(line, lumen, in_trunk), in_trunk
+
+
+def largest_radius_mm(lumen: Lumen) -> float:
+    """The radius of about the largest ball in a lumen; all distances to the wall are known only when it is solid."""
+    some = lumen.voxels.sum(axis=1) % SOME == 0
+    return float(lumen.to_wall(lumen.places_mm[some] if some.any() else lumen.places_mm).max())
 
 
 def tree_voxels(mask: Volume) -> NDArray[np.bool_] | None:

@@ -5,10 +5,13 @@ computing it again would give the same bits, and a measurement with known parts 
 """
 
 import hashlib
+import tokenize
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import scipy
+import skimage
 from numpy.typing import NDArray
 
 import AirwaySegLib
@@ -17,8 +20,17 @@ from AirwaySegLib.errors import AirwaySegError
 Arrays = tuple[NDArray, ...]
 
 DIGEST_BYTES = 16
-MAKER = f"AirwaySeg {AirwaySegLib.__version__}, numpy {np.__version__}"
+MAKER = f"AirwaySeg {AirwaySegLib.__version__}, " + ", ".join(
+    f"{m.__name__} {m.__version__}" for m in (np, scipy, skimage)
+)
 """A file of another version is not used: it may have computed otherwise."""
+
+
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, tokenize.TokenError),
+)
+"""What NumPy raises for a damaged file."""
 
 
 class KnownParts:
@@ -82,7 +94,7 @@ class KnownParts:
                 counts, dtype, first = tuple(map(int, shape)), np.dtype(kind), int(start)
                 size = int(np.prod(counts, dtype=np.int64)) * dtype.itemsize
                 before.setdefault(bytes.fromhex(key), []).append(data[first : first + size].view(dtype).reshape(counts))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise AirwaySegError(f"{path} cannot be read as known parts of a measurement: {error}") from error
         return cls({key: tuple(arrays) for key, arrays in before.items()})
 

@@ -35,13 +35,6 @@ CELL = 4
 """Voxels along each side of a cell."""
 
 
-def thin(mask: Mask, lumen: Lumen) -> Mask:
-    """`thinned` of a mask, (Z, Y, X), as an array; ``lumen`` is its list."""
-    skeleton = np.zeros(mask.shape, bool)
-    skeleton[tuple(thinned(lumen).T)] = True
-    return skeleton
-
-
 def thinned(lumen: Lumen, known: KnownParts | None = None) -> Voxels:
     """The voxels (K, 3) that Lee thinning (scikit-image's) leaves of a mask; pieces may be ``known``.
 
@@ -51,7 +44,7 @@ def thinned(lumen: Lumen, known: KnownParts | None = None) -> Voxels:
     airways are done after a few rounds. Where two tiles disagree near their common border, all is thinned at once.
 
     Lee, Kashyap and Chu 1994, doi:10.1006/cgip.1994.1042. Straight bars of even width vanish in it (scikit-image issue
-    3757): see `complete`.
+    3757): see `completed`.
     """
     spacing = np.asarray(lumen.spacing_mm)
     parts = np.maximum(1, np.rint(spacing / spacing.min())).astype(int)
@@ -65,7 +58,7 @@ def thinned(lumen: Lumen, known: KnownParts | None = None) -> Voxels:
 
 
 def _thinned(lumen: Lumen, known: KnownParts) -> Voxels:
-    tiled = _thin_tiles(lumen, known) if math.prod(lumen.shape) > LARGE else None
+    tiled = _thin_tiles(lumen, known) if len(lumen) and math.prod(lumen.shape) > LARGE else None
     return np.argwhere(skeletonize(lumen.array())).astype(np.int32) if tiled is None else tiled.voxels
 
 
@@ -143,11 +136,6 @@ def _box(starts: list[int], stops: list[int], shape: tuple[int, ...]) -> Box:
 
 def _grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
     return _box([part.start - margin for part in box], [part.stop + margin for part in box], shape)
-
-
-def complete(skeleton: Mask, lumen: Lumen) -> NDArray[np.bool_]:
-    """`completed` for a skeleton as an array (Z, Y, X)."""
-    return completed(lumen.voxels[skeleton[tuple(lumen.voxels.T)]], lumen)
 
 
 def completed(skeleton: Voxels, lumen: Lumen, covered: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

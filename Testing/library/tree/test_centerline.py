@@ -15,7 +15,7 @@ from AirwaySegLib.tree.centerline import (
     rooted_at_a_tip,
     smooth,
 )
-from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.skeleton import completed, thinned
 from AirwaySegLib.tree.spurs import prune
 
 ONE = (1.0, 1.0, 1.0)
@@ -23,7 +23,7 @@ ONE = (1.0, 1.0, 1.0)
 
 def forest_of(mask: np.ndarray, spacing_mm: tuple = ONE):
     lumen = Lumen.of(mask, spacing_mm)
-    return grow_forest(lumen, complete(thin(mask, lumen), lumen)), lumen
+    return grow_forest(lumen, completed(thinned(lumen), lumen)), lumen
 
 
 def drawn_line(*voxels: tuple[int, int, int], shape: tuple = (20, 20, 20)) -> Lumen:

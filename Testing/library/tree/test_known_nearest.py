@@ -61,7 +61,8 @@ def test_further_coordinates_count_and_tell_searches_apart():
     lumen, known = Lumen((3, 3, 3), (1.0, 1.0, 1.0), voxels), KnownParts()
     tree = cKDTree([[1.1, 1.2, 1.3, 0.0], [1.1, 1.2, 1.3, 9.0]])
     for value, point in ((0.0, 0), (9.0, 1)):
-        search = KnownSearch(lumen, KnownParts(known.now))
+        known = KnownParts(known.now)
+        search = KnownSearch(lumen, known)
         assert (search.nearest(tree, "further", np.full((27, 1), value)) == point).all()
 
 

@@ -6,6 +6,7 @@ from phantoms import Tube, a_forked_tree, draw_tubes
 
 from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.tree import build
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA
 from AirwaySegLib.tree.build import parse_airways
 from AirwaySegLib.tree.mask_trachea import Trunk, find_trunk
@@ -63,6 +64,23 @@ def test_a_flattened_trachea_is_one_branch_with_its_line_in_the_middle(deep_mm, 
     round_mm = np.sqrt(deep_mm * wide_mm)
     assert trachea.mean_diameter_mm == pytest.approx(round_mm, rel=0.12)
     assert trachea.min_diameter_mm > 0.7 * round_mm
+
+
+def test_gas_of_the_oesophagus_behind_the_trachea_stays_a_piece_of_its_own():
+    z, y, x = np.indices((96, 80, 80))
+    trachea, oesophagus = (np.hypot(y - 40, x - 40) < 8) & (z > 5), (np.hypot(y - 53, x - 40) < 3) & (z > 20) & (z < 80)
+    tree = parse_airways(Volume(trachea | oesophagus, ONE)).tree
+    assert [branch.component for branch in tree.branches] == [1, 2]
+
+
+def test_a_voxel_more_at_a_far_tip_changes_nothing_that_the_trachea_is_found_by():
+    mask = a_tree() & (np.random.default_rng(1).random(SHAPE) < 0.97)
+    lowest, middle, leftmost = np.argwhere(mask)[0]
+    before = build.largest_radius_mm(Lumen.of(mask, ONE))
+    for count in (1, 2, 3):
+        mask[lowest, middle, leftmost - count] = True
+        assert build.largest_radius_mm(Lumen.of(mask, ONE)) == before
+    assert before == pytest.approx(float(Lumen.of(mask, ONE).wall_mm.max()), rel=0.15)
 
 
 def test_a_bronchus_that_leaves_the_trachea_stays_a_branch():

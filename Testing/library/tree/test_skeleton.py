@@ -7,17 +7,16 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 from skimage.morphology import skeletonize
 
-from AirwaySegLib.masks.sparse_mask import Lumen
+from AirwaySegLib.masks.sparse_mask import Lumen, voxels_of
 from AirwaySegLib.tree import skeleton
 from AirwaySegLib.tree.known_parts import KnownParts
-from AirwaySegLib.tree.skeleton import complete, thin
 
 
-def completed(mask: np.ndarray, spacing_mm: tuple = (1.0, 1.0, 1.0)) -> np.ndarray:
+def completed_skeleton(mask: np.ndarray, spacing_mm: tuple = (1.0, 1.0, 1.0)) -> np.ndarray:
     """The completed skeleton as an array."""
     lumen = Lumen.of(mask, spacing_mm)
     line = np.zeros(mask.shape, bool)
-    line[tuple(lumen.voxels[complete(thin(mask, lumen), lumen)].T)] = True
+    line[tuple(lumen.voxels[skeleton.completed(skeleton.thinned(lumen), lumen)].T)] = True
     return line
 
 
@@ -26,24 +25,24 @@ def completed(mask: np.ndarray, spacing_mm: tuple = (1.0, 1.0, 1.0)) -> np.ndarr
 def test_a_straight_bar_keeps_a_line_from_end_to_end(width, axis):
     mask = np.zeros((width + 4, width + 4, 34), bool)
     mask[2 : 2 + width, 2 : 2 + width, 2:32] = True
-    line = np.argwhere(completed(np.moveaxis(mask, 2, axis)))
+    line = np.argwhere(completed_skeleton(np.moveaxis(mask, 2, axis)))
     ends = line[:, axis].min(), line[:, axis].max()
     # Thinning takes about half the width off a flat end.
     assert ends[0] <= 2 + width and ends[1] >= 31 - width
-    assert ndimage.label(completed(mask), np.ones((3, 3, 3)))[1] == 1
+    assert ndimage.label(completed_skeleton(mask), np.ones((3, 3, 3)))[1] == 1
 
 
 def test_thinning_alone_deletes_the_even_bar_that_we_keep():
     mask = np.zeros((6, 6, 34), bool)
     mask[2:4, 2:4, 2:32] = True
     assert not skeletonize(mask).any()
-    assert completed(mask).sum() >= 28
+    assert completed_skeleton(mask).sum() >= 28
 
 
 def test_an_even_bar_that_leaves_a_trachea_is_put_back_as_one_line():
     mask = draw_tubes([Tube((44, 20, 20), (5, 20, 20), 8, 8)], (50, 40, 60), (1, 1, 1))
     mask[20:22, 20:22, 26:56] = True
-    line = completed(mask)
+    line = completed_skeleton(mask)
     beyond = line[:, :, 30:]
     assert beyond[..., -6:].any()
     assert (beyond.sum(axis=(0, 1))[:24] == 1).all()
@@ -52,7 +51,7 @@ def test_an_even_bar_that_leaves_a_trachea_is_put_back_as_one_line():
 
 def test_a_round_trachea_with_flat_ends_needs_no_more_than_its_axis():
     mask = draw_tubes([Tube((44, 20, 20), (5, 20, 20), 8, 8, round_ends=False)], (50, 40, 40), (1, 1, 1))
-    assert np.array_equal(completed(mask), skeletonize(mask) > 0)
+    assert np.array_equal(completed_skeleton(mask), skeletonize(mask) > 0)
 
 
 def test_pieces_of_one_component_are_joined_into_one():
@@ -61,7 +60,7 @@ def test_pieces_of_one_component_are_joined_into_one():
     broken = skeletonize(mask) > 0
     broken[:, :, [15, 16, 30, 31, 32, 50, 60, 61]] = False
     line = np.zeros(mask.shape, bool)
-    line[tuple(lumen.voxels[complete(broken, lumen)].T)] = True
+    line[tuple(lumen.voxels[skeleton.completed(voxels_of(broken), lumen)].T)] = True
     assert ndimage.label(broken, np.ones((3, 3, 3)))[1] == 5
     assert ndimage.label(line, np.ones((3, 3, 3)))[1] == 1
 
@@ -71,7 +70,7 @@ def test_every_speck_keeps_one_voxel():
     for corner in np.ndindex(4, 4, 4):
         z, y, x = np.multiply(corner, 10)
         mask[z : z + 2, y : y + 2, x : x + 2] = True
-    assert completed(mask).sum() == ndimage.label(mask)[1] == 64
+    assert completed_skeleton(mask).sum() == ndimage.label(mask)[1] == 64
 
 
 def test_tiles_give_the_skeleton_of_the_whole(monkeypatch):
@@ -83,7 +82,7 @@ def test_tiles_give_the_skeleton_of_the_whole(monkeypatch):
     tiled = skeleton._thin_tiles(lumen, KnownParts())
     assert tiled is not None
     assert np.array_equal(tiled.array(), skeletonize(mask))
-    assert np.array_equal(thin(mask, lumen), tiled.array())
+    assert np.array_equal(skeleton.thinned(lumen), tiled.voxels)
 
 
 def test_pieces_that_do_not_touch_are_thinned_as_together():
@@ -102,7 +101,7 @@ def test_tiles_that_disagree_are_thrown_away(monkeypatch):
     monkeypatch.setattr(skeleton, "HALO", 6)
     lumen = Lumen.of(mask, spacing)
     assert skeleton._thin_tiles(lumen, KnownParts()) is None
-    assert np.array_equal(thin(mask, lumen), skeletonize(mask))
+    assert np.array_equal(skeleton.thinned(lumen), np.argwhere(skeletonize(mask)))
 
 
 def test_after_a_change_only_the_piece_that_it_is_in_is_thinned_again(monkeypatch):

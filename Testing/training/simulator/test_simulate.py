@@ -218,6 +218,14 @@ def test_thin_bronchi_are_filled_where_lung_is_consolidated_and_nowhere_else(a_s
         assert [branch.plugged for branch in after] == [True, False, False, False]
 
 
+def test_a_coarse_field_is_sampled_in_the_patients_frame():
+    turn = np.array([[1, 0, 0], [0, np.cos(0.1), -np.sin(0.1)], [0, np.sin(0.1), np.cos(0.1)]])
+    grid = Grid((40, 50, 60), (1.0, 0.8, 0.8), (-20.0, -15.0, 4.0), turn)
+    z, y, x = grid.coarse_points(3.0)
+    points_mm = (np.array([[7.0, 11.0, 13.0], [30.0, 20.0, 41.0]]) + grid.first_mm) @ turn
+    assert np.allclose(grid.sample_coarse(2 * z - y + 3 * x, points_mm), points_mm @ [2, -1, 3], atol=1e-3)
+
+
 def test_a_tree_that_lost_branches_stays_a_tree(a_patient_with_a_tree):
     _, tree, _ = a_patient_with_a_tree
     smaller = [without_some(tree, np.random.default_rng(seed)) for seed in range(30)]

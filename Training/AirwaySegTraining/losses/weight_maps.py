@@ -20,7 +20,7 @@ from AirwaySegLib.masks.components import bounding_box, fill_holes
 from AirwaySegLib.masks.sparse_mask import Lumen, Spacing
 from AirwaySegLib.tree.airway_tree import LEFT_MAIN, RIGHT_MAIN, TRACHEA, Branch
 from AirwaySegLib.tree.build import parse_airways
-from AirwaySegLib.tree.skeleton import complete, thin
+from AirwaySegLib.tree.skeleton import completed, thinned
 
 Label = NDArray[np.uint8]
 Map = NDArray[np.uint8]
@@ -51,7 +51,7 @@ def skeleton_of(label: Label, spacing_mm: Spacing) -> Map:
     if box is not None:
         airway = fill_holes(label[box] == AIRWAY)
         lumen = Lumen.of(airway, spacing_mm)
-        rows = complete(thin(airway, lumen), lumen)
+        rows = completed(thinned(lumen), lumen)
         skeleton[box][tuple(lumen.voxels[rows].T)] = 1
     return skeleton
 

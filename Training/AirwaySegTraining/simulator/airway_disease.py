@@ -65,6 +65,7 @@ def filled_in_airless_lung(
 ) -> list[Branch]:
     """Where lung is consolidated its wide bronchi stay open, and those below a radius of 0.8 to 1.6 mm are filled.
 
+    A piece is filled or open as a whole, by the lung at its middle. Air behind filled pieces stays airway, however far.
     ``airless`` gives the share of consolidated lung, 0..1, at points (P, 3) in mm in the patient's frame.
     """
     widest_mm = rng.uniform(0.8, 1.6)

@@ -48,7 +48,7 @@ from AirwaySegTraining.workers import WorkerPool
 SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
 
-CLEAN_BLUR, CLEAN_NOISE_HU = 0.6, 35.0
+CLEAN_BLUR, CLEAN_NOISE_HU = 0.6, 25.0
 """A clean case is labelled as if it had this blur in voxels and this noise; training adds the actual ones."""
 
 ROUND_VIEWS = 0.35

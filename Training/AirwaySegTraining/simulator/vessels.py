@@ -1,5 +1,7 @@
 """Vessels of a simulated lung: an artery beside every bronchus, veins between them, and small peripheral vessels."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -54,7 +56,8 @@ def peripheral_vessels(
         goals = goals[cKDTree(own).query(goals)[0] < FARTHEST_MM]
         nodes = connect(own, goals, STRAIGHT)
         radii_mm = np.minimum(rng.uniform(0.22, 0.42) * nodes.served ** (1 / 3), 1.0)
-        twigs += [twig for twig in along_nodes(nodes, radii_mm, rng) if inside(twig.points_mm).mean() > 0.8]
+        grown = along_nodes(nodes, radii_mm, rng)
+        twigs += [replace(twig, parent=-1) for twig in grown if inside(twig.points_mm).mean() > 0.8]
         for start in seeds_in(patient, side, int(rng.uniform(80, 300)), rng):
             away = start - np.array([-22.0, 4.0, side * 32.0])
             way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
