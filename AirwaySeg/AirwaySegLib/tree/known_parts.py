@@ -26,11 +26,8 @@ MAKER = f"AirwaySeg {AirwaySegLib.__version__}, " + ", ".join(
 """A file of another version is not used: it may have computed otherwise."""
 
 
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError),
-    *(zipfile.BadZipFile, tokenize.TokenError),
-)
-"""What NumPy raises for a damaged file."""
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, tokenize.TokenError)
+"""What NumPy and zipfile raise for a damaged file."""
 
 
 class KnownParts:
