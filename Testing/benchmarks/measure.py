@@ -37,7 +37,8 @@ MOST_SECONDS, MOST_GIB = 8.0, 3.0
 STAGES = {
     "read": (measuring, ["read_mask", "to_canonical"]),
     "trachea": (build, ["find_trunk"]),
-    "holes": (Lumen, ["of", "cavities"]),
+    "list of voxels": (build, ["voxels_of"]),
+    "holes": (Lumen, ["cavities", "with_voxels"]),
     "thinning": (build, ["thinned", "completed"]),
     "graph": (build, ["grow_forest", "prune", "contract", "courses_of", "rooted_at_a_tip"]),
     "lines and radii": (build, ["_draw"]),

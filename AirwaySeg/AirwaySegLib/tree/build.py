@@ -99,7 +99,7 @@ class ParsedAirways:
 
     def voxels_of_mask(self) -> NDArray[np.int32]:
         """The mask's voxels on the canonical grid, (M, 3)."""
-        return self.lumen.voxels[self.in_mask] + np.array([part.start for part in self.box], np.int32)
+        return self.lumen.voxels[self.in_mask] + _corner(self.box)
 
     def in_box(self, values: NDArray) -> NDArray:
         """An array of the box's shape that holds ``values`` (N,) in the mask and 0 elsewhere."""
@@ -148,6 +148,7 @@ def parse_airways(mask: Volume, known: KnownParts | None = None) -> ParsedAirway
     points_lps = points_to_lps(lines.places_mm + corner_mm, mask)
     branches = _branches(courses, lines, points_lps, component, volumes_mm3)
     tree = name_branches(AirwayTree(tuple(branches), mask.spacing_mm, loops_cut=forest.loops, spurs_pruned=spurs))
+    vars(lumen).pop("padded", None)  # as large as the box, and made again where it is needed
     if tree.carina_mm is None:
         tree = replace(tree, trees=trees_of(lumen, corner_zyx, mask.array.shape))
     return ParsedAirways(tree, mask, box, lumen, lines, nearest, search)

@@ -18,8 +18,9 @@ BLOCK = 32
 the same: what is nearer than a block's side lies there."""
 
 UNSURE = np.iinfo(np.uint32).max
-"""Noted for a voxel that has two nearest points, to rounding: which one a search tree finds depends on all its points,
-so it is asked again. The same for one whose nearest point is farther away than a block's side."""
+"""Noted for a voxel that has two nearest points, to rounding, as every second voxel on a lattice of cubes has: which one
+a search tree finds depends on all its points, so it is asked again. The same for one whose nearest point is farther
+away than a block's side."""
 
 APART = 1e-9
 """Two distances that differ by a smaller share than this may be the same but for rounding."""

@@ -74,9 +74,9 @@ def the_same(ours, theirs) -> bool:
 @pytest.mark.parametrize(
     ("make", "edits", "kinds"),
     [
-        (a_fork, 3, {"tile", "piece", "radii"}),
-        (a_tree_without_trachea, 3, {"tile", "piece", "radii"}),
-        (a_deep_one, 2, {"tile", "piece", "radii", "sections"}),
+        (a_fork, 3, {"tile", "piece", "radii", "shell", "beside", "assigned"}),
+        (a_tree_without_trachea, 3, {"tile", "piece", "radii", "shell", "beside"}),
+        (a_deep_one, 2, {"tile", "piece", "radii", "sections", "axis", "shell", "beside", "assigned"}),
     ],
 )
 def test_a_parse_with_known_parts_is_the_same_after_any_edit(make, edits, kinds, small_tiles):
