@@ -18,7 +18,7 @@ BLOCK = 32
 the same: what is nearer than a block's side lies there."""
 
 UNSURE = np.iinfo(np.uint32).max
-"""Noted for a voxel that has two nearest points, to rounding, as every second voxel on a lattice of cubes has: which one
+"""Noted for a voxel that has two nearest points, to rounding, as half of the voxels on a cubic lattice have: which one
 a search tree finds depends on all its points, so it is asked again. The same for one whose nearest point is farther
 away than a block's side."""
 
