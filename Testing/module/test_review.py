@@ -1,17 +1,21 @@
 """The review: its list, decisions voxel by voxel, undo and redo, saving, and the tab with its keys and views."""
 
+import json
 import random
 
 import numpy as np
 import pytest
 import slicer
 import slicerhost
+from lungtrees import draw, without
 from module_review import item_of, suspect, voxels
 from scipy import ndimage
 
+from AirwaySegLib.tree.suspect import suspects_to_json
+from AirwaySegLib.tree.suspects import find_suspects
 from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, steps, surfaces, tags, texts
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
-from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, PIECE, PROPOSED, TIP
+from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, MISSING_BRANCH, PIECE, PROPOSED, TIP
 
 
 def state(desk) -> tuple:
@@ -41,6 +45,14 @@ def test_the_list_is_ordered_by_what_would_change_and_a_piece_is_asked_about_onc
     # 23 mm of which 0.3 may be wrong, 33 mm of score 0.2, 43 mm of 0.1, 4 mm of 0.9, and six radii of 1 mm of 0.1
     assert [item.urgency for item in items[1:]] == pytest.approx([6.9, 6.6, 4.3, 3.6, 0.6])
     assert a_review.logic.reviewProgress(a_review.airways) == review.Progress(0, 6, 0, 0)
+
+
+def test_a_segment_without_airways_is_listed_with_what_the_others_of_its_lobe_have(a_review):
+    lacking = [s for s in find_suspects(draw(without("B6")).tree) if "RB6" in s.reason]
+    document = json.loads(suspects_to_json(lacking))
+    texts.put_document(a_review.airways, nodes.SUSPECTS, document, "suspects")
+    item = item_of(a_review, MISSING_BRANCH)
+    assert item.change_mm == lacking[0].facts["segment_mm"] > 15
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

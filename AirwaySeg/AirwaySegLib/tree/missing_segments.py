@@ -62,6 +62,11 @@ class _Lobe:
         cosine = points[beyond] @ self.direction(segment) / far_mm[beyond]
         return float(np.degrees(np.arccos(np.clip(cosine.max(), -1, 1))))
 
+    def length_of_a_segment_mm(self) -> float:
+        """Of the lobe's airway, how much each of its segments but one has on average."""
+        others = sum(of == self.name for of, _, _ in SEGMENTS.values()) - 1
+        return float(self.shape.own_mm[self.members].sum()) / others
+
     def where_it_leaves(self, segment: str) -> tuple[int, int]:
         """The branch and the row of its point from which a segment's bronchus should come (`DIRECT`)."""
         middle = self.origin_mm + TERRITORY_MM * self.direction(segment)
@@ -96,7 +101,8 @@ def missing_segments(tree: AirwayTree, without: frozenset[str] = frozenset()) ->
             if free_deg >= limit_deg:
                 score = LEAST_SCORE + (MOST_SCORE - LEAST_SCORE) * float(ramp(free_deg - limit_deg, 0, SURE_DEG))
                 number, row = lobe.where_it_leaves(segment)
-                found.append(_lack(tree.branch(number), row, segment, free_deg, score))
+                facts = {"free_deg": free_deg, "segment_mm": round(lobe.length_of_a_segment_mm(), 1)}
+                found.append(_lack(tree.branch(number), row, segment, score, facts))
     return sorted(found, key=lambda lack: -lack.score)
 
 
@@ -118,9 +124,9 @@ def _lobes(tree: AirwayTree) -> list[_Lobe]:
     ]
 
 
-def _lack(branch: Branch, row: int, segment: str, free_deg: float, score: float) -> Lack:
+def _lack(branch: Branch, row: int, segment: str, score: float, facts: dict[str, float]) -> Lack:
     reason = (
-        f"No airway leads to segment {full_name(segment)}: the nearest one of this lobe lies {free_deg:.0f} degrees "
-        f"off; its bronchus should leave branch {branch.id} here."
+        f"No airway leads to segment {full_name(segment)}: the nearest one of this lobe lies "
+        f"{facts['free_deg']:.0f} degrees off; its bronchus should leave branch {branch.id} here."
     )
-    return Lack(segment, branch, branch.points_mm[row], score, reason, {"free_deg": free_deg})
+    return Lack(segment, branch, branch.points_mm[row], score, reason, facts)

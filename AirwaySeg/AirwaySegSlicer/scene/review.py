@@ -233,7 +233,8 @@ def _suspect_mm(suspect: dict[str, Any], below: dict[int, float]) -> float:
         whole = float(facts.get("other_lung_mm", facts.get("lung_mm", 0.0)))
         return max(0.0, whole - float(facts["length_mm"])) / (1 if "other_lung_mm" in facts else 2)
     if suspect["kind"] in (END, MISSING_BRANCH):
-        return NEXT_GENERATION * 2 * float(facts["radius_mm"])
+        # A whole segment brings what the others of its lobe have.
+        return float(facts.get("segment_mm", NEXT_GENERATION * 2 * float(facts.get("radius_mm", 0.0))))
     if suspect["kind"] in (PIECE, FRAGMENT):
         return float(facts["length_mm"])
     return below.get(int(suspect["branch"]), float(facts.get("length_mm", 0.0)))

@@ -71,6 +71,9 @@ def test_a_segment_taken_out_flush_is_a_suspect_where_it_came_off(bronchus, segm
     tree = merged(draw(without(bronchus)).tree)
     (suspect,) = [s for s in find_suspects(tree) if s.kind == MISSING_BRANCH and segment in s.reason]
     assert suspect.score >= 0.5 and suspect.facts["free_deg"] > 40
+    lobe_mm = sum(b.length_mm for b in tree.branches if b.lobe == tree.branch(suspect.branch).lobe)
+    others = {"RB3": 2, "RB6": 4, "LB6": 3}[segment]
+    assert suspect.facts["segment_mm"] == pytest.approx(lobe_mm / others, rel=0.05)
     assert np.linalg.norm(np.array(suspect.place_mm) - draw(WHOLE).of(bronchus).points_mm[0]) < 15
 
 
