@@ -15,6 +15,7 @@ from AirwaySegLib.tree.suspect import suspects_to_json
 from AirwaySegLib.tree.suspects import find_suspects
 from AirwaySegSlicer.scene import decisions, nodes, review, review_views, segments, steps, surfaces, tags, texts
 from AirwaySegSlicer.scene.branch_voxels import branch_voxels, subtree
+from AirwaySegSlicer.scene.changes import preview_of
 from AirwaySegSlicer.scene.review_kinds import APPLIED, END, LEAK, MISSING_BRANCH, PIECE, PROPOSED, TIP
 
 
@@ -137,6 +138,19 @@ def test_points_that_cannot_be_decided_are_told_and_the_others_decided(a_review)
     with pytest.raises(RuntimeError, match="Repair 3 leads nowhere"):
         desk.logic.decideAll(desk.airways, chosen[:1], "accept")
     assert state(desk) == before
+
+
+def test_a_repair_that_leads_nowhere_is_shown_without_a_message_and_cannot_be_accepted(a_review):
+    desk = a_review
+    document = texts.document_of(desk.airways, nodes.REPAIRS)
+    document["repairs"][1]["state"] = "refused"
+    texts.put_document(desk.airways, nodes.REPAIRS, document, "repairs")
+    item = item_of(desk, PROPOSED, 3)
+    shown, adds = preview_of(desk.airways, item)
+    expected = np.argwhere(desk.bridges[3] | desk.pieces[4])[:, ::-1]  # x, y, z
+    assert adds and sorted(map(tuple, shown.tolist())) == sorted(map(tuple, expected.tolist()))
+    with pytest.raises(RuntimeError, match="Repair 3 leads nowhere"):
+        desk.logic.decide(desk.airways, item, "accept")
 
 
 def test_what_cannot_be_decided_gets_a_sentence_and_changes_nothing(a_review):

@@ -71,7 +71,15 @@ def change_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewIte
 
 
 def preview_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewItem) -> tuple[Array, bool]:
-    """The voxels (N, 3) that the point is about, and whether they would be added; otherwise they would be removed."""
+    """The voxels (N, 3) that the point is about, and whether they would be added; otherwise they would be removed.
+
+    Of a repair that leads nowhere its own: it cannot be accepted, but looked at.
+    """
+    if kind_of(item.kind).family == "repair":
+        repairs = Repairs(segmentation_node)
+        repair = repairs.all[item.number]
+        if _chain(segmentation_node, repairs, repair) is None:
+            return _concatenated([repairs.pieces(repair.fragments), repairs.bridge(repair.number)]), True
     accepted = change_of(segmentation_node, item, ACCEPT)
     if len(accepted.add):
         return accepted.add, True
@@ -108,7 +116,11 @@ def is_there(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs
 
 def _joined(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> Change:
     """The repair, and before it those that bring what it springs from to the tree."""
-    chain = [one for one in _chain(segmentation_node, repairs, repair) if not is_there(segmentation_node, repairs, one)]
+    needed = _chain(segmentation_node, repairs, repair)
+    if needed is None:
+        sentence = _("Repair {number} leads nowhere: nothing joins its other side to the tree.")
+        raise RuntimeError(sentence.format(number=repair.number))
+    chain = [one for one in needed if not is_there(segmentation_node, repairs, one)]
     bridges = _concatenated([repairs.bridge(one.number) for one in chain])
     pieces = _concatenated([repairs.pieces(one.fragments) for one in chain])
     loose = pieces[which_are_in(segmentation_node, pieces, UNCONNECTED_ID)]
@@ -127,8 +139,8 @@ def _origins_of(segmentation_node: slicer.vtkMRMLSegmentationNode, voxels: Array
     return np.where(np.arange(len(voxels)) < pieces, np.where(of_run > 0, of_run, NETWORK), REPAIR)
 
 
-def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> list[Repair]:
-    """The repair after those that it needs; RuntimeError where its other side leads nowhere."""
+def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, repair: Repair) -> list[Repair] | None:
+    """The repair after those that it needs; None where its other side leads nowhere."""
     chain = [repair]
     for one in chain:
         hosts = set(one.joins) - set(one.fragments)
@@ -137,8 +149,7 @@ def _chain(segmentation_node: slicer.vtkMRMLSegmentationNode, repairs: Repairs, 
         brings = [repairs.bringing(host, (APPLIED, PROPOSED)) for host in sorted(hosts)]
         needed = next((other for other in brings if other is not None and other not in chain), None)
         if needed is None:
-            sentence = _("Repair {number} leads nowhere: nothing joins its other side to the tree.")
-            raise RuntimeError(sentence.format(number=repair.number))
+            return None
         chain.append(needed)
     return chain[::-1]
 

@@ -315,6 +315,10 @@ def restore_foreground(segmentation_node: slicer.vtkMRMLSegmentationNode) -> Non
             composite.SetForegroundOpacity(float(opacity))
 
 
+FEW_NAMES, BELOW = 4, (0.98, 0.02)
+"""A legend with so few names is low enough for the lower right corner, beside the tree; others stand half-way up."""
+
+
 def legend_size(names: list[str]) -> tuple[float, float]:
     """Width and height of a legend as parts of the view's; without names it has numbers.
 
@@ -334,6 +338,8 @@ def _show_legend(node: slicer.vtkMRMLDisplayableNode, overlay: Overlay) -> None:
     colours = node.GetDisplayNode().GetColorNode()
     count = colours.GetNumberOfColors() if named else 5
     legend.SetSize(*legend_size([colours.GetColorName(row) for row in range(count)] if named else []))
+    if named and count <= FEW_NAMES:
+        legend.SetPosition(*BELOW)
     legend.SetMaxNumberOfColors(count if named else 256)
     legend.SetNumberOfLabels(count)
     legend.SetLabelFormat("%s" if named else "%.1f")
