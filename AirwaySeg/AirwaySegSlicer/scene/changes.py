@@ -79,7 +79,8 @@ def preview_of(segmentation_node: slicer.vtkMRMLSegmentationNode, item: ReviewIt
         repairs = Repairs(segmentation_node)
         repair = repairs.all[item.number]
         if _chain(segmentation_node, repairs, repair) is None:
-            return _concatenated([repairs.pieces(repair.fragments), repairs.bridge(repair.number)]), True
+            own = _concatenated([repairs.pieces(repair.fragments), repairs.bridge(repair.number)])
+            return own, not is_there(segmentation_node, repairs, repair)
     accepted = change_of(segmentation_node, item, ACCEPT)
     if len(accepted.add):
         return accepted.add, True
