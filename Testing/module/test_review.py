@@ -153,6 +153,19 @@ def test_a_repair_that_leads_nowhere_is_shown_without_a_message_and_cannot_be_ac
         desk.logic.decide(desk.airways, item, "accept")
 
 
+def test_a_repair_that_leads_nowhere_but_is_in_the_airways_is_shown_as_something_to_remove(a_review):
+    desk = a_review
+    document = texts.document_of(desk.airways, nodes.REPAIRS)
+    document["repairs"][1]["state"] = "refused"
+    texts.put_document(desk.airways, nodes.REPAIRS, document, "repairs")
+    own = desk.bridges[3] | desk.pieces[4]
+    with_it = (desk.mask | own).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(with_it, desk.airways, "airways", desk.ct)
+    shown, adds = preview_of(desk.airways, item_of(desk, PROPOSED, 3))
+    assert not adds
+    assert sorted(map(tuple, shown.tolist())) == sorted(map(tuple, np.argwhere(own)[:, ::-1].tolist()))  # x, y, z
+
+
 def test_what_cannot_be_decided_gets_a_sentence_and_changes_nothing(a_review):
     desk, before = a_review, state(a_review)
     with pytest.raises(RuntimeError, match="accept, refuse or later, not maybe"):
