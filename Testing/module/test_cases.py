@@ -332,3 +332,13 @@ def test_what_an_interrupted_command_left_is_no_case(tmp_path):
         folder.mkdir(parents=True)
         (folder / "case.json").write_text(json.dumps(about))
     assert finetuning.training_cases(str(tmp_path)) == [finetuning.TrainingCase("two", "two", None)]
+
+
+def test_a_training_folder_that_cannot_be_read_has_no_cases(tmp_path, monkeypatch):
+    (tmp_path / "cases").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert finetuning.training_cases(str(tmp_path)) == []

@@ -49,9 +49,13 @@ class Outcome:
 
 
 def training_cases(data: str) -> list[TrainingCase]:
-    """The cases of a training folder by name; none where there is no such folder."""
+    """The cases of a training folder by name; none where there is no such folder, or it cannot be read."""
     folder, found = os.path.join(data, "cases"), []
-    for name in sorted(os.listdir(folder)) if data and os.path.isdir(folder) else []:
+    try:
+        names = sorted(os.listdir(folder)) if data else []
+    except OSError:
+        names = []
+    for name in names:
         if name.startswith("."):
             continue  # Left by an interrupted command; the next one removes it.
         try:

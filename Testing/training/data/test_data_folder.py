@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.masks.origin import CLICK, HAND, REPAIR
 from AirwaySegTraining.__main__ import main
 from AirwaySegTraining.data.cases import case_folders, prepared_case
@@ -215,6 +216,20 @@ def others_files(files, tmp_path):
 
 def patients(data):
     return {path.parent.name: json.loads(path.read_text())["patient"] for path in data.glob("cases/*/case.json")}
+
+
+def test_an_empty_patient_counts_as_none(files, tmp_path, capsys):
+    assert add(tmp_path / "data", files, "--patient", " ") == 0
+    assert patients(tmp_path / "data") == {"ct": "ct"}
+    assert "Without --patient, ct counts as a patient of its own" in capsys.readouterr().err
+
+
+def test_a_case_without_its_ct_is_not_left_out_silently(files, tmp_path):
+    data = tmp_path / "data"
+    assert add(data, files, "--name", "one") == add(data, files, "--name", "two") == 0
+    (data / "cases" / "one" / "ct.nrrd").unlink()
+    with pytest.raises(AirwaySegError, match="one has a label but no ct.nrrd"):
+        case_folders(data)
 
 
 def test_two_cts_of_one_file_name_become_two_cases(files, others_files, tmp_path, capsys):

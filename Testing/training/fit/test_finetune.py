@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -290,6 +291,22 @@ def test_forgetting_is_not_better():
     assert found == "not better" and reason.startswith("it forgot: tree length")
     found, reason = verdict(before, after, old, {"tld": 0.95, "near": 0.88})
     assert found == "not better" and reason.startswith("it forgot: voxels near airways")
+
+
+def test_why_there_is_no_verdict_is_said_as_it_is():
+    found, reason = verdict({}, {}, {}, {})
+    assert found == "unknown" and "two patients and a --validation above 0" in reason
+    found, reason = verdict({}, {"one": {}}, {}, {})
+    assert found == "unknown" and reason.startswith("validation.csv lacks figures of held-out cases")
+
+
+def test_other_weights_are_refused_on_resume_and_those_of_before_named(a_data_folder, weights, tmp_path):
+    settings = replace(TINY, start_from=weights, validation=0)
+    finetune([a_data_folder], tmp_path / "run", settings, silent)
+    again = shutil.copy(weights, tmp_path / "again.safetensors")
+    with pytest.raises(AirwaySegError) as caught:
+        finetune([a_data_folder], tmp_path / "run", replace(settings, start_from=str(again)), silent, resume=True)
+    assert f"another --start-from (--weights of `finetune`): it began with {weights}" in str(caught.value)
 
 
 def test_a_stopped_fine_tuning_goes_on_with_what_it_knew_before(

@@ -506,3 +506,35 @@ def test_figures_of_a_step_that_is_judged_again_replace_the_old_ones(tmp_path):
         RunLog(tmp_path, 3).write_validation(3, {"a": {"tld": tld}}, {"tld": tld})
     RunLog(tmp_path, 3).write_validation(4, {"a": {"tld": 0.6}}, {"tld": 0.6})
     assert read_validation(tmp_path) == {3: {"a": {"tld": 0.5}}, 4: {"a": {"tld": 0.6}}}
+
+
+def test_a_table_that_a_full_disk_left_empty_gets_its_first_line_again(tmp_path):
+    (tmp_path / "validation.csv").touch()
+    assert read_validation(tmp_path) == {}
+    RunLog(tmp_path, 3).write_validation(3, {"a": {"tld": 0.5}}, {"tld": 0.5})
+    assert read_validation(tmp_path) == {3: {"a": {"tld": 0.5}}}
+    (tmp_path / "validation.csv").write_text("3,a,0.5\n4,a,0.6\n")
+    assert read_validation(tmp_path) == {}
+
+
+class _Failing(torch.utils.data.Dataset):
+    """Batches that cannot be read."""
+
+    def __getitem__(self, step: int):
+        raise AirwaySegError("ct.nrrd does not exist.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_cannot_read_is_said_in_one_sentence(workers):
+    with pytest.raises(AirwaySegError) as caught:
+        list(steps.loader(_Failing(), range(2), workers, torch.device("cpu"), ahead=1))
+    assert str(caught.value) == "ct.nrrd does not exist."
+
+
+def test_the_number_of_steps_that_a_run_has_may_be_given_when_it_is_resumed(a_data_folder, tmp_path):
+    of_recipe = load_recipe("default").stages[0].steps
+    usual = replace(TINY, steps=None, steps_scale=2 / of_recipe)
+    fit([a_data_folder], tmp_path / "run", usual, silent)
+    fit([a_data_folder], tmp_path / "run", replace(usual, steps=of_recipe), silent, resume=True)
+    with pytest.raises(AirwaySegError, match="of a training with another --rate"):
+        fit([a_data_folder], tmp_path / "run", replace(usual, steps=of_recipe, rate=1e-5), silent, resume=True)

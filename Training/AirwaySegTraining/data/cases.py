@@ -116,6 +116,9 @@ def case_folders(data: Path) -> list[Path]:
     """The folders of all cases under ``data``/cases, sorted by name; interrupted commands are settled first."""
     settle(data)
     folders = sorted(path.parent for path in (data / "cases").glob("[!.]*/ct.nrrd"))
+    labelled = sorted(path.parent for path in (data / "cases").glob("[!.]*/label.nrrd"))
+    if lacking := [folder for folder in labelled if folder not in folders]:
+        raise AirwaySegError(f"{lacking[0]} has a label but no ct.nrrd: put it back, or remove the case.")
     if not folders:
         raise AirwaySegError(f"No case found: {data} has no folder cases/<id> with ct.nrrd and label.nrrd.")
     if any(folder.name == RESERVED for folder in folders):

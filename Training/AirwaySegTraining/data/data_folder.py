@@ -76,6 +76,7 @@ def add_case(data: Path, files: CaseFiles, *, force: bool = False) -> tuple[Path
         ``force`` is False, or it is of another CT and not known to be of the same patient.
     """
     settle(data)
+    files = replace(files, patient=(files.patient or "").strip() or None)  # a script's variable may be empty
     if files.name:
         _check_name(files.name)
         if not force:

@@ -73,14 +73,19 @@ class Run(TrainingState):
 
         A training of one stage may get more steps: the remaining steps then use the learning rates of the longer one.
         """
-        other = changed_settings(state, self.settings)
+        changed = changed_settings(state, self.settings)
+        other = [name for name in changed if name != "steps"]  # the recipes have the numbers
         was, now = _completed(state["recipe"]), _completed(self.recipe.as_dict())
-        if other in ([], ["steps"]) and _is_longer(now, was):
-            self.lengthened_from, other = was["stages"][0]["steps"], []
-            was["stages"][0] |= {name: now["stages"][0][name] for name in ("steps", "warm_up")}
         if other:
-            return flag_of(other[0]) + _advice(other[0], was)
-        return None if was == now else f"recipe; {self.recipe.name} has been changed"
+            return flag_of(other[0]) + _advice(other[0], state)
+        if _is_longer(now, was):
+            self.lengthened_from = was["stages"][0]["steps"]
+            was["stages"][0] |= {name: now["stages"][0][name] for name in ("steps", "warm_up")}
+        if was == now:
+            return None
+        if "steps" in changed:
+            return f"--steps: it has {was['stages'][0]['steps']} steps and can only get more"
+        return f"recipe; {self.recipe.name} has been changed"
 
     def restore_optimizer(self, state: dict[str, Any]) -> None:
         """As `TrainingState.restore_optimizer`, in the stage of the checkpoint."""
@@ -116,10 +121,10 @@ def _is_longer(now: dict[str, Any], was: dict[str, Any]) -> bool:
     return len(now["stages"]) == len(was["stages"]) == 1 and now["stages"][0]["steps"] > was["stages"][0]["steps"]
 
 
-def _advice(name: str, was: dict[str, Any]) -> str:
-    """Advice for a recipe of a different length, as the end of a sentence."""
-    if name == "steps":
-        return f": it has {was['stages'][0]['steps']} steps and can only get more"
+def _advice(name: str, state: dict[str, Any]) -> str:
+    """What else to say of a setting that differs from a checkpoint's ``state``, as the end of a sentence."""
+    if name == "start_from":
+        return f" (--weights of `finetune`): it began with {state['settings']['start_from'] or 'none'}"
     if name == "steps_scale":
         return "; to train longer, begin another run with --start-from its model.safetensors"
     return ""

@@ -68,7 +68,7 @@ class Outcome:
     def text(self) -> str:
         """A table and the verdict in a sentence."""
         lines = [f"{'':34}{'before':>8}{'after':>8}"]
-        for case in self.after:
+        for case in [name for name in self.after if name in self.before]:
             lines.append(f"{case}, held out")
             lines += [_row(title, self.before[case][key], self.after[case][key]) for key, title in SHOWN.items()]
         lines.append("simulated patches, held out")
@@ -183,8 +183,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def verdict(before: Cases, after: Cases, old: dict[str, float], new: dict[str, float]) -> tuple[str, str]:
     """The verdict and its reason; a gain is given with its range over the cases."""
-    if not before or set(before) != set(after):
-        return UNKNOWN, "no case was held out, so this cannot be assessed; a data folder needs two patients for that."
+    if not before and not after:
+        return UNKNOWN, (
+            "no case was held out, so this cannot be assessed; that takes two patients and a --validation above 0."
+        )
+    if set(before) != set(after):
+        return UNKNOWN, "validation.csv lacks figures of held-out cases, so this cannot be assessed."
     gains = [mean_score({name: after[name]}, JUDGED_BY) - mean_score({name: before[name]}, JUDGED_BY) for name in after]
     gain = mean_score(after, JUDGED_BY) - mean_score(before, JUDGED_BY)
     where = "on the one held-out case" if len(gains) == 1 else f"on the {len(gains)} held-out cases"

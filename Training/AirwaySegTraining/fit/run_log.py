@@ -112,7 +112,9 @@ def read_validation(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
     if not path.exists():
         return {}
     with path.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["case"] != "mean"]
+        table = csv.DictReader(stream)
+        named = "case" in (table.fieldnames or ())  # a full disk may have taken the first line
+        rows = [row for row in table if row["case"] != "mean"] if named else []
     steps: dict[int, dict[str, dict[str, float]]] = {}
     for row in rows:
         numbers = {key: float(value) for key, value in row.items() if key not in ("step", "case")}
@@ -144,7 +146,7 @@ def _keep_until(path: Path, step: int) -> None:
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     try:
-        begins = not path.exists()
+        begins = not path.exists() or path.stat().st_size == 0  # a full disk leaves an empty file
         with path.open("a", newline="") as stream:
             table = csv.DictWriter(stream, list(rows[0]))
             if begins:

@@ -98,7 +98,7 @@ class FitSettings:
             name = for_one[0]
             raise AirwaySegError(
                 f"{_flag(name)} is for recipes of one stage, and {recipe.name} has {len(recipe.stages)}; "
-                "--steps-scale shortens them all, or write a recipe of your own."
+                "--steps-scale of `fit` shortens them all, or write a recipe of your own."
             )
         names = ("rate", "frozen_from", "batch", "patch")
         changes = {name: getattr(self, name) for name in names if _given(self, name)}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.progress import Progress
 from AirwaySegTraining.distributed import Team
 from AirwaySegTraining.fit.machine import worker_options
@@ -131,13 +132,17 @@ def loader(
     """
     parts: Iterable[range] = data.parts(steps) if hasattr(data, "parts") else (steps,)
     for part in parts:
-        yield from DataLoader(
+        batches = DataLoader(
             data,
             batch_size=None,
             sampler=part,
             pin_memory=device.type == "cuda",
             **worker_options(workers or 0, ahead=ahead),
         )
+        try:
+            yield from batches
+        except AirwaySegError as error:  # a worker's comes with its traceback as the text
+            raise AirwaySegError(str(error).rsplit("AirwaySegError: ", 1)[-1].strip()) from error
 
 
 def update(run: TrainingState, loss: Tensor, clip: float, processes: int = 1) -> tuple[float, float]:
