@@ -63,7 +63,7 @@ def result_files(voxels: bool, ct: bool = False) -> tuple[str, ...]:
 
 
 FILES = result_files(voxels=False)
-REPLACED = (*FILES, VOXELS, PARTS, WALL_PLOT)
+REPLACED = (*FILES, VOXELS, PARTS, WALL_PLOT, CURVES)
 """Files that are removed when a result replaces an older one."""
 
 

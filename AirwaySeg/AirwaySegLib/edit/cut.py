@@ -68,7 +68,7 @@ def beyond(scan: Scan, point: NDArray, keep: NDArray | None = None) -> Cut:
     lumen = _lumen(scan)
     row = _nearest(lumen, point, scan)
     section = _narrowest(lumen, row, scan)
-    stays = None if keep is None else _nearest(lumen, keep, scan)
+    stays = None if keep is None else _nearest(lumen, keep, scan, "point to keep")
     return _cut(lumen, section, stays, scan, lumen.components == lumen.components[row])
 
 
@@ -145,7 +145,7 @@ def _lumen(scan: Scan) -> Lumen:
     return lumen
 
 
-def _nearest(lumen: Lumen, point: NDArray, scan: Scan) -> int:
+def _nearest(lumen: Lumen, point: NDArray, scan: Scan, what: str = "point") -> int:
     """The row of the airway voxel nearest to a point of the scan."""
     place_mm = (np.asarray(point, float) - scan.airways.corner) * np.asarray(scan.spacing_mm)
     if not np.isfinite(place_mm).all():
@@ -153,7 +153,7 @@ def _nearest(lumen: Lumen, point: NDArray, scan: Scan) -> int:
     apart_mm = np.linalg.norm(lumen.places_mm - place_mm, axis=1)
     row = int(apart_mm.argmin())
     if apart_mm[row] > NEAR_MM:
-        raise AirwaySegError(f"The point lies {apart_mm[row]:.0f} mm from the airways: there is nothing to cut.")
+        raise AirwaySegError(f"The {what} lies {apart_mm[row]:.0f} mm from the airways: there is nothing to cut.")
     return row
 
 

@@ -26,6 +26,8 @@ NONE = "none"
 """Given as lobe or segment: the branch is of none."""
 DEEPEST_GENERATION = 40
 """More than a lung has (Weibel's model ends at 23), also where side branches are many."""
+FARTHEST_MM = 1e6
+"""Coordinates are smaller: a kilometre."""
 NEAR_MM = 2.0
 """A name's point lies in a branch, or this near to its lumen: measuring again moves centerlines a little."""
 SHARES = (0.25, 0.5, 0.75)
@@ -64,8 +66,8 @@ class HandName:
     generation: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.points_mm or not np.isfinite(self.points_mm).all():
-            raise AirwaySegError(f"The name {self.words!r} has no points, or points that are not numbers.")
+        if not self.points_mm or not (np.abs(self.points_mm) < FARTHEST_MM).all():  # nor NaN
+            raise AirwaySegError(f"The name {self.words!r} has no points, or points that are not numbers of mm.")
         if self.lobe not in ("", NONE, *LOBES):
             raise AirwaySegError(f"{self.lobe!r} is no lobe; it is one of {', '.join(LOBES)} and {NONE}.")
         if self.segment not in ("", NONE, *SEGMENTS):

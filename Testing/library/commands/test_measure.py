@@ -94,6 +94,13 @@ def test_ct_probability_and_curves_add_their_files(a_mask_file, tmp_path):
     assert len(json.loads((request.output / measuring.CURVES).read_text())["markups"]) == 7
 
 
+def test_curves_of_an_older_result_do_not_stay_beside_a_new_one(a_mask_file, tmp_path):
+    run_measure(MeasureRequest(a_mask_file, tmp_path / "r", curves=True), silent)
+    assert (tmp_path / "r" / measuring.CURVES).exists()
+    run_measure(MeasureRequest(a_mask_file, tmp_path / "r", voxels=True, force=True), silent)
+    assert not (tmp_path / "r" / measuring.CURVES).exists()
+
+
 def test_names_by_hand_are_in_every_file(a_mask_file, a_result, tmp_path, capsys):
     branch = AirwayTree.from_json((a_result / TREE).read_text()).branch(7)
     near = (branch.points_mm[len(branch.points_mm) // 2] + [0.5, -0.5, 0.5]).tolist()

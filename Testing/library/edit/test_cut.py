@@ -45,6 +45,12 @@ def test_the_side_to_keep_can_be_said():
     assert not gone[tuple(np.rint(voxel(50.0, 20.0, 55.0)).astype(int))]
 
 
+def test_a_point_to_keep_that_is_far_from_the_airways_is_named():
+    scan = a_scan(TRUNK, BRANCH, CHILD)
+    with pytest.raises(AirwaySegError, match=r"The point to keep lies \d+ mm from the airways"):
+        beyond(scan, voxel(50.0, 20.0, 38.0), keep=voxel(0.0, 0.0, 0.0))
+
+
 def test_the_cross_section_is_the_narrowest_through_the_point():
     scan = a_scan(TRUNK, BRANCH)
     cut = beyond(scan, voxel(50.0, 20.0, 40.0))

@@ -219,6 +219,7 @@ def test_one_point_and_one_name_are_enough_in_a_file():
         ({"points_mm": [[1, 2, 3]], "segment": "RB11"}, "'RB11' is no segment"),
         ({"points_mm": [[1, 2, 3]], "segment": "RB6", "lobe": RUL}, "RB6 is a segment of the right lower lobe"),
         ({"points_mm": [], "segment": "RB6"}, "'RB6' has no points"),
+        ({"points_mm": [[1e308, 0, 0]], "segment": "RB6"}, "'RB6' has no points, or points that are not numbers"),
         ({"points_mm": [[1, 2]], "segment": "RB6"}, "not a valid list of names"),
         ({"points_mm": [[1, 2, 3]], "segment": "RB6", "with_subtree": "no"}, "with_subtree is 'no'"),
         ({"segment": "RB6"}, "points_mm"),
