@@ -1,6 +1,7 @@
 """The argument parser of both command lines, which checks paths."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.register("type", Path, path_of)
+        self._negative_number_matcher = re.compile(r"^-[.\d]")  # of a point -32.5,1,2: a value, no option
 
 
 def path_of(text: str) -> Path:

@@ -16,6 +16,7 @@ from conftest import DarkIsAirway
 from source_tree import ROOT
 
 from AirwaySegLib.__main__ import main
+from AirwaySegLib.arguments import Parser
 from AirwaySegLib.commands import measure as measuring
 from AirwaySegLib.commands import segment as batches
 from AirwaySegLib.errors import AirwaySegError
@@ -457,3 +458,9 @@ def test_a_link_to_itself_in_a_batch_does_not_stop_the_others(a_ct, some_weights
     assert _segment(*arguments) == 2
     assert (tmp_path / "out" / "chest" / "report.json").exists()
     assert "1 of 2 inputs failed" in caplog.text and "unexpected" not in caplog.text
+
+
+def test_a_point_may_begin_with_a_minus():
+    parser = Parser()
+    parser.add_argument("--at", action="append")
+    assert parser.parse_args(["--at", "-32.5,-1,2", "--at", "-.5,1,2"]).at == ["-32.5,-1,2", "-.5,1,2"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.files.atomic_output import check_free, delivered_into, write_text
 from AirwaySegLib.files.ct_checks import Spacing
 from AirwaySegLib.files.folder_lock import locked
@@ -48,6 +49,8 @@ DISTANCES = {
 }
 MAPS, VOXELS = (BRANCH_MAP, *DISTANCES), "voxels.npz"
 """The maps, and the file that can be written instead of them: their values at the airway voxels only."""
+REPORT = "report.json"
+"""What `airwayseg segment` leaves of how a result came about."""
 PARTS = "parts.npz"
 """What was computed for each part of the airways, for the next measurement; written beside `VOXELS`."""
 PROBABILITY = "probability"
@@ -121,9 +124,25 @@ def run_measure(request: MeasureRequest, progress: Progress) -> str:
         return _run_measure(request, progress)
 
 
+def check_no_report(folder: Path) -> None:
+    """Refuse to mix files of another mask into a result of `airwayseg segment`, whose report would be untrue.
+
+    Raises
+    ------
+    AirwaySegError
+        If the folder has a report.
+    """
+    if (folder / REPORT).exists():
+        raise AirwaySegError(
+            f"{folder} holds a result of `airwayseg segment`, whose other files would not fit; choose another folder."
+        )
+
+
 def _run_measure(request: MeasureRequest, progress: Progress) -> str:
     others = ((CURVES,) if request.curves else ()) + ((PREVIEW,) if request.ct and not request.voxels else ())
     check_free(request.output, result_files(request.voxels, request.ct is not None) + others, request.force)
+    if request.mask.resolve().parent != request.output.resolve():
+        check_no_report(request.output)
     progress("read", 0, 1)
     names = read_names(request.names) if request.names else ()
     known = KnownParts.read(request.known) if request.known else None

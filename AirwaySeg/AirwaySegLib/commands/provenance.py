@@ -21,7 +21,7 @@ from AirwaySegLib.files.volume import Volume
 from AirwaySegLib.pipeline import RunReport
 from AirwaySegLib.settings import SegmentSettings
 
-REPORT = "report.json"
+REPORT = measure.REPORT
 """The last file of a result: with it the result is complete."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AirwaySegLib import __version__
+from AirwaySegLib.commands.measure import check_no_report
 from AirwaySegLib.files.atomic_output import check_free, delivered_into, write_text
 from AirwaySegLib.files.ct_checks import Spacing
 from AirwaySegLib.files.folder_lock import locked
@@ -91,6 +92,7 @@ def run_repair(request: RepairRequest, progress: Progress) -> str:
 def _run_repair(request: RepairRequest, progress: Progress) -> str:
     settings = request.settings
     check_free(request.output, (MASK, *FILES), request.force)
+    check_no_report(request.output)
     repair_model = open_repair_model(settings, with_ct=request.ct is not None)
     progress("read", 0, 1)
     mask, source, about_ct = _read(request)

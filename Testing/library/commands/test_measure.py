@@ -94,6 +94,19 @@ def test_ct_probability_and_curves_add_their_files(a_mask_file, tmp_path):
     assert len(json.loads((request.output / measuring.CURVES).read_text())["markups"]) == 7
 
 
+def test_a_result_of_segment_is_not_mixed_with_the_tree_of_another_mask(a_mask_file, tmp_path, capsys):
+    folder = tmp_path / "result"
+    folder.mkdir()
+    (folder / "report.json").write_text("{}")
+    for command in ("measure", "repair"):
+        assert main([command, str(a_mask_file), "-o", str(folder), "--progress", "none", "--force"]) == 2
+        assert "choose another folder" in capsys.readouterr().err
+        assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["report.json"]
+    own = folder / "airways.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(a_mask_file)), str(own))
+    assert main(["measure", str(own), "-o", str(folder), "--progress", "none", "--force"]) == 0
+
+
 def test_curves_of_an_older_result_do_not_stay_beside_a_new_one(a_mask_file, tmp_path):
     run_measure(MeasureRequest(a_mask_file, tmp_path / "r", curves=True), silent)
     assert (tmp_path / "r" / measuring.CURVES).exists()
