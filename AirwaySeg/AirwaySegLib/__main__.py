@@ -353,9 +353,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.prediction, options.reference, options.protocol, options.json, options.csv, options.force, options.axes
     )
     with _shown(options.progress) as progress:
-        text = run_evaluation(request, progress)
+        text, failed = run_evaluation(request, progress)
     print(json.dumps({"result": text}) if options.progress == "json" else text)
-    return 0
+    return EXIT_FAILED if failed else 0
 
 
 def _list_weights(_options: argparse.Namespace) -> int:

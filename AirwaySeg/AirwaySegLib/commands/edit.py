@@ -13,6 +13,7 @@ from AirwaySegLib.edit.grow import Growth, grow
 from AirwaySegLib.edit.reconnect import bridge, reconnect
 from AirwaySegLib.edit.scan import Part, Scan, Voxels
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.atomic_output import check_free
 from AirwaySegLib.files.ct_checks import Spacing
 from AirwaySegLib.files.volume import (
     Volume,
@@ -193,8 +194,9 @@ def _in_words(growth: Growth) -> str:
 def _check_output(request: EditRequest) -> None:
     if request.output.suffix != MASK_ENDING:
         raise AirwaySegError(f"{request.output} does not end in {MASK_ENDING}, the format of the new mask.")
-    if request.output.exists() and not request.force:
-        raise AirwaySegError(f"{request.output} exists already; use --force to replace it.")
+    if request.output.is_dir():
+        raise AirwaySegError(f"{request.output} is a folder; give a file for the new mask.")
+    check_free(request.output.absolute().parent, (request.output.name,), request.force)
 
 
 def _read(request: EditRequest) -> tuple[Volume, Scan]:

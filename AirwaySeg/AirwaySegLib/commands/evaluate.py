@@ -41,12 +41,13 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Report:
-    """Metrics by case name, and a sentence for each case that could not be compared."""
+    """Metrics by case name, a sentence for each case without them, and how many pairs could not be compared."""
 
     protocol: str
     cases: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
     axes: str = AXES[0]
+    failed: int = 0
 
 
 # Masks in files -------------------------------------------------------------------------------------------------------
@@ -125,11 +126,16 @@ def evaluate_folders(
     progress("evaluate", len(names), len(names))
     if not cases:
         raise AirwaySegError(f"No case could be compared. {' '.join(notes)}")
-    return Report(protocol, cases, tuple(notes), axes)
+    return Report(protocol, cases, tuple(notes), axes, len(names) - len(cases))
 
 
-def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
-    """Compare two masks, or all of two folders, write the files asked for, and return the text to print.
+def run_evaluation(request: EvaluationRequest, progress: Progress) -> tuple[str, int]:
+    """Compare two masks, or all of two folders, and write the files asked for.
+
+    Returns
+    -------
+    tuple[str, int]
+        The text to print, and how many pairs of two folders could not be compared.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
         return _run_evaluation(request, progress)
 
 
-def _run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
+def _run_evaluation(request: EvaluationRequest, progress: Progress) -> tuple[str, int]:
     _check_outputs(request)
     if _is_pair(request.prediction, request.reference):
         progress("evaluate", 0, 1)
@@ -161,7 +167,7 @@ def _run_evaluation(request: EvaluationRequest, progress: Progress) -> str:
         write_text(request.json_file, json_text(report))
     if request.csv_file is not None:
         write_text(request.csv_file, csv_text(report))
-    return text
+    return text, report.failed
 
 
 def _is_pair(prediction: Path, reference: Path) -> bool:

@@ -55,20 +55,25 @@ class Cut:
         return np.sort(np.ravel_multi_index(tuple(self.voxels.T), shape))
 
 
-def beyond(scan: Scan, point: NDArray, keep: NDArray | None = None) -> Cut:
+def beyond(scan: Scan, point: NDArray, keep: NDArray | None = None, keep_anywhere: bool = False) -> Cut:
     """What hangs on the tree beyond the narrowest cross-section through a point (3,), fractions of voxels allowed.
 
-    The side that holds ``keep`` stays, by default the larger one.
+    The side that holds ``keep`` stays, by default the larger one. With ``keep_anywhere`` it may lie in airways that are
+    not connected to the point; then the larger side stays.
 
     Raises
     ------
     AirwaySegError
-        If the airways are not within `NEAR_MM` of the point, or a cut there parts nothing.
+        If the airways are not within `NEAR_MM` of the point, a cut there parts nothing, or ``keep`` is not connected.
     """
     lumen = _lumen(scan)
     row = _nearest(lumen, point, scan)
     section = _narrowest(lumen, row, scan)
     stays = None if keep is None else _nearest(lumen, keep, scan, "point to keep")
+    if stays is not None and lumen.components[stays] != lumen.components[row]:
+        if not keep_anywhere:
+            raise AirwaySegError("The point to keep is not connected to the point of the cut.")
+        stays = None
     return _cut(lumen, section, stays, scan, lumen.components == lumen.components[row])
 
 

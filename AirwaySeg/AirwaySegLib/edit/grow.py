@@ -164,10 +164,11 @@ def _checked(scan: Scan, points: NDArray) -> NDArray[np.intp]:
         raise AirwaySegError("An airway is grown on its CT or on a probability; neither is given.")
     if not len(points) or not np.isfinite(points).all():
         raise AirwaySegError("There is no point to grow an airway from.")
-    voxels = np.rint(points).astype(np.intp)
-    outside = ((voxels < 0) | (voxels >= scan.shape)).any(axis=1)
+    nearest = np.rint(points)
+    outside = ((nearest < 0) | (nearest >= scan.shape)).any(axis=1)
     if outside.any():
         raise refuse(int(outside.argmax()), len(points), "lies outside the scan")
+    voxels = nearest.astype(np.intp)
     for row in np.flatnonzero([is_empty(scan, voxel) for voxel in voxels]):
         raise refuse(int(row), len(points), EMPTY)
     return voxels

@@ -91,7 +91,7 @@ def reconnect(scan: Scan, joint: NDArray, parent: NDArray) -> Reconnection:
         As `cut.beyond` and `bridge`, or if more than half of the airways would be moved.
     """
     _near(scan, parent)
-    cut = beyond(scan, joint, parent)
+    cut = beyond(scan, joint, parent, keep_anywhere=True)
     whole = int(np.count_nonzero(scan.airways.array))
     if 2 * len(cut.voxels) > whole:
         raise AirwaySegError("The new parent lies beyond the cut: choose one on the side that stays.")

@@ -90,6 +90,8 @@ def delivered_into(folder: Path, last: str, replaced: tuple[str, ...] = ()) -> I
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block ends well, what it wrote there takes that name.
 
+    A folder that is missing is made.
+
     Raises
     ------
     AirwaySegError
@@ -97,6 +99,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     unfinished = path.with_name(unfinished_names(path.name).replace("*", str(os.getpid())))
     try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         os.replace(unfinished, path)
     except OSError as error:
@@ -112,7 +115,7 @@ def unfinished_names(name: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, with its folder if that is missing; it appears under its name only when it is complete.
+    """Write a UTF-8 file; it appears under its name only when it is complete. A folder that is missing is made.
 
     Raises
     ------
@@ -120,7 +123,6 @@ def write_text(path: Path, text: str) -> None:
         If it cannot be written.
     """
     with written_whole(path) as unfinished:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 

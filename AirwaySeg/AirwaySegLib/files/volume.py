@@ -24,8 +24,8 @@ SEGMENTATION = "airways.nrrd"
 """The mask in a result folder of `airwayseg segment`."""
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-MOST_LABELS = 100
-"""A label image has fewer values; a CT or a probability map has more."""
+MOST_LABELS = {1: 100, 2: 1000}
+"""By bytes of a value: a label image has no more values (of 8 bits it may be a probability); wider ones: as 2."""
 
 _NRRD_TYPES = {"uint8": "uchar", "int8": "signed char", "int16": "short", "uint16": "ushort", "float32": "float"}
 
@@ -145,8 +145,9 @@ def read_mask(path: str | Path, spacing_mm: Spacing | None = None) -> Volume:
     if values.min(initial=0) < 0:
         raise AirwaySegError(f"{path} holds values below 0: it is a CT, not a mask.")
     some = values[:: max(1, len(values) // 32)]
-    if len(np.unique(some[some > 0])) > MOST_LABELS:
-        raise AirwaySegError(f"{path} holds more than {MOST_LABELS} values: it is an image, not a mask.")
+    most = MOST_LABELS[min(values.dtype.itemsize, 2)]
+    if len(np.unique(some[some > 0])) > most:
+        raise AirwaySegError(f"{path} holds more than {most} values: it is an image, not a mask.")
     return _volume_of(image, path, "", values != 0)
 
 

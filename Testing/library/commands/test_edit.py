@@ -7,6 +7,8 @@ from phantoms import Tube, draw_tubes
 from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from AirwaySegLib.__main__ import main
+from AirwaySegLib.commands import edit
+from AirwaySegLib.files.volume import read_mask
 
 SPACING_MM = (0.8, 0.7, 0.7)
 SHAPE = (80, 60, 90)
@@ -133,6 +135,7 @@ def test_what_cannot_be_joined_is_refused_in_one_sentence(files, capsys, options
         (["--at=1,2"], "not of the form X,Y,Z"),
         (["--at=nan,1,1"], "not of the form X,Y,Z"),
         (["--at=500,500,500"], "outside the scan"),
+        (["--at=1e300,1,1"], "outside the scan"),
         (["--voxel", "--at=21,28,40"], "in the airways already"),
     ],
 )
@@ -158,3 +161,18 @@ def test_a_file_is_replaced_only_with_force(files, capsys):
     assert main([*call, "--force"]) == 0
     assert main(["cut", str(files / "whole.nrrd"), "--at=1,1,1", "-o", str(files / "x.nii")]) == 2
     assert ".nrrd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("whole.nrrd/cut.nrrd", "is a file"), ("folder.nrrd", "give a file"), ("none/cut.nrrd", "")]
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(files, capsys, monkeypatch, place, words):
+    (files / "folder.nrrd").mkdir(exist_ok=True)
+    read = []
+    monkeypatch.setattr(edit, "read_mask", lambda *given: read.append(given) or read_mask(*given))
+    call = ["cut", str(files / "whole.nrrd"), f"--at={lps((35.0, 20.0, 30.0))}", "-o", str(files / place), "--force"]
+    if words:
+        assert main(call) == 2 and not read
+        assert words in capsys.readouterr().err
+    else:
+        assert main(call) == 0 and (files / place).is_file()

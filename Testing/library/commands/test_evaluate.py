@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from phantoms import Tube, a_deep_tree, a_forked_tree, draw_tubes
 
+from AirwaySegLib.__main__ import main
 from AirwaySegLib.commands import segment as batch
 from AirwaySegLib.commands.evaluate import (
     SEGMENTATION,
@@ -196,7 +197,8 @@ def test_two_files_of_different_formats_are_compared(tmp_path, a_tree, a_broken_
     expected = compare(a_broken_tree, a_tree, SPACING_MM, PROTOCOLS["atm22"])
     assert isinstance(expected, Metrics)
     assert as_numbers(evaluate_pair(prediction, reference)) == pytest.approx(as_numbers(expected))
-    text = run_evaluation(EvaluationRequest(prediction, reference), silent)
+    text, failed = run_evaluation(EvaluationRequest(prediction, reference), silent)
+    assert not failed
     assert (
         f"{'BD':<14}{57.1:>8}  4 of 7 branches" in text
         and "only per 100 voxels of the reference" in text
@@ -261,7 +263,8 @@ def test_cases_of_two_folders_are_paired_by_name_and_partners_that_miss_are_name
 def test_mean_and_deviation_are_in_json_csv_and_text(two_folders, tmp_path):
     files = tmp_path / "out" / "results.json", tmp_path / "out" / "results.csv"
     seen = []
-    text = run_evaluation(EvaluationRequest(*two_folders, "atm22", *files), lambda *step: seen.append(step))
+    text, failed = run_evaluation(EvaluationRequest(*two_folders, "atm22", *files), lambda *step: seen.append(step))
+    assert failed == 1
     content = json.loads(files[0].read_text())
     bds = [0.0, 4 / 7, 1.0]
     assert content["mean"]["bd"] == pytest.approx(np.mean(bds))
@@ -278,6 +281,14 @@ def test_mean_and_deviation_are_in_json_csv_and_text(two_folders, tmp_path):
         "57.1",
     ]
     assert lines[-1].startswith("case5:") and seen[-1] == ("evaluate", 4, 4)
+
+
+def test_the_exit_code_tells_of_pairs_that_could_not_be_compared(two_folders, capsys):
+    folders = [str(folder) for folder in two_folders]
+    assert main(["evaluate", *folders]) == 2
+    assert "mean of 3" in capsys.readouterr().out
+    (two_folders[0] / "case5.nrrd").unlink()
+    assert main(["evaluate", *folders]) == 0
 
 
 def test_a_folder_without_a_common_name_and_a_name_twice_are_refused(two_folders, tmp_path, a_tree):

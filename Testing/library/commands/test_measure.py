@@ -190,10 +190,11 @@ def written(values: np.ndarray, path: Path) -> Path:
         (np.zeros((9, 9, 9), np.uint8), "empty"),
         (np.full((9, 9, 9), -1000, np.int16), "it is a CT"),
         (np.full((9, 9, 9), 0.5, np.float32), "fractions"),
-        (np.arange(1000, dtype=np.uint16).reshape(10, 10, 10), "more than 100 values"),
+        (np.arange(8000, dtype=np.uint16).reshape(20, 20, 20), "more than 1000 values"),
+        (np.arange(1000).reshape(10, 10, 10).astype(np.uint8), "more than 100 values"),
         (np.ones((9, 9), np.uint8), "three axes"),
     ],
-    ids=["empty", "CT", "fractions", "many values", "flat"],
+    ids=["empty", "CT", "fractions", "many values", "many grey values", "flat"],
 )
 def test_what_is_no_mask_is_refused_in_a_sentence_and_leaves_nothing(values, sentence, tmp_path, capsys):
     path = written(values, tmp_path / "mask.nrrd")

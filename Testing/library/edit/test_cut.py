@@ -94,6 +94,7 @@ def test_an_array_that_covers_only_the_airways_gives_the_same():
         (lambda scan: beyond(scan, voxel(50.0, 36.0, 60.0)), "from the airways"),
         (lambda scan: between(scan, voxel(50.0, 20.0, 40.0), voxel(50.0, 20.0, 40.5)), "too close"),
         (lambda scan: between(scan, voxel(50.0, 20.0, 40.0), voxel(10.0, 20.0, 70.0)), "not connected"),
+        (lambda scan: beyond(scan, voxel(50.0, 20.0, 38.0), voxel(10.0, 20.0, 70.0)), "point to keep is not connected"),
         (lambda scan: beyond(Scan(Part(np.zeros(SHAPE, bool)), SPACING_MM, SHAPE), voxel(1, 1, 1)), "empty"),
     ],
 )

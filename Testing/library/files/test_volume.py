@@ -373,6 +373,10 @@ def test_a_full_disk_gives_one_sentence_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_does_not_exist_gives_one_sentence(tmp_path, some_hounsfield):
-    with pytest.raises(AirwaySegError, match="cannot be written: No such file or directory"):
-        write_nrrd(tmp_path / "no" / "out.nrrd", some_hounsfield, Volume(some_hounsfield, (1, 1, 1)))
+def test_a_folder_that_is_missing_is_made_and_one_that_cannot_be_made_gives_one_sentence(tmp_path, some_hounsfield):
+    volume = Volume(some_hounsfield, (1, 1, 1))
+    path = tmp_path / "new" / "out.nrrd"
+    write_nrrd(path, some_hounsfield, volume)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), some_hounsfield)
+    with pytest.raises(AirwaySegError, match=r"out.nrrd cannot be written: (Not a directory|File exists)"):
+        write_nrrd(path / "out.nrrd", some_hounsfield, volume)
