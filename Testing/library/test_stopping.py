@@ -159,10 +159,15 @@ def test_a_stop_where_python_drops_the_exception_still_stops(a_mask, tmp_path, n
 
 
 WORKERS_THAT_WRITE = """
-import os, sys, time
+import os, shutil, sys, time
 from AirwaySegLib.files.atomic_output import delivered_into
 from AirwaySegTraining.simulator import simulate
 from AirwaySegTraining.__main__ import main
+remove = shutil.rmtree
+def remove_slowly(path, ignore_errors):
+    time.sleep(0.5)  # meanwhile the command, stopped too, stops its workers once more
+    remove(path, ignore_errors)
+shutil.rmtree = remove_slowly
 def write_for_ever(case, folder):
     with delivered_into(folder, last="case.json") as unfinished:
         (unfinished / "ct.nrrd").write_text("a part")

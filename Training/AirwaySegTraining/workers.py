@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import active_children
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 
@@ -39,9 +39,15 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _stop_once(number: int, _frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; a second signal, as from the command that was stopped too, does not stop the cleaning."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _stoppable(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call the function. SIGTERM raises KeyboardInterrupt in it, so that it cleans up, and then ends the process."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop_once)
     try:
         return function(*args, **kwargs)
     except KeyboardInterrupt:
