@@ -7,13 +7,8 @@ import sys
 
 import pytest
 
-from AirwaySegSlicer.commands.console_process import (
-    MODULE_FOLDER,
-    ConsoleProcess,
-    descendants,
-    kill_tree,
-    parse_progress,
-)
+from AirwaySegSlicer.commands.child_process import MODULE_FOLDER, descendants, kill_tree
+from AirwaySegSlicer.commands.console_process import ConsoleProcess, parse_progress
 
 SLEEPER = """
 import subprocess, sys, time
@@ -95,7 +90,7 @@ def test_a_name_in_any_script_is_printed_and_read_whatever_the_computers_languag
         return subprocess.Popen([sys.executable, "-c", PRINTS], env=environment, **streams)
 
     lines, ends = [], []
-    monkeypatch.setattr("AirwaySegSlicer.commands.console_process.slicer_python", lambda: sys.executable)
+    monkeypatch.setattr("AirwaySegSlicer.commands.child_process.slicer_python", lambda: sys.executable)
     process = ConsoleProcess(launch, lambda *step: None, ends.append, lines.append)
     process.start([])
     process.wait()

@@ -8,7 +8,7 @@ import module_scenes as scenes
 import pytest
 from module_commands import OUTCOME
 
-from AirwaySegSlicer.commands import console_process as process
+from AirwaySegSlicer.commands import child_process as process
 from AirwaySegSlicer.commands import finetune as finetuning
 from AirwaySegSlicer.commands import installation
 from AirwaySegSlicer.commands import probe_child as probe

@@ -80,6 +80,31 @@ def test_an_update_takes_the_marks_away_but_not_from_what_it_does_not_renew(a_sh
     assert marked(a_shown_tree) == {nodes.PLOT_CHART}
 
 
+def test_after_an_edit_a_process_waits_and_the_update_takes_it(a_shown_tree):
+    children = a_shown_tree.host.children
+    before = len(children)
+    pause(a_shown_tree)
+    assert len(children) == before
+    cut(a_shown_tree)
+    pause(a_shown_tree)
+    assert "AirwaySegLib.early" in children[-1].args and len(children) == before + 1
+    a_shown_tree.click("updateButton")
+    a_shown_tree.wait()
+    assert len(children) == before + 1 and children[-1].poll() == 0
+    assert nodes.CENTERLINE not in marked(a_shown_tree)
+
+
+def test_where_the_tree_follows_each_edit_a_process_waits_for_the_next_one(a_shown_tree):
+    a_shown_tree.click("autoUpdateCheckBox")
+    cut(a_shown_tree)
+    pause(a_shown_tree)
+    a_shown_tree.wait()
+    child = a_shown_tree.host.children[-1]
+    assert "AirwaySegLib.early" in child.args and child.poll() is None
+    a_shown_tree.logic.close()
+    assert child.wait() != 0
+
+
 def test_undo_takes_the_marks_away_and_redo_brings_them_back(a_shown_tree):
     editor = a_shown_tree.section("Correct").editor
     cut(a_shown_tree)

@@ -15,8 +15,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+from AirwaySegLib.early import arguments_in
 
 REPORT = {
     "program": "AirwaySeg 0.1.0",
@@ -174,4 +177,6 @@ if __name__ == "__main__":
     else:
         commands = {"segment": segment, "measure": measure, "finetune": finetune}
         commands |= {"simulate": simulate, "cases": cases}
+        if package == "AirwaySegLib.early":
+            rest = [rest[0], *(arguments_in(Path(rest[1])) or sys.exit(130))]
         commands[rest[0]](rest[1:])

@@ -40,7 +40,7 @@ def _ignore_interrupts() -> None:
 
 
 def _stop_once(number: int, _frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; a second signal, as from the command that was stopped too, does not stop the cleaning."""
+    """Raise KeyboardInterrupt; a second signal, as from a command that was stopped too, does not stop the cleaning."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 

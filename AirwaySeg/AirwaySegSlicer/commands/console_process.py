@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
-import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from AirwaySegSlicer.commands.child_process import LIBRARY, kill_tree, launched
+from AirwaySegSlicer.commands.early_process import EarlyProcess
 
 try:
     from slicer.i18n import tr as _
@@ -18,13 +18,6 @@ except ImportError:  # Outside Slicer nothing is translated.
 
     def _(text: str) -> str:
         return text
-
-
-MODULE_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-LIBRARY, TRAINING = "AirwaySegLib", "AirwaySegTraining"
-
-UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
-"""Environment of a command: it reads and prints names in any script, whatever the computer's language."""
 
 
 def ignore_line(line: str) -> None:
@@ -42,7 +35,7 @@ class ConsoleProcess:
     done, total)`` is called for each progress step, ``on_line`` with every other line, ``on_completed`` once with the
     error as one sentence, empty if there was none or the run was cancelled without a reason. All are called from `poll`
     and `wait`, and released after the end. ``seconds_left`` is the command's estimate for the current stage, None
-    without one.
+    without one. ``early`` is a process that waits for the arguments; it belongs to the run now.
 
     The callbacks of `slicer.util` itself are not used: it makes a new timer ten times a second, and keeps each of them,
     with all that it refers to, until Slicer ends.
@@ -55,6 +48,7 @@ class ConsoleProcess:
         on_completed: Callable[[str], None],
         on_line: Callable[[str], None] = ignore_line,
         module: str = LIBRARY,
+        early: EarlyProcess | None = None,
     ) -> None:
         self._launch = launch
         self._on_progress: Callable[[str, int, int], None] = on_progress
@@ -63,6 +57,7 @@ class ConsoleProcess:
         self._module = module
         self._last_line = ""
         self._process: subprocess.Popen | None = None
+        self._early = early
         self._output: queue.SimpleQueue[str | int] = queue.SimpleQueue()
         self.cancelled = False
         self.reason = ""
@@ -73,14 +68,10 @@ class ConsoleProcess:
 
         Raises RuntimeError when that Python or the package is not found.
         """
-        folder = package_folder(self._module)
-        environment = dict(UTF8)
-        if folder != MODULE_FOLDER:
-            known = [MODULE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
-            environment["PYTHONPATH"] = os.pathsep.join(known)
-        command = [slicer_python(), "-m", self._module, *arguments]
-        # -m looks for the package in the working directory.
-        self._process = self._launch(command, useStartupEnvironment=False, updateEnvironment=environment, cwd=folder)
+        if self._early is not None and self._early.begin(arguments):
+            self._process = self._early.process
+        else:
+            self._process = launched(self._launch, self._module, arguments)
         threading.Thread(target=_read_output, args=(self._process, self._output), daemon=True).start()
 
     @property
@@ -109,6 +100,7 @@ class ConsoleProcess:
         """
         if self._process is None:
             self.cancelled, self.reason = True, reason
+            self._discard_early()
         elif self._process.poll() is None:
             self.cancelled, self.reason = True, reason
             kill_tree(self._process.pid)
@@ -136,10 +128,16 @@ class ConsoleProcess:
 
     def end(self, message: str) -> None:
         """Pass on the end, also of a command that was never started, and release all callbacks."""
+        self._discard_early()
         on_completed = self._on_completed
         self._on_progress, self._on_completed, self._on_line = ignore_progress, None, ignore_line
         if on_completed is not None:
             on_completed(message)
+
+    def _discard_early(self) -> None:
+        if self._early is not None:
+            self._early.discard()
+            self._early = None
 
 
 def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]) -> None:
@@ -153,22 +151,6 @@ def _read_output(process: subprocess.Popen, output: queue.SimpleQueue[str | int]
                 output.put(line.rstrip())
     finally:
         output.put(process.wait())
-
-
-def slicer_python() -> str:
-    """Slicer's Python interpreter; raises RuntimeError when it is not on the path."""
-    python = shutil.which("PythonSlicer")
-    if not python:
-        raise RuntimeError(_("Slicer's Python (PythonSlicer) was not found."))
-    return python
-
-
-def package_folder(module: str) -> str:
-    """The folder with this package: the module's folder, or `Training` beside it in the source tree."""
-    for folder in (MODULE_FOLDER, os.path.join(os.path.dirname(MODULE_FOLDER), "Training")):
-        if os.path.isdir(os.path.join(folder, module.split(".")[0])):
-            return folder
-    raise RuntimeError(_("{package} is not installed beside the module AirwaySeg.").format(package=module))
 
 
 def parse_progress(line: str) -> tuple[str, int, int] | None:
@@ -186,25 +168,3 @@ def parse_seconds_left(line: str) -> float | None:
         return float(json.loads(line)["seconds_left"])
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process and its descendants: killing the launcher PythonSlicer alone would leave its Python running."""
-    if os.name == "nt":
-        subprocess.run(["taskkill", "/F", "/T", "/PID", str(pid)], capture_output=True)
-        return
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    parents = {int(child): int(parent) for child, parent in (row.split() for row in table.splitlines())}
-    for one in descendants(pid, parents):
-        try:
-            os.kill(one, signal.SIGKILL)
-        except ProcessLookupError:
-            continue  # It ended in the meantime.
-
-
-def descendants(pid: int, parents: dict[int, int]) -> list[int]:
-    """The process and everything below it, parents before children; `parents` maps a process to its parent."""
-    found = [pid]
-    for one in found:
-        found.extend(child for child, parent in parents.items() if parent == one and child != one)
-    return found

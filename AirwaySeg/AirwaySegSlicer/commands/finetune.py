@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import TRAINING
+from AirwaySegSlicer.commands.child_process import TRAINING
 from AirwaySegSlicer.commands.jobs import Job
 
 BETTER, NOT_BETTER, UNKNOWN = VERDICTS = ("better", "not better", "unknown")

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import LIBRARY, ConsoleProcess, ignore_line, ignore_progress
+from AirwaySegSlicer.commands.child_process import LIBRARY
+from AirwaySegSlicer.commands.console_process import ConsoleProcess, ignore_line, ignore_progress
+from AirwaySegSlicer.commands.early_process import EarlyProcess
 from AirwaySegSlicer.commands.wording import with_node_names
 from AirwaySegSlicer.event_loop import call_later
 
@@ -60,22 +63,32 @@ class Job:
     generator that yields now and then, so that the window stays responsive, and returns them at its end.
     ``collect(folder)`` makes the result, or a `Partial` one, after the command has succeeded. ``module`` is the package
     that is run. ``names`` gives for an input file the name of its node, which the user reads instead of the file's.
+    ``early`` is the library's command if it loads its packages while its input is prepared, or before.
     """
 
     prepare: Callable[[str], Steps | list[str]]
     collect: Callable[[str], Any]
     module: str = LIBRARY
     names: dict[str, str] = field(default_factory=dict)
+    early: str = ""
 
 
 def start_job(
-    job: Job, listener: Listener, launch: Callable[..., subprocess.Popen] | None = None, blocking: bool = False
+    job: Job,
+    listener: Listener,
+    launch: Callable[..., subprocess.Popen] | None = None,
+    blocking: bool = False,
+    early: EarlyProcess | None = None,
 ) -> ConsoleProcess:
     """Run a job; with ``blocking`` it has ended when this returns.
 
-    ``launch`` replaces `slicer.util.launchConsoleProcess`. Errors of the preparation up to its first pause are raised
-    here; later ones, and those of collecting the result, reach the listener as the sentence.
+    ``launch`` replaces `slicer.util.launchConsoleProcess`, ``early`` is a process that loads the job's command already
+    (by default one is started here, for a job that wants one). Errors of the preparation up to its first pause are
+    raised here; later ones, and those of collecting the result, reach the listener as the sentence.
     """
+    launch = launch or slicer.util.launchConsoleProcess
+    if job.early and early is None:
+        early = EarlyProcess(launch, job.early)
     folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
     worded = with_node_names(job.names)
 
@@ -98,8 +111,7 @@ def start_job(
         """Give the listener a line with the names of nodes."""
         listener.on_line(worded(line))
 
-    launch = launch or slicer.util.launchConsoleProcess
-    run = ConsoleProcess(launch, listener.on_progress, on_completed, on_line, job.module)
+    run = ConsoleProcess(launch, listener.on_progress, on_completed, on_line, job.module, early)
     try:
         steps = job.prepare(folder)
         if isinstance(steps, list):
@@ -173,6 +185,7 @@ class Runs:
     def __init__(self, launch: Callable[..., subprocess.Popen]) -> None:
         self._launch = launch
         self._runs: dict[str, ConsoleProcess] = {}
+        self._early: dict[str, EarlyProcess] = {}
 
     def is_running(self, slot: str) -> bool:
         """Whether a job runs in the slot."""
@@ -205,9 +218,22 @@ class Runs:
             self._runs.pop(slot, None)
             listener.on_finished(result, message)
 
-        run = start_job(job, replace(listener, on_finished=on_finished), self._launch, blocking)
+        early = self._early.pop(job.early, None)
+        run = start_job(job, replace(listener, on_finished=on_finished), self._launch, blocking, early)
         if not run.ended:
             self._runs[slot] = run
+
+    def load_early(self, command: str) -> None:
+        """Let a process load what a command needs, for the next job that wants it.
+
+        Where that fails nothing is said: the job itself will say why.
+        """
+        waiting = self._early.get(command)
+        if waiting is not None and not waiting.waits:
+            self._early.pop(command).discard()
+        if command not in self._early:
+            with suppress(RuntimeError, OSError):
+                self._early[command] = EarlyProcess(self._launch, command)
 
     def cancel(self, slot: str, reason: str = "") -> None:
         """Kill the slot's job; its listener gets the end, with the reason (a sentence), from the event loop."""
@@ -215,7 +241,9 @@ class Runs:
             self._runs[slot].cancel(reason)
 
     def cancel_all(self) -> None:
-        """Kill all jobs."""
+        """Kill all jobs, and what waits for one."""
+        while self._early:
+            self._early.popitem()[1].discard()
         for slot in list(self._runs):
             self.cancel(slot)
 

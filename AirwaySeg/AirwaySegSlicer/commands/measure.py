@@ -52,6 +52,9 @@ CT_MARGIN_MM = 16.0
 GAS_HU, TISSUE_HU = -500, 0
 """A volume whose part around the airways does not reach from here to there is no CT."""
 
+MEASURE = "measure"
+"""The library's command."""
+
 CENTERLINE_FILE, TABLE_FILE = "centerline.vtp", "branches.csv"
 WHOLE_NUMBERS = {"id", "parent", "component", "generation", "strahler", "points"}
 WORDS = {"name", "lobe", "segment", "by_hand"}
@@ -74,7 +77,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         measured.append(mask_signature(array, matrix, segment_id))
         array, matrix = with_margin(array, matrix, scan_of(segmentation_node))
         yield from write_pieces(array, matrix, path)
-        command = ["measure", path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
+        command = [MEASURE, path, "-o", result_folder(folder), "--voxels", "--progress", "json"]
         part = ct_part(segmentation_node, matrix, array.shape)
         if part is not None:
             yield
@@ -98,7 +101,7 @@ def measuring_job(segmentation_node: slicer.vtkMRMLSegmentationNode, maps: Maps)
         take_in_tree(result_folder(folder), segmentation_node, maps, measured[0])
         return segmentation_node
 
-    return Job(prepare, collect, names={"mask.nrrd": segmentation_node.GetName()})
+    return Job(prepare, collect, names={"mask.nrrd": segmentation_node.GetName()}, early=MEASURE)
 
 
 def with_margin(array: Array, matrix: vtk.vtkMatrix4x4, scan: Scan | None) -> tuple[Array, vtk.vtkMatrix4x4]:

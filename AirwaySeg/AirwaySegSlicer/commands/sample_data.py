@@ -10,7 +10,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import TRAINING, ConsoleProcess
+from AirwaySegSlicer.commands.child_process import TRAINING
+from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.installation import about_old_slicer
 from AirwaySegSlicer.commands.jobs import Job, Listener, start_job

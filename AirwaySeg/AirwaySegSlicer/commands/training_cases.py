@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from AirwaySegSlicer.commands.console_process import TRAINING
+from AirwaySegSlicer.commands.child_process import TRAINING
 from AirwaySegSlicer.commands.export import PROVENANCE, case_name, check_in_scene, provenance_document, write_provenance
 from AirwaySegSlicer.commands.finetune import TrainingCase, training_cases
 from AirwaySegSlicer.commands.jobs import Job, Steps

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from AirwaySegSlicer.commands.dependencies import ensure_packages
 from AirwaySegSlicer.commands.jobs import Listener
+from AirwaySegSlicer.commands.measure import MEASURE
 from AirwaySegSlicer.panel.panel import Panel, Section, errors_shown
 from AirwaySegSlicer.scene.edits import EditWatch, count_edits, take_back
 from AirwaySegSlicer.scene.following import follow_transform
@@ -234,7 +235,11 @@ class CorrectSection(Section):
         self.panel.update()
         parameters = self.panel.parameters or self.logic.getParameterNode()
         chosen = parameters.airways
-        if not parameters.autoUpdate or chosen is None or chosen not in edited:
+        if chosen is None or chosen not in edited:
+            return
+        if not parameters.autoUpdate:
+            if is_marked(companion(chosen, CENTERLINE)):
+                self.logic.runs.load_early(MEASURE)  # for the button Update
             return
         if companion(chosen, CENTERLINE) is None or is_out_of_date(chosen):
             if self.panel.is_busy():
@@ -246,6 +251,11 @@ class CorrectSection(Section):
     def on_update(self, checked: bool = False) -> None:
         """Update tree, table and overlays."""
         self.measure(self.panel.airways())
+
+    def measured(self) -> None:
+        """Be ready for the next edit."""
+        if self.panel.parameters and self.panel.parameters.autoUpdate:
+            self.logic.runs.load_early(MEASURE)
 
     def measure(self, airways: slicer.vtkMRMLSegmentationNode) -> None:
         """Start to measure."""
