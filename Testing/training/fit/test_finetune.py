@@ -300,7 +300,7 @@ def test_why_there_is_no_verdict_is_said_as_it_is():
     assert found == "unknown" and reason.startswith("validation.csv lacks figures of held-out cases")
 
 
-def test_other_weights_are_refused_on_resume_and_those_of_before_named(a_data_folder, weights, tmp_path):
+def test_other_weights_are_refused_on_resume_and_those_of_before_named(a_data_folder, weights, small_patches, tmp_path):
     settings = replace(TINY, start_from=weights, validation=0)
     finetune([a_data_folder], tmp_path / "run", settings, silent)
     again = shutil.copy(weights, tmp_path / "again.safetensors")
