@@ -25,7 +25,7 @@ SEGMENTATION = "airways.nrrd"
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 MOST_LABELS = {1: 100, 2: 1000}
-"""By bytes of a value: a label image has no more values (of 8 bits it may be a probability); wider ones: as 2."""
+"""The most values of a label image, by the bytes of a value (2: or more). A CT or a probability map has more."""
 
 _NRRD_TYPES = {"uint8": "uchar", "int8": "signed char", "int16": "short", "uint16": "ushort", "float32": "float"}
 
