@@ -1,7 +1,8 @@
 """A command that starts before its input is written: `python -m AirwaySegLib.early COMMAND FILE`.
 
-Python and its packages take a second and more to load. The Slicer module starts `measure` in this way, and writes the
-mask meanwhile. The command waits until FILE is there, a JSON list of its arguments, which has to appear whole.
+Python and its packages take a second and more to load. The Slicer module starts `measure` in this way after an edit, or
+when it begins to write the mask. The command waits until FILE is there, a JSON list of its arguments, which has to
+appear whole.
 """
 
 import json

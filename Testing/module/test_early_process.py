@@ -6,6 +6,8 @@ import module_scenes as scenes
 import pytest
 import slicer
 
+from AirwaySegLib.early import LONGEST_S
+from AirwaySegSlicer.commands import early_process
 from AirwaySegSlicer.commands.console_process import ConsoleProcess
 from AirwaySegSlicer.commands.early_process import EarlyProcess
 from AirwaySegSlicer.commands.jobs import Job, Listener, Runs
@@ -76,6 +78,20 @@ def test_one_that_has_ended_is_replaced(children, tmp_path):
     assert len(started) == 4 and len(folders() - before) == 1
     runs.cancel_all()
     assert started[3].wait() != 0 and folders() == before
+
+
+def test_one_that_is_about_to_end_is_not_used(children, tmp_path, monkeypatch):
+    started, launch = children
+    monkeypatch.setattr("AirwaySegSlicer.commands.early_process.USABLE_S", -1.0)
+    before, runs = folders(), Runs(launch)
+    runs.load_early("measure")
+    with pytest.raises(RuntimeError, match="none.nrrd does not exist"):
+        runs.run("airways", a_job(tmp_path))
+    assert len(started) == 2 and started[0].wait() not in (0, 2) and folders() == before
+
+
+def test_the_library_waits_longer_than_the_module():
+    assert early_process.USABLE_S < LONGEST_S - 60
 
 
 def test_it_ends_with_a_run_that_is_cancelled_or_fails_before_it_begins(children):

@@ -7,11 +7,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 
 import slicer
 
 from AirwaySegSlicer.commands.child_process import LIBRARY, kill_tree, launched
+
+USABLE_S = 500.0
+"""A process gets no arguments after this time: it is about to end by itself (`AirwaySegLib.early.LONGEST_S`)."""
 
 
 class EarlyProcess:
@@ -23,6 +27,7 @@ class EarlyProcess:
     def __init__(self, launch: Callable[..., subprocess.Popen], command: str) -> None:
         self._folder = tempfile.mkdtemp(prefix="AirwaySeg-", dir=slicer.app.temporaryPath)
         self._begun = False
+        self._started = time.monotonic()
         try:
             self.process = launched(launch, f"{LIBRARY}.early", [command, self._file])
         except BaseException:
@@ -39,8 +44,8 @@ class EarlyProcess:
         return not self._begun and self.process.poll() is None
 
     def begin(self, arguments: list[str]) -> bool:
-        """Give the command its arguments, the first of which is its name; False if it does not wait any more."""
-        if not self.waits:
+        """Give the command its arguments, the first of which is its name; False if it waits no more or not long."""
+        if not self.waits or time.monotonic() - self._started > USABLE_S:
             return False
         with open(self._file + ".part", "w", encoding="utf-8") as stream:
             json.dump(arguments[1:], stream)
