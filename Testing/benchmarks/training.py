@@ -1,24 +1,29 @@
 """Whether making patches keeps up with training: seconds of a patch on one core, and of a step on this machine.
 
     .venv/bin/python Testing/benchmarks/training.py --data DATA [--recipes wingsnet tang ...] [--patch 128] [--step]
+    .venv/bin/python Testing/benchmarks/training.py --data DATA --recipes precise --forms
 
 For each stage: seconds to make one patch, and how many so many ``--cores`` make in a second; with ``--step`` also the
-patches that the network learns from in a second here, and both as a ratio (above 1: it never waits).
+patches that the network learns from in a second here, and both as a ratio (above 1: it never waits). ``--forms``
+compares the seconds of a step on a CPU with channels first, with channels last, and with freed memory kept, as `fit`
+trains.
 """
 
 import argparse
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from AirwaySegTraining.data.cases import case_folders, prepared_case
 from AirwaySegTraining.distributed import joined_team
 from AirwaySegTraining.fit.checkpoint import start_run
 from AirwaySegTraining.fit.loop import train_step
-from AirwaySegTraining.fit.machine import settled
+from AirwaySegTraining.fit.machine import keep_freed_memory, settled, use_all_cpus
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage, list_recipes, load_recipe
 from AirwaySegTraining.fit.settings import FitSettings
@@ -36,14 +41,31 @@ def seconds_of(work, times: int) -> float:
     return float(np.median(taken))
 
 
-def step_seconds(recipe: Recipe, place: int, batches: Batches, cases: list, times: int) -> float:
-    """Median seconds of a step of the recipe's stage on batches that are there already."""
+def step_seconds(
+    recipe: Recipe, place: int, batches: Batches, cases: list, times: int, form: torch.memory_format | None = None
+) -> float:
+    """Median seconds of a step of the recipe's stage on batches that are there already; the network may be given in
+    another memory format than `fit` gives it."""
     ready = [batches[number] for number in range(2)]
+    taught = recipe.stages[place].is_taught
     with joined_team("auto") as team:
-        run = start_run(settled(FitSettings(), team, None), recipe, cases, team.device)
+        settings = settled(FitSettings(teacher="default" if taught else None), team, None)
+        run = start_run(settings, recipe, cases, team.device)
+        run.net = run.net if form is None else run.net.to(memory_format=form)
         stage = run.enter(place)
         run.net.train()
         return seconds_of(lambda number: train_step(run.net, run, stage, dict(ready[number % 2]), team), times)
+
+
+def print_forms(recipe: Recipe, place: int, batches: Batches, cases: list, times: int) -> None:
+    """Seconds of a step with both memory formats, and with freed memory kept, which cannot be undone."""
+    measure = partial(step_seconds, recipe, place, batches, cases, times)
+    first, last = measure(torch.contiguous_format), measure()
+    with joined_team("cpu") as team:
+        keep_freed_memory(team)
+    print(
+        f"  {first:.2f} s a step with channels first, {last:.2f} with channels last, {measure():.2f} with memory kept"
+    )
 
 
 def main() -> int:
@@ -56,8 +78,11 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=16)
     parser.add_argument("--times", type=int, default=8)
     parser.add_argument("--step", action="store_true")
+    parser.add_argument("--forms", action="store_true", help="compare memory formats, of the first stage only")
     options = parser.parse_args()
     folders = case_folders(options.data)[:2]
+    with joined_team("auto") as team:
+        use_all_cpus(team)
     print(f"{'recipe, stage':<24}{'patch':>6}{'s a patch':>11}{f'{options.cores} cores, a s':>16}{'learnt a s':>12}")
     for name in options.recipes:
         recipe = load_recipe(name)
@@ -81,6 +106,8 @@ def row(recipe: Recipe, place: int, stage: Stage, folders: list[Path], options: 
         learnt = stage.batch / step_seconds(recipe, place, Batches(source, stage), cases, options.times)
         text += f"{learnt:>12.2f}   ratio {options.cores / patch / learnt:.0f}"
     print(text, flush=True)
+    if options.forms and place == 0:
+        print_forms(recipe, place, Batches(source, stage), cases, options.times)
 
 
 if __name__ == "__main__":

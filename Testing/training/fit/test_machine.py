@@ -1,6 +1,8 @@
 """What a training asks of its machine: which arithmetic is fast there, and how many worker processes it may start."""
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -100,3 +102,27 @@ def test_the_connection_network_asks_the_processor_and_not_openvino(monkeypatch)
     from AirwaySegLib.repair import network_bridges
 
     assert network_bridges.has_bfloat16 is device_plan.has_bfloat16
+
+
+FAULTS_OF_A_STEP = """
+import resource, sys, torch
+from AirwaySegTraining.distributed import Team
+from AirwaySegTraining.fit.machine import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory(Team(0, 1, torch.device("cpu")))
+for step in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64, 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is glibc on Linux only")
+def test_the_memory_of_a_step_is_used_again_in_the_next():
+    faults = {}
+    for kind in ("usual", "kept"):
+        command = [sys.executable, "-c", FAULTS_OF_A_STEP, kind]
+        faults[kind] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert faults["usual"] > 100  # 256 MiB in pages of 2 MiB at most
+    assert faults["kept"] < 20

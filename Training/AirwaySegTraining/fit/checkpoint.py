@@ -11,6 +11,7 @@ from torch import nn
 from AirwaySegLib.errors import AirwaySegError
 from AirwaySegLib.networks.architectures import architecture
 from AirwaySegLib.networks.weights import ModelInfo, load_weights
+from AirwaySegLib.networks.wingsnet import WingsNet
 from AirwaySegTraining.data.cases import Case
 from AirwaySegTraining.fit.mining import Losses
 from AirwaySegTraining.fit.recipes import Network, Recipe, Stage, Term
@@ -163,6 +164,9 @@ def start_run(settings: FitSettings, recipe: Recipe, cases: Sequence[Case], devi
         set_dropout(network.dropout)
     info = with_spacings(info, cases, info if settings.start_from else None)  # they still know what they have seen
     net = net.to(device)
+    if device.type == "cpu" and isinstance(net, WingsNet):  # a network of a plug-in may need the usual order
+        moved: Any = net  # PyTorch's annotations do not know a module's memory format
+        net = moved.to(memory_format=torch.channels_last_3d)
     run = Run(net, copy.deepcopy(net), info, settings, [case.fingerprint for case in cases], recipe)
     if settings.teacher:
         run.teacher = load_teacher(settings.teacher, run.info).to(device)

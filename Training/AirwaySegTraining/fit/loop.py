@@ -20,7 +20,7 @@ from AirwaySegTraining.data.cases import Case, prepared_groups
 from AirwaySegTraining.distributed import Team, joined_team
 from AirwaySegTraining.fit.checkpoint import Run, start_run
 from AirwaySegTraining.fit.hard_skeleton import with_missed
-from AirwaySegTraining.fit.machine import settled, use_all_cpus
+from AirwaySegTraining.fit.machine import keep_freed_memory, settled, use_all_cpus
 from AirwaySegTraining.fit.mining import Miner
 from AirwaySegTraining.fit.patches import Batches, Source, case_maps
 from AirwaySegTraining.fit.recipes import Recipe, Stage
@@ -73,6 +73,7 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         with joined_team(settings.device) as team:
             _check_batches(recipe, team)
             use_all_cpus(team)
+            keep_freed_memory(team)
             settings = settled(settings, team, precision_of(checkpoint) if goes_on else None)
             progress = progress if team.leads else silent
             groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers or 0, progress)

@@ -1,5 +1,6 @@
-"""Choices that depend on the machine: threads, worker processes, and the precision that is fast on it."""
+"""Choices that depend on the machine: threads, memory, worker processes, and the precision that is fast on it."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -22,6 +23,10 @@ MOST_WORKERS = 4
 CAN_FORK = sys.platform == "linux"
 """Forked workers share the cases' centres and maps; without fork each worker would hold a copy of them."""
 
+KEEP_FREED = {-4: 0, -1: -1, -2: 1 << 28}
+"""Parameters of glibc's `mallopt`: no memory maps for large arrays (M_MMAP_MAX), nothing goes back to the system
+(M_TRIM_THRESHOLD), and the heap grows by 256 MiB at a time (M_TOP_PAD)."""
+
 
 def usable_cpus() -> int:
     """Number of processors on which this process may run."""
@@ -38,6 +43,19 @@ def use_all_cpus(team: Team) -> None:
     """Compute on all processors, unless OMP_NUM_THREADS is set or there are several processes."""
     if team.device.type == "cpu" and team.size == 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cpus())  # PyTorch's own default leaves hyper-threads idle
+
+
+def keep_freed_memory(team: Team) -> None:
+    """Let a training on a CPU use the memory of one step again in the next, where the C library is glibc.
+
+    Large arrays otherwise go back to the system at once, which has to clear their pages before each new use.
+    """
+    if team.device.type != "cpu" or sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        for parameter, value in KEEP_FREED.items():
+            libc.mallopt(parameter, value)
 
 
 def settled(settings: Settings, team: Team, kept: str | None) -> Settings:
