@@ -68,7 +68,7 @@ def add_emphysema(density: Density, grid: Grid, lungs: Field, rng: np.random.Gen
 
 def add_haze(density: Density, grid: Grid, lungs: Field, rng: np.random.Generator) -> None:
     """Ground glass in patches, mosaic attenuation (air trapping), and lung that gravity has thickened at the back."""
-    if rng.random() < 0.22:
+    if rng.random() < 0.16:
         hazy = patches(grid, lungs, rng.uniform(0.02, 0.35), rng.uniform(8, 22), rng)
         density.fill(rng.uniform(-750, -450), np.float32(0.8) * soft(hazy, 6), 0.3)
     if rng.random() < 0.08:

@@ -50,11 +50,11 @@ class Patient:
 def draw_patient(rng: np.random.Generator) -> Patient:
     """A random adult."""
     contrast = rng.uniform(60, 260) if rng.random() < 0.4 else 0.0
-    lumen_hu = rng.uniform(-1020, -880)
+    lumen_hu = rng.uniform(-1024, -905)
     half_depth_mm = rng.uniform(98, 135)
     expired = rng.uniform(0.3, 1.0) if rng.random() < 0.1 else 0.0
     thick_walled = rng.uniform(1.2, 1.7) if rng.random() < 0.15 else 1.0
-    inspired_hu = max(rng.uniform(-945, -850), lumen_hu + rng.uniform(20, 80))  # lung is air and some tissue
+    inspired_hu = max(rng.uniform(-960, -865), lumen_hu + rng.uniform(20, 80))  # lung is air and some tissue
     return Patient(
         half_width_mm=rng.uniform(150, 195),
         half_depth_mm=half_depth_mm,
@@ -72,7 +72,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         horizontal_mm=rng.uniform(-35, -10),
         lumen_hu=lumen_hu,
         wall_hu=rng.uniform(20, 60),
-        wall_factor=rng.uniform(0.09, 0.155) * thick_walled,
+        wall_factor=rng.uniform(0.0657, 0.1132) * thick_walled,
         lung_hu=min(inspired_hu + 140 * expired, -680),
         gravity_hu=rng.uniform(0.1, 0.6) + rng.uniform(0, 1.2) * expired,
         expired=expired,
@@ -82,11 +82,12 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def wall_thickness_mm(patient: Patient, diameter_mm: float) -> float:
-    """Thickness of the airway wall: increases with the lumen's diameter (about 0.24 mm at 2 mm, 1.7 mm at 16 mm).
+    """Thickness of the airway wall: increases with the lumen's diameter (about 0.2 mm at 2 mm, 1.9 mm at 16 mm).
 
-    Walls are drawn as tissue, so a thin one fades by the partial-volume effect, as in real scans.
+    Walls are drawn as tissue, so a thin one fades by the partial-volume effect, as in real scans, to which the exponent
+    is fitted (`realism.py`): with 0.95 the walls of thin airways stood out too much.
     """
-    return float(np.clip(patient.wall_factor * diameter_mm**0.95, 0.15, 2.5))
+    return float(np.clip(patient.wall_factor * diameter_mm**1.1, 0.12, 2.5))
 
 
 def ellipsoid(z: Field, y: Field, x: Field, centre: tuple, radii: tuple, power: float = 2.0) -> Field:
