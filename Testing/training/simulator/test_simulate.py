@@ -32,7 +32,7 @@ from AirwaySegTraining.simulator.scanner import PADDING_HU, Scanner, draw_scanne
 from AirwaySegTraining.simulator.scene import apply_coverage, paint_layers, wall_mm
 from AirwaySegTraining.simulator.simulate import Machine, draw_grid, simulate_case, write_case
 from AirwaySegTraining.simulator.slabs import Slabs, draw_slabs, outside_circle
-from AirwaySegTraining.simulator.vessels import grow_arteries, peripheral_vessels
+from AirwaySegTraining.simulator.vessels import grow_arteries, grow_veins, twigs_of
 
 THIN = Slabs()
 QUIET = Scanner(0.01, 0.01, 0.0, 0.001, 0.5, 0.0, 0.0, 1.0, None)
@@ -301,22 +301,24 @@ def test_gas_of_the_oesophagus_comes_near_the_bronchi_and_stays_out_of_their_air
     assert len(gaps) > 40 and np.mean(np.array(gaps) < 5) > 0.2 and np.mean(np.array(gaps) < -1) < 0.1
 
 
-def test_twigs_reach_the_outer_lung_where_the_arteries_end(a_patient_with_a_tree):
+@pytest.mark.parametrize("of", ["arteries", "veins"])
+def test_twigs_reach_the_outer_lung_where_the_grown_vessels_end(a_patient_with_a_tree, of):
     patient, tree, rng = a_patient_with_a_tree
-    arteries = grow_arteries(patient, tree, rng)
-    twigs, veins = peripheral_vessels(patient, arteries, rng)
-    starts = np.concatenate([branch.points_mm for branch in arteries] + [twig.points_mm[-1:] for twig in twigs])
-    assert len(twigs) > 300 and len(veins) > 50
+    vessels = grow_arteries(patient, tree, rng) if of == "arteries" else grow_veins(patient, rng)
+    twigs = twigs_of(vessels, patient, rng)
+    starts = np.concatenate([branch.points_mm for branch in vessels] + [twig.points_mm[-1:] for twig in twigs])
+    assert len(twigs) > 1000
     from_vessel_mm = cKDTree(starts).query([twig.points_mm[0] for twig in twigs])[0]
     assert np.mean(from_vessel_mm < 1e-6) > 0.98  # the others leave a twig that would have left the lung
     _, alike = np.unique(np.round([twig.points_mm[0] for twig in twigs], 3), axis=0, return_counts=True)
     assert alike.max() <= 2, "twigs fork, they make no stars"
+    assert 0.2 < np.median([twig.radii_mm[-1] for twig in twigs]) < 0.6 and max(t.radii_mm.max() for t in twigs) < 1.5
 
     def depth_mm(branches):
         z, y, x = np.array([branch.points_mm[-1] for branch in branches], np.float32).T
         return np.maximum(lung_shape(patient, -1, z, y, x), lung_shape(patient, 1, z, y, x))
 
-    assert np.sum(depth_mm(twigs) < 10) > 3 * np.sum(depth_mm(arteries) < 10)
+    assert np.sum(depth_mm(twigs) < 10) > 3 * np.sum(depth_mm(vessels) < 10)
 
 
 def test_motion_doubles_contours_in_the_lower_half_and_leaves_the_upper_alone():

@@ -41,7 +41,7 @@ from AirwaySegTraining.simulator.scene import (
     wall_mm,
 )
 from AirwaySegTraining.simulator.slabs import Slabs, draw_slabs, outside_circle
-from AirwaySegTraining.simulator.vessels import grow_arteries, grow_veins, peripheral_vessels
+from AirwaySegTraining.simulator.vessels import grow_arteries, grow_veins, twigs_of
 from AirwaySegTraining.simulator.visibility import AIRWAY, LEFT_OUT, Image, labelled, parts
 from AirwaySegTraining.workers import WorkerPool
 
@@ -170,8 +170,8 @@ def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None
     tree = without_some(grow_bronchial_tree(patient, rng), rng)
     airways = with_gaps(diseased(open_airways(tree, SMALLEST_LUMEN_MM), rng), rng)
     arteries = grow_arteries(patient, tree, rng)
-    twigs, small_veins = peripheral_vessels(patient, arteries, rng)
-    vessels = arteries + twigs, grow_veins(patient, rng) + small_veins
+    veins = grow_veins(patient, rng)
+    vessels = arteries + twigs_of(arteries, patient, rng), veins + twigs_of(veins, patient, rng)
     shapes = make_shapes(patient, grid, tree, rng)
     airways = filled_in_airless_lung(airways, partial(grid.sample_coarse, shapes.density.airless), rng)
     hu = paint_background(patient, shapes, grid, rng)

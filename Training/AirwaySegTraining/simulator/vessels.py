@@ -9,11 +9,14 @@ from AirwaySegTraining.simulator.growth import STRAIGHT, Branch, along_nodes, co
 from AirwaySegTraining.simulator.patient import Patient, inside_lung, seeds_in, wall_thickness_mm
 from AirwaySegTraining.simulator.space_filling import connect
 
-WIDEST_WITH_TWIGS_MM, TWIG_EVERY = 2.5, 3
-"""Arteries up to this radius have twigs, at every third point of their line (about 6 mm)."""
+WIDEST_WITH_TWIGS_MM, TWIG_EVERY = 2.5, 5
+"""Vessels up to this radius have twigs, at every fifth point of their line (about 1 cm)."""
+
+TWIGS, TWIG_MM = (2500, 5000), (0.26, 0.4)
+"""Points of a lung that the twigs of its arteries reach, and those of its veins; radius of a twig at its end."""
 
 FARTHEST_MM = 40.0
-"""What is farther from every artery has no twig."""
+"""What is farther from every vessel has no twig."""
 
 
 def grow_veins(patient: Patient, rng: np.random.Generator) -> list[Branch]:
@@ -38,31 +41,21 @@ def grow_arteries(patient: Patient, tree: list[Branch], rng: np.random.Generator
     return [artery for artery in arteries if artery.generation > 0]
 
 
-def peripheral_vessels(
-    patient: Patient, arteries: list[Branch], rng: np.random.Generator
-) -> tuple[list[Branch], list[Branch]]:
-    """Thin vessels of the lung: twigs of the arteries up to about 1 cm from the pleura, and some that represent veins.
+def twigs_of(vessels: list[Branch], patient: Patient, rng: np.random.Generator) -> list[Branch]:
+    """The thin vessels between the arteries, or the veins, and the pleura, which the grown trees leave out.
 
-    The grown trees end earlier. Twigs fork on their way, and leave along thin arteries as well as from their ends.
+    Twigs fork on their way, and leave along thin vessels as well as from their ends, where they are nearly as wide.
     """
-    thin = [artery for artery in arteries if float(artery.radii_mm.mean()) < WIDEST_WITH_TWIGS_MM]
-    starts = np.concatenate([artery.points_mm[:0:-TWIG_EVERY] for artery in thin])
+    thin = [vessel for vessel in vessels if float(vessel.radii_mm.mean()) < WIDEST_WITH_TWIGS_MM]
+    starts = np.concatenate([vessel.points_mm[:0:-TWIG_EVERY] for vessel in thin])
     twigs: list[Branch] = []
-    veins: list[Branch] = []
     for side in (-1, 1):
-        inside = inside_lung(patient, side, 3.0, hilum_mm=0.0)
-        goals = seeds_in(patient, side, int(rng.uniform(1500, 2800)), rng)
+        inside = inside_lung(patient, side, 2.0, hilum_mm=0.0)
+        goals = seeds_in(patient, side, int(rng.uniform(*TWIGS)), rng)
         own = starts[starts[:, 2] * side > 0]
         goals = goals[cKDTree(own).query(goals)[0] < FARTHEST_MM]
         nodes = connect(own, goals, STRAIGHT)
-        radii_mm = np.minimum(rng.uniform(0.22, 0.42) * nodes.served ** (1 / 3), 1.0)
+        radii_mm = np.minimum(rng.uniform(*TWIG_MM) * nodes.served ** (1 / 3), 1.1)
         grown = along_nodes(nodes, radii_mm, rng)
         twigs += [replace(twig, parent=-1) for twig in grown if inside(twig.points_mm).mean() > 0.8]
-        for start in seeds_in(patient, side, int(rng.uniform(80, 300)), rng):
-            away = start - np.array([-22.0, 4.0, side * 32.0])
-            way = away / np.linalg.norm(away) + rng.normal(scale=0.4, size=3)
-            line = wobbly_line(start, start + way * rng.uniform(8, 25), 0.08, rng, step_mm=4)
-            if inside(line).all():
-                radius_mm = rng.uniform(0.35, 0.9)
-                veins.append(Branch(line, np.linspace(radius_mm, 0.6 * radius_mm, len(line)), -1, 0))
-    return twigs, veins
+    return twigs
