@@ -35,6 +35,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def stop_signal_came() -> bool:
+    """Whether the command has been told to stop: an error after that may be what stopping led to."""
+    return bool(_came)
+
+
 def _raise_if_stopped() -> None:
     if _came:
         raise KeyboardInterrupt

@@ -194,3 +194,35 @@ def test_a_stopped_training_command_ends_its_workers_and_leaves_nothing(tmp_path
     assert child.returncode == 130
     assert "airwayseg-train: stopped; no unfinished file was written." in error and "Traceback" not in error
     assert output == "" and list((tmp_path / "data" / "cases").iterdir()) == []
+
+
+WORKERS_THAT_THE_SIGNAL_ENDS_TOO = """
+import sys, time
+from torch.utils.data import DataLoader, Dataset
+from AirwaySegTraining import __main__ as command
+class Slow(Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, number):
+        print("loading", flush=True)
+        time.sleep(3600)
+def wait_for_a_batch(*_, **__):
+    batches = iter(DataLoader(Slow(), num_workers=1, batch_size=None))
+    try:
+        next(batches)
+    except KeyboardInterrupt:
+        next(batches)  # the worker is dead by now, or soon: PyTorch raises a RuntimeError
+command.simulate = wait_for_a_batch
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are no copies of the command")
+def test_a_stopped_training_command_says_so_although_pytorch_misses_its_worker(tmp_path):
+    with _run(WORKERS_THAT_THE_SIGNAL_ENDS_TOO, "simulate", "-o", tmp_path / "data") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "loading\n"
+        os.killpg(child.pid, signal.SIGTERM)
+        _, error = child.communicate(timeout=LONG_ENOUGH_S)
+    assert child.returncode == 130
+    assert error.splitlines()[-1] == "airwayseg-train: stopped; no unfinished file was written."

@@ -15,7 +15,7 @@ from AirwaySegLib.files.atomic_output import check_free, write_text
 from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import read_ct, read_on_grid, to_canonical
 from AirwaySegLib.networks.plugins import add_plugin_option, load_plugins
-from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals
+from AirwaySegLib.progress import Bar, JsonLines, stop_on_signals, stop_signal_came
 from AirwaySegTraining.data.pseudo_labels import pseudo_case
 from AirwaySegTraining.fit.derived_weights import add_mix, add_narrow
 from AirwaySegTraining.fit.recipes import list_recipes
@@ -39,16 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
         load_plugins(getattr(options, "plugin", ()))
         return options.run(options, progress)
     except (Cancelled, KeyboardInterrupt):
-        progress.close()
-        print("airwayseg-train: stopped; no unfinished file was written.", file=sys.stderr)
-        return 130
+        return _stopped(progress)
     except Exception as error:
+        if stop_signal_came():  # PyTorch raises a RuntimeError when the signal ended its workers too
+            return _stopped(progress)
         progress.close()
         print(f"airwayseg-train: {one_sentence(error)}", file=sys.stderr)
         log.info("details", exc_info=error)
         return 2
     finally:
         progress.close()
+
+
+def _stopped(progress: Bar | JsonLines) -> int:
+    progress.close()
+    print("airwayseg-train: stopped; no unfinished file was written.", file=sys.stderr)
+    return 130
 
 
 def _parser() -> argparse.ArgumentParser:
