@@ -251,10 +251,12 @@ def test_walls_grow_a_little_more_than_the_calibre_so_that_thin_ones_fade():
     assert wall_thickness_mm(patient, 0.3) == 0.12 and wall_thickness_mm(patient, 40.0) == 2.5
 
 
-def test_generations_three_to_five_are_as_short_as_real_ones(a_patient_with_a_tree):
-    _, tree, _ = a_patient_with_a_tree
-    airways = open_airways(tree, 0.9)
-    lengths = [total_length_mm([branch]) for branch in airways if 3 <= branch.generation <= 5]
+def test_generations_three_to_five_are_as_short_as_real_ones():
+    lengths = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        airways = open_airways(grow_bronchial_tree(draw_patient(rng), rng), 0.9)
+        lengths += [total_length_mm([branch]) for branch in airways if 3 <= branch.generation <= 5]
     assert 9 < np.mean(lengths) < 15
 
 
@@ -299,6 +301,21 @@ def test_gas_of_the_oesophagus_comes_near_the_bronchi_and_stays_out_of_their_air
             away, nearest = cKDTree(points).query(pocket.points_mm)
             gaps.append(float(np.min(away - radii[nearest] - pocket.radii_mm)))
     assert len(gaps) > 40 and np.mean(np.array(gaps) < 5) > 0.2 and np.mean(np.array(gaps) < -1) < 0.1
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_lung_enters_the_mediastinum_between_heart_and_spine_below_the_carina(side):
+    patient = draw_patient(np.random.default_rng(3))
+    x = side * np.arange(0, 60, 0.5, dtype=np.float32)
+
+    def half_width_mm(z, y, recess):
+        one = replace(patient, recess=(recess, recess), heart_mm=(1.0, 1.0, 1.0))
+        return 0.5 * np.argmax(lung_shape(one, side, np.full_like(x, z), np.full_like(x, y), x) > 0)
+
+    between = patient.back_mm - 20
+    assert half_width_mm(-40, between, 0.3) < 0.45 * half_width_mm(-40, between, 1.0)
+    for z, y in ((-40, 0), (40, between)):  # beside the bronchi, and above the carina
+        assert half_width_mm(z, y, 0.3) == half_width_mm(z, y, 1.0) > 10
 
 
 @pytest.mark.parametrize("of", ["arteries", "veins"])

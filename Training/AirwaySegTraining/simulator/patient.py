@@ -20,7 +20,8 @@ class Patient:
     """Individual parameters; lengths in mm, densities in HU.
 
     ``wall_factor``: see `wall_thickness_mm`; ``gravity_hu``: increase of the lung's HU per mm towards the back;
-    ``expired``: 0 at full inspiration, 1 at full expiration.
+    ``expired``: 0 at full inspiration, 1 at full expiration; ``recess``: the share of the mediastinum's half width that
+    is left, on the right and on the left, where lung enters between heart and spine.
     """
 
     half_width_mm: float
@@ -45,6 +46,7 @@ class Patient:
     expired: float
     blood_hu: float
     artery_hu: float
+    recess: tuple[float, float]
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
@@ -78,6 +80,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         expired=expired,
         blood_hu=rng.uniform(25, 55) + contrast * rng.uniform(0.4, 1.0),
         artery_hu=rng.uniform(25, 55) + contrast,
+        recess=(rng.uniform(0.2, 0.9), rng.uniform(0.4, 1.0)),
     )
 
 
@@ -137,8 +140,10 @@ def lung_shape(patient: Patient, side: int, z: Field, y: Field, x: Field) -> Fie
     diaphragm = z - (base + height * (1 - across) + (8 if side < 0 else 0))
     lung = np.minimum(lung, diaphragm * 0.9)
     deep = np.clip((y + 25) / 60, -1, 1) ** 2  # the mediastinum is widest at the great vessels, not in front or behind
-    middle = side * x - patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1)) * (1.1 - 0.4 * deep)
-    lung = np.minimum(lung, middle)
+    half_mm = patient.mediastinum_mm * (0.55 + 0.45 * np.clip((55 - z) / 60, 0, 1)) * (1.1 - 0.4 * deep)
+    behind = np.clip((y - 14) / 14, 0, 1) * np.clip((15 - z) / 20, 0, 1)  # the heart and the carina
+    half_mm *= 1 - behind * (1 - patient.recess[side > 0])  # azygo-oesophageal and pre-aortic recess
+    lung = np.minimum(lung, side * x - half_mm)
     lung = np.minimum(lung, -heart_shape(patient, z, y, x) - 2)
     lung = np.minimum(lung, -spine_shape(patient, z, y, x) - 6)
     return np.minimum(lung, cavity_shape(patient, body_shape(patient, z, y, x))).astype(np.float32)
