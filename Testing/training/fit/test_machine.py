@@ -111,8 +111,9 @@ from AirwaySegTraining.fit.machine import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory(Team(0, 1, torch.device("cpu")))
-for step in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(20):
+    if step == 10:  # the first steps find room between what else lies in memory
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(64, 2**20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -124,5 +125,5 @@ def test_the_memory_of_a_step_is_used_again_in_the_next():
     for kind in ("usual", "kept"):
         command = [sys.executable, "-c", FAULTS_OF_A_STEP, kind]
         faults[kind] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert faults["usual"] > 100  # 256 MiB in pages of 2 MiB at most
-    assert faults["kept"] < 20
+    assert faults["usual"] > 1000  # ten times 256 MiB in pages of 2 MiB at most
+    assert faults["kept"] < 0.2 * faults["usual"]
