@@ -144,6 +144,28 @@ def test_a_patch_weighs_the_sum_on_the_airway_one_beside_it_and_nothing_where_le
     assert weight.ravel().tolist() == pytest.approx([0.05 + 0.25 + 0.25, 1 + 1, 1, 0], abs=1e-3)
 
 
+def test_airway_that_the_noise_of_a_patch_hides_is_left_out(a_case_folder):
+    assert read_case(a_case_folder).noise_limit is None
+    limit = np.zeros((20, 26, 24), np.uint8)
+    limit[3:17, 20:22, 8:10] = 47  # the thin tube
+    sitk.WriteImage(sitk.GetImageFromArray(limit), str(a_case_folder / "noise_limit.nrrd"))
+    for case in (read_case(a_case_folder), prepared_case(a_case_folder)):
+        label = case.label[:, :, :]
+        assert (case.label_at(47)[:, :, :] == label).all()
+        assert (case.label_at(48)[:, :, :] == np.where(limit > 0, 2, label)).all()
+        assert (case.label[:, :, :] == label).all()
+
+
+def test_the_patches_of_a_case_get_the_label_of_their_own_noise(a_case_folder, monkeypatch):
+    (a_case_folder / "case.json").write_text(json.dumps({"clean": True}))
+    case, asked = read_case(a_case_folder), []
+    monkeypatch.setattr(Case, "label_at", lambda self, noise_hu: asked.append(noise_hu) or self.label)
+    stage = replace(load_recipe("wingsnet").stages[1], loss=(Term("dice"),), patch=16)
+    for seed in range(20):
+        draw_patch(case, stage, Mixture.of({"anywhere": 1.0}), np.random.default_rng(seed))
+    assert min(asked) < 20 and max(asked) > 50
+
+
 def test_a_weight_is_the_sum_of_the_maps_by_their_shares_to_a_power_that_is_drawn():
     label = np.array([[[1, 1, 0, 2]]], np.uint8)
     maps = {

@@ -157,7 +157,7 @@ def _drawn_and_labelled(airways, grid, slabs=THIN, lumps=()):
     paint_layers(hu, [(airways, walls, 40.0), ([b for b in airways if b.plugged], 0.0, 20.0)], grid)
     air = simulation._air(airways, list(lumps), grid)
     apply_coverage(hu, air, -1000.0)
-    parts_of = simulation._labelled_parts(slabs.mean(hu), airways, patient, grid, slabs, QUIET)
+    (parts_of,) = simulation._labelled_parts(slabs.mean(hu), airways, patient, grid, slabs, QUIET, (QUIET.noise_hu,))
     return air, simulation._label(parts_of, air, grid, slabs)
 
 
@@ -464,6 +464,16 @@ def test_the_same_seed_gives_the_same_case_with_an_airway_darker_than_its_surrou
 
 
 @pytest.mark.slow
+def test_noise_hides_the_thin_parts_of_a_clean_case_and_never_the_wide_ones():
+    case = simulate_case(20, clean=True)
+    airway, limit = case.label == 1, case.noise_limit
+    assert set(np.unique(limit)) == {0, *map(round, simulation.NOISES_HU[:-1])}
+    assert not limit[~airway].any() and 0.002 < (limit > 0)[airway].mean() < 0.2
+    half_width = ndimage.distance_transform_edt(airway, case.spacing_mm)
+    assert half_width[limit > 0].max() < 2 and half_width.max() > 5
+    assert simulate_case(20).noise_limit is None
+
+
 def test_a_clean_case_has_walls_of_tissue_and_as_many_vessels_as_a_lung():
     case = simulate_case(20, clean=True)
     patient = case.description["patient"]
@@ -482,7 +492,8 @@ def test_a_clean_case_has_walls_of_tissue_and_as_many_vessels_as_a_lung():
 def test_a_case_is_written_whole_with_its_spacing(tmp_path):
     ct = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     label = (ct > 20).astype(np.uint8)
-    write_case(simulation.SimulatedCase(ct, label, (1.5, 0.7, 0.6), {"clean": True}), tmp_path / "cases" / "one")
+    one = simulation.SimulatedCase(ct, label, (1.5, 0.7, 0.6), {"clean": True}, noise_limit=label * 47)
+    write_case(one, tmp_path / "cases" / "one")
     image = sitk.ReadImage(str(tmp_path / "cases" / "one" / "ct.nrrd"))
     assert image.GetSpacing() == pytest.approx((0.6, 0.7, 1.5))
     assert np.array_equal(sitk.GetArrayFromImage(image), ct)

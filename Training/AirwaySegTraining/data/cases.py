@@ -1,9 +1,10 @@
 """Training cases: reading them from their folders, and preparing them (skeleton, maps) once, on disk.
 
 A case is a folder with ct.nrrd (HU), label.nrrd (0 background, 1 airway, 2 left out) and optionally edited.nrrd (not 0
-where a person corrected the label), origin.nrrd (`AirwaySegLib.masks.origin`) and case.json. `PREPARED`, beside the
-folder ``cases``, holds the cache of `prepared_case` (see `prepared_files`): arrays of which each patch reads only a
-crop, so that many cases need little memory. Arrays are (Z, Y, X). Letters: N voxels of the airway.
+where a person corrected the label), origin.nrrd (`AirwaySegLib.masks.origin`), noise_limit.nrrd (`NOISE_LIMIT`) and
+case.json. `PREPARED`, beside the folder ``cases``, holds the cache of `prepared_case` (see `prepared_files`): arrays of
+which each patch reads only a crop, so that many cases need little memory. Arrays are (Z, Y, X). Letters: N voxels
+of the airway.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from AirwaySegTraining.data.augmentation import IGNORE
 from AirwaySegTraining.data.case_folders import PREPARED, settle
 from AirwaySegTraining.data.label_check import label_doubt
 from AirwaySegTraining.data.prepared_files import Hashes, OnDisk, Unusable, read_map, read_prepared, write_prepared
-from AirwaySegTraining.data.sampling import ADDED, REMOVED, Centres, Kind, find_centres
+from AirwaySegTraining.data.sampling import ADDED, REMOVED, Boxed, Centres, Kind, find_centres
 from AirwaySegTraining.distributed import Team
 from AirwaySegTraining.losses import weight_maps
-from AirwaySegTraining.simulator.scanner import whole_hu
+from AirwaySegTraining.simulator.scanner import NOISE_LIMIT, whole_hu
 from AirwaySegTraining.workers import WorkerPool
 
 log = logging.getLogger("airwayseg")
@@ -96,7 +97,7 @@ class Case:
     """A case on canonical axes. ``clean`` means a simulated CT without a scanner's blur and noise.
 
     Cases of one ``patient`` are held out together. ``fingerprint`` changes with the files. ``doubt`` is the result of
-    `label_doubt`.
+    `label_doubt`; ``noise_limit`` the map of `NOISE_LIMIT`, if the case has one.
     """
 
     name: str
@@ -110,6 +111,29 @@ class Case:
     skeleton: OnAirway
     maps: dict[str, OnAirway]
     doubt: str = ""
+    noise_limit: OnAirway | None = None
+
+    def label_at(self, noise_hu: float) -> Boxed:
+        """The label in a scan with this noise: airway that it hides is left out."""
+        return self.label if self.noise_limit is None else _LabelAt(self.label, self.noise_limit, noise_hu)
+
+
+@dataclass(frozen=True)
+class _LabelAt:
+    """See `Case.label_at`."""
+
+    label: Boxed
+    noise_limit: OnAirway
+    noise_hu: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.label.shape
+
+    def __getitem__(self, box: tuple[Any, Any, Any]) -> NDArray[np.uint8]:
+        label, limit = self.label[box].copy(), self.noise_limit[box]
+        label[(limit > 0) & (limit < self.noise_hu)] = IGNORE
+        return label
 
 
 def case_folders(data: Path) -> list[Path]:
@@ -141,6 +165,7 @@ def read_case(folder: Path) -> Case:
         edited, origin = (
             read_on_grid(folder / name, ct) if (folder / name).exists() else None for name in ("edited.nrrd", ORIGIN)
         )
+        limit = read_on_grid(folder / NOISE_LIMIT, ct) if (folder / NOISE_LIMIT).exists() else None
         checked_label(label.array, "label.nrrd")
         description = description_of(folder)
         fingerprint = _fingerprint(folder, Hashes())
@@ -158,7 +183,11 @@ def read_case(folder: Path) -> Case:
     kinds = edit_kinds(centres, labels, None if origin is None else to_canonical(origin).array)
     maps = {"edited": edited_map(centres, kinds)}
     doubt = label_doubt(hu, labels)
-    return Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps, doubt)
+    case = Case(folder.name, patient, fingerprint, hu, labels, spacing_mm, clean, centres, skeleton, maps, doubt)
+    if limit is None:
+        return case
+    values = to_canonical(limit).array.astype(np.uint8)
+    return replace(case, noise_limit=OnAirway.of(values, np.flatnonzero(values)))
 
 
 def checked_label(label: NDArray, name: str) -> NDArray[np.uint8]:
@@ -217,7 +246,7 @@ def patient_of(description: dict[str, Any], folder: Path) -> str:
 def _fingerprint(folder: Path, hashes: Hashes) -> str:
     """A hash of the case's files."""
     total = hashlib.sha256(VERSION)
-    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", ORIGIN, "case.json"):
+    for name in ("ct.nrrd", "label.nrrd", "edited.nrrd", ORIGIN, NOISE_LIMIT, "case.json"):
         if (folder / name).exists():
             total.update(bytes.fromhex(hashes.of(folder / name)))
     return total.hexdigest()[:16]
@@ -359,6 +388,8 @@ def _write_case(case: Case, prepared: Path, hashes: Hashes) -> None:
         "edits": case.maps["edited"].values,
     }
     numbers |= {f"places_{kind}": voxels for kind, voxels in case.centres.points.items()}
+    if case.noise_limit is not None:
+        numbers |= {"limited": case.noise_limit.voxels, "limit": case.noise_limit.values}
     write_prepared(
         prepared / case.fingerprint, {"ct": np.asarray(case.ct), "label": np.asarray(case.label)}, numbers, hashes
     )
@@ -392,6 +423,7 @@ def _kept_case(folder: Path, hashes: Hashes) -> Case | None:
         skeleton=OnAirway(shape, numbers["voxels"], numbers["skeleton"]),
         maps={"edited": edited_map(centres, edits)},
         doubt=str(numbers["doubt"]),
+        noise_limit=OnAirway(shape, numbers["limited"], numbers["limit"]) if "limited" in numbers else None,
     )
 
 

@@ -128,6 +128,7 @@ def draw_patch(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[str, NDArray]]:
     """A random patch: HU (S, S, S) with a random scanner's blur and noise, its label, and the case's maps there.
 
+    Airway that the noise hides is left out, where the case tells what does (`cases.NOISE_LIMIT`).
     A case that is not clean has its own noise; it gets only an offset of a few HU and, half of the time, more noise.
     """
     augmentation = stage.augmentation()
@@ -135,7 +136,7 @@ def draw_patch(
     placement = draw_placement(point, case.centres.shape, stage.patch, case.spacing_mm, augmentation, rng)
     scanner = draw_scanner(rng, case.spacing_mm[0]) if case.clean else mild_scanner(rng)
     hu = scan(image_patch(case.ct, placement.enlarged(MARGIN)), scanner, rng)[(slice(MARGIN, -MARGIN),) * 3]
-    label = label_patch(case.label, placement, stage.label_threshold)
+    label = label_patch(case.label_at(scanner.noise_hu), placement, stage.label_threshold)
     maps = {name: case.maps[name] for name in patch_maps(stage)}
     return hu, label, map_patches(maps, placement)
 

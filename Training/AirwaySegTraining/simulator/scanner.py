@@ -46,6 +46,9 @@ class Scanner:
         return asdict(self)
 
 
+NOISE_LIMIT = "noise_limit.nrrd"
+"""File of a clean case: the noise in HU above which an airway voxel is hidden; 0 if none hides it."""
+
 PADDING_HU = -1024
 """HU outside a round field of view; no other value of a clean image is as low."""
 

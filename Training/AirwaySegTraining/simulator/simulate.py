@@ -5,6 +5,7 @@ mucus: training and evaluation leave it out. Lumen of which the CT shows nothing
 """
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -31,7 +32,7 @@ from AirwaySegTraining.simulator.bronchi import grow_bronchial_tree, open_airway
 from AirwaySegTraining.simulator.growth import Branch, finer
 from AirwaySegTraining.simulator.patient import Patient, describe, draw_patient
 from AirwaySegTraining.simulator.rendering import Grid, paint_tubes
-from AirwaySegTraining.simulator.scanner import THIN_MM, Scanner, draw_scanner, scan, thin_share, whole_hu
+from AirwaySegTraining.simulator.scanner import NOISE_LIMIT, THIN_MM, Scanner, draw_scanner, scan, thin_share, whole_hu
 from AirwaySegTraining.simulator.scene import (
     apply_coverage,
     make_shapes,
@@ -42,14 +43,19 @@ from AirwaySegTraining.simulator.scene import (
 )
 from AirwaySegTraining.simulator.slabs import Slabs, draw_slabs, outside_circle
 from AirwaySegTraining.simulator.vessels import grow_arteries, grow_veins, twigs_of
-from AirwaySegTraining.simulator.visibility import AIRWAY, LEFT_OUT, Image, labelled, parts
+from AirwaySegTraining.simulator.visibility import AIRWAY, LEFT_OUT, Image, labelled_at, parts
 from AirwaySegTraining.workers import WorkerPool
 
 SMALLEST_LUMEN_MM = 0.62
 """Radius of the thinnest airway that is drawn as air."""
 
-CLEAN_BLUR, CLEAN_NOISE_HU = 0.6, 25.0
-"""A clean case is labelled as if it had this blur in voxels and this noise; training adds the actual ones."""
+CLEAN_BLUR = 0.6
+"""A clean case is labelled as if it had this blur in voxels; training adds the actual one."""
+
+NOISES_HU = (36.0, 47.0, 60.0, 75.0)
+"""A clean case is labelled for the first of these noises; of the others is kept which parts of its label they hide. At
+the first, and at every smaller one, what has `visibility.CONTRAST_HU` is seen; the last is the largest that training
+adds."""
 
 ROUND_VIEWS = 0.35
 """Share of scans whose field of view is round, with padding outside."""
@@ -57,12 +63,17 @@ ROUND_VIEWS = 0.35
 
 @dataclass(frozen=True)
 class SimulatedCase:
-    """``ct`` int16 HU and ``label`` uint8, both (Z, Y, X), with their spacing and a description of the case."""
+    """``ct`` int16 HU and ``label`` uint8, both (Z, Y, X), with their spacing and a description of the case.
+
+    A clean case has a ``noise_limit``, too (uint8, Z, Y, X): the noise in HU up to which an airway voxel can be seen;
+    0 where it always can, and outside the airway.
+    """
 
     ct: NDArray[np.int16]
     label: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
     description: dict
+    noise_limit: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ def _rotation(angles: NDArray) -> NDArray[np.float64]:
 
 
 def _clean_scanner(slices_mm: float) -> Scanner:
-    return Scanner(CLEAN_BLUR, CLEAN_BLUR * thin_share(slices_mm), 0.0, CLEAN_NOISE_HU, 0.5, 0.0, 0.0, 1.0, None)
+    return Scanner(CLEAN_BLUR, CLEAN_BLUR * thin_share(slices_mm), 0.0, NOISES_HU[0], 0.5, 0.0, 0.0, 1.0, None)
 
 
 def _air(airways: list[Branch], lumps: list[Branch], grid: Grid) -> NDArray[np.uint8]:
@@ -147,15 +158,30 @@ def _label(parts_of: list[tuple[int, Branch]], air: NDArray[np.uint8], grid: Gri
 
 
 def _labelled_parts(
-    hu: NDArray[np.float32], airways: list[Branch], patient: Patient, grid: Grid, slabs: Slabs, scanner: Scanner
-) -> list[tuple[int, Branch]]:
-    """The tree's parts and what they are in this scan; ``hu`` is the clean image in the scan's slices."""
+    hu: NDArray[np.float32],
+    airways: list[Branch],
+    patient: Patient,
+    grid: Grid,
+    slabs: Slabs,
+    scanner: Scanner,
+    noises_hu: Sequence[float],
+) -> list[list[tuple[int, Branch]]]:
+    """The tree's parts and what they are in this scan at each noise; ``hu`` is the clean image in the scan's slices."""
     blurred = gaussian_filter(hu, (scanner.blur_z, scanner.blur, scanner.blur), truncate=3)
     image = Image(blurred, slabs.spacing_mm(grid.spacing_mm), slabs.first_mm(grid.spacing_mm[0]), scanner.noise_hu)
     fine = [finer(branch) for branch in airways]
     points_mm = [grid.to_scan_mm(branch.points_mm) for branch in fine]
-    labels = labelled(image, fine, points_mm, [wall_mm(patient, branch) for branch in fine])
-    return [part for branch, label in zip(fine, labels, strict=True) for part in parts(branch, label)]
+    at_noises = labelled_at(image, fine, points_mm, [wall_mm(patient, branch) for branch in fine], noises_hu)
+    return [[part for one in zip(fine, labels, strict=True) for part in parts(*one)] for labels in at_noises]
+
+
+def _noise_limit(labels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The noise in HU up to which a voxel is airway, of the labels at all `NOISES_HU`; 0 where it is none or always."""
+    limit = np.zeros(labels[0].shape, np.uint8)
+    for noise_hu, less, more in list(zip(NOISES_HU, labels, labels[1:]))[::-1]:
+        limit[(less == AIRWAY) & (more != AIRWAY)] = round(noise_hu)
+    limit[labels[0] != AIRWAY] = 0
+    return limit
 
 
 def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None) -> SimulatedCase:
@@ -185,7 +211,9 @@ def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None
     hu = slabs.mean(hu)
     if rng.random() < ROUND_VIEWS:
         outside_circle(hu, rng)
-    label = _label(_labelled_parts(hu, airways, patient, grid, slabs, scanner), air, grid, slabs)
+    noises_hu = NOISES_HU if clean else (scanner.noise_hu,)
+    at_noises = _labelled_parts(hu, airways, patient, grid, slabs, scanner, noises_hu)
+    labels = [_label(parts_of, air, grid, slabs) for parts_of in at_noises]
     if not clean:
         hu = scan(hu, scanner, rng)
     description = {
@@ -198,14 +226,20 @@ def simulate_case(seed: int, clean: bool = False, machine: Machine | None = None
         "scanner": None if clean else scanner.as_dict(),
         "tree": describe(airways),
     }
-    return SimulatedCase(whole_hu(hu), label, spacing_mm, description)
+    return SimulatedCase(whole_hu(hu), labels[0], spacing_mm, description, _noise_limit(labels) if clean else None)
 
 
 def write_case(case: SimulatedCase, folder: Path) -> None:
-    """Atomic write of ct.nrrd, label.nrrd and case.json."""
+    """Atomic write of ct.nrrd, label.nrrd, case.json, and of a clean case noise_limit.nrrd."""
+    arrays: list[tuple[str, NDArray | None]] = [
+        ("ct.nrrd", case.ct),
+        ("label.nrrd", case.label),
+        (NOISE_LIMIT, case.noise_limit),
+    ]
     with delivered_into(folder, last="case.json") as unfinished:
-        for name, array in (("ct.nrrd", case.ct), ("label.nrrd", case.label)):
-            write_nrrd(unfinished / name, array, like=Volume(array, case.spacing_mm))
+        for name, array in arrays:
+            if array is not None:
+                write_nrrd(unfinished / name, array, like=Volume(array, case.spacing_mm))
         (unfinished / "case.json").write_text(json.dumps(case.description, indent=1))
 
 

@@ -4,6 +4,7 @@ Most airways of a lung are thinner than a CT can show: a drawn tree has 8 m, mas
 to 4 m. A network that is taught to find what nothing shows learns to guess. Letters in shapes: P points of a branch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -157,13 +158,26 @@ def labelled(
     Airway is what a person would mark, left out what is faint, filled with mucus, or not connected with the rest.
     ``scan_mm`` are the branches' points in mm from the scan's first voxel; they are close together (`growth.finer`).
     """
+    return labelled_at(image, airways, scan_mm, walls_mm, (image.noise_hu,))[0]
+
+
+def labelled_at(
+    image: Image, airways: list[Branch], scan_mm: list[Points], walls_mm: list[float], noises_hu: Sequence[float]
+) -> list[list[NDArray[np.uint8]]]:
+    """What `labelled` gives at each of several noises, in their order; the image's own does not count."""
     contrasts = [lumen_contrast_hu(image, *one) for one in zip(airways, scan_mm, walls_mm, strict=True)]
-    least_hu = max(CONTRAST_HU, NOISE_TIMES * image.noise_hu)
-    seen = [(contrast >= least_hu) & (not branch.plugged) for branch, contrast in zip(airways, contrasts, strict=True)]
     free = [
         _in_parent(airways, branch) | image.is_above_or_below(points_mm)
         for branch, points_mm in zip(airways, scan_mm, strict=True)
     ]
+    return [_by_contrast(airways, contrasts, free, max(CONTRAST_HU, NOISE_TIMES * noise)) for noise in noises_hu]
+
+
+def _by_contrast(
+    airways: list[Branch], contrasts: list[NDArray[np.float32]], free: list[NDArray[np.bool_]], least_hu: float
+) -> list[NDArray[np.uint8]]:
+    """The label of each point if a lumen is seen from a contrast of ``least_hu`` on."""
+    seen = [(contrast >= least_hu) & (not branch.plugged) for branch, contrast in zip(airways, contrasts, strict=True)]
     return [
         np.where(marked, AIRWAY, np.where((contrast < ABSENT_HU) & (not branch.plugged), ABSENT, LEFT_OUT)).astype(
             np.uint8
