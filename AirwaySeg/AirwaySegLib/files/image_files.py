@@ -39,8 +39,8 @@ def format_extension(path: Path) -> str | None:
 
 
 def case_name(path: Path) -> str:
-    """The name of an input, a file or a DICOM folder, without its extension."""
-    name = Path(os.path.realpath(path)).name
+    """The name of an input, a file or a DICOM folder, without its extension; of a link its own, not the target's."""
+    name = Path(os.path.abspath(path)).name
     extension = ".dcm" if name.lower().endswith(".dcm") else format_extension(path)
     return name[: len(name) - len(extension or "")] if not path.is_dir() else name
 

@@ -14,6 +14,7 @@ from rawfiles import saved_series
 from source_tree import ROOT
 
 from AirwaySegLib.errors import AirwaySegError
+from AirwaySegLib.files.image_files import case_name
 from AirwaySegLib.files.volume import Volume, from_canonical, read_ct, to_canonical, write_nrrd
 
 SPACING_XYZ = (0.7, 0.8, 1.25)
@@ -380,3 +381,15 @@ def test_a_folder_that_is_missing_is_made_and_one_that_cannot_be_made_gives_one_
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), some_hounsfield)
     with pytest.raises(AirwaySegError, match=r"out.nrrd cannot be written: (Not a directory|File exists)"):
         write_nrrd(path / "out.nrrd", some_hounsfield, volume)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_case_is_called_as_its_link_and_not_as_the_file_behind_it(tmp_path, monkeypatch):
+    store, study = tmp_path / "store", tmp_path / "study"
+    store.mkdir(), study.mkdir()
+    (store / "MD5E-s7--0cc175b9.nii.gz").touch()
+    (study / "patient-3.nii.gz").symlink_to(store / "MD5E-s7--0cc175b9.nii.gz")
+    (study / "dicom").symlink_to(store)
+    monkeypatch.chdir(study)
+    names = [case_name(Path(text)) for text in ("patient-3.nii.gz", "dicom", ".")]
+    assert names == ["patient-3", "dicom", "study"]
