@@ -36,6 +36,7 @@ def write_strange(output: Path, seeds: range) -> None:
         hu = whole_hu(scan(case.ct, STRANGE, np.random.default_rng(seed)))
         wider = binary_dilation(case.label == 1)
         label = np.where(wider, 1, case.label).astype(np.uint8)
+        label[(case.noise_limit > 0) & (case.noise_limit < STRANGE.noise_hu)] = 2
         write_case(SimulatedCase(hu, label, case.spacing_mm, {"patient": folder.name, "clean": False}), folder)
 
 

@@ -2,7 +2,7 @@
 
 A CT comes with a mask of its airways: a folder with ct.nrrd and label.nrrd (1 airway), or a pair CT=MASK. Rings are
 sampled across the centerlines of the mask, so the same is measured on both sides. A clean simulated case gets the blur
-and noise of a random scanner first, as in training.
+and noise of a random scanner first, as in training, and airways that this noise hides do not count.
 
     .venv/bin/python Testing/benchmarks/realism.py --simulated CASE ... --real CT=MASK ... [--csv FILE]
 """
@@ -25,7 +25,7 @@ from AirwaySegLib.chest.preprocessing import body_mask, lung_mask
 from AirwaySegLib.files.volume import Volume, read_ct, read_mask, to_canonical
 from AirwaySegLib.tree.build import ParsedAirways, parse_airways
 from AirwaySegLib.tree.centerline import tangents
-from AirwaySegTraining.simulator.scanner import draw_scanner, scan, whole_hu
+from AirwaySegTraining.simulator.scanner import NOISE_LIMIT, draw_scanner, scan, whole_hu
 
 Figures = dict[str, float]
 
@@ -51,13 +51,16 @@ def read_case(text: str) -> tuple[str, Volume, Volume]:
         ct_path, mask_path = (Path(part) for part in text.split("=", 1))
         return ct_path.name.split(".")[0], to_canonical(read_ct(ct_path)[0]), to_canonical(read_mask(mask_path))
     ct = read_ct(Path(text) / "ct.nrrd")[0]
-    label = sitk.GetArrayFromImage(sitk.ReadImage(Path(text) / "label.nrrd"))
-    mask = replace(ct, array=(label == 1).astype(np.uint8))  # what is left out (2) is no airway here
+    airway = sitk.GetArrayFromImage(sitk.ReadImage(Path(text) / "label.nrrd")) == 1  # 2, left out, is no airway here
     description = Path(text) / "case.json"
     if description.is_file() and json.loads(description.read_text(encoding="utf-8")).get("clean"):
         rng = np.random.default_rng(zlib.crc32(Path(text).name.encode()))
-        ct = replace(ct, array=whole_hu(scan(ct.array, draw_scanner(rng, to_canonical(ct).spacing_mm[0]), rng)))
-    return Path(text).name, to_canonical(ct), to_canonical(mask)
+        scanner = draw_scanner(rng, to_canonical(ct).spacing_mm[0])
+        ct = replace(ct, array=whole_hu(scan(ct.array, scanner, rng)))
+        if (Path(text) / NOISE_LIMIT).is_file():
+            limit = sitk.GetArrayFromImage(sitk.ReadImage(Path(text) / NOISE_LIMIT))
+            airway &= (limit == 0) | (limit >= scanner.noise_hu)
+    return Path(text).name, to_canonical(ct), to_canonical(replace(ct, array=airway.astype(np.uint8)))
 
 
 def rings(hu: NDArray, parsed: ParsedAirways, which: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -42,13 +42,19 @@ def seconds_of(work, times: int) -> float:
 
 
 def step_seconds(
-    recipe: Recipe, place: int, batches: Batches, cases: list, times: int, form: torch.memory_format | None = None
+    recipe: Recipe,
+    place: int,
+    batches: Batches,
+    cases: list,
+    times: int,
+    form: torch.memory_format | None = None,
+    device: str = "auto",
 ) -> float:
     """Median seconds of a step of the recipe's stage on batches that are there already; the network may be given in
     another memory format than `fit` gives it."""
     ready = [batches[number] for number in range(2)]
     taught = recipe.stages[place].is_taught
-    with joined_team("auto") as team:
+    with joined_team(device) as team:
         settings = settled(FitSettings(teacher="default" if taught else None), team, None)
         run = start_run(settings, recipe, cases, team.device)
         run.net = run.net if form is None else run.net.to(memory_format=form)
@@ -58,8 +64,8 @@ def step_seconds(
 
 
 def print_forms(recipe: Recipe, place: int, batches: Batches, cases: list, times: int) -> None:
-    """Seconds of a step with both memory formats, and with freed memory kept, which cannot be undone."""
-    measure = partial(step_seconds, recipe, place, batches, cases, times)
+    """Seconds of a step on the CPU with both memory formats, and with freed memory kept, which cannot be undone."""
+    measure = partial(step_seconds, recipe, place, batches, cases, times, device="cpu")
     first, last = measure(torch.contiguous_format), measure()
     with joined_team("cpu") as team:
         keep_freed_memory(team)

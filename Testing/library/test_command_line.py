@@ -369,6 +369,19 @@ def test_inputs_of_one_name_get_their_folders_name_or_are_refused():
         batches.result_folders(batches.Batch([Path("a/ct.nrrd"), Path("a/ct.nii")], Path("out")))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_into_one_store_get_the_names_of_their_own_folders(tmp_path):
+    links = []
+    (tmp_path / "store").mkdir()
+    for subject in ("sub-01", "sub-02"):
+        (tmp_path / "store" / f"MD5E-{subject}.nii.gz").touch()
+        (tmp_path / subject).mkdir()
+        links.append(tmp_path / subject / "anat.nii.gz")
+        links[-1].symlink_to(tmp_path / "store" / f"MD5E-{subject}.nii.gz")
+    names = [folder.name for _, folder in batches.result_folders(batches.Batch(links, tmp_path / "out"))]
+    assert names == ["sub-01_anat", "sub-02_anat"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

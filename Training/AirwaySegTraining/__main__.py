@@ -41,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _stopped(progress)
     except Exception as error:
+        log.info("details", exc_info=error)
         if stop_signal_came():  # PyTorch raises a RuntimeError when the signal ended its workers too
             return _stopped(progress)
         progress.close()
         print(f"airwayseg-train: {one_sentence(error)}", file=sys.stderr)
-        log.info("details", exc_info=error)
         return 2
     finally:
         progress.close()

@@ -122,20 +122,16 @@ def distinct_names(inputs: list[Path]) -> list[str]:
     AirwaySegError
         If two inputs differ in their extensions only, or are the same.
     """
-    for parents in range(max(len(_real(path).parts) for path in inputs)):
+    places = [Path(os.path.abspath(path)) for path in inputs]  # of a link its own place, not the target's
+    for parents in range(max(len(place.parts) for place in places)):
         names = []
-        for path in inputs:
-            folders = _real(path).parent.parts[1:]
+        for path, place in zip(inputs, places, strict=True):
+            folders = place.parent.parts[1:]
             names.append("_".join([*folders[len(folders) - min(parents, len(folders)) :], case_name(path)]))
         if len({name.lower() for name in names}) == len(names):
             return names
     twice = next(path for path in inputs if [case_name(other) for other in inputs].count(case_name(path)) > 1)
     raise AirwaySegError(f"Several inputs are called {case_name(twice)} in the same folder; rename one.")
-
-
-def _real(path: Path) -> Path:
-    """The path with links resolved; unlike `Path.resolve`, it accepts a link that leads to itself."""
-    return Path(os.path.realpath(path))
 
 
 def run_batch(batch: Batch, settings: SegmentSettings, progress: Progress) -> tuple[list[Path], list[Path]]:

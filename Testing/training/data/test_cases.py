@@ -15,11 +15,13 @@ from AirwaySegLib.errors import AirwaySegError
 from AirwaySegTraining.data import cases, prepared_files
 from AirwaySegTraining.data.cases import MAPS, PREPARED, Case, OnAirway, make_map, prepared_case, read_case
 from AirwaySegTraining.data.sampling import Mixture, cut
+from AirwaySegTraining.fit import patches
 from AirwaySegTraining.fit.patches import Batches, Source, draw_patch, patch_weight
 from AirwaySegTraining.fit.recipes import Stage, Term, load_recipe
 from AirwaySegTraining.fit.stage_loss import patch_losses, stage_loss
-from AirwaySegTraining.fit.validation import held_out
+from AirwaySegTraining.fit.validation import as_scanned, held_out
 from AirwaySegTraining.losses.terms import LOSSES
+from AirwaySegTraining.simulator.scanner import draw_scanner
 
 
 @pytest.fixture
@@ -148,22 +150,56 @@ def test_airway_that_the_noise_of_a_patch_hides_is_left_out(a_case_folder):
     assert read_case(a_case_folder).noise_limit is None
     limit = np.zeros((20, 26, 24), np.uint8)
     limit[3:17, 20:22, 8:10] = 47  # the thin tube
-    sitk.WriteImage(sitk.GetImageFromArray(limit), str(a_case_folder / "noise_limit.nrrd"))
+    write_limit(a_case_folder, limit)
+    beyond = np.ix_(np.arange(-2, 25) % 20, np.arange(26), np.arange(24))  # as `cut` asks beyond the scan's edge
     for case in (read_case(a_case_folder), prepared_case(a_case_folder)):
         label = case.label[:, :, :]
         assert (case.label_at(47)[:, :, :] == label).all()
-        assert (case.label_at(48)[:, :, :] == np.where(limit > 0, 2, label)).all()
+        for box in ((slice(None),) * 3, (slice(2, 9), slice(18, 24), slice(0, 20)), beyond):
+            assert (case.label_at(48)[box] == np.where(limit > 0, 2, label)[box]).all()
         assert (case.label[:, :, :] == label).all()
+
+
+def write_limit(folder, limit, turned=False):
+    image = sitk.GetImageFromArray(limit)
+    sitk.WriteImage(sitk.DICOMOrient(image, "RAI") if turned else image, str(folder / "noise_limit.nrrd"))
+
+
+def test_a_noise_limit_lies_where_its_label_lies_and_other_values_are_refused(a_case_folder):
+    limit = np.zeros((20, 26, 24), np.uint8)
+    limit[3:17, 20:22, 8:10] = 47
+    for name in ("ct", "label"):
+        image = sitk.ReadImage(str(a_case_folder / f"{name}.nrrd"))
+        sitk.WriteImage(sitk.DICOMOrient(image, "RAI"), str(a_case_folder / f"{name}.nrrd"))
+    write_limit(a_case_folder, limit, turned=True)
+    case = read_case(a_case_folder)
+    assert (case.noise_limit.whole() > 0).sum() == 56 and (case.label[case.noise_limit.whole() > 0] == 1).all()
+    write_limit(a_case_folder, limit.astype(np.int16) * 10, turned=True)
+    with pytest.raises(AirwaySegError, match=r"Case tubes: noise_limit.nrrd holds values other than whole numbers"):
+        read_case(a_case_folder)
 
 
 def test_the_patches_of_a_case_get_the_label_of_their_own_noise(a_case_folder, monkeypatch):
     (a_case_folder / "case.json").write_text(json.dumps({"clean": True}))
-    case, asked = read_case(a_case_folder), []
-    monkeypatch.setattr(Case, "label_at", lambda self, noise_hu: asked.append(noise_hu) or self.label)
+    limit = np.full((20, 26, 24), 40, np.uint8)
+    write_limit(a_case_folder, limit)
+    case, used = read_case(a_case_folder), []
+    draw = patches.draw_scanner
+    monkeypatch.setattr(patches, "draw_scanner", lambda *given: used.append(draw(*given)) or used[-1])
     stage = replace(load_recipe("wingsnet").stages[1], loss=(Term("dice"),), patch=16)
+    hidden = []
     for seed in range(20):
-        draw_patch(case, stage, Mixture.of({"anywhere": 1.0}), np.random.default_rng(seed))
-    assert min(asked) < 20 and max(asked) > 50
+        _, label, _ = draw_patch(case, stage, Mixture.of({"anywhere": 1.0}), np.random.default_rng(seed))
+        hidden.append((label == 2).all())
+    assert hidden == [scanner.noise_hu > 40 for scanner in used] and 2 < sum(hidden) < 18
+    hu, label = as_scanned(case)
+    noise_hu = used_noise(case)
+    assert hu.shape == label.shape and (label == 2).all() == (noise_hu > 40)
+
+
+def used_noise(case):
+    """The noise of the scanner that `as_scanned` draws for a clean case."""
+    return draw_scanner(np.random.default_rng(int(case.fingerprint, 16)), case.spacing_mm[0]).noise_hu
 
 
 def test_a_weight_is_the_sum_of_the_maps_by_their_shares_to_a_power_that_is_drawn():

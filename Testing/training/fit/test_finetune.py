@@ -89,7 +89,8 @@ def small_patches(tmp_path, monkeypatch):
     """Four simulated patients of four patches of a tube each, instead of the bundled ones."""
     ct, label = a_tube()
     monkeypatch.setattr(rehearsal, "SIDE", 32)
-    monkeypatch.setattr(rehearsal, "simulate_case", lambda seed, clean: SimulatedCase(ct, label, (1.0, 0.7, 0.7), {}))
+    case = SimulatedCase(ct, label, (1.0, 0.7, 0.7), {}, noise_limit=np.where(label == 1, 47, 0).astype(np.uint8))
+    monkeypatch.setattr(rehearsal, "simulate_case", lambda seed, clean: case)
     path = tmp_path / "rehearsal.npz"
     make_rehearsal(path, 4, 1, silent)
     for module in (loop, finetuning):
@@ -166,6 +167,14 @@ def test_a_patch_goes_to_disk_and_back_within_half_a_step(small_patches):
         for value, hu in ((1, -950), (0, -100)):
             assert np.abs(case.ct[case.label == value].astype(int) - hu).max() <= STEP_HU / 2
         assert case.maps["distance"].whole().max() > 0
+        assert ((case.noise_limit.whole() == 47) == (case.label == 1)).all()
+
+
+def test_patches_without_a_noise_limit_are_read(small_patches, tmp_path):
+    with np.load(small_patches) as stored:
+        np.savez(tmp_path / "former.npz", **{name: stored[name] for name in stored if name != "noise_limit"})
+    trained, _ = rehearsal_cases(tmp_path / "former.npz")
+    assert len(trained) == 12 and all(case.noise_limit is None for case in trained)
 
 
 def test_a_damaged_file_of_patches_gives_a_sentence(tmp_path):

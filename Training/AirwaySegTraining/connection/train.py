@@ -268,7 +268,7 @@ def rejoining(network: nn.Module, case: Case, seed: int, device: str) -> dict[st
     begun = time.monotonic()
     (broken,) = broken_trees(case, seed, 1)
     labels = label_components(broken.mask)
-    hu = as_scanned(case).astype(np.int16)
+    hu = as_scanned(case)[0].astype(np.int16)
     bridges = network_bridges(hu, labels, case.spacing_mm, network, device)
     group = groups_of(int(labels.max()), [bridge for bridge in bridges if bridge.score >= SURE])
     mended = np.array([group[labels[one.before]] == group[labels[one.beyond]] for one in broken.breaks], float)

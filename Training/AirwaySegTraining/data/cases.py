@@ -114,7 +114,7 @@ class Case:
     noise_limit: OnAirway | None = None
 
     def label_at(self, noise_hu: float) -> Boxed:
-        """The label in a scan with this noise: airway that it hides is left out."""
+        """The label in a scan with this noise: what it hides is left out."""
         return self.label if self.noise_limit is None else _LabelAt(self.label, self.noise_limit, noise_hu)
 
 
@@ -156,8 +156,8 @@ def read_case(folder: Path) -> Case:
     Raises
     ------
     AirwaySegError
-        If a file is missing or unreadable, label or edits are not on the CT's grid, or the label has values other than
-        0, 1 and 2, or no 1.
+        If a file is missing or unreadable or not on the CT's grid, the label has values other than 0, 1 and 2, or no 1,
+        or the noise limit other than whole numbers from 0 to 255.
     """
     try:
         ct, _ = read_ct(folder / "ct.nrrd")
@@ -166,6 +166,8 @@ def read_case(folder: Path) -> Case:
             read_on_grid(folder / name, ct) if (folder / name).exists() else None for name in ("edited.nrrd", ORIGIN)
         )
         limit = read_on_grid(folder / NOISE_LIMIT, ct) if (folder / NOISE_LIMIT).exists() else None
+        if limit is not None and not np.isin(limit.array, np.arange(256)).all():
+            raise AirwaySegError(f"{NOISE_LIMIT} holds values other than whole numbers from 0 to 255.")
         checked_label(label.array, "label.nrrd")
         description = description_of(folder)
         fingerprint = _fingerprint(folder, Hashes())

@@ -73,10 +73,10 @@ def fit(data: list[Path], output: Path, settings: FitSettings, progress: Progres
         with joined_team(settings.device) as team:
             _check_batches(recipe, team)
             use_all_cpus(team)
-            keep_freed_memory(team)
             settings = settled(settings, team, precision_of(checkpoint) if goes_on else None)
             progress = progress if team.leads else silent
             groups = prepared_groups(data, wanted_maps(recipe), team, settings.workers or 0, progress)
+            keep_freed_memory(team)  # not before: preparing a case takes much that is not needed again
             run = start_run(settings, recipe, [case for group in groups for case in group], team.device)
             if goes_on:
                 run.load(checkpoint, team.device)

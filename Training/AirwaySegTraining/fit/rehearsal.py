@@ -1,7 +1,8 @@
 """Rehearsal: bundled simulated patches that are mixed into fine-tuning, against forgetting.
 
 The file is an .npz of plain arrays, for N cubes of side S: "ct" (N, S, S, S) uint8, clean HU in steps of `STEP_HU` from
-`FLOOR_HU` on, "label" (N, S, S, S) uint8 as in a case, "spacing_mm" (N, 3), "patient" (N,) whole numbers.
+`FLOOR_HU` on, "label" and "noise_limit" (N, S, S, S) uint8 as in a case (the second need not be there), "spacing_mm"
+(N, 3), "patient" (N,) whole numbers.
 """
 
 import hashlib
@@ -52,10 +53,11 @@ def make_rehearsal(path: Path, patients: int, seed: int, progress: Progress) -> 
     """
     if patients < HELD_OUT:
         raise AirwaySegError(f"--patients is {patients}; it must be at least {HELD_OUT}, so that one is held out.")
-    cts, labels, spacings = [], [], []
+    cts, labels, limits, spacings = [], [], [], []
     for done, case_seed in enumerate(np.random.SeedSequence(seed).generate_state(patients)):
         progress("simulate", done, patients)
         case = simulate_case(int(case_seed), clean=True)
+        assert case.noise_limit is not None
         line = weight_maps.skeleton_of(case.label, case.spacing_mm)
         centres = find_centres(case.ct, case.label, line, case.spacing_mm)
         rng = np.random.default_rng(case_seed)
@@ -63,12 +65,18 @@ def make_rehearsal(path: Path, patients: int, seed: int, progress: Progress) -> 
             start = draw_start(centres.draw(Mixture.of({kind: 1.0}), rng), case.ct.shape, SIDE, rng)
             cts.append(_as_bytes(cut(case.ct, start, SIDE)))
             labels.append(cut(case.label, start, SIDE))
+            limits.append(cut(case.noise_limit, start, SIDE))
             spacings.append(case.spacing_mm)
     progress("simulate", patients, patients)
     numbers = np.repeat(np.arange(patients), len(OF_EACH_PATIENT))
     with written_whole(path) as unfinished, unfinished.open("wb") as stream:
         np.savez_compressed(
-            stream, ct=np.stack(cts), label=np.stack(labels), spacing_mm=np.array(spacings), patient=numbers
+            stream,
+            ct=np.stack(cts),
+            label=np.stack(labels),
+            noise_limit=np.stack(limits),
+            spacing_mm=np.array(spacings),
+            patient=numbers,
         )
 
 
@@ -87,6 +95,8 @@ def rehearsal_cases(path: Path, wanted: tuple[str, ...] = ()) -> tuple[list[Case
     try:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in ("ct", "label", "spacing_mm", "patient")}
+            if "noise_limit" in stored:
+                arrays["noise_limit"] = stored["noise_limit"]
         if len({len(array) for array in arrays.values()}) != 1:
             raise ValueError("the arrays differ in length")
     except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
@@ -99,6 +109,7 @@ def rehearsal_cases(path: Path, wanted: tuple[str, ...] = ()) -> tuple[list[Case
 def _patch_case(arrays: dict[str, NDArray], number: int, wanted: tuple[str, ...]) -> Case:
     hu = arrays["ct"][number].astype(np.int16) * STEP_HU + FLOOR_HU
     label = arrays["label"][number]
+    limit = arrays["noise_limit"][number] if "noise_limit" in arrays else None
     spacing_z, spacing_y, spacing_x = arrays["spacing_mm"][number].tolist()
     spacing_mm = (spacing_z, spacing_y, spacing_x)
     line = weight_maps.skeleton_of(label, spacing_mm)
@@ -114,6 +125,7 @@ def _patch_case(arrays: dict[str, NDArray], number: int, wanted: tuple[str, ...]
         centres=centres,
         skeleton=OnAirway.of(line, np.flatnonzero((label == 1) | (line > 0))),
         maps={"edited": edited_map(centres)},
+        noise_limit=None if limit is None else OnAirway.of(limit, np.flatnonzero(limit)),
     )
     for name in wanted:
         case.maps[name] = OnAirway.of(make_map(name, case), case.skeleton.voxels)
@@ -131,11 +143,12 @@ def remembered(model: Model, cases: list[Case], device: str, precision: str, pro
     found = line_voxels = near = marked = 0
     for done, case in enumerate(cases):
         progress("evaluate", done, len(cases))
-        probability = backend.run(channels(as_scanned(case), windows)[None])
-        mask = (probability[0].max(axis=0) >= 0.5) & (case.label != IGNORE)
-        line = case.skeleton.whole() > 0
+        hu, label = as_scanned(case)
+        probability = backend.run(channels(hu, windows)[None])
+        mask = (probability[0].max(axis=0) >= 0.5) & (label != IGNORE)
+        line = (case.skeleton.whole() > 0) & (label != IGNORE)
         found, line_voxels = found + int((mask & line).sum()), line_voxels + int(line.sum())
-        near += int((mask & (distance_to(np.asarray(case.label) != 0, (1.0, 1.0, 1.0)) <= NEAR_VOXELS)).sum())
+        near += int((mask & (distance_to(label != 0, (1.0, 1.0, 1.0)) <= NEAR_VOXELS)).sum())
         marked += int(mask.sum())
     progress("evaluate", len(cases), len(cases))
     return {"tld": found / max(1, line_voxels), "near": near / max(1, marked)}

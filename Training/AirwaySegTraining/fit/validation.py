@@ -60,12 +60,16 @@ def _lot(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
 
-def as_scanned(case: Case) -> NDArray:
-    """The case's CT (Z, Y, X) in HU; a clean one with a fixed scanner's blur and noise."""
+def as_scanned(case: Case) -> tuple[NDArray, NDArray[np.uint8]]:
+    """The case's CT (Z, Y, X) in HU and its label.
+
+    A clean one gets a fixed scanner's blur and noise, and airway that this noise hides is left out.
+    """
     if not case.clean:
-        return np.asarray(case.ct)
+        return np.asarray(case.ct), np.asarray(case.label)
     rng = np.random.default_rng(int(case.fingerprint, 16))
-    return whole_hu(scan(np.asarray(case.ct), draw_scanner(rng, case.spacing_mm[0]), rng))
+    scanner = draw_scanner(rng, case.spacing_mm[0])
+    return whole_hu(scan(np.asarray(case.ct), scanner, rng)), case.label_at(scanner.noise_hu)[:, :, :]
 
 
 def product_of(net: nn.Module, info: ModelInfo, precision: str) -> Model:
@@ -78,9 +82,9 @@ def validate(model: Model, case: Case, device: str, axes: str = AXES[0]) -> dict
 
     The keys are those of `as_numbers`. Left-out voxels do not count. For ``axes`` see `compare`.
     """
-    ct = Volume(as_scanned(case), case.spacing_mm)
+    hu, label = as_scanned(case)
+    ct = Volume(hu, case.spacing_mm)
     mask = segment(ct, model, SegmentSettings(device=device, repair="none"), RunReport(), silent).mask
-    label = np.asarray(case.label)
     return as_numbers(compare(mask & (label != IGNORE), label == 1, case.spacing_mm, PROTOCOLS["atm22"], axes))
 
 
@@ -132,9 +136,10 @@ def doubt_about_labels(cases: dict[str, dict[str, float]]) -> str | None:
 def missed_skeleton(model: Model, case: Case, device: str) -> OnAirway:
     """The hard skeleton: 1 on the case's skeleton where the network's probability is below 0.5.
 
-    Windows without skeleton are not run.
+    Windows without skeleton are not run. What is left out is not missed.
     """
-    skeleton = case.skeleton.whole()
-    scan_at = Scan(as_scanned(case), 0.0, case.spacing_mm, skeleton > 0)
+    hu, label = as_scanned(case)
+    skeleton = np.where(label == IGNORE, 0, case.skeleton.whole())
+    scan_at = Scan(hu, 0.0, case.spacing_mm, skeleton > 0)
     probability = airway_probability(scan_at, model, SegmentSettings(device=device), RunReport(), silent)
     return OnAirway.of(hard_skeleton(skeleton, probability >= HALF), case.skeleton.voxels)

@@ -47,7 +47,8 @@ class Scanner:
 
 
 NOISE_LIMIT = "noise_limit.nrrd"
-"""File of a clean case: the noise in HU above which an airway voxel is hidden; 0 if none hides it."""
+"""File of a clean case: the noise in HU above which it cannot be told that a voxel is airway, and it is left out; 0
+where no noise hides it, and where there is no airway."""
 
 PADDING_HU = -1024
 """HU outside a round field of view; no other value of a clean image is as low."""

@@ -65,8 +65,7 @@ ROUND_VIEWS = 0.35
 class SimulatedCase:
     """``ct`` int16 HU and ``label`` uint8, both (Z, Y, X), with their spacing and a description of the case.
 
-    A clean case has a ``noise_limit``, too (uint8, Z, Y, X): the noise in HU up to which an airway voxel can be seen;
-    0 where it always can, and outside the airway.
+    A clean case has a ``noise_limit``, too (uint8, Z, Y, X; see `NOISE_LIMIT`).
     """
 
     ct: NDArray[np.int16]
@@ -126,7 +125,7 @@ def _rotation(angles: NDArray) -> NDArray[np.float64]:
 
 
 def _clean_scanner(slices_mm: float) -> Scanner:
-    return Scanner(CLEAN_BLUR, CLEAN_BLUR * thin_share(slices_mm), 0.0, NOISES_HU[0], 0.5, 0.0, 0.0, 1.0, None)
+    return Scanner(CLEAN_BLUR, CLEAN_BLUR * thin_share(slices_mm), 0.0, 0.0, 0.5, 0.0, 0.0, 1.0, None)
 
 
 def _air(airways: list[Branch], lumps: list[Branch], grid: Grid) -> NDArray[np.uint8]:
@@ -168,7 +167,7 @@ def _labelled_parts(
 ) -> list[list[tuple[int, Branch]]]:
     """The tree's parts and what they are in this scan at each noise; ``hu`` is the clean image in the scan's slices."""
     blurred = gaussian_filter(hu, (scanner.blur_z, scanner.blur, scanner.blur), truncate=3)
-    image = Image(blurred, slabs.spacing_mm(grid.spacing_mm), slabs.first_mm(grid.spacing_mm[0]), scanner.noise_hu)
+    image = Image(blurred, slabs.spacing_mm(grid.spacing_mm), slabs.first_mm(grid.spacing_mm[0]))
     fine = [finer(branch) for branch in airways]
     points_mm = [grid.to_scan_mm(branch.points_mm) for branch in fine]
     at_noises = labelled_at(image, fine, points_mm, [wall_mm(patient, branch) for branch in fine], noises_hu)
@@ -176,11 +175,15 @@ def _labelled_parts(
 
 
 def _noise_limit(labels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The noise in HU up to which a voxel is airway, of the labels at all `NOISES_HU`; 0 where it is none or always."""
+    """See `NOISE_LIMIT`; of the labels at all `NOISES_HU`.
+
+    What is left out at a noise is so at every larger one. It may have been background before: at the edge of a lumen a
+    voxel is left out for less air than makes it airway.
+    """
     limit = np.zeros(labels[0].shape, np.uint8)
-    for noise_hu, less, more in list(zip(NOISES_HU, labels, labels[1:]))[::-1]:
-        limit[(less == AIRWAY) & (more != AIRWAY)] = round(noise_hu)
-    limit[labels[0] != AIRWAY] = 0
+    for noise_hu, label in list(zip(NOISES_HU, labels[1:]))[::-1]:
+        limit[label == LEFT_OUT] = round(noise_hu)
+    limit[labels[0] == LEFT_OUT] = 0
     return limit
 
 
@@ -236,7 +239,7 @@ def write_case(case: SimulatedCase, folder: Path) -> None:
         ("label.nrrd", case.label),
         (NOISE_LIMIT, case.noise_limit),
     ]
-    with delivered_into(folder, last="case.json") as unfinished:
+    with delivered_into(folder, last="case.json", replaced=(NOISE_LIMIT,)) as unfinished:
         for name, array in arrays:
             if array is not None:
                 write_nrrd(unfinished / name, array, like=Volume(array, case.spacing_mm))

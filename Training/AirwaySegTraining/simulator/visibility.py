@@ -48,7 +48,7 @@ class Image:
     hu: Field
     spacing_mm: tuple[float, float, float]
     first_z_mm: float
-    noise_hu: float
+    noise_hu: float = 0.0
 
     def is_above_or_below(self, points_mm: Points) -> NDArray[np.bool_]:
         """Which points (P, 3), in mm from the scan's first voxel, lie outside the image along z."""
